@@ -1,0 +1,89 @@
+# Callboard. `make` alone lists what there is.
+#
+# Every target sets up the virtual environment it needs with the standard tools (python3 -m venv and
+# pip; uv only if it is on PATH) and leaves a stamp, so that nothing is installed twice.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+CASE ?=
+ARGS ?=
+
+# Two sets of packages: what the demo needs, and everything a developer needs. The lock pins both.
+DEMO := $(VENV)/.stamp-demo
+DEV := $(VENV)/.stamp-dev
+PACKAGING := pyproject.toml requirements.lock
+NEEDED := 3.11
+
+ifneq ($(shell command -v uv 2>/dev/null),)
+INSTALL := uv pip install --quiet --python $(PY)
+else
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format bench docs lock clean
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV) ## Set up .venv with everything a developer needs
+
+demo: $(DEMO) ## Watch the financial analyst answer a question (ARGS="..." go to the demo)
+	$(PY) examples/financial_analyst/demo.py $(ARGS)
+
+test: $(DEV) ## Run the tests (ARGS="-k name" go to pytest)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(DEV) ## Style, formatting, types and import fences
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy src tests
+	$(VENV)/bin/lint-imports
+
+format: $(DEV) ## Format the code and repair what ruff can repair
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(DEV) ## Measure against the floor (CASE=name for one case, ARGS="..." go to the bench)
+	$(PY) -m bench $(if $(CASE),--case $(CASE)) $(ARGS)
+
+docs: $(DEV) ## Check the documentation: tables against the code, tutorial by running it, links
+	$(PY) -m pytest tests/docs $(ARGS)
+
+# The lock names versions only, no places: it serves any index and, as a constraints file, any platform.
+# `vllm` stays out, see pyproject.toml.
+lock: ## Resolve every dependency anew and write requirements.lock
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@{ echo "# Exact versions of everything callboard[dev] needs, written by 'make lock'."; \
+	   echo "# Used as a constraints file: pip install --constraint requirements.lock '.[dev]'"; \
+	   build/lock/bin/python -m pip freeze --all --exclude pip --exclude-editable; } > build/requirements.lock
+	@if grep -nE '://| @ |\+' build/requirements.lock; then \
+		echo "the lines above name a place or a local build, which nobody else could install"; exit 1; fi
+	mv build/requirements.lock requirements.lock
+	rm -rf build/lock
+
+clean: ## Remove the virtual environment, caches and build results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .coverage .coverage.* src/*.egg-info tests/interop/node_modules
+	find actors bench controller examples infra state src tests -type d -name __pycache__ \
+		-prune -exec rm -rf {} + 2>/dev/null || true
+
+$(PY):
+	@$(PYTHON) -c 'import sys; need = tuple(map(int, "$(NEEDED)".split("."))); sys.exit(0 if sys.version_info >= need else "Callboard needs Python $(NEEDED) or later; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	@echo "setting up $(VENV)"
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --seed --python $(PYTHON) $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi
+
+$(DEMO): $(PACKAGING) | $(PY)
+	@echo "installing Callboard and what the demo needs"
+	@$(INSTALL) --constraint requirements.lock --editable '.[examples]'
+	@touch $@
+
+# One call installs everything, so that a developer's environment never passes through the demo's.
+$(DEV): $(PACKAGING) | $(PY)
+	@echo "installing Callboard and the developer's tools"
+	@$(INSTALL) --constraint requirements.lock --editable '.[dev]'
+	@touch $(DEMO) $@

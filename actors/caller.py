@@ -1,0 +1,577 @@
+"""Making calls over NATS: futures out, results in, dependencies between them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.failures import restore, text_of
+from callboard.actors.future import Future
+from callboard.actors.local import encode_arguments
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import (
+    CallboardError,
+    DependencyFailed,
+    Diverged,
+    InvalidArguments,
+    Overloaded,
+    StoreRefused,
+)
+from callboard.infra.messages.control import Cancel
+from callboard.infra.messages.run import Announced, Pending, Result
+from callboard.state.journal import decode_result
+
+if TYPE_CHECKING:
+    from callboard.actors.declare import Method
+    from callboard.actors.node import Node
+    from callboard.infra.direct import Stored
+
+T = TypeVar("T")
+
+_QUIET = 15.0
+_PATIENCE = 20
+
+
+class CallContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all calls of one maker have in common.
+
+    Attributes:
+        run, session, workflow: whose calls they are.
+        creator: who makes them: a host id.
+        parent: id of the call whose handler makes them; empty for the workflow itself.
+        path: ``actor.method`` of each call from the workflow down to the maker.
+        deadline: unix seconds; 0 for none.
+        priority: of all calls.
+        stage: depth of the maker in the run.
+        trace: W3C ``traceparent``, passed on.
+    """
+
+    run: str
+    session: str
+    workflow: str
+    creator: str
+    parent: str = ""
+    path: tuple[str, ...] = ()
+    deadline: float = 0.0
+    priority: int = 0
+    stage: int = 0
+    trace: str = ""
+
+
+class CallMaker:
+    """Makes the calls of one run, or of one handler, and resolves their futures.
+
+    Args:
+        caller: of this process.
+        context: what the calls have in common.
+        replaying: results of calls that this maker has not made yet are kept: somebody made them
+            before it.
+    """
+
+    def __init__(self, caller: Caller, context: CallContext, *, replaying: bool = False) -> None:
+        self.context = context
+        self.open: dict[str, Future[Any]] = {}
+        self.made = 0
+        self.failed: asyncio.Future[CallboardError] = caller.node.loop.create_future()
+        """Set when the run cannot go on: its code has changed."""
+        self._caller = caller
+        self._node = caller.node
+        self._loop = caller.node.loop
+        self._thread = threading.get_ident()
+        self._keep = replaying
+        self._early: dict[str, Result] = {}
+        self._replay: list[Result] = []
+        self._scheduled: set[str] = set()
+        self._heads: dict[str, bytes] = {}
+        self._stage = context.stage
+        self._announcing: list[Announced] = []
+        self._cancelled: list[str] = []
+        kind = subjects.children_kind(context.parent) if context.parent else "result"
+        self._subject = subjects.run(context.run, kind)
+        self._sequence = 0
+        self._heard = time.monotonic()
+        self._sid = 0
+        self._abandoned = False
+
+    # -- lifecycle --------------------------------------------------------------------------------------
+
+    def start(self, subject: str = "", lane: Callable[..., None] | None = None) -> None:
+        """Listen for results; a driver gives a wider subject and a lane that hands results on."""
+        journal = subject or self._subject.replace("cb.run.", "cb.journal.", 1)
+        self._sid = self._node.connection.subscribe(journal, lane or self.on_result)
+        self._caller.makers.add(self)
+
+    def stop(self, *, abandon: bool = False) -> None:
+        """Forget everything; what is still open is cancelled. Idempotent.
+
+        Args:
+            abandon: somebody else goes on with the run: leave its calls on the hosts alone.
+        """
+        if self._sid:
+            self._node.connection.unsubscribe(self._sid)
+            self._sid = 0
+        self._caller.makers.discard(self)
+        self._abandoned = abandon
+        for future in list(self.open.values()):
+            future.cancel()
+        self.failed.cancel()
+
+    def replay(self, entries: list[Stored]) -> None:
+        """Take up a journal: results known already, in their order.
+
+        Each is given to its future once the code has made the call, in the order of the journal, so
+        that code which depends on who comes first takes the same way again.
+        """
+        for entry in entries:
+            result = decode_result(entry.body)
+            self._sequence = max(self._sequence, entry.sequence)
+            if result.future not in self._early and not _is_refusal(result):
+                self._early[result.future] = result
+                self._replay.append(result)
+                self._scheduled.add(result.future)
+        self._replay.reverse()
+        self._loop.call_soon(self._replay_next, 0)
+
+    def _replay_next(self, tries: int) -> None:
+        if not self._replay:
+            return
+        result = self._replay[-1]
+        if result.future in self.open:
+            self._next_replayed()
+            self._early.pop(result.future, None)
+            self._resolve(result)
+            tries = 0
+        elif result.future not in self._early:  # remembered, and asked for already
+            self._next_replayed()
+        elif tries >= _PATIENCE:  # the code is not there yet; it is given when it is
+            self._next_replayed()
+            tries = 0
+        self._loop.call_soon(self._replay_next, tries + 1)
+
+    def _next_replayed(self) -> None:
+        self._scheduled.discard(self._replay.pop().future)
+
+    def leftover(self) -> Result | None:
+        """A result on record for a call that the code has never made, if there is one."""
+        return next(iter(self._early.values()), None)
+
+    # -- making calls -------------------------------------------------------------------------------------
+
+    def call(
+        self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Make a call; returns its future at once.
+
+        Raises:
+            InvalidArguments: the arguments do not fit; nothing was sent.
+        """
+        encoded = encode_arguments(method, args, kwargs)
+        future: Future[Any] = Future(self._loop, future_id, method, self)
+        future.creator = self.context.creator
+        future.session = self.context.session
+        future.priority = self.context.priority
+        if threading.get_ident() == self._thread:
+            self._place(future, encoded)
+        else:
+            self._loop.call_soon_threadsafe(self._place, future, encoded)
+        return future
+
+    def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
+        """A value made once and found again on replay; its place is checked like a call's."""
+        known = self._early.pop(future_id, None)
+        if known is not None:
+            if known.call != what:
+                raise self._diverged(known, what)
+            value: T = msgspec.msgpack.decode(known.value)
+            return value
+        value = make()
+        result = Result(future_id, what, msgspec.Raw(msgspec.msgpack.encode(value)))
+        store = self._node.journal.put_result
+        self._loop.call_soon_threadsafe(store, self.context.run, result, _ignore)
+        return value
+
+    def _place(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if future.cancelled():
+            return
+        self.made += 1
+        self.open[future.id] = future
+        waiting = [dep for dep in encoded.futures if not dep.done()]
+        future.deps = tuple(dep.id for dep in encoded.futures)
+        for dep in encoded.futures:
+            dep.consumers += (future.id,)
+        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._stage)
+        known = self._early.get(future.id)
+        if known is not None:
+            if known.call != future.method.where:
+                self._diverge(known, future.method.where)
+            elif future.id not in self._scheduled:
+                self._loop.call_soon(self._resolve_early, future.id)
+            return
+        if waiting:
+            self._announce(future)
+            _Dependencies(self, future, encoded, waiting)
+        elif encoded.futures:
+            self.ready(future, encoded)
+        else:
+            self._send(future, encoded)
+
+    def _resolve_early(self, future_id: str) -> None:
+        result = self._early.pop(future_id, None)
+        if result is not None:
+            self._resolve(result)
+
+    def _announce(self, future: Future[Any]) -> None:
+        if not self._announcing:
+            self._loop.call_soon(self._flush_announced)
+        self._announcing.append(Announced(future.id, future.method.where, list(future.deps)))
+
+    def _flush_announced(self) -> None:
+        batch, self._announcing = self._announcing, []
+        self._node.journal.put_pending(self.context.run, Pending(batch))
+
+    def ready(self, future: Future[Any], encoded: values.Encoded) -> None:
+        """Its dependencies have their outcomes: send the call, or fail it with them."""
+        if future.done():
+            return
+        for dep in encoded.futures:
+            error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
+            if error is not None:
+                self._fail_dependent(future, dep, error)
+                return
+        encoded.join()
+        try:
+            if not encoded.blobs:
+                future.method.signature.check(encoded.body)
+            self._send(future, encoded)
+        except InvalidArguments as error:
+            self._fail(future, error)
+
+    def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
+        text = text_of(error)
+        failure = DependencyFailed(
+            f"{future.method.where} was not called: its argument {dep.method.where} failed: {text}",
+            future=future.id,
+            actor=future.method.actor,
+            method=future.method.name,
+            dependency=dep.id,
+            path=[*self.context.path, future.method.where],
+        )
+        failure.__cause__ = error
+        self._fail(future, failure)
+
+    def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if len(encoded.body) > self._node.settings.inline_limit:
+            self._caller.spawn(self._send_large(future, encoded))
+        else:
+            self._publish(future, encoded, future.id)
+
+    async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
+        try:
+            await values.shrink(encoded, self._node.blobs, self._node.settings)
+        except CallboardError as error:
+            self._fail(future, error)
+            return
+        self._publish(future, encoded, future.id)
+
+    def _publish(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> None:
+        if future.done():
+            return
+        future.sent = True
+        head = self._head(future.method)
+        extra = f"Cb-Future: {future.id}\r\nNats-Msg-Id: {message_id}\r\nCb-Stage: {future.stage}\r\n"
+        if future.deps:
+            extra += f"Cb-Deps: {','.join(future.deps)}\r\n"
+        if encoded.blobs:
+            extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
+        if future.priority:
+            extra += f"Cb-Priority: {future.priority}\r\n"
+        if future.method.directives.max_queue is not None:
+            future.body = encoded
+        subject = subjects.call(future.method.actor, subjects.ANY, band_of(future.priority))
+        self._node.store.put(
+            subject, encoded.body, head + extra.encode() + b"\r\n", _OnCallStored(self, future.id)
+        )
+
+    def _head(self, method: Method) -> bytes:
+        """The part of the headers that all calls of a method by this maker share."""
+        head = self._heads.get(method.where)
+        if head is None:
+            c = self.context
+            items = [
+                (H.METHOD, method.name),
+                (H.RUN, c.run),
+                (H.WORKFLOW, c.workflow),
+                (H.CREATOR, c.creator),
+                *([(H.SESSION, c.session)] if c.session != c.run else []),
+                *([(H.DEADLINE, f"{c.deadline:.3f}")] if c.deadline else []),
+                *([(H.PATH, ",".join(c.path))] if len(c.path) > 1 else []),
+                *([(H.TRACEPARENT, c.trace)] if c.trace else []),
+            ]
+            head = self._heads[method.where] = H.encode(items)[:-2]
+        return head
+
+    def call_refused(self, future_id: str, refusal: StoreRefused) -> None:
+        """The stream will never take the call."""
+        future = self.open.get(future_id)
+        if future is not None:
+            self._fail(future, refusal)
+
+    # -- outcomes -------------------------------------------------------------------------------------------
+
+    def on_result(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        """A result is in the journal."""
+        before = H.find_int(head, b"Nats-Last-Sequence")
+        if before > self._sequence:
+            self._caller.spawn(self.resync())  # something was missed; this one is read again with it
+            return
+        self._sequence = max(self._sequence, H.find_int(head, b"Nats-Sequence"))
+        self._heard = time.monotonic()
+        self._outcome(data)
+
+    async def resync(self) -> None:
+        """Read what was missed from the journal itself."""
+        kind = self._subject.split(".", 3)[3]
+        for entry in await self._node.journal.read(self.context.run, kind, self._sequence):
+            if entry.sequence > self._sequence:
+                self._sequence = entry.sequence
+                self._outcome(entry.body)
+        self._heard = time.monotonic()
+
+    def quiet(self, now: float) -> bool:
+        """Whether it waits for results and has heard none for a while."""
+        return bool(self.open) and now - self._heard > _QUIET
+
+    def _outcome(self, data: bytes) -> None:
+        result = decode_result(data)
+        if result.future in self.open and result.future not in self._early:
+            self._resolve(result)
+        elif self._keep and not _is_refusal(result):
+            self._early.setdefault(result.future, result)
+
+    def _resolve(self, result: Result) -> None:
+        future = self.open.get(result.future)
+        if future is None:
+            return
+        if result.call != future.method.where:
+            self._diverge(result, future.method.where)
+            return
+        if _is_refusal(result) and self._send_later(future, result):
+            return
+        self._stage = max(self._stage, result.stage)
+        future.executor, future.attempt = result.host, result.attempt
+        future.stage = result.stage or future.stage
+        if result.error is not None:
+            self._fail(future, self._restored(future, result))
+        elif result.blobs:
+            self._caller.spawn(self._resolve_large(future, result))
+        else:
+            self._give(future, result.value, result)
+
+    def _restored(self, future: Future[Any], result: Result) -> BaseException:
+        assert result.error is not None
+        return restore(
+            result.error,
+            future=result.future,
+            actor=future.method.actor,
+            method=future.method.name,
+            attempt=result.attempt,
+            host=result.host,
+        )
+
+    async def _resolve_large(self, future: Future[Any], result: Result) -> None:
+        try:
+            value = await values.expand(bytes(result.value), result.blobs, self._node.blobs)
+        except CallboardError as error:
+            self._fail(future, error)
+            return
+        self._give(future, value, result)
+
+    def _give(self, future: Future[Any], value: bytes | msgspec.Raw, result: Result) -> None:
+        self.open.pop(future.id, None)
+        if future.done():
+            return
+        try:
+            decoded = future.method.signature.decode_result(value)
+        except CallboardError as error:
+            self._fail(future, error)
+            return
+        future.raw, future.blobs = result.value, result.blobs
+        future.body = None
+        future.set_result(decoded)
+
+    def _fail(self, future: Future[Any], error: BaseException) -> None:
+        self.open.pop(future.id, None)
+        future.body = None
+        if not future.done():
+            if isinstance(error, StopIteration):  # asyncio forbids it as an outcome
+                error = RuntimeError(f"StopIteration: {error}")
+            future.set_exception(error)
+            if future.consumers:
+                future.exception()  # it is told to its consumers, so it has been looked at
+
+    def _send_later(self, future: Future[Any], result: Result) -> bool:
+        """Whether a call refused by a full lane is sent again, when the lane says and before the deadline."""
+        assert result.error is not None
+        wait = float(result.error.fields.get("retry_after", 1.0))
+        deadline = self.context.deadline
+        encoded = future.body
+        if encoded is None or (deadline and time.time() + wait >= deadline):
+            return False
+        message_id = f"{future.id}~w{time.time_ns()}"
+        self._loop.call_later(wait, self._publish, future, encoded, message_id)
+        return True
+
+    # -- ends --------------------------------------------------------------------------------------------------
+
+    def cancel(self, future: Future[Any]) -> None:
+        """The future was cancelled here: tell the hosts, all cancelled in one go together."""
+        self.open.pop(future.id, None)
+        if not future.sent or self._abandoned:
+            return
+        if not self._cancelled:
+            self._loop.call_soon(self._flush_cancelled)
+        self._cancelled.append(future.id)
+
+    def _flush_cancelled(self) -> None:
+        cancelled, self._cancelled = self._cancelled, []
+        self._caller.cancel(self.context.run, cancelled, "cancelled by its maker")
+
+    def _diverge(self, known: Result, code: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(self._diverged(known, code))
+
+    def _diverged(self, known: Result, code: str) -> Diverged:
+        return diverged(self.context.workflow, known, code)
+
+
+def diverged(workflow: str, known: Result, code: str) -> Diverged:
+    """The error for a place where the journal and the code name different calls."""
+    return Diverged(
+        f"workflow {workflow} has changed under its run: at {known.future} the journal has a call of "
+        f"{known.call}, the code {f'calls {code}' if code else 'makes no call'}; run it with the code it was "
+        "started with, or cancel it and start a new run",
+        future=known.future,
+        journal=known.call,
+        code=code,
+    )
+
+
+class _OnCallStored:
+    """Called when a call's message is stored; keeps no more than an id until then."""
+
+    __slots__ = ("_future_id", "_maker")
+
+    def __init__(self, maker: CallMaker, future_id: str) -> None:
+        self._maker = maker
+        self._future_id = future_id
+
+    def __call__(self, outcome: int | StoreRefused) -> None:
+        if isinstance(outcome, StoreRefused):
+            self._maker.call_refused(self._future_id, outcome)
+
+
+class _Dependencies:
+    """Waits for the last of a call's dependencies."""
+
+    __slots__ = ("_encoded", "_future", "_left", "_maker")
+
+    def __init__(
+        self,
+        maker: CallMaker,
+        future: Future[Any],
+        encoded: values.Encoded,
+        waiting: Iterable[Future[Any]],
+    ) -> None:
+        self._maker = maker
+        self._future = future
+        self._encoded = encoded
+        self._left = 0
+        for dep in waiting:
+            self._left += 1
+            dep.add_done_callback(self._one)
+
+    def _one(self, _: Future[Any]) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._maker.ready(self._future, self._encoded)
+
+
+class Caller:
+    """All call makers of a process: keeps their results complete over lost connections.
+
+    Args:
+        node: of this process, open.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.makers: set[CallMaker] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._log = log.get("caller")
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Idempotent."""
+        if self._sweeper is None:
+            self.node.connection.on_reconnect(self._resync_all)
+            self._sweeper = self.node.loop.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Stop all makers. Idempotent."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for maker in list(self.makers):
+            maker.stop()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def spawn(self, work: Any) -> None:
+        """Run a coroutine on the side; its error is logged."""
+        task = self.node.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("background_work_failed", exc_info=task.exception())
+
+    def cancel(self, run: str, futures: list[str], reason: str) -> None:
+        """Tell every host to stop these calls and what they called; all of the run if none is named."""
+        body = msgspec.msgpack.encode(Cancel(run=run, futures=futures, reason=reason))
+        self.node.connection.publish(subjects.control(), body)
+
+    def _resync_all(self) -> None:
+        for maker in self.makers:
+            self.spawn(maker.resync())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_QUIET / 3)
+            now = time.monotonic()
+            for maker in [m for m in self.makers if m.quiet(now)]:
+                try:
+                    await maker.resync()
+                except CallboardError as error:
+                    self._log.warning("resync_failed", run=maker.context.run, error=str(error))
+
+
+def band_of(priority: int) -> int:
+    """The band of a priority: above 0 the urgent one, below 0 the patient one."""
+    return 1 if priority == 0 else 0 if priority > 0 else 2
+
+
+def _is_refusal(result: Result) -> bool:
+    return result.error is not None and result.error.code == Overloaded.code
+
+
+def _ignore(_: int | StoreRefused) -> None:
+    """For what is stored without anybody waiting."""

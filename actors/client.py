@@ -1,0 +1,343 @@
+"""The client: submit workflow requests, wait for results, watch and cancel runs. Async and sync."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.failures import restore
+from callboard.actors.node import Node
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    InvalidArguments,
+    ResultTimeout,
+    RunCancelled,
+    RunFailed,
+    RunUnknown,
+    SettingsInvalid,
+)
+from callboard.infra.messages.run import Done, Pending, Result, RunSummary, Signal
+from callboard.infra.settings import Settings
+from callboard.state.journal import decode_done, decode_owner, decode_result, decode_signal
+
+T = TypeVar("T")
+
+_decode_pending = msgspec.msgpack.Decoder(Pending).decode
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """Something that happened in a run.
+
+    Attributes:
+        kind: ``owner``, ``pending``, ``attempt``, ``result``, ``signal`` or ``done``.
+        sequence: its place in the journal; at: unix seconds.
+        data: the entry's body as plain values; a value is left out.
+    """
+
+    kind: str
+    sequence: int
+    at: float
+    data: dict[str, Any] = {}
+
+
+class Client:
+    """A client of the board. Use as ``async with connect() as client``.
+
+    Args:
+        settings: with the server's address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
+
+    async def __aenter__(self) -> Self:
+        await self.node.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await self.node.close()
+
+    async def submit(
+        self,
+        workflow: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        run: str | None = None,
+        session: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> str:
+        """Publish a request; returns the run's id once the request is stored.
+
+        Args:
+            workflow: its name.
+            arguments: by name; msgspec structs, dataclasses and standard types.
+            run: an id of your own; a request with the same id again is the same run.
+            session: whose run it is.
+            deadline: seconds from now.
+            priority: above 0 is urgent, below 0 can wait.
+
+        Raises:
+            InvalidArguments: an argument cannot travel.
+            ValueTooLarge: they are too large.
+        """
+        subjects.token("workflow", workflow)
+        run_id = subjects.token("run id", run) if run else subjects.new_id()
+        try:
+            encoded = values.encode(arguments or {})
+        except TypeError as error:
+            raise InvalidArguments(f"{workflow}: {error}", actor=workflow, method="run") from error
+        await values.shrink(encoded, self.node.blobs, self.node.settings)
+        items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id), (H.CONTENT_TYPE, H.MSGPACK)]
+        if session:
+            items.append((H.SESSION, session))
+        if deadline is not None:
+            items.append((H.DEADLINE, f"{time.time() + deadline:.3f}"))
+        if priority:
+            items.append((H.PRIORITY, str(priority)))
+        if encoded.blobs:
+            items.append((H.BLOBS, ",".join(encoded.blobs)))
+        await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
+        return run_id
+
+    async def result(self, run: str, timeout: float | None = None, type: Any = Any) -> Any:  # noqa: A002
+        """Wait for a run's result.
+
+        Args:
+            timeout: seconds; None waits for ever.
+            type: what to decode the value into; plain values by default.
+
+        Raises:
+            RunFailed: the workflow raised; the cause is the exception itself.
+            RunCancelled: the run was cancelled.
+            ResultTimeout: it has not ended in time; it goes on.
+        """
+        done = await self.done(run, timeout)
+        if done.status == "completed":
+            body = await values.expand(bytes(done.value), done.blobs, self.node.blobs)
+            return msgspec.msgpack.decode(body, type=type)
+        assert done.error is not None
+        cause = restore(done.error)
+        if isinstance(cause, RunCancelled):
+            raise cause
+        raise RunFailed(
+            f"run {run} of workflow {done.workflow} failed: {done.error.message}",
+            run=run,
+            workflow=done.workflow,
+        ) from cause
+
+    async def run(
+        self,
+        workflow: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Submit and wait for the result; see :meth:`submit` and :meth:`result`."""
+        return await self.result(await self.submit(workflow, arguments, **options), timeout)
+
+    async def done(self, run: str, timeout: float | None = None) -> Done:
+        """Wait for the end of a run, whatever it is.
+
+        Raises:
+            ResultTimeout: it has not ended in time.
+        """
+        subjects.token("run id", run)
+        waiter: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+
+        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+            if not waiter.done():
+                waiter.set_result(decode_done(data, H.decode(head)))
+
+        sid = self.node.connection.subscribe(subjects.journal(run, "done"), lane)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    stored = await self.node.journal.done(run)
+                    if stored is not None:
+                        return stored
+                    # Asked again now and then: what the server repeats may be lost with a connection.
+                    found, _ = await asyncio.wait((waiter,), timeout=5.0)
+                    if found:
+                        return waiter.result()
+        except TimeoutError as error:
+            raise ResultTimeout(
+                f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
+                run=run,
+                timeout=timeout,
+            ) from error
+        finally:
+            self.node.connection.unsubscribe(sid)
+
+    async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+        """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
+        subjects.token("run id", run)
+        await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
+
+    async def status(self, run: str) -> RunSummary:
+        """How a run stands.
+
+        Raises:
+            RunUnknown: there is no such run.
+        """
+        summary = await self.node.journal.summary(subjects.token("run id", run))
+        if summary is None:
+            raise RunUnknown(f"there is no run {run}; see 'callboard runs'", run=run)
+        return summary
+
+    async def runs(self) -> list[RunSummary]:
+        """All runs that are still kept."""
+        return await self.node.journal.summaries()
+
+    async def events(self, run: str, *, follow: bool = True) -> AsyncIterator[Event]:
+        """What has happened in a run, and what happens, until it ends.
+
+        Args:
+            follow: wait for more; else stop at what there is.
+        """
+        subjects.token("run id", run)
+        news = asyncio.Event()
+        sid = self.node.connection.subscribe(subjects.journal(run, ">"), lambda *_: news.set())
+        after = 0
+        try:
+            while True:
+                news.clear()
+                for entry in await self.node.journal.read(run, ">", after):
+                    after = entry.sequence
+                    event = _event(entry.subject, entry.sequence, entry.at, entry.body, entry.headers)
+                    yield event
+                    if event.kind == "done":
+                        return
+                if not follow:
+                    return
+                try:
+                    await asyncio.wait_for(news.wait(), 5.0)
+                except TimeoutError:
+                    continue
+        finally:
+            self.node.connection.unsubscribe(sid)
+
+
+def _event(subject: str, sequence: int, at: float, body: bytes, headers: dict[str, str]) -> Event:
+    kind = subject.split(".")[3]
+    entry: msgspec.Struct
+    if kind in {"result", "attempt"}:
+        result: Result = decode_result(body)
+        entry = msgspec.structs.replace(result, value=msgspec.Raw(b"\xc0"))
+    elif kind == "done":
+        entry = msgspec.structs.replace(decode_done(body, headers), value=msgspec.Raw(b"\xc0"))
+    elif kind == "owner":
+        entry = decode_owner(body)
+    elif kind == "signal":
+        entry = msgspec.structs.replace(decode_signal(body), value=msgspec.Raw(b"\xc0"))
+    else:
+        entry = _decode_pending(body)
+    plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(entry))
+    plain.pop("value", None)
+    return Event(kind, sequence, at, plain)
+
+
+class SyncClient:
+    """The client for sync code; use as ``with connect_sync() as client``. Safe to use from threads.
+
+    Args:
+        settings: with the server's address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="callboard-client", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._client = self._wait(self._open())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def _open(self) -> Client:
+        return await Client(self._settings).__aenter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wait(self._client.close())
+        self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def submit(self, workflow: str, arguments: dict[str, Any] | None = None, **options: Any) -> str:
+        """See :meth:`Client.submit`."""
+        return self._wait(self._client.submit(workflow, arguments, **options))
+
+    def result(self, run: str, timeout: float | None = None, type: Any = Any) -> Any:  # noqa: A002
+        """See :meth:`Client.result`."""
+        return self._wait(self._client.result(run, timeout, type))
+
+    def run(self, workflow: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
+        """See :meth:`Client.run`."""
+        return self._wait(self._client.run(workflow, arguments, **options))
+
+    def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+        """See :meth:`Client.cancel`."""
+        self._wait(self._client.cancel(run, reason))
+
+    def status(self, run: str) -> RunSummary:
+        """See :meth:`Client.status`."""
+        return self._wait(self._client.status(run))
+
+    def runs(self) -> list[RunSummary]:
+        """See :meth:`Client.runs`."""
+        return self._wait(self._client.runs())
+
+    def events(self, run: str, *, follow: bool = True) -> Iterator[Event]:
+        """See :meth:`Client.events`."""
+        events = self._client.events(run, follow=follow)
+        while True:
+            try:
+                yield self._wait(anext(events))  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                return
+
+
+def connect(url: str | None = None, settings: Settings | None = None) -> Client:
+    """A client of the server at ``url``, or at ``NATS_URL``. Use with ``async with``."""
+    return Client(_settings(url, settings))
+
+
+def connect_sync(url: str | None = None, settings: Settings | None = None) -> SyncClient:
+    """The same for sync code. Use with ``with``."""
+    return SyncClient(_settings(url, settings))
+
+
+def _settings(url: str | None, settings: Settings | None) -> Settings:
+    found = settings or Settings.load(nats_url=url)
+    if not found.nats_url:
+        raise SettingsInvalid(
+            "no NATS server is given: pass its address or set NATS_URL ('callboard up' starts one)"
+        )
+    return found

@@ -1,0 +1,385 @@
+"""Declaring actors in plain Python: ``@agent``, ``@tool``, ``@workflow`` and ``@method``.
+
+Declaring has no side effects. The declaration is also the stub: calling it inside a workflow, or
+inside another agent, makes a call and gives a future.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
+
+from callboard.actors import local
+from callboard.actors.directives import PER_ACTOR, Directives, directives_from
+from callboard.actors.future import Future, LazyValue
+from callboard.actors.schema import Signature
+from callboard.actors.scope import current
+from callboard.infra.errors import DeclarationInvalid
+from callboard.infra.subjects import NameInvalid, token
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Self_ = TypeVar("Self_")
+_MARK = "__callboard_method__"
+
+
+class Method:
+    """One callable of an actor: its handler, its signature and its directives.
+
+    Attributes:
+        actor: name of the actor; name: of the method; where: ``actor.method``.
+        function: the handler as declared; is_async: it is a coroutine function.
+    """
+
+    def __init__(
+        self,
+        actor: str,
+        name: str,
+        function: Callable[..., Any],
+        directives: Directives,
+        owner: AgentClass[Any] | None,
+    ) -> None:
+        self.actor = actor
+        self.name = name
+        self.where = f"{actor}.{name}"
+        self.function = function
+        self.directives = directives
+        self.owner = owner
+        self.is_async = inspect.iscoroutinefunction(function)
+        if directives.cpu and self.is_async:
+            raise DeclarationInvalid(
+                f"{self.where}: a cpu handler runs in a process of its own, so it must be a plain 'def'"
+            )
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """Its codecs; made when first needed, since annotations may name what is declared later."""
+        return Signature(
+            self.where,
+            self.function,
+            skip_self=self.owner is not None,
+            batched=self.directives.batchable,
+        )
+
+    def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call from wherever this code runs; a future, or in sync code a lazy value."""
+        scope = current.get()
+        if scope is None:
+            return local.call(self, args, kwargs)
+        scope.checkpoint()
+        future = scope.maker.call(scope.next_id(), self, args, kwargs)
+        return LazyValue(future) if scope.sync else future
+
+
+class Stub(Generic[P, R]):
+    """A method as it is called: with its parameters, giving a future of its result."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        functools.update_wrapper(self, method.function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Make the call; returns at once."""
+        return cast("Future[R]", self.method.invoke(args, kwargs))
+
+    def __repr__(self) -> str:
+        return f"<stub {self.method.where}>"
+
+
+class Tool(Stub[P, R]):
+    """A declared tool; calling it makes a call. ``function`` is the plain function."""
+
+    kind = "tool"
+
+    def __init__(self, function: Callable[..., Any], name: str, directives: Directives) -> None:
+        self.name = name
+        self.function = function
+        self.directives = directives
+        super().__init__(Method(name, "call", function, directives, None))
+        self.methods = {"call": self.method}
+
+
+class Workflow(Generic[P, T]):
+    """A declared workflow. Calling it runs it here, as the plain function that it is.
+
+    Inside a run that is an ordinary call within the same run; outside of one its calls are
+    executed in this process, without NATS.
+    """
+
+    kind = "workflow"
+
+    def __init__(self, function: Callable[P, T], name: str, directives: Directives) -> None:
+        self.name = name
+        self.function = function
+        self.directives = directives
+        self.method = Method(name, "run", function, directives, None)
+        self.methods = {"run": self.method}
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run it here."""
+        if current.get() is not None:
+            return self.function(*args, **kwargs)
+        return cast("T", local.run(self.method, args, kwargs))
+
+    def run_local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Run it here to its end, from sync code, and return its result."""
+        return local.run_to_end(self.method, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+
+class AgentClass(Generic[T]):
+    """What ``@agent`` keeps of a class, under its attribute ``__callboard__``."""
+
+    kind = "agent"
+
+    def __init__(self, cls: type[T], name: str, directives: Directives) -> None:
+        self.cls = cls
+        self.name = name
+        self.directives = directives
+        self.methods: dict[str, Method] = {}
+
+    def create(self) -> T:
+        """A new instance, made by the class's constructor without arguments."""
+        return self.cls()
+
+
+class _BoundStub:
+    """What stands in the class: a stub on the class, the plain method on an instance."""
+
+    def __init__(self, method: Method) -> None:
+        self._stub: Stub[Any, Any] = Stub(method)
+        self._function = method.function
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self._stub if instance is None else self._function.__get__(instance, owner)
+
+
+class TypedMethod(Generic[Self_, P, R]):
+    """How a type checker sees a ``@method``: a stub on the class, itself on an instance."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Self_]) -> Stub[P, R]: ...
+    @overload
+    def __get__(self, instance: Self_, owner: type[Self_]) -> Callable[P, Awaitable[R]]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """Never called: ``@agent`` puts its own descriptor in place."""
+        raise AttributeError("the class of a @method must be an @agent")
+
+
+# -- the decorators ---------------------------------------------------------------------------------
+
+
+@overload
+def method(
+    function: Callable[Concatenate[Self_, P], Coroutine[Any, Any, R]], /
+) -> TypedMethod[Self_, P, R]: ...
+@overload
+def method(function: Callable[Concatenate[Self_, P], R], /) -> TypedMethod[Self_, P, R]: ...
+@overload
+def method(**directives: Any) -> _MethodDecorator: ...
+def method(function: Any = None, /, **directives: Any) -> Any:
+    """Declare a method of an agent: gives it directives of its own, and types to call it through the class.
+
+    Every public method of an agent is callable without it.
+
+    Args:
+        directives: see :class:`Directives`; they override the agent's.
+    """
+    if function is None:
+        return _MethodDecorator(directives)
+    setattr(function, _MARK, directives)
+    return function
+
+
+class _MethodDecorator:
+    def __init__(self, directives: dict[str, Any]) -> None:
+        self._directives = directives
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Self_, P], Coroutine[Any, Any, R]]
+    ) -> TypedMethod[Self_, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Self_, P], R]) -> TypedMethod[Self_, P, R]: ...
+    def __call__(self, function: Any) -> Any:
+        setattr(function, _MARK, self._directives)
+        return function
+
+
+@overload
+def batchable(
+    function: Callable[[Self_, list[T]], Coroutine[Any, Any, list[R]]], /
+) -> TypedMethod[Self_, [T], R]: ...
+@overload
+def batchable(*, max_batch: int = ..., max_wait: float = ..., **directives: Any) -> _BatchDecorator: ...
+def batchable(function: Any = None, /, **directives: Any) -> Any:
+    """Declare a method that takes a list, one item for each of the calls that wait.
+
+    Callers call it with one item. It returns a list of as many results; an exception in the list is
+    the error of that caller alone.
+
+    Args:
+        max_batch: most items at once.
+        max_wait: seconds that the first of them waits for more.
+    """
+    decorator = _BatchDecorator(directives)
+    return decorator if function is None else decorator(function)
+
+
+class _BatchDecorator:
+    def __init__(self, directives: dict[str, Any]) -> None:
+        self._directives = {**directives, "batchable": True}
+
+    @overload
+    def __call__(
+        self, function: Callable[[Self_, list[T]], Coroutine[Any, Any, list[R]]]
+    ) -> TypedMethod[Self_, [T], R]: ...
+    @overload
+    def __call__(self, function: Callable[[Self_, list[T]], list[R]]) -> TypedMethod[Self_, [T], R]: ...
+    def __call__(self, function: Any) -> Any:
+        setattr(function, _MARK, self._directives)
+        return function
+
+
+@overload
+def agent(cls: type[T], /) -> type[T]: ...
+@overload
+def agent(*, name: str | None = ..., **directives: Any) -> Callable[[type[T]], type[T]]: ...
+def agent(cls: Any = None, /, *, name: str | None = None, **directives: Any) -> Any:
+    """Declare a class as an agent: its public methods can be called through the class.
+
+    Args:
+        name: of the actor; the class's by default.
+        directives: see :class:`Directives`.
+
+    Raises:
+        DeclarationInvalid: the class has no public method, or its name cannot be a subject token.
+    """
+    if cls is None:
+        return functools.partial(_declare_agent, name=name, options=directives)
+    return _declare_agent(cls, name, directives)
+
+
+def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> type[T]:
+    actor = _name("agent", name or cls.__name__)
+    base = directives_from(Directives(), options, actor)
+    declared = AgentClass(cls, actor, base)
+    for key, function in inspect.getmembers(cls, inspect.isfunction):
+        if key.startswith("_"):
+            continue
+        own = dict(getattr(function, _MARK, {}))
+        misplaced = PER_ACTOR & set(own)
+        if misplaced:
+            raise DeclarationInvalid(
+                f"{actor}.{key}: {', '.join(sorted(misplaced))} belong to the whole agent: give them to @agent"
+            )
+        directives = directives_from(base, own, f"{actor}.{key}")
+        declared.methods[key] = Method(actor, key, function, directives, declared)
+    if not declared.methods:
+        raise DeclarationInvalid(f"agent {actor} has no public method that could be called")
+    for key, found in declared.methods.items():
+        setattr(cls, key, _BoundStub(found))
+    cls.__callboard__ = declared  # type: ignore[attr-defined]
+    return cls
+
+
+@overload
+def tool(function: Callable[P, Coroutine[Any, Any, R]], /) -> Tool[P, R]: ...
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(*, name: str | None = ..., **directives: Any) -> _ToolDecorator: ...
+def tool(function: Any = None, /, *, name: str | None = None, **directives: Any) -> Any:
+    """Declare a function as a tool.
+
+    Args:
+        name: of the actor; the function's by default.
+        directives: see :class:`Directives`.
+    """
+    decorator = _ToolDecorator(name, directives)
+    return decorator if function is None else decorator(function)
+
+
+class _ToolDecorator:
+    def __init__(self, name: str | None, directives: dict[str, Any]) -> None:
+        self._name = name
+        self._directives = directives
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Tool[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Tool[P, R]: ...
+    def __call__(self, function: Any) -> Any:
+        name = _name("tool", self._name or function.__name__)
+        return Tool(function, name, directives_from(Directives(), self._directives, name))
+
+
+@overload
+def workflow(function: Callable[P, T], /) -> Workflow[P, T]: ...
+@overload
+def workflow(*, name: str | None = ..., **directives: Any) -> Callable[[Callable[P, T]], Workflow[P, T]]: ...
+def workflow(function: Any = None, /, *, name: str | None = None, **directives: Any) -> Any:
+    """Declare a function as a workflow: what a request to ``cb.request.<name>`` runs.
+
+    An async one awaits futures; a plain one runs in a thread, where touching a value waits for it.
+
+    Args:
+        name: of the workflow; the function's by default.
+        directives: ``timeout`` (of a run) and ``concurrency`` (runs that a host drives at once).
+    """
+
+    def declare(function: Callable[..., Any]) -> Workflow[Any, Any]:
+        own = _name("workflow", name or function.__name__)
+        unfit = set(directives) - {"timeout", "concurrency", "min_instances", "max_instances", "resources"}
+        if unfit:
+            raise DeclarationInvalid(
+                f"workflow {own}: {', '.join(sorted(unfit))} mean nothing for a workflow"
+            )
+        return Workflow(function, own, directives_from(Directives(), directives, own))
+
+    return declare if function is None else declare(function)
+
+
+def _name(kind: str, name: str) -> str:
+    try:
+        return token(f"the name of {kind}", name)
+    except NameInvalid as error:
+        raise DeclarationInvalid(f"{error.message} (set another with name=)") from error
+
+
+# -- finding declarations ----------------------------------------------------------------------------
+
+Declaration = AgentClass[Any] | Tool[Any, Any] | Workflow[Any, Any]
+
+
+def declaration(thing: Any) -> Declaration | None:
+    """What ``@agent``, ``@tool`` or ``@workflow`` made of this object, or None."""
+    if isinstance(thing, Tool | Workflow):
+        return thing
+    found = vars(thing).get("__callboard__") if isinstance(thing, type) else None
+    return found if isinstance(found, AgentClass) else None
+
+
+def code_version(declared: Declaration) -> str:
+    """A hash of the source that declares an actor, 12 hex digits; of its names where there is none."""
+    subject = declared.cls if isinstance(declared, AgentClass) else declared.function
+    try:
+        source = inspect.getsource(subject)
+    except (OSError, TypeError):
+        source = f"{subject.__module__}.{subject.__qualname__}:{sorted(declared.methods)}"
+    return hashlib.sha256(source.encode()).hexdigest()[:12]

@@ -1,0 +1,82 @@
+"""Directives: what a declaration tells the runtime besides its types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from callboard.infra.errors import DeclarationInvalid
+
+
+class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the runtime may and must do with a method or an actor. Times in seconds.
+
+    Attributes:
+        stateful: a session's calls go to one instance, in order.
+        batchable: the handler takes lists, one item a caller; up to ``max_batch`` calls that wait are
+            handed over together, the first waiting at most ``max_wait``.
+        preemptable: a running call may be stopped and run again for a more urgent one.
+        min_instances, max_instances: how many hosts should, and how many may, run the actor at once;
+            hosts above the maximum stand by.
+        resources: what an instance needs: ``cpu`` (cores), ``memory`` (bytes), ``gpu``.
+        concurrency: slots of an instance; None: 256 for async handlers, 16 for blocking ones, the
+            number of cores for ``cpu`` ones.
+        timeout: the longest a handler may run.
+        retries: how often a call that failed with a retryable error is run again.
+        backoff: before the first retry; doubled for each further one, up to ``backoff_max``.
+        retry_on: names of exception classes to retry; empty: all but ``Terminal`` ones.
+        idempotent: running it again does no harm, so it is also retried after a time-out.
+        cpu: the handler computes; it runs in a process of its own.
+        max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
+    """
+
+    stateful: bool = False
+    batchable: bool = False
+    max_batch: int = 32
+    max_wait: float = 0.005
+    preemptable: bool = False
+    min_instances: int = 0
+    max_instances: int | None = None
+    resources: dict[str, float] = {}
+    concurrency: int | None = None
+    timeout: float | None = None
+    retries: int = 0
+    backoff: float = 0.2
+    backoff_max: float = 60.0
+    retry_on: tuple[str, ...] = ()
+    idempotent: bool = False
+    cpu: bool = False
+    max_queue: int | None = None
+
+
+PER_ACTOR = frozenset({"stateful", "min_instances", "max_instances", "resources", "concurrency", "max_queue"})
+
+
+def directives_from(base: Directives, options: dict[str, Any], where: str) -> Directives:
+    """The base with some directives replaced.
+
+    Raises:
+        DeclarationInvalid: one is unknown, or its value cannot be used.
+    """
+    if "retry_on" in options:
+        options["retry_on"] = tuple(
+            kind if isinstance(kind, str) else kind.__qualname__ for kind in options["retry_on"]
+        )
+    unknown = set(options) - set(Directives.__struct_fields__)
+    if unknown:
+        raise DeclarationInvalid(
+            f"{where}: unknown directives {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(Directives.__struct_fields__)}"
+        )
+    given = {**msgspec.structs.asdict(base), **options}
+    try:
+        directives = msgspec.convert(given, Directives)
+    except msgspec.ValidationError as error:
+        raise DeclarationInvalid(f"{where}: {error}") from error
+    positive = ("max_batch", "max_instances", "concurrency", "timeout", "max_queue")
+    for name in positive:
+        value = getattr(directives, name)
+        if value is not None and value <= 0:
+            raise DeclarationInvalid(f"{where}: {name} must be above 0, not {value}")
+    return directives

@@ -1,0 +1,461 @@
+"""Driving runs: the actor whose handler is a workflow function.
+
+A run is owned by a lease with an epoch. Whoever takes it over runs the function from the top; calls
+whose results are in the journal give them at once, the rest are sent again under the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.caller import CallContext, CallMaker, diverged
+from callboard.actors.declare import Workflow, code_version
+from callboard.actors.failures import code_of, describe
+from callboard.actors.feed import Steady
+from callboard.actors.scope import Scope, current
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import (
+    CallboardError,
+    DeadlineExceeded,
+    Fenced,
+    InvalidArguments,
+    RunCancelled,
+    StoreRefused,
+)
+from callboard.infra.messages.registry import InstanceInfo
+from callboard.infra.messages.run import Done, Owner, RunSummary
+from callboard.infra.pull import Delivered, Pull
+from callboard.infra.topology import request_consumer
+from callboard.state.journal import Lease, decode_done, decode_owner, decode_signal
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+    from callboard.infra.direct import Stored
+
+SLOTS = 4096
+_THREADS = 256
+
+
+class Request:
+    """A request as its driver sees it.
+
+    Attributes:
+        run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
+        as_json: it was JSON, so its outcome is JSON too.
+    """
+
+    __slots__ = ("as_json", "blobs", "body", "deadline", "delivered", "priority", "run", "session", "trace")
+
+    def __init__(self, delivered: Delivered, headers: dict[str, str]) -> None:
+        self.delivered = delivered
+        self.body = delivered.body
+        self.run = self._run_id(delivered, headers)
+        self.session = headers.get(H.SESSION) or self.run
+        self.deadline = float(headers.get(H.DEADLINE, "0"))
+        self.priority = int(headers.get(H.PRIORITY, "0"))
+        self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
+        self.trace = headers.get(H.TRACEPARENT, "")
+        # msgpack cannot begin an argument object with "{": so say who cannot set headers.
+        kind = headers.get(H.CONTENT_TYPE, "")
+        self.as_json = kind == H.JSON or (kind != H.MSGPACK and self.body.lstrip()[:1] in {b"{", b""})
+
+    def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
+        given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""
+        if given:
+            return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
+        return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
+
+
+class Run:
+    """One run while this driver drives it."""
+
+    __slots__ = ("cancelled", "fenced", "lease", "maker", "request", "started", "task")
+
+    def __init__(self, request: Request, lease: Lease, maker: CallMaker) -> None:
+        self.request = request
+        self.lease = lease
+        self.maker = maker
+        self.started = time.time()
+        self.cancelled = ""
+        self.fenced = False
+        self.task: asyncio.Task[Any] | None = None
+
+
+class Driver:
+    """Drives the runs of one workflow in one host.
+
+    Args:
+        host: where it runs; declared: the workflow.
+    """
+
+    def __init__(self, host: Host, declared: Workflow[Any, Any]) -> None:
+        self.host = host
+        self.declared = declared
+        self.name = declared.name
+        self.slots = declared.directives.concurrency or SLOTS
+        self.standby = False
+        self._taking = 0
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._version = code_version(declared)
+        self._log = log.get("driver").bind(workflow=self.name)
+
+    # -- lifecycle ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """See to the consumer and begin to pull."""
+        node = self.host.node
+        name, config = request_consumer(self.name, node.settings)
+        await node.topology.consumer(subjects.REQUESTS, name, config)
+        self._pull = Pull(node.connection, subjects.REQUESTS, name, self.accept, lambda _: self._feed.feed())
+        self._feed = Steady(self._pull, self._room)
+        self._pull.start()
+        self._feed.feed()
+
+    def pause(self) -> None:
+        """Pull no more. Idempotent."""
+        self._pull.stop()
+
+    def set_standby(self, *, standby: bool) -> None:
+        """Stand by while more hosts drive this workflow than may, or go on."""
+        if standby == self.standby:
+            return
+        self.standby = standby
+        if standby:
+            self.pause()
+        else:
+            self._pull.start()
+            self._feed.feed()
+
+    async def finish(self, grace: float) -> None:
+        """Let runs end within grace seconds, then give the rest back."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for run in list(self._runs.values()):
+            self._abandon(run)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    def close(self) -> None:
+        """End threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def pulls(self) -> list[Pull]:
+        """Its pull, for the heartbeat."""
+        return [self._pull] if hasattr(self, "_pull") else []
+
+    def info(self) -> InstanceInfo:
+        """How it stands, for the heartbeat."""
+        return InstanceInfo(busy=len(self._runs), slots=self.slots, version=self._version, workflow=True)
+
+    def tick(self) -> None:
+        """Nothing is due: runs are taken only when there is room."""
+
+    def _room(self) -> int:
+        return self.slots - len(self._tasks)
+
+    # -- taking a run -----------------------------------------------------------------------------------
+
+    def accept(self, delivered: Delivered) -> None:
+        """A request has come."""
+        headers = H.decode(delivered.raw_headers)
+        try:
+            request = Request(delivered, headers)
+        except (CallboardError, ValueError) as error:
+            self.host.dead.put(
+                self.name, delivered, "undecodable", f"the request has an unusable header: {error}"
+            )
+            return
+        driving = self._runs.get(request.run)
+        if driving is not None and driving.request.delivered.sequence == delivered.sequence:
+            driving.request.delivered = delivered  # the same message again: settle the newest
+            return
+        task = self.host.node.loop.create_task(self._take(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if not self.host.draining:
+            self._feed.feed()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("driving_failed", exc_info=task.exception())
+        if not self.host.draining and not self.standby:
+            self._feed.feed()
+
+    async def _take(self, request: Request) -> None:
+        try:
+            run = await self._lease(request)
+        except Fenced:
+            request.delivered.forget()  # another driver has the same message and was faster
+            return
+        except StoreRefused as error:
+            self.host.dead.put(self.name, request.delivered, "refused_by_store", str(error))
+            return
+        if run is not None:
+            self._runs[request.run] = run
+            try:
+                await self._drive(run)
+            finally:
+                self._runs.pop(request.run, None)
+
+    async def _lease(self, request: Request) -> Run | None:
+        """Take the run's lease; None if there is nothing to drive."""
+        journal = self.host.node.journal
+        owner = self._owner(request, 1)
+        if request.delivered.delivered == 1:
+            try:
+                return self._made(request, await journal.open(request.run, owner), [])
+            except Fenced:
+                pass  # there is a journal
+        entries = await journal.read(request.run, "*")
+        known = _Known(entries)
+        if known.done is not None:
+            self._closed_already(request, known.done)
+            return None
+        if known.owner is not None and known.owner.request != request.delivered.sequence:
+            self._log.info("duplicate_request", run=request.run)
+            request.delivered.ack()
+            return None
+        epoch = known.owner.epoch + 1 if known.owner else 1
+        lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
+        self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
+        run = self._made(request, lease, known.results)
+        run.cancelled = known.cancelled
+        return run
+
+    def _owner(self, request: Request, epoch: int) -> Owner:
+        return Owner(
+            driver=self.host.id,
+            epoch=epoch,
+            request=request.delivered.sequence,
+            workflow=self.name,
+            session=request.session,
+            at=time.time(),
+        )
+
+    def _made(self, request: Request, lease: Lease, results: list[Stored]) -> Run:
+        timeout = self.declared.directives.timeout
+        limits = [request.deadline or None, request.delivered.stored_at + timeout if timeout else None]
+        context = CallContext(
+            run=request.run,
+            session=request.session,
+            workflow=self.name,
+            creator=self.host.id,
+            path=(self.name,),
+            deadline=min((limit for limit in limits if limit), default=0.0),
+            priority=request.priority,
+            trace=request.trace,
+        )
+        maker = CallMaker(self.host.caller, context, replaying=lease.owner.epoch > 1)
+        run = Run(request, lease, maker)
+        if results:
+            maker.replay(results)
+
+        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+            if subject.endswith(b".result"):
+                maker.on_result(subject, reply, data, head)
+            else:
+                self._told(run, subject, data, head)
+
+        maker.start(subjects.journal(request.run, "*"), lane)
+        return run
+
+    def _closed_already(self, request: Request, done: Done) -> None:
+        """The run has its outcome; whoever wrote it may have died before it could say so."""
+        self.host.node.journal.put_summary(
+            RunSummary(
+                run=request.run,
+                workflow=self.name,
+                status=done.status,
+                session=request.session,
+                driver=self.host.id,
+                epoch=done.epoch,
+                started=request.delivered.stored_at,
+                finished=time.time(),
+                calls=done.calls,
+                error=done.error.message if done.error else "",
+            )
+        )
+        request.delivered.ack()
+
+    # -- driving ------------------------------------------------------------------------------------------
+
+    def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
+        """Something else than a result is in the run's journal."""
+        if subject.endswith(b".owner"):
+            if H.find_int(head, b"Nats-Sequence") > run.lease.sequence:
+                self._log.warning("fenced", run=run.request.run, by=decode_owner(data).driver)
+                run.fenced = True
+                self._stop(run)
+        elif subject.endswith(b".signal"):
+            signal = decode_signal(data)
+            if signal.name == "cancel":
+                run.cancelled = signal.reason or "cancelled"
+                self._stop(run)
+
+    def _stop(self, run: Run) -> None:
+        if run.task is not None:
+            run.task.cancel()
+
+    def _abandon(self, run: Run) -> None:
+        """Give a run back: whoever takes it goes on from its journal."""
+        run.fenced = True
+        run.request.delivered.nak()
+        self._stop(run)
+
+    async def _drive(self, run: Run) -> None:
+        self._summarize(run, "running")
+        if run.cancelled:
+            done = self._cancelled(run)
+        else:
+            run.task = self.host.node.loop.create_task(self._outcome(run))
+            done = await run.task
+        run.maker.stop(abandon=run.fenced)
+        if done.status == "cancelled" and not run.fenced:
+            self.host.caller.cancel(run.request.run, [], run.cancelled)
+        if run.fenced:
+            run.request.delivered.forget()
+            return
+        try:
+            await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        except Fenced:
+            self._log.warning("fenced", run=run.request.run)
+            run.request.delivered.forget()
+            return
+        self._summarize(run, done.status, done)
+        run.request.delivered.ack()
+
+    async def _outcome(self, run: Run) -> Done:
+        """Run the function until it ends, is stopped, or has been found to have changed."""
+        work = self.host.node.loop.create_task(self._function(run))
+        try:
+            deadline = run.maker.context.deadline
+            timeout = max(0.0, deadline - time.time()) if deadline else None
+            await asyncio.wait((work, run.maker.failed), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if run.maker.failed.done():
+                raise run.maker.failed.result()
+            if not work.done():
+                raise DeadlineExceeded(
+                    f"run {run.request.run} of {self.name} did not end before its deadline"
+                )
+            return await self._completed(run, work.result())
+        except asyncio.CancelledError:
+            return self._cancelled(run)
+        except BaseException as error:  # noqa: BLE001 - whatever a workflow raises is its outcome
+            return self._failed(run, error)
+        finally:
+            work.cancel()
+
+    async def _function(self, run: Run) -> Any:
+        arguments = await self._arguments(run.request)
+        method = self.declared.method
+        scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async)
+        if method.is_async:
+            current.set(scope)  # this task's own context
+            return await method.function(**arguments)
+        context = contextvars.copy_context()
+        context.run(current.set, scope)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"callboard-{self.name}")
+        work = self._threads.submit(context.run, lambda: method.function(**arguments))
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            scope.cancel("the run was cancelled")
+            raise
+
+    async def _arguments(self, request: Request) -> dict[str, Any]:
+        signature = self.declared.method.signature
+        if request.as_json:
+            return signature.decode_arguments(signature.from_json(request.body))
+        body = await values.expand(request.body, request.blobs, self.host.node.blobs)
+        return signature.decode_arguments(body)
+
+    async def _completed(self, run: Run, value: Any) -> Done:
+        left = run.maker.leftover()
+        if left is not None:
+            raise diverged(self.name, left, "")
+        try:
+            encoded = values.encode(value)
+            for part in encoded.futures:
+                await part
+            encoded.join()
+            await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
+        except TypeError as error:
+            raise InvalidArguments(f"workflow {self.name} returned what cannot travel: {error}") from error
+        done = self._done(run, "completed")
+        done.value, done.blobs = msgspec.Raw(encoded.body), encoded.blobs
+        return done
+
+    def _failed(self, run: Run, error: BaseException) -> Done:
+        done = self._done(run, "failed")
+        path = getattr(error, "fields", {}).get("path") or [self.name]
+        done.error = describe(error, path)
+        self._log.warning("run_failed", run=run.request.run, error=str(error), code=code_of(error))
+        return done
+
+    def _cancelled(self, run: Run) -> Done:
+        done = self._done(run, "cancelled")
+        reason = run.cancelled or "a call that it waited for was cancelled"
+        text = f"run {run.request.run} was cancelled: {reason}"
+        done.error = describe(RunCancelled(text, run=run.request.run, reason=reason))
+        return done
+
+    def _done(self, run: Run, status: str) -> Done:
+        return Done(
+            run=run.request.run,
+            workflow=self.name,
+            status=status,
+            epoch=run.lease.owner.epoch,
+            calls=run.maker.made,
+            took=round(time.time() - run.request.delivered.stored_at, 6),
+        )
+
+    def _summarize(self, run: Run, status: str, done: Done | None = None) -> None:
+        self.host.node.journal.put_summary(
+            RunSummary(
+                run=run.request.run,
+                workflow=self.name,
+                status=status,
+                session=run.request.session,
+                driver=self.host.id,
+                epoch=run.lease.owner.epoch,
+                started=run.request.delivered.stored_at,
+                finished=time.time() if done else 0.0,
+                calls=run.maker.made,
+                error=done.error.message if done and done.error else "",
+            )
+        )
+
+
+class _Known:
+    """What a journal says of a run."""
+
+    def __init__(self, entries: list[Stored]) -> None:
+        self.done: Done | None = None
+        self.owner: Owner | None = None
+        self.owner_sequence = 0
+        self.cancelled = ""
+        self.results: list[Stored] = []
+        for entry in entries:
+            kind = entry.subject.rpartition(".")[2]
+            if kind == "result":
+                self.results.append(entry)
+            elif kind == "owner":
+                self.owner, self.owner_sequence = decode_owner(entry.body), entry.sequence
+            elif kind == "done":
+                self.done = decode_done(entry.body, entry.headers)
+            elif kind == "signal" and decode_signal(entry.body).name == "cancel":
+                self.cancelled = decode_signal(entry.body).reason or "cancelled"

@@ -1,0 +1,174 @@
+"""Running a handler: on the event loop, in a thread, or in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from callboard.actors import values
+from callboard.actors.declare import AgentClass, Method, declaration
+from callboard.actors.scope import Scope, current
+from callboard.infra.errors import CallFailed, DeclarationInvalid
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+ASYNC_SLOTS = 256
+THREAD_SLOTS = 16
+
+
+def slots(methods: dict[str, Method], concurrency: int | None) -> int:
+    """How many handlers of an actor may run at once."""
+    if concurrency is not None:
+        return concurrency
+    if any(m.directives.cpu for m in methods.values()):
+        return os.cpu_count() or 1
+    if all(m.is_async for m in methods.values()):
+        return ASYNC_SLOTS
+    return THREAD_SLOTS
+
+
+class Executor:
+    """Runs the handlers of one actor.
+
+    Args:
+        name: of the actor, shown as the threads' name.
+        owner: the agent's declaration; None for a tool.
+        width: threads or processes at most.
+    """
+
+    def __init__(self, name: str, owner: AgentClass[Any] | None, width: int) -> None:
+        self._name = name
+        self._owner = owner
+        self._width = width
+        self._instance: Any = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: ProcessPool | None = None
+
+    def create(self) -> None:
+        """Make the agent's instance. Idempotent."""
+        if self._owner is not None and self._instance is None:
+            self._instance = self._owner.create()
+
+    def close(self) -> None:
+        """Let threads end by themselves and end processes. Idempotent."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+        if self._processes is not None:
+            self._processes.stop()  # type: ignore[no-untyped-call]
+            self._processes = None
+
+    async def run(self, method: Method, arguments: dict[str, Any], scope: Scope, body: bytes) -> Any:
+        """Run a handler to its end.
+
+        Args:
+            arguments: by name; body: the same, encoded, for a process.
+            scope: where its own calls are made.
+        """
+        if method.directives.cpu:
+            return await self._in_process(method, body)
+        function = self._bound(method)
+        if method.is_async:
+            current.set(scope)  # this task's own context
+            return await function(**arguments)
+        return await self._in_thread(function, arguments, scope)
+
+    def _bound(self, method: Method) -> Callable[..., Any]:
+        if method.owner is None:
+            return method.function
+        bound: Callable[..., Any] = method.function.__get__(self._instance)
+        return bound
+
+    async def _in_thread(self, function: Callable[..., Any], arguments: dict[str, Any], scope: Scope) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._width, thread_name_prefix=f"callboard-{self._name}")
+        context = contextvars.copy_context()
+        context.run(current.set, scope)
+        work = self._threads.submit(context.run, _call, function, arguments)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(work))
+        except asyncio.CancelledError:
+            scope.cancel("cancelled by its maker, its deadline or its timeout")
+            work.cancel()
+            raise
+
+    async def _in_process(self, method: Method, body: bytes) -> Any:
+        work = self._pool().schedule(run_in_process, args=[*_address(method), body])
+        ok, outcome = await asyncio.wrap_future(work)  # cancelling it ends the process
+        if not ok:
+            raise _rebuilt(outcome)
+        return method.signature.decode_result(outcome)
+
+    def _pool(self) -> ProcessPool:
+        if self._processes is None:
+            from pebble import ProcessPool
+
+            context = multiprocessing.get_context("spawn")
+            self._processes = ProcessPool(max_workers=self._width, context=context)
+        return self._processes
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    return function(**arguments)
+
+
+def _address(method: Method) -> tuple[str, str, str]:
+    holder = method.function if method.owner is None else method.owner.cls
+    if "<locals>" in holder.__qualname__:
+        raise DeclarationInvalid(
+            f"{method.where} is a cpu handler, so it must be declared at the top of a module"
+        )
+    return holder.__module__, holder.__qualname__, method.name
+
+
+def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bool, Any]:
+    """In the child: find the handler, run it, and return its encoded result or its exception."""
+    found = declaration(getattr(importlib.import_module(module), name))
+    if found is None:
+        return False, ("DeclarationInvalid", f"{module}.{name} is no actor", (), "")
+    target = found.methods[method]
+    try:
+        arguments = target.signature.decode_arguments(body)
+        function = target.function
+        if isinstance(found, AgentClass):
+            function = function.__get__(_instance(found))
+        return True, values.encode(function(**arguments)).body
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        kind = type(error)
+        text = "".join(traceback.format_exception(error))
+        return False, (f"{kind.__module__}:{kind.__qualname__}", str(error), _plain(error.args), text)
+
+
+_instances: dict[type, Any] = {}
+
+
+def _instance(owner: AgentClass[Any]) -> Any:
+    if owner.cls not in _instances:
+        _instances[owner.cls] = owner.create()
+    return _instances[owner.cls]
+
+
+def _plain(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a for a in args if isinstance(a, str | int | float | bytes | bool | None))
+
+
+def _rebuilt(outcome: tuple[str, str, tuple[Any, ...], str]) -> Exception:
+    """The child's exception in the host, of its own class where that is loaded here."""
+    kind, message, args, text = outcome
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        error = found(*args) if issubclass(found, Exception) else None
+    except Exception:  # noqa: BLE001 - its class cannot be made from its arguments: the text must do
+        error = None
+    error = error or CallFailed(f"{kind}: {message}", remote_type=kind)
+    error.add_note("in the handler's process:\n" + text)
+    return error

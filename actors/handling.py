@@ -1,0 +1,354 @@
+"""From a started call to its settled message: run the handler, store the outcome, then ack.
+
+This is the one place where a call gets its outcome. The order is always the same: the outcome is
+stored in the journal, and only then is the call acked; whoever dies in between leaves a message that
+is delivered again and found done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.caller import CallContext, CallMaker, band_of
+from callboard.actors.failures import describe
+from callboard.actors.inbound import Call, Undecodable
+from callboard.actors.retry import retry_delay
+from callboard.actors.scope import Scope
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    CallboardError,
+    CallCancelled,
+    CallTimeout,
+    DeadlineExceeded,
+    InvalidResult,
+    Overloaded,
+    Poisoned,
+    StoreRefused,
+)
+from callboard.infra.messages.run import ErrorInfo, Result
+from callboard.infra.pull import Delivered
+
+if TYPE_CHECKING:
+    from callboard.actors.declare import Method
+    from callboard.actors.future import Future
+    from callboard.actors.host import Host
+    from callboard.actors.instance import Instance
+
+
+class HandlerMaker:
+    """Makes the calls that a handler makes; costs nothing for the many that make none.
+
+    Args:
+        host: where it runs; call: being handled.
+    """
+
+    __slots__ = ("_call", "_host", "_maker")
+
+    def __init__(self, host: Host, call: Call) -> None:
+        self._host = host
+        self._call = call
+        self._maker: CallMaker | None = None
+
+    def maker(self, *, replaying: bool = False) -> CallMaker:
+        """The real one, made when first needed."""
+        if self._maker is None:
+            call = self._call
+            context = CallContext(
+                run=call.run,
+                session=call.session,
+                workflow=call.workflow,
+                creator=self._host.id,
+                parent=attempt_path(call),
+                path=call.path,
+                deadline=call.deadline,
+                priority=call.priority,
+                stage=call.stage,
+                trace=call.headers.get(H.TRACEPARENT, ""),
+            )
+            self._maker = CallMaker(self._host.caller, context, replaying=replaying)
+            self._host.node.loop.call_soon_threadsafe(self._maker.start)
+        return self._maker
+
+    async def replay(self) -> None:
+        """A call delivered before may have made calls already: take up their outcomes."""
+        kind = subjects.children_kind(attempt_path(self._call))
+        maker = self.maker(replaying=True)
+        maker.replay(await self._host.node.journal.read(self._call.run, kind))
+
+    def call(
+        self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Make a call."""
+        return self.maker().call(future_id, method, args, kwargs)
+
+    def remember(self, future_id: str, what: str, make: Any) -> Any:
+        """A value made once and found again when the call is delivered again."""
+        return self.maker().remember(future_id, what, make)
+
+    def cancel(self, future: Future[Any]) -> None:
+        """A call of the handler was cancelled."""
+        self.maker().cancel(future)
+
+    def close(self) -> None:
+        """The handler has ended: so do its calls."""
+        if self._maker is not None:
+            self._maker.stop()
+
+
+def attempt_path(call: Call) -> str:
+    """What the ids of the calls made by this attempt begin with, their last dot left out."""
+    return call.id if call.attempt == 1 else f"{call.id}~{call.attempt}"
+
+
+async def handle(instance: Instance, calls: list[Call]) -> None:
+    """Run one handler for one call, or for a batch, and bring every call to its outcome."""
+    makers = [HandlerMaker(instance.host, call) for call in calls]
+    cancelled = False
+    try:
+        outcomes = await _outcomes(instance, calls, makers[0])
+        for call, outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                fail(instance, call, outcome)
+            else:
+                await _succeed(instance, call, outcome)
+    except asyncio.CancelledError:
+        cancelled = True
+    finally:
+        for maker in makers:
+            maker.close()
+        for call in calls:
+            call.task = None
+            if cancelled:
+                release(instance, call)
+        instance.slot_free(len(calls))
+
+
+def release(instance: Instance, call: Call) -> None:
+    """A call was cancelled: nobody waits for its outcome; or the host must end: somebody else has it."""
+    instance.running.pop(call.key, None)
+    if instance.host.cancelled.covers(call.run, call.id):
+        call.settle()
+    else:
+        call.give_back()
+
+
+async def _outcomes(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
+    """For each call its value or its exception."""
+    method = calls[0].method
+    try:
+        if not method.directives.batchable:
+            return [await _run(instance, calls[0], maker)]
+        return await _run_batch(instance, calls, maker)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        return [error] * len(calls)
+
+
+async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
+    body = call.body
+    if call.blobs:
+        body = await values.expand(body, call.blobs, instance.host.node.blobs)
+    method = call.method
+    arguments = method.signature.decode_arguments(body)
+    if call.delivered.delivered > 1:
+        await maker.replay()
+    scope = Scope(maker, f"{attempt_path(call)}.", sync=not method.is_async)
+    return await _limited(instance, call, arguments, scope, body)
+
+
+async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
+    """The arguments of all calls side by side; one that does not decode fails alone."""
+    method = calls[0].method
+    outcomes: list[Any] = [None] * len(calls)
+    columns: dict[str, list[Any]] = {name: [] for name in method.signature.names}
+    places: list[int] = []
+    for place, call in enumerate(calls):
+        try:
+            body = await values.expand(call.body, call.blobs, instance.host.node.blobs)
+            arguments = method.signature.decode_arguments(body)
+        except CallboardError as error:
+            outcomes[place] = error
+            continue
+        places.append(place)
+        for name, value in arguments.items():
+            columns[name].append(value)
+    if not places:
+        return outcomes
+    scope = Scope(maker, f"{attempt_path(calls[0])}.", sync=not method.is_async)
+    results = await _limited(instance, calls[0], columns, scope, b"")
+    if not isinstance(results, list) or len(results) != len(places):
+        raise InvalidResult(
+            f"{method.where} is batchable and got {len(places)} items: it must return a list of as many "
+            f"results, not {type(results).__name__}",
+            actor=method.actor,
+            method=method.name,
+        )
+    for place, result in zip(places, results, strict=True):
+        outcomes[place] = result
+    return outcomes
+
+
+async def _limited(
+    instance: Instance, call: Call, arguments: dict[str, Any], scope: Scope, body: bytes
+) -> Any:
+    """Run the handler within its timeout and the call's deadline."""
+    method = call.method
+    timeout = method.directives.timeout
+    left = call.deadline - time.time() if call.deadline else None
+    limit = min((t for t in (timeout, left) if t is not None), default=None)
+    run = instance.executor.run
+    if limit is None:
+        return await run(method, arguments, scope, body)
+    running = asyncio.timeout(max(0.0, limit))
+    try:
+        async with running:
+            return await run(method, arguments, scope, body)
+    except TimeoutError as error:
+        if not running.expired():
+            raise  # the handler's own
+        if limit == timeout:
+            raise CallTimeout(
+                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+            ) from error
+        raise DeadlineExceeded(f"{method.where} was stopped: the deadline of its run passed") from error
+
+
+async def _succeed(instance: Instance, call: Call, value: Any) -> None:
+    node = instance.host.node
+    try:
+        encoded = values.encode(value)
+        for part in encoded.futures:
+            await part
+        encoded.join()
+        if len(encoded.body) > node.settings.inline_limit:
+            await values.shrink(encoded, node.blobs, node.settings)
+    except (TypeError, ValueError, OverflowError) as error:
+        text = f"{call.method.where} returned what cannot travel: {error}"
+        fail(instance, call, InvalidResult(text, actor=call.method.actor, method=call.method.name))
+        return
+    except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
+        fail(instance, call, error)
+        return
+    result = _result(instance, call)
+    result.value = msgspec.Raw(encoded.body)
+    result.blobs = encoded.blobs
+    _publish(instance, call, result)
+
+
+def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = True) -> None:
+    """An attempt has failed: run it again later, or let the error be the outcome."""
+    if isinstance(error, CallCancelled) and instance.host.cancelled.covers(call.run, call.id):
+        release(instance, call)
+        return
+    result = _result(instance, call)
+    result.error = describe(error, call.path)
+    delay = retry_delay(call.method.directives, error, call.attempt) if retry else None
+    if delay is not None and (not call.deadline or time.time() + delay < call.deadline):
+        _retry(instance, call, result, delay)
+    else:
+        _publish(instance, call, result)
+
+
+def _result(instance: Instance, call: Call) -> Result:
+    now = time.time()
+    started = call.started or now
+    return Result(
+        future=call.id,
+        call=call.method.where,
+        host=instance.host.id,
+        attempt=call.attempt,
+        stage=call.stage,
+        waited=round(max(0.0, started - call.stored_at), 6),
+        took=round(now - started, 6),
+    )
+
+
+def _publish(instance: Instance, call: Call, result: Result) -> None:
+    """Store the outcome; when it stands in the journal the call is done."""
+
+    def on_stored(outcome: int | StoreRefused) -> None:
+        instance.running.pop(call.key, None)
+        if isinstance(outcome, StoreRefused):
+            text = f"its outcome was not stored: {outcome}"
+            instance.host.dead.put(instance.name, call.delivered, "refused_by_store", text)
+            return
+        if result.error is None or result.error.code != Overloaded.code:
+            instance.host.remember(call.key)  # a refused call comes again under the same id
+        call.settle()
+
+    instance.host.node.journal.put_result(call.run, result, on_stored)
+    instance.host.finished(call, result)
+
+
+def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None:
+    """Let a schedule in the stream bring the call back: nothing is held while it waits."""
+    host = instance.host
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + delay))
+    fraction = f"{(time.time() + delay) % 1:.3f}"[1:]
+    kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
+    kept[H.ATTEMPT] = str(call.attempt + 1)
+    kept[H.SCHEDULE] = f"@at {at}{fraction}Z"
+    kept[H.SCHEDULE_TARGET] = subjects.call(instance.name, subjects.ANY, band_of(call.priority))
+
+    def on_stored(outcome: int | StoreRefused) -> None:
+        instance.running.pop(call.key, None)
+        if isinstance(outcome, StoreRefused):
+            call.give_back()
+            return
+        host.remember(call.key)
+        call.settle()
+
+    host.node.journal.put_attempt(call.run, result)
+    host.node.store.put(
+        subjects.timer(f"{call.id}~{call.attempt}"), call.body, H.encode(kept.items()), on_stored
+    )
+    host.finished(call, result, retry_in=delay)
+
+
+async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -> None:
+    """Tell the caller, then move the message to the dead letters with the errors of its attempts."""
+    history = await instance.host.node.journal.attempts(call.run, call.id)
+    result = _result(instance, call)
+    result.error = describe(error, call.path)
+    _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)
+    instance.running.pop(call.key, None)
+
+
+def bury(host: Host, actor: str, delivered: Delivered, headers: dict[str, str], error: Undecodable) -> None:
+    """A message that is no call goes to the dead letters; whoever waits for it is told."""
+    reason = str(error.fields.get("reason", "undecodable"))
+    future = headers.get(H.FUTURE, "")
+    run, colon, path = future.partition(":")
+    if not (colon and path and subjects.is_token(run)) or any(c in path for c in " *>\t\r\n"):
+        host.dead.put(actor, delivered, reason, error.message)
+        return
+    call = f"{actor}.{headers.get(H.METHOD, 'call')}"
+    outcome = Poisoned(
+        f"{call} was moved to the dead letters: {error.message}; see 'callboard dead list'", reason=reason
+    )
+    result = Result(future, call, host=host.id, error=describe(outcome))
+    _bury_with_outcome(host, actor, delivered, run, result, error.message, [])
+
+
+def _bury_with_outcome(
+    host: Host,
+    actor: str,
+    delivered: Delivered,
+    run: str,
+    result: Result,
+    detail: str,
+    history: list[ErrorInfo],
+) -> None:
+    assert result.error is not None
+    reason = str(result.error.fields.get("reason", "too_many_deliveries"))
+
+    def on_stored(_: int | StoreRefused) -> None:
+        host.dead.put(actor, delivered, reason, detail, history)
+
+    host.node.journal.put_result(run, result, on_stored)

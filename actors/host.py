@@ -1,0 +1,260 @@
+"""A host: a process that runs instances of actors and drives workflows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from callboard.actors.caller import Caller
+from callboard.actors.dead import DeadLetters
+from callboard.actors.declare import Declaration, Workflow
+from callboard.actors.driver import Driver
+from callboard.actors.inbound import Call
+from callboard.actors.instance import Instance
+from callboard.actors.node import Node
+from callboard.actors.pulse import Heart
+from callboard.actors.registry import announce
+from callboard.actors.scope import install_task_factory
+from callboard.actors.takeover import Watch
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import ConnectionLost
+from callboard.infra.messages.control import Acknowledged, Cancel, Control, Drain, Holds, HoldsQuery
+from callboard.infra.messages.run import Result
+from callboard.infra.pull import Pull
+from callboard.infra.settings import Settings
+from callboard.state.journal import Outcomes
+
+_TICK = 0.05
+_decode_control = msgspec.msgpack.Decoder(Control).decode
+
+
+class Cancelled:
+    """Calls that were cancelled, remembered so that they are not started when they arrive later."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._size = size
+        self._runs: OrderedDict[str, set[str]] = OrderedDict()
+
+    def add(self, run: str, futures: Iterable[str]) -> None:
+        """These and all they have called; the whole run if none is named."""
+        known = self._runs.setdefault(run, set())
+        known.update(futures or [""])
+        self._runs.move_to_end(run)
+        while len(self._runs) > self._size:
+            self._runs.popitem(last=False)
+
+    def covers(self, run: str, future: str) -> bool:
+        """Whether a call is cancelled, by itself or with one it descends from."""
+        known = self._runs.get(run)
+        if not known:
+            return False
+        return any(not one or future == one or future.startswith((f"{one}.", f"{one}~")) for one in known)
+
+
+class Host:
+    """Runs actors and drives workflows.
+
+    Args:
+        declarations: what to run.
+        settings: with the server's address; a string is taken for that address.
+        on_lost: awaited if the connection is closed for good; the process should end then.
+    """
+
+    def __init__(
+        self,
+        declarations: Iterable[Declaration],
+        settings: Settings | str,
+        on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+    ) -> None:
+        if isinstance(settings, str):
+            settings = Settings.load(nats_url=settings)
+        self.id = f"h-{subjects.new_id()[-12:].lower()}"
+        self.node = Node(settings, self.id, on_lost)
+        self.declarations = list(declarations)
+        self.draining = False
+        self.beat = time.monotonic()
+        self.version = "0"
+        self.cancelled = Cancelled()
+        self.recent: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._members: list[Instance | Driver] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        self._log = log.get("host").bind(host=self.id)
+
+    # -- lifecycle ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, announce what there is, and begin to work. Idempotent.
+
+        Raises:
+            CallboardError: no server, an unsuitable one, or a declaration that cannot work.
+        """
+        if self._members:
+            return
+        for declared in self.declarations:
+            for method in declared.methods.values():
+                _ = method.signature  # a wrong annotation is found here, not at the first call
+        await self.node.open()
+        install_task_factory(self.node.loop)
+        self.caller = Caller(self.node)
+        self.caller.start()
+        self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
+        self.outcomes = Outcomes(self.node.journal)
+        self.watch = Watch(self)
+        self._members = [self._member(declared) for declared in self.declarations]
+        for subject in (subjects.control(self.id), subjects.control()):
+            self.node.connection.subscribe(subject, self._on_control)
+        await announce(self.node, self.declarations)
+        self._ticker = self.node.loop.create_task(self._tick())
+        self._heart = Heart(self)
+        self._heart.start()
+        await self.watch.start()
+        for member in self._members:
+            await member.start()
+        await self.node.connection.flush()
+        self._log.info("host_ready", actors=[m.name for m in self._members])
+
+    def _member(self, declared: Declaration) -> Instance | Driver:
+        return Driver(self, declared) if isinstance(declared, Workflow) else Instance(self, declared)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Drain in a fixed order: pull no more, give back what has not started, finish, flush, leave.
+
+        Args:
+            grace: seconds for running calls to end; ``settings.grace`` by default.
+        """
+        if self.draining or not self._members:
+            return
+        self.draining = True
+        grace = self.node.settings.grace if grace is None else grace
+        self._log.info("draining", grace_s=grace)
+        for member in self._members:
+            member.pause()
+        ends = time.monotonic() + grace
+        await self._finish_calls(ends)
+        drivers = [m for m in self._members if isinstance(m, Driver)]
+        await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
+        await self.node.store.stop()
+        self._heart.stop()
+        self.watch.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.caller.stop()
+        self.node.connection.publish(
+            subjects.registry(f"host.{self.id}"),
+            b"",
+            H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")]),
+        )
+        for member in self._members:
+            member.close()
+        await self.node.close()
+        self._log.info("stopped")
+        self._stopped.set()
+
+    async def stopped(self) -> None:
+        """Wait until the host has stopped."""
+        await self._stopped.wait()
+
+    async def _finish_calls(self, ends: float) -> None:
+        """Let started calls end; what has not ended by then is given back."""
+        instances = [m for m in self._members if isinstance(m, Instance)]
+        tasks = {c.task for i in instances for c in i.running.values() if c.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.0, ends - time.monotonic()))
+        left = [task for task in tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            self._log.warning("gave_back_running_calls", count=len(left))
+            await asyncio.wait(left, timeout=1.0)
+
+    async def _tick(self) -> None:
+        while True:
+            self.beat = time.monotonic()
+            for member in self._members:
+                member.tick()
+                self._limit_instances(member)
+            await asyncio.sleep(_TICK)
+
+    def _limit_instances(self, member: Instance | Driver) -> None:
+        most = member.declared.directives.max_instances
+        if most is None or self.draining:
+            return
+        hosts = self.watch.serving(member.name)
+        if self.id in hosts:
+            member.set_standby(standby=hosts.index(self.id) >= most)
+
+    # -- shared by its instances and drivers -----------------------------------------------------------
+
+    def instances(self) -> list[Instance | Driver]:
+        """Everything it runs."""
+        return list(self._members)
+
+    def pulls(self) -> list[Pull]:
+        """Everything it pulls from."""
+        return [pull for member in self._members for pull in member.pulls]
+
+    def remember(self, key: tuple[str, int]) -> None:
+        """A call has its outcome: a late copy of it need not run."""
+        self.recent[key] = None
+        if len(self.recent) > self.node.settings.history:
+            self.recent.popitem(last=False)
+
+    def finished(self, call: Call, result: Result, retry_in: float | None = None) -> None:
+        """The canonical log line of a finished attempt."""
+        if result.error is None:
+            self._log.debug(
+                "call_finished", future=call.id, call=result.call, waited_s=result.waited, took_s=result.took
+            )
+        else:
+            self._log.warning(
+                "call_failed",
+                future=call.id,
+                call=result.call,
+                attempt=call.attempt,
+                code=result.error.code,
+                error=result.error.message,
+                retry_in_s=retry_in,
+                took_s=result.took,
+            )
+
+    # -- control ------------------------------------------------------------------------------------------
+
+    def _on_control(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        try:
+            control: Any = _decode_control(data)
+        except msgspec.DecodeError as error:
+            self._log.warning("control_undecodable", error=str(error))
+            return
+        if isinstance(control, Cancel):
+            self._cancel(control)
+        elif isinstance(control, HoldsQuery):
+            held = [
+                sequence
+                for pull in self.pulls()
+                if (pull.stream, pull.consumer) == (control.stream, control.consumer)
+                for sequence in pull.held
+            ]
+            self._answer(reply, Holds(self.id, held))
+        elif isinstance(control, Drain):
+            self._answer(reply, Acknowledged(self.id))
+            self.caller.spawn(self.stop(control.grace))
+
+    def _answer(self, reply: bytes, body: msgspec.Struct) -> None:
+        if reply:
+            self.node.connection.publish(reply.decode(), msgspec.msgpack.encode(body))
+
+    def _cancel(self, control: Cancel) -> None:
+        self.cancelled.add(control.run, control.futures)
+        for member in self._members:
+            if not isinstance(member, Instance):
+                continue
+            for call in list(member.running.values()):
+                if call.task is not None and self.cancelled.covers(call.run, call.id):
+                    call.task.cancel()

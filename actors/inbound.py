@@ -1,0 +1,124 @@
+"""A call as its host sees it: decoded from a message, or found to be no call at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from callboard.actors.declare import Method
+from callboard.infra import headers as H
+from callboard.infra.errors import CallboardError
+from callboard.infra.pull import Delivered
+
+
+class Undecodable(CallboardError):
+    """The message is not a call. Fields: reason."""
+
+    code = "undecodable"
+
+
+class Call:
+    """One call on its host.
+
+    Attributes:
+        delivered: the message, to be settled when the call is.
+        method: what to run; id: the future's.
+        band, priority, stored_at: what the mailbox orders by.
+        deadline: unix seconds, 0 for none.
+        task: while it runs.
+    """
+
+    __slots__ = (
+        "arrived",
+        "attempt",
+        "band",
+        "blobs",
+        "body",
+        "copies",
+        "creator",
+        "deadline",
+        "delivered",
+        "headers",
+        "id",
+        "method",
+        "path",
+        "priority",
+        "run",
+        "session",
+        "stage",
+        "started",
+        "stored_at",
+        "task",
+        "workflow",
+    )
+
+    def __init__(self, delivered: Delivered, method: Method, headers: dict[str, str]) -> None:
+        get = headers.get
+        self.delivered = delivered
+        self.copies: list[Delivered] = []
+        self.method = method
+        self.headers = headers
+        self.id = headers[H.FUTURE]
+        self.run = get(H.RUN) or self.id.partition(":")[0]
+        self.session = get(H.SESSION) or self.run
+        self.workflow = get(H.WORKFLOW, "")
+        self.creator = get(H.CREATOR, "")
+        self.priority = int(get(H.PRIORITY, "0"))
+        self.deadline = float(get(H.DEADLINE, "0"))
+        self.attempt = int(get(H.ATTEMPT, "1"))
+        self.stage = int(get(H.STAGE, "1"))
+        self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
+        parents = get(H.PATH)
+        self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
+        self.body = delivered.body
+        self.band = _band(delivered.subject)
+        self.stored_at = delivered.stored_at
+        self.arrived = time.monotonic()
+        self.started = 0.0
+        self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two messages the same call: id and attempt."""
+        return (self.id, self.attempt)
+
+    def settle(self) -> None:
+        """Ack the message and its copies."""
+        self.delivered.ack()
+        for copy in self.copies:
+            copy.ack()
+
+    def give_back(self) -> None:
+        """Let somebody else have it."""
+        self.delivered.nak()
+        for copy in self.copies:
+            copy.ack()
+
+
+def _band(subject: str) -> int:
+    last = subject.rpartition(".")[2]
+    return min(2, int(last)) if last.isdigit() else 1
+
+
+def decode(delivered: Delivered, headers: dict[str, str], methods: dict[str, Method]) -> Call:
+    """Make a call of a message.
+
+    Raises:
+        Undecodable: it is none; ``reason`` says why.
+    """
+    future = headers.get(H.FUTURE, "")
+    run, colon, path = future.partition(":")
+    if not (run and colon and path) or any(c in future for c in " *>\t"):
+        raise Undecodable(
+            f"header {H.FUTURE} is {future[:80]!r}: expected <run>:<position>", reason="undecodable"
+        )
+    name = headers.get(H.METHOD, "call")
+    method = methods.get(name)
+    if method is None:
+        known = ", ".join(sorted(methods))
+        raise Undecodable(f"there is no method {name[:80]!r}; there are {known}", reason="unknown_method")
+    try:
+        return Call(delivered, method, headers)
+    except ValueError as error:
+        raise Undecodable(f"a header has no usable value: {error}", reason="undecodable") from error

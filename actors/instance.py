@@ -1,0 +1,301 @@
+"""The running instance of one actor in a host: pulls, mailbox and slots (the component controller)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from callboard.actors import handling, inbound
+from callboard.actors.declare import AgentClass, Tool, code_version
+from callboard.actors.execute import Executor, slots
+from callboard.actors.feed import AHEAD, MOST_AHEAD, Banded
+from callboard.actors.inbound import Call, Undecodable
+from callboard.actors.mailbox import Mailbox
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import CallboardError, DeadlineExceeded, Overloaded, Poisoned
+from callboard.infra.messages.registry import InstanceInfo
+from callboard.infra.pull import Delivered, Pull
+from callboard.infra.topology import call_consumer
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+
+STUCK = 0.05
+"""Seconds without a free slot after which calls in the mailbox are given back."""
+_OLD = 5.0
+_RATE_WINDOW = 0.25
+
+
+class Instance:
+    """One actor in one host.
+
+    Args:
+        host: where it runs.
+        declared: the agent or tool.
+    """
+
+    def __init__(self, host: Host, declared: AgentClass[Any] | Tool[Any, Any]) -> None:
+        self.host = host
+        self.declared = declared
+        self.name = declared.name
+        self.running: dict[tuple[str, int], Call] = {}
+        self.standby = False
+        self.mailbox: Mailbox[Call] = Mailbox()
+        methods = declared.methods
+        self.slots = slots(methods, declared.directives.concurrency)
+        owner = declared if isinstance(declared, AgentClass) else None
+        self.executor = Executor(self.name, owner, self.slots)
+        self._version = code_version(declared)
+        self._width = max(m.directives.max_batch if m.directives.batchable else 1 for m in methods.values())
+        self._busy = 0
+        self._waiting: dict[int, int] = {}
+        self._finished = 0
+        self._rate = 0.0
+        self._rate_since = time.monotonic()
+        self._progress = time.monotonic()
+        self._shedding = 0
+        self._pulls: list[Pull] = []
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._log = log.get("host").bind(actor=self.name)
+
+    # -- lifecycle ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the instance, see to its consumers, and begin to pull."""
+        self.executor.create()
+        node = self.host.node
+        for band in subjects.BANDS:
+            name, config = call_consumer(self.name, band, node.settings)
+            await node.topology.consumer(subjects.CALLS, name, config)
+            self._pulls.append(Pull(node.connection, subjects.CALLS, name, self.accept, self._ended))
+        self._feed = Banded(self._pulls, self._room, self.mailbox.up_to, self._look_ahead)
+        for pull in self._pulls:
+            pull.start()
+        self._feed.feed()
+
+    def pause(self) -> None:
+        """Pull no more and give back what has not started. Idempotent."""
+        for pull in self._pulls:
+            pull.stop()
+        self._give_back()
+
+    def set_standby(self, *, standby: bool) -> None:
+        """Stand by while there are more hosts than the actor may have instances, or go on."""
+        if standby == self.standby:
+            return
+        self.standby = standby
+        self._log.info("standing_by" if standby else "taking_part")
+        if standby:
+            self.pause()
+        else:
+            for pull in self._pulls:
+                pull.start()
+            self._feed.feed()
+
+    def close(self) -> None:
+        """End threads and processes."""
+        self.executor.close()
+
+    @property
+    def pulls(self) -> list[Pull]:
+        """Its pulls, for the heartbeat."""
+        return self._pulls
+
+    def info(self) -> InstanceInfo:
+        """How it stands, for the heartbeat."""
+        return InstanceInfo(
+            busy=self._busy,
+            slots=self.slots,
+            mailbox=len(self.mailbox),
+            waiting=sum(self._waiting.values()),
+            rate=round(self.rate(), 1),
+            version=self._version,
+        )
+
+    # -- pulling --------------------------------------------------------------------------------------------
+
+    def rate(self) -> float:
+        """Calls finished per second, lately."""
+        now = time.monotonic()
+        span = now - self._rate_since
+        if span >= _RATE_WINDOW:
+            fresh = self._finished / span
+            self._rate = fresh if span > 4 * _RATE_WINDOW else (self._rate + fresh) / 2
+            self._finished = 0
+            self._rate_since = now
+        return max(self._rate, self._finished / max(span, 0.02))
+
+    def _look_ahead(self) -> int:
+        return min(MOST_AHEAD, int(self.rate() * AHEAD))
+
+    def _room(self) -> int:
+        return (self.slots - self._busy) * self._width
+
+    def _ended(self, pull: Pull) -> None:
+        self._feed.ended(pull)
+
+    def accept(self, delivered: Delivered) -> None:
+        """A message has come: make a call of it, or settle it as what it is."""
+        headers = H.decode(delivered.raw_headers)
+        self._waiting[id(delivered.pull)] = delivered.waiting
+        try:
+            call = inbound.decode(delivered, headers, self.declared.methods)
+        except Undecodable as error:
+            handling.bury(self.host, self.name, delivered, headers, error)
+            return
+        if not self._is_copy(call) and not self._settled_early(call):
+            self._enqueue(call)
+
+    def _is_copy(self, call: Call) -> bool:
+        running = self.running.get(call.key)
+        if running is not None:
+            running.copies.append(call.delivered)
+            return True
+        if call.key in self.host.recent:
+            call.settle()
+            return True
+        return False
+
+    def _settled_early(self, call: Call) -> bool:
+        if self.host.cancelled.covers(call.run, call.id):
+            call.settle()
+            return True
+        if self._shedding > 0 and self._busy >= self.slots:
+            self._shedding -= 1
+            self._refuse(call, call.delivered.waiting)
+            return True
+        limit = self.declared.directives.max_queue
+        if limit is not None and call.delivered.waiting > limit:
+            self._refuse(call, call.delivered.waiting)
+            return True
+        if call.deadline and time.time() >= call.deadline:
+            text = f"{call.method.where} was not started: its deadline passed while it waited"
+            handling.fail(self, call, DeadlineExceeded(text), retry=False)
+            return True
+        if call.delivered.delivered > 1 or time.time() - call.stored_at > _OLD:
+            self.running[call.key] = call
+            self.host.caller.spawn(self._look_up(call))
+            return True
+        return False
+
+    async def _look_up(self, call: Call) -> None:
+        """A call that was delivered before, or is old: it may be done, cancelled, or deadly."""
+        try:
+            finished = await self.host.outcomes.known(call.run, call.id)
+        except CallboardError as error:
+            self._log.warning("journal_unread", future=call.id, error=str(error))
+            finished = False
+        del self.running[call.key]
+        if finished:
+            call.settle()
+        elif call.delivered.delivered > self.host.node.settings.max_deliver:
+            self._poison(call)
+        else:
+            self._enqueue(call)
+
+    def _poison(self, call: Call) -> None:
+        count = call.delivered.delivered - 1
+        text = f"delivered {count} times without an outcome: its hosts died or lost it each time"
+        error = Poisoned(f"{call.method.where}: {text}; see 'callboard dead show'", delivered=count)
+        self.running[call.key] = call
+        self.host.caller.spawn(handling.poison(self, call, error, text))
+
+    def _refuse(self, call: Call, queue: int) -> None:
+        limit = self.declared.directives.max_queue or queue
+        retry_after = max(0.05, min(30.0, (queue - limit + 1) / max(self.rate(), 1.0)))
+        error = Overloaded(
+            f"{self.name} has {queue} calls waiting, its limit is {limit}: try again in {retry_after:.2f} s",
+            queue=queue,
+            retry_after=retry_after,
+        )
+        handling.fail(self, call, error, retry=False)
+
+    def shed(self, waiting: int) -> None:
+        """The lane holds so many calls: refuse those above the limit even while all slots are busy."""
+        limit = self.declared.directives.max_queue
+        if limit is None or waiting <= limit or self._busy < self.slots or self._shedding:
+            return
+        self._shedding = waiting - limit
+        self._pulls[subjects.MIDDLE_BAND].ask(self._shedding, wait=False)
+
+    def _enqueue(self, call: Call) -> None:
+        self.running[call.key] = call
+        if len(self.mailbox) == 0:
+            self._progress = time.monotonic()
+        self.mailbox.push(call)
+        self.pump()
+
+    def tick(self) -> None:
+        """Called 20 times a second: what waits here without a slot is better off elsewhere."""
+        if len(self.mailbox) and self._busy >= self.slots and time.monotonic() - self._progress > STUCK:
+            self._rate = self._finished = 0
+            self._rate_since = time.monotonic()
+            self._feed.feed()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        while len(self.mailbox):
+            call = self.mailbox.pop()
+            self.running.pop(call.key, None)
+            call.give_back()
+
+    # -- slots ------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Start what can be started, then ask for more."""
+        while self._busy < self.slots and len(self.mailbox):
+            if not self._start_next():
+                break
+        if not self.host.draining and not self.standby:
+            self._feed.feed()
+
+    def _start_next(self) -> bool:
+        method = self.mailbox.peek().method
+        if not method.directives.batchable:
+            self._start([self.mailbox.pop()])
+            return True
+        batch = self._batch(method)
+        if not batch:
+            plain = self.mailbox.take(lambda call: not call.method.directives.batchable, 1)
+            if not plain:
+                return False
+            batch = plain
+        self._start(batch)
+        return True
+
+    def _batch(self, method: Any) -> list[Call]:
+        """The calls to hand over together, or none while it is worth waiting for more."""
+        directives = method.directives
+        waited = time.monotonic() - self.mailbox.peek().arrived
+        if waited < directives.max_wait:
+            count = self.mailbox.count(lambda call: call.method is method)
+            if count < directives.max_batch:
+                self._wake_in(directives.max_wait - waited)
+                return []
+        return self.mailbox.take(lambda call: call.method is method, directives.max_batch)
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._batch_timer is None:
+            self._batch_timer = self.host.node.loop.call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._batch_timer = None
+        self.pump()
+
+    def _start(self, calls: list[Call]) -> None:
+        self._busy += 1
+        now = time.time()
+        for call in calls:
+            call.started = now
+        task = self.host.node.loop.create_task(handling.handle(self, calls))
+        for call in calls:
+            call.task = task
+
+    def slot_free(self, count: int) -> None:
+        """A handler has ended; it has finished so many calls."""
+        self._busy -= 1
+        self._finished += count
+        self._progress = time.monotonic()
+        self.pump()

@@ -1,0 +1,263 @@
+"""Running without NATS: the same workflow code, its calls executed in this process.
+
+Arguments and results are encoded and decoded as on the wire, so that what works here travels there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.future import Future, LazyValue
+from callboard.actors.retry import retry_delay
+from callboard.actors.scope import Scope, current
+from callboard.infra.errors import CallTimeout, DependencyFailed, InvalidArguments, InvalidResult
+
+if TYPE_CHECKING:
+    from callboard.actors.declare import AgentClass, Method
+
+T = TypeVar("T")
+
+
+class _Background:
+    """An event loop in a thread of its own, for sync code; started when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._loop.is_closed():
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="callboard-local", daemon=True).start()
+            return self._loop
+
+
+_background = _Background()
+
+
+class LocalMaker:
+    """Executes calls in this process.
+
+    Args:
+        loop: where handlers run.
+        instances: the agents of the run, made when first called.
+        path: ``actor.method`` of each call from the workflow down to here.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        instances: dict[AgentClass[Any], Any],
+        path: tuple[str, ...],
+    ) -> None:
+        self._loop = loop
+        self._instances = instances
+        self._path = path
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def call(
+        self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Start a call; returns its future at once.
+
+        Raises:
+            InvalidArguments: the arguments do not fit.
+        """
+        encoded = encode_arguments(method, args, kwargs)
+        future: Future[Any] = Future(self._loop, future_id, method, self)
+        future.deps = tuple(dep.id for dep in encoded.futures)
+        for dep in encoded.futures:
+            dep.consumers += (future.id,)
+        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
+        future.sent = True
+        if _running() is self._loop:
+            self._start(future, encoded)
+        else:
+            self._loop.call_soon_threadsafe(self._start, future, encoded)
+        return future
+
+    def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
+        """Nothing is replayed here: make it."""
+        return make()
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Stop the handler."""
+        task = self._tasks.get(future.id)
+        if task is not None:
+            task.cancel()
+
+    def _start(self, future: Future[Any], encoded: values.Encoded) -> None:
+        task = self._loop.create_task(self._execute(future, encoded))
+        self._tasks[future.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(future.id, None))
+
+    async def _execute(self, future: Future[Any], encoded: values.Encoded) -> None:
+        try:
+            await self._resolve_dependencies(future, encoded)
+            value = await self._attempts(future, encoded.body)
+        except Exception as error:  # noqa: BLE001 - every outcome of a handler is the future's
+            if not future.done():
+                error.add_note(f"workflow path: {' > '.join((*self._path, future.method.where))}")
+                future.set_exception(error)
+                if future.consumers:
+                    future.exception()
+            return
+        if not future.done():
+            future.set_result(value)
+
+    async def _resolve_dependencies(self, future: Future[Any], encoded: values.Encoded) -> None:
+        for dep in encoded.futures:
+            try:
+                await dep
+            except Exception as error:
+                raise DependencyFailed(
+                    f"{future.method.where} was not called: its argument {dep.method.where} failed: {error}",
+                    future=future.id,
+                    actor=future.method.actor,
+                    method=future.method.name,
+                    dependency=dep.id,
+                ) from error
+        encoded.join()
+
+    async def _attempts(self, future: Future[Any], body: bytes) -> Any:
+        while True:
+            try:
+                return await self._once(future, body)
+            except Exception as error:
+                delay = retry_delay(future.method.directives, error, future.attempt)
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
+            future.attempt += 1
+
+    async def _once(self, future: Future[Any], body: bytes) -> Any:
+        method = future.method
+        arguments = method.signature.decode_arguments(body)
+        timeout = method.directives.timeout
+        try:
+            async with asyncio.timeout(timeout):
+                value = await self._handle(future, arguments)
+        except TimeoutError as error:
+            raise CallTimeout(
+                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+            ) from error
+        try:
+            encoded = values.encode(value)
+        except TypeError as error:
+            raise InvalidResult(f"{method.where}: {error}", actor=method.actor, method=method.name) from error
+        for part in encoded.futures:
+            await part
+        encoded.join()
+        future.raw = msgspec.Raw(encoded.body)
+        return method.signature.decode_result(encoded.body)
+
+    async def _handle(self, future: Future[Any], arguments: dict[str, Any]) -> Any:
+        method = future.method
+        maker = LocalMaker(self._loop, self._instances, (*self._path, method.where))
+        scope = Scope(maker, f"{future.id}.", sync=not method.is_async)
+        function = self._bound(method)
+        if method.directives.batchable:
+            arguments = {name: [value] for name, value in arguments.items()}
+        if method.is_async:
+            current.set(scope)  # this task's own context
+            value = await function(**arguments)
+        else:
+            context = contextvars.copy_context()
+            context.run(current.set, scope)
+            value = await self._loop.run_in_executor(None, lambda: context.run(function, **arguments))
+        return _single(method, value) if method.directives.batchable else value
+
+    def _bound(self, method: Method) -> Callable[..., Any]:
+        owner = method.owner
+        if owner is None:
+            return method.function
+        if owner not in self._instances:
+            self._instances[owner] = owner.create()
+        bound: Callable[..., Any] = method.function.__get__(self._instances[owner])
+        return bound
+
+
+def _single(method: Method, value: Any) -> Any:
+    if not isinstance(value, list) or len(value) != 1:
+        raise InvalidResult(
+            f"{method.where} is batchable: it must return a list with one result for each item",
+            actor=method.actor,
+            method=method.name,
+        )
+    if isinstance(value[0], Exception):
+        raise value[0]
+    return value[0]
+
+
+def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> values.Encoded:
+    """The arguments of a call, encoded and held against the annotations.
+
+    Raises:
+        InvalidArguments: they do not fit, or cannot travel.
+    """
+    signature = method.signature
+    bound = signature.bind(args, kwargs)
+    try:
+        encoded = values.encode(bound)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArguments(f"{method.where}: {error}", actor=method.actor, method=method.name) from error
+    if not encoded.futures:
+        signature.check(encoded.body)
+    else:
+        signature.check_some({n: v for n, v in bound.items() if not values.encode(v).futures})
+    return encoded
+
+
+def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call from outside of any run: a future in async code, a lazy value in sync code."""
+    loop = _running()
+    maker = LocalMaker(loop or _background.loop(), {}, ())
+    future = maker.call("local:1", method, args, kwargs)
+    return future if loop else LazyValue(future)
+
+
+def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A workflow from outside of any run; a coroutine if it is async."""
+    if method.is_async:
+        return _run_async(method, args, kwargs)
+    scope = Scope(LocalMaker(_background.loop(), {}, (method.actor,)), "local:", sync=True)
+    return contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
+
+
+async def _run_async(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    maker = LocalMaker(asyncio.get_running_loop(), {}, (method.actor,))
+    token = current.set(Scope(maker, "local:"))
+    try:
+        return await method.function(*args, **kwargs)
+    finally:
+        current.reset(token)
+
+
+def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A workflow from sync code, to its result."""
+    outcome = run(method, args, kwargs)
+    if isinstance(outcome, Coroutine):
+        return asyncio.run_coroutine_threadsafe(outcome, _background.loop()).result()
+    return outcome.value() if issubclass(type(outcome), LazyValue) else outcome
+
+
+def _in_scope(
+    scope: Scope, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    current.set(scope)
+    return function(*args, **kwargs)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,92 @@
+"""The mailbox of an instance: which call goes next.
+
+Order: by band, then by priority, then by arrival; and waiting counts. A call's rank is the time it was
+stored plus a handicap for its band and priority, so that one second of waiting makes up for one step of
+priority and ten for a band. Ranks never change while a call waits, so ageing costs nothing, and no call
+can be passed for ever.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+STEP = 1.0
+"""Seconds of waiting that make up for one step of priority."""
+BAND = 10.0
+"""Seconds of waiting that make up for one band."""
+MOST = 9
+"""Priorities are taken between minus this and this, so that no priority outweighs a band."""
+
+
+class Waiting(Protocol):
+    """What the mailbox needs to know of a call.
+
+    Attributes:
+        band: 0 is the most urgent; priority: greater goes first; stored_at: unix seconds.
+    """
+
+    band: int
+    priority: int
+    stored_at: float
+
+
+C = TypeVar("C", bound=Waiting)
+
+
+def rank(call: Waiting) -> float:
+    """What calls are ordered by, smallest first: unix seconds of storing plus the handicap."""
+    return call.stored_at + call.band * BAND - max(-MOST, min(MOST, call.priority)) * STEP
+
+
+class Mailbox(Generic[C]):
+    """Calls that have been pulled and not started."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, C]] = []
+        self._arrivals = 0
+        self._bands = [0, 0, 0]
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def up_to(self, band: int) -> int:
+        """How many calls of this band and more urgent ones wait."""
+        return sum(self._bands[: band + 1])
+
+    def push(self, call: C) -> None:
+        """A call has arrived."""
+        self._arrivals += 1
+        self._bands[call.band] += 1
+        heapq.heappush(self._heap, (rank(call), self._arrivals, call))
+
+    def peek(self) -> C:
+        """The call that goes next; the mailbox must not be empty."""
+        return self._heap[0][2]
+
+    def pop(self) -> C:
+        """Take the call that goes next; the mailbox must not be empty."""
+        call = heapq.heappop(self._heap)[2]
+        self._bands[call.band] -= 1
+        return call
+
+    def take(self, fits: Callable[[C], bool], most: int) -> list[C]:
+        """Take up to ``most`` calls that fit, in order."""
+        taken: list[C] = []
+        kept: list[tuple[float, int, C]] = []
+        while self._heap and len(taken) < most:
+            entry = heapq.heappop(self._heap)
+            if fits(entry[2]):
+                taken.append(entry[2])
+            else:
+                kept.append(entry)
+        for entry in kept:
+            heapq.heappush(self._heap, entry)
+        for call in taken:
+            self._bands[call.band] -= 1
+        return taken
+
+    def count(self, fits: Callable[[C], bool]) -> int:
+        """How many waiting calls fit."""
+        return sum(1 for entry in self._heap if fits(entry[2]))

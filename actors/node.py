@@ -1,0 +1,62 @@
+"""What a process shares: one connection, and what stands on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from callboard.infra.connection import Connection
+from callboard.infra.direct import DirectReader
+from callboard.infra.errors import ConnectionLost
+from callboard.infra.settings import Settings
+from callboard.infra.store import Store
+from callboard.infra.topology import Topology
+from callboard.state.blobs import Blobs
+from callboard.state.journal import Journal
+
+
+class Node:
+    """A process on the board.
+
+    Args:
+        settings: with the server's address.
+        name: of the process, a subject token: a host's id, or what a client calls itself.
+        on_lost: awaited once if the connection is closed for good.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self.connection = Connection(settings, name, on_lost)
+        self.topology = Topology(self.connection, settings)
+
+    async def open(self) -> Node:
+        """Connect and see that the streams are there.
+
+        Raises:
+            ConnectFailed, ServerUnsuitable, StoreRefused: as their texts say.
+        """
+        await self.connection.open()
+        try:
+            self.loop = asyncio.get_running_loop()
+            self.store = Store(self.connection)
+            self.store.start()
+            self.reader = DirectReader(self.connection)
+            self.journal = Journal(self.store, self.reader)
+            self.blobs = Blobs(self.connection, self.store, self.reader, self.settings)
+            await self.topology.ensure()
+        except BaseException:
+            await self.connection.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Store what is still on its way, then close. Idempotent."""
+        if hasattr(self, "store"):
+            await self.store.stop()
+        await self.connection.close()

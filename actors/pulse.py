@@ -1,0 +1,159 @@
+"""The heartbeat of a host: a thread with a connection of its own.
+
+Handlers share the host's event loop, and one that blocks it must neither lose its message nor make the
+host look dead. So this thread tells that the host lives, what it holds, and keeps its messages from
+being delivered again; and it names the handler that blocks the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.connection import Connection
+from callboard.infra.errors import CallboardError
+from callboard.infra.messages.registry import Pulse
+from callboard.infra.pull import Pull
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+
+LATE = 0.25
+"""Seconds without a turn of the event loop after which a handler is reported."""
+_TOUCH = 3
+
+
+class Heart:
+    """Beats for a host until stopped.
+
+    Args:
+        host: whose heart it is.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._main = threading.get_ident()
+        self._started = time.time()
+        self._reported = 0.0
+        self._log = log.get("pulse")
+
+    def start(self) -> None:
+        """Idempotent."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="callboard-pulse", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more; waits for the last beat. Idempotent."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            self._thread = None
+
+    def _run(self) -> None:
+        asyncio.run(self._beat())
+
+    async def _beat(self) -> None:
+        settings = self._host.node.settings
+        connection = Connection(settings, f"{self._host.id}-pulse")
+        loop = asyncio.get_running_loop()
+        try:
+            await connection.open()
+            while not self._stop.is_set():
+                self._beat_once(connection)
+                self._look_at_loop()
+                await loop.run_in_executor(None, self._stop.wait, settings.pulse_every)
+        except CallboardError as error:
+            self._log.error("heart_stopped", error=str(error))
+        finally:
+            await connection.close()
+
+    def _beat_once(self, connection: Connection) -> None:
+        if not connection.connected.is_set():
+            return
+        inflight: dict[str, list[int]] = {}
+        for pull in self._host.pulls():
+            held = list(pull.held)
+            if held:
+                inflight[f"{pull.stream}.{pull.consumer}"] = held
+                self._touch(connection, pull, held)
+        body = msgspec.msgpack.encode(self._pulse(inflight))
+        connection.publish(subjects.registry(f"host.{self._host.id}"), body, _ROLLUP)
+
+    def _pulse(self, inflight: dict[str, list[int]]) -> Pulse:
+        host = self._host
+        return Pulse(
+            host=host.id,
+            at=time.time(),
+            started=self._started,
+            pid=os.getpid(),
+            node=platform.node(),
+            version=host.version,
+            instances={instance.name: instance.info() for instance in host.instances()},
+            inflight=inflight,
+            late=round(max(0.0, time.monotonic() - host.beat - 0.05), 3),
+            draining=host.draining,
+        )
+
+    def _touch(self, connection: Connection, pull: Pull, held: list[int]) -> None:
+        """Tell the server that messages held for a while are being worked on."""
+        now = time.monotonic()
+        limit = now - self._host.node.settings.ack_wait / _TOUCH
+        for sequence in held:
+            delivered = pull.held.get(sequence)
+            if delivered is None:
+                continue
+            if delivered.touched == 0.0:
+                delivered.touched = now
+            elif delivered.touched < limit:
+                delivered.touched = now
+                connection.publish(delivered.reply, b"+WPI")
+
+    def _look_at_loop(self) -> None:
+        late = time.monotonic() - self._host.beat
+        if late < LATE:
+            self._reported = 0.0
+            return
+        if self._reported and late < self._reported * 4:
+            return
+        self._reported = late
+        what, where = _culprit(sys._current_frames().get(self._main)  # noqa: SLF001 - the documented way to see a thread's stack)
+        self._log.warning(
+            "event_loop_blocked",
+            by=what,
+            at=where,
+            seconds=round(late, 2),
+            fix="make the method a plain 'def' (it then runs in a thread), or give it cpu=True",
+        )
+
+
+_ROLLUP = H.encode([("Nats-Rollup", "sub")])
+
+
+def _culprit(frame: FrameType | None) -> tuple[str, str]:
+    """Which handler stands on this stack, and where in its code it is."""
+    where = ""
+    what = "unknown code"
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not where and f"{os.sep}asyncio{os.sep}" not in file:
+            where = f"{Path(file).name}:{frame.f_lineno} {frame.f_code.co_name}"
+        if frame.f_code.co_name == "handle" and "calls" in frame.f_locals:
+            what = frame.f_locals["calls"][0].method.where
+        elif frame.f_code.co_name == "_function" and "run" in frame.f_locals:
+            what = f"workflow {frame.f_locals['method'].actor}"
+        frame = frame.f_back
+    return what, where

@@ -1,0 +1,77 @@
+"""The registry: what actors there are, told by their hosts in bucket ``cb_registry``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors.declare import AgentClass, Declaration, Method, code_version
+from callboard.actors.directives import Directives
+from callboard.infra import subjects
+from callboard.infra.messages.registry import ActorInfo, MethodInfo, Pulse
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+
+_STREAM = f"KV_{subjects.REGISTRY_BUCKET}"
+_DEFAULTS = msgspec.structs.asdict(Directives())
+_decode_actor = msgspec.msgpack.Decoder(ActorInfo).decode
+_decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
+
+
+def describe(declared: Declaration) -> ActorInfo:
+    """What the registry holds of a declaration."""
+    subject = declared.cls if isinstance(declared, AgentClass) else declared.function
+    return ActorInfo(
+        name=declared.name,
+        kind=declared.kind,
+        version=code_version(declared),
+        methods=[_method(m) for m in declared.methods.values()],
+        directives=_given(declared.directives),
+        doc=inspect.getdoc(subject) or "",
+    )
+
+
+def _method(method: Method) -> MethodInfo:
+    arguments, result = method.signature.schemas()
+    return MethodInfo(
+        name=method.name,
+        arguments=arguments,
+        result=result,
+        directives=_given(method.directives),
+        doc=inspect.getdoc(method.function) or "",
+    )
+
+
+def _given(directives: Directives) -> dict[str, Any]:
+    values = msgspec.structs.asdict(directives)
+    return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+
+
+async def announce(node: Node, declarations: Iterable[Declaration]) -> None:
+    """Write what differs from what the registry holds already."""
+    await asyncio.gather(*(_announce(node, declared) for declared in declarations))
+
+
+async def _announce(node: Node, declared: Declaration) -> None:
+    subject = subjects.registry(f"actor.{declared.name}")
+    body = msgspec.msgpack.encode(describe(declared))
+    known = await node.reader.last(_STREAM, subject)
+    if known is None or known.body != body:
+        await node.store.stored(subject, body)
+
+
+async def actors(node: Node) -> list[ActorInfo]:
+    """All actors ever announced, by name."""
+    stored = await node.reader.read(_STREAM, subjects.registry("actor.*"))
+    return sorted((_decode_actor(s.body) for s in stored if s.body), key=lambda a: a.name)
+
+
+async def hosts(node: Node) -> list[Pulse]:
+    """The last heartbeat of every host that has not left; dead ones are removed by who takes over."""
+    stored = await node.reader.read(_STREAM, subjects.registry("host.*"))
+    return [_decode_pulse(s.body) for s in stored if s.body]

@@ -1,0 +1,191 @@
+"""Taking over from the dead: noticing that a host is gone, and giving its calls back on its behalf.
+
+Every host hears every heartbeat. When one stops, one of those left (a claim in the registry decides
+which) naks what the dead host held: first what its last heartbeat listed, then what it was given after
+that. The second part is found by elimination: it was delivered, it is still in the stream, and none of
+the living holds it. If one of the living does not answer, that part is left to the ack wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import CallboardError, StoreRefused
+from callboard.infra.messages.control import Holds, HoldsQuery
+from callboard.infra.messages.registry import Pulse, Takeover
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+
+_CHECK = 0.2
+_RETRY = 3.0
+_REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
+_decode = msgspec.msgpack.Decoder(Pulse).decode
+_decode_holds = msgspec.msgpack.Decoder(Holds).decode
+_decode_takeover = msgspec.msgpack.Decoder(Takeover).decode
+
+
+class Watch:
+    """Watches the heartbeats of all hosts.
+
+    Args:
+        host: who watches.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._node = host.node
+        self.alive: dict[str, Pulse] = {}
+        """The last heartbeat of every host that is not known to be gone."""
+        self._heard: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._sid = 0
+        self._since = time.monotonic()
+        self._claimed: dict[str, float] = {}
+        self._log = log.get("takeover")
+
+    async def start(self) -> None:
+        """Hear what hosts there are, then watch. Idempotent."""
+        if self._task is not None:
+            return
+        self._sid = self._node.connection.subscribe(subjects.registry("host.*"), self._on_pulse)
+        for stored in await self._node.reader.read(_REGISTRY, subjects.registry("host.*")):
+            if stored.body:
+                self._note(_decode(stored.body))
+        self._task = self._node.loop.create_task(self._watch())
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._node.connection.unsubscribe(self._sid)
+
+    def serving(self, actor: str) -> list[str]:
+        """Ids of the living hosts that run an actor, the longest running first."""
+        found = [p for p in self.alive.values() if actor in p.instances and not p.draining]
+        return [p.host for p in sorted(found, key=lambda p: (p.started, p.host))]
+
+    def _on_pulse(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        if data:
+            self._note(_decode(data))
+        else:  # the host has left in good order
+            host = subject.decode().rpartition(".")[2]
+            self.alive.pop(host, None)
+            self._heard.pop(host, None)
+
+    def _note(self, pulse: Pulse) -> None:
+        self.alive[pulse.host] = pulse
+        self._heard[pulse.host] = time.monotonic()
+
+    async def _watch(self) -> None:
+        dead_after = self._node.settings.dead_after
+        while True:
+            await asyncio.sleep(_CHECK)
+            now = time.monotonic()
+            # Who does not hear even itself may not call others dead.
+            if now - self._heard.get(self._host.id, 0.0) > dead_after / 2:
+                self._since = now
+            if now - self._since < dead_after:
+                continue
+            for host in [h for h, at in self._heard.items() if now - at > dead_after]:
+                if now - self._claimed.get(host, -_RETRY) >= _RETRY:
+                    self._claimed[host] = now
+                    self._host.caller.spawn(self._take_over(self.alive[host]))
+
+    async def _take_over(self, dead: Pulse) -> None:
+        silent = time.monotonic() - self._heard.get(dead.host, 0.0)
+        if not await self._claim(dead.host):
+            return
+        given_back = 0
+        for key, sequences in dead.inflight.items():
+            given_back += await self._nak(key, sequences)
+        self._log.warning("host_dead", host=dead.host, silent_s=round(silent, 2), calls_given_back=given_back)
+        await self._sweep(dead)
+        await self._node.topology.delete_consumer(subjects.CALLS, f"host_{dead.host}")
+        await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
+        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
+
+    async def _claim(self, host: str) -> bool:
+        """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""
+        subject = subjects.registry(f"takeover.{host}")
+        stored = await self._node.reader.last(_REGISTRY, subject)
+        after = stored.sequence if stored else 0
+        if stored and stored.body and time.time() - stored.at < _RETRY:
+            return False
+        claim = Takeover(self._host.id, time.time())
+        head = H.encode([(H.EXPECTED_SEQUENCE, str(after))])
+        try:
+            await self._node.store.stored(subject, msgspec.msgpack.encode(claim), head)
+        except StoreRefused:
+            return False
+        return self._heard.get(host, 0.0) + self._node.settings.dead_after < time.monotonic()
+
+    async def _nak(self, key: str, sequences: list[int]) -> int:
+        """Give messages of a consumer back on behalf of a dead host."""
+        stream, _, consumer = key.partition(".")
+        info = await self._node.topology.api(f"CONSUMER.INFO.{stream}.{consumer}")
+        delivered = info.get("delivered", {}).get("consumer_seq", 0)
+        for sequence in sequences:
+            self._node.connection.publish(subjects.ack(stream, consumer, sequence, delivered), b"-NAK")
+        return len(sequences) if delivered else 0
+
+    # -- what the last heartbeat did not list ------------------------------------------------------------
+
+    async def _sweep(self, dead: Pulse) -> None:
+        for stream, consumer in self._consumers(dead):
+            try:
+                await self._sweep_consumer(dead, stream, consumer)
+            except CallboardError as error:
+                self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
+
+    def _consumers(self, dead: Pulse) -> list[tuple[str, str]]:
+        found = []
+        for actor, info in dead.instances.items():
+            if info.workflow:
+                found.append((subjects.REQUESTS, f"{actor}_requests"))
+            else:
+                found += [(subjects.CALLS, f"{actor}_any_{band}") for band in subjects.BANDS]
+        return found
+
+    async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str) -> None:
+        info = await self._node.topology.api(f"CONSUMER.INFO.{stream}.{consumer}")
+        if not info.get("num_ack_pending"):
+            return
+        last = info["delivered"]["stream_seq"]
+        listed = set(dead.inflight.get(f"{stream}.{consumer}", ()))
+        held = await self._held_by_living(dead.host, stream, consumer)
+        if held is None:
+            return
+        subject = info["config"]["filter_subject"]
+        first = info["ack_floor"]["stream_seq"]
+        stored = await self._node.reader.read(stream, subject, first)
+        orphans = [
+            s.sequence
+            for s in stored
+            if s.sequence <= last and s.sequence not in held and s.sequence not in listed
+        ]
+        if orphans:
+            await self._nak(f"{stream}.{consumer}", orphans)
+            self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
+
+    async def _held_by_living(self, dead: str, stream: str, consumer: str) -> set[int] | None:
+        """Sequences that living hosts hold, or None if one of them cannot be asked."""
+        query = msgspec.msgpack.encode(HoldsQuery(stream, consumer))
+        hosts = [host for host in self.alive if host != dead]
+        answers: list[Any] = await asyncio.gather(
+            *(self._node.connection.request(subjects.control(h), query, 1.0) for h in hosts),
+            return_exceptions=True,
+        )
+        if any(isinstance(answer, BaseException) for answer in answers):
+            return None
+        return {sequence for answer in answers for sequence in _decode_holds(answer).sequences}
+
+
+_PURGE = H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])

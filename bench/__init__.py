@@ -1,0 +1,1 @@
+"""The benchmark: Callboard beside a hand-written NATS work queue, run in turn."""

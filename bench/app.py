@@ -1,0 +1,137 @@
+"""Callboard's side of the benchmark: tools that do the jobs, workflows that call them."""
+
+import asyncio
+import time
+from typing import cast
+
+from bench import jobs
+from callboard import tool, workflow
+
+SLOTS = 256
+
+
+@tool(concurrency=SLOTS)
+async def noop() -> None:
+    """Do nothing."""
+
+
+@tool(concurrency=SLOTS)
+async def plan() -> None:
+    """Take the time of planning."""
+    await asyncio.sleep(jobs.PLAN_S)
+
+
+@tool(concurrency=SLOTS)
+async def lookup() -> None:
+    """Take the time of one of three parallel tools."""
+    await asyncio.sleep(jobs.TOOL_S)
+
+
+@tool(concurrency=SLOTS)
+async def summary() -> None:
+    """Take the time of summing up."""
+    await asyncio.sleep(jobs.SUMMARY_S)
+
+
+@tool(concurrency=SLOTS)
+async def increment(number: int) -> int:
+    """Give the next number."""
+    return number + 1
+
+
+@tool(concurrency=SLOTS)
+async def held(number: int) -> None:
+    """Wait for the gate, then enter the ledger."""
+    await jobs.held(number)
+
+
+@tool(concurrency=SLOTS)
+async def interrupted(trial: int) -> None:
+    """Hang the first time, return the second."""
+    await jobs.interrupted(trial)
+
+
+@tool(concurrency=1024)
+async def relayed(run: int, step: int) -> None:
+    """Enter begin and end of a step into the ledger; the first step waits for the gate."""
+    await jobs.relayed(run, step)
+
+
+@workflow
+async def single() -> None:
+    """Call once."""
+    await noop()
+
+
+@workflow
+async def sequential(count: int) -> list[float]:
+    """Call one after the other; seconds of each call."""
+    latencies = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        await noop()
+        latencies.append(time.perf_counter() - begun)
+    return latencies
+
+
+@workflow
+async def gathered(count: int) -> float:
+    """Call all at once and join; seconds."""
+    begun = time.perf_counter()
+    await asyncio.gather(*(noop() for _ in range(count)))
+    return time.perf_counter() - begun
+
+
+@workflow
+async def answer() -> None:
+    """Plan, three tools in parallel, summary."""
+    await plan()
+    await asyncio.gather(*(lookup() for _ in range(3)))
+    await summary()
+
+
+@workflow
+async def chain_awaited(count: int) -> float:
+    """A chain of dependent calls, each awaited before the next is made; seconds."""
+    begun = time.perf_counter()
+    number = 0
+    for _ in range(count):
+        number = await increment(number)
+    _check(number, count)
+    return time.perf_counter() - begun
+
+
+@workflow
+async def chain_passed(count: int) -> float:
+    """The same chain with each result passed on as an unresolved future; seconds."""
+    begun = time.perf_counter()
+    future = increment(0)
+    for _ in range(count - 1):
+        future = increment(cast("int", future))
+    _check(await future, count)
+    return time.perf_counter() - begun
+
+
+def _check(number: int, expected: int) -> None:
+    if number != expected:
+        raise ValueError(f"the chain gave {number} instead of {expected}")
+
+
+@workflow
+async def outstanding(count: int) -> None:
+    """Make all calls, then wait for them one by one."""
+    for future in [held(number) for number in range(count)]:
+        await future
+
+
+@workflow
+async def interruptible(trial: int) -> None:
+    """One call that is interrupted by the death of its host."""
+    await interrupted(trial)
+
+
+@workflow
+async def relay(run: int, steps: int) -> None:
+    """Steps in turn, each in the ledger."""
+    for step in range(steps):
+        await relayed(run, step)

@@ -1,0 +1,1 @@
+"""The computations of the financial analyst: plain functions that know nothing of Callboard."""

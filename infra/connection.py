@@ -1,0 +1,291 @@
+"""The connection to NATS: nats-py's client, with a fast lane for the messages that are many.
+
+nats-py serves each subscription through a queue and a task of its own and decodes every header. For
+the hot lane that is most of the cost of a call (``bench/README.md`` has the profile), so a *lane*
+gets its messages as raw bytes, in order, in the read loop itself. Everything else (handshake, TLS,
+credentials, reconnects, ordinary subscriptions) is nats-py's, unchanged. What this relies on of
+nats-py's inside is named in :class:`LaneClient` alone and held by ``tests/infra/test_connection.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from callboard.infra import log
+from callboard.infra.errors import ConnectFailed, ConnectionLost, RequestTimeout
+from callboard.infra.server import check_server
+from callboard.infra.settings import Settings
+
+Lane = Callable[[bytes, bytes, bytes, "bytes | None"], None]
+"""Called with subject, reply subject, body and raw headers; must return at once and not raise."""
+
+_STRAGGLERS = 10.0
+_MAX_PENDING = 64 * 1024 * 1024
+
+
+class _Kick:
+    """Stands in the flusher's queue for a write that nobody waits for."""
+
+    @staticmethod
+    def done() -> bool:
+        return True
+
+
+_KICK = cast("asyncio.Future[Any]", _Kick())
+
+
+class LaneClient(Client):
+    """nats-py's client plus lanes; the one place that touches its private parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lanes: dict[int, Lane] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        lane = self._lanes.get(sid)
+        if lane is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            lane(subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - an error here would end nats-py's read loop
+            await self._error_cb(error)
+
+    def add_lane(self, subject: str, lane: Lane, queue: str = "") -> int:
+        """Subscribe; the subscription is renewed by nats-py on reconnect. Returns its id."""
+        self._sid += 1
+        sid = self._sid
+        self._subs[sid] = Subscription(self, sid, subject, queue=queue)
+        self._lanes[sid] = lane
+        self.write(f"SUB {subject} {queue} {sid}\r\n".encode())
+        return sid
+
+    def remove_lane(self, sid: int) -> None:
+        """Unsubscribe; unknown ids are ignored."""
+        if self._lanes.pop(sid, None) is not None:
+            self._subs.pop(sid, None)
+            self.write(b"UNSUB %d\r\n" % sid)
+
+    def retire_lane(self, sid: int) -> None:
+        """Unsubscribe, but still hand over what the server has sent before it heard of that."""
+        self._subs.pop(sid, None)
+        self.write(b"UNSUB %d\r\n" % sid)
+        retired = self._lanes.get(sid)
+        if retired is not None:
+            asyncio.get_running_loop().call_later(_STRAGGLERS, self._lanes.pop, sid, None)
+
+    def write(self, frame: bytes) -> None:
+        """Queue protocol bytes; the flusher sends all that has gathered in one write."""
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        queue = self._flush_queue
+        if queue is not None and queue.empty():
+            queue.put_nowait(_KICK)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server told of itself on connecting."""
+        return self._server_info
+
+    @property
+    def reading(self) -> bool:
+        """Whether the read loop is alive; it may die while ``is_connected`` stays True."""
+        return self._reading_task is not None and not self._reading_task.done()
+
+
+class Connection:
+    """One connection: lanes, publishing without waiting, a watchdog, endless reconnects.
+
+    Args:
+        settings: address, credentials and watchdog times.
+        name: shown by the server for this connection.
+        on_lost: awaited once if the connection is closed for good.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self.client = LaneClient()
+        self.connected = asyncio.Event()
+        self._on_lost = on_lost
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._watchdog: asyncio.Task[None] | None = None
+        self._closing = False
+        self._log = log.get("connection").bind(name=name)
+
+    async def open(self) -> Connection:
+        """Connect and check that the server fits. Idempotent.
+
+        Raises:
+            ConnectFailed: nobody answers at ``settings.nats_url``.
+            ServerUnsuitable: the server is too old or has no JetStream.
+        """
+        if self.client.is_connected:
+            return self
+        url = self.settings.nats_url
+        try:
+            await self.client.connect(
+                url,
+                name=self.name,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=self._on_closed,
+                allow_reconnect=False,
+                connect_timeout=5,
+                pending_size=_MAX_PENDING,
+                **self._credentials(),
+            )
+        except (OSError, nats.errors.Error, TimeoutError, ssl.SSLError) as error:
+            raise ConnectFailed(
+                f"no NATS server can be used at {url!r} ({str(error) or type(error).__name__}): start one with "
+                "'callboard up', or set NATS_URL or --nats to one that runs",
+                url=url,
+            ) from error
+        try:
+            check_server(self.client.info)
+        except BaseException:
+            self._closing = True
+            await self.client.close()
+            raise
+        self._reconnect_for_ever()
+        self.connected.set()
+        self._watchdog = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    def _credentials(self) -> dict[str, Any]:
+        creds = self.settings.nats_creds
+        return {"user_credentials": creds} if creds else {}
+
+    def _reconnect_for_ever(self) -> None:
+        # Only now: a first connect to a wrong address should fail at once instead of trying for ever.
+        self.client.options |= {
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.2,
+            "ping_interval": 10,
+            "max_outstanding_pings": 2,
+        }
+
+    async def close(self) -> None:
+        """Flush what is queued and close. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self.client.is_connected:
+            try:
+                await self.client.flush(timeout=2)
+            except (nats.errors.Error, TimeoutError) as error:
+                self._log.warning("flush_failed", error=str(error) or type(error).__name__)
+        await self.client.close()
+
+    # -- sending and receiving ---------------------------------------------------------------------
+
+    def subscribe(self, subject: str, lane: Lane, queue: str = "") -> int:
+        """Deliver messages of a subject (wildcards allowed) to a lane; returns the subscription's id."""
+        return self.client.add_lane(subject, lane, queue)
+
+    def unsubscribe(self, sid: int) -> None:
+        """End a subscription made by :meth:`subscribe`."""
+        self.client.remove_lane(sid)
+
+    def publish(self, subject: str, body: bytes = b"", headers: bytes | None = None, reply: str = "") -> None:
+        """Queue a message; it leaves with the next flush, after a reconnect if need be."""
+        if headers is None:
+            head = f"PUB {subject} {reply} {len(body)}\r\n".encode()
+            self.client.write(b"%b%b\r\n" % (head, body))
+        else:
+            size = len(headers)
+            head = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n".encode()
+            self.client.write(b"%b%b%b\r\n" % (head, headers, body))
+
+    async def request(self, subject: str, body: bytes = b"", timeout: float = 5.0) -> bytes:
+        """Ask and wait for one answer.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            RequestTimeout: nobody answered in time, or nobody listens.
+        """
+        try:
+            message = await self.client.request(subject, body, timeout=timeout)
+        except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
+            raise RequestTimeout(
+                f"no answer on {subject} within {timeout} s", subject=subject, timeout=timeout
+            ) from error
+        return bytes(message.data)
+
+    def inbox(self) -> str:
+        """A new subject that only this connection listens to."""
+        return self.client.new_inbox()
+
+    async def flush(self) -> None:
+        """Wait until the server has read everything sent so far."""
+        await self.client.flush(timeout=10)
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message in bytes, headers included, that the server takes."""
+        return self.client.max_payload
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call back after each reconnect: what was in flight may have been lost."""
+        self._on_reconnect.append(callback)
+
+    # -- staying alive --------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.rtt_every)
+            if not self.client.is_connected:
+                continue
+            try:
+                await self.client.rtt(timeout=cast("int", self.settings.rtt_timeout))
+                healthy = self.client.reading
+            except (nats.errors.Error, TimeoutError):
+                healthy = False
+            if not healthy and self.client.is_connected:
+                self._log.warning("connection_stuck", action="reconnecting")
+                await self.client.force_reconnect()
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self._log.error("slow_consumer", subject=error.subject)
+        elif isinstance(error, OSError | nats.errors.Error):
+            self._log.warning("connection_error", error=str(error) or type(error).__name__)
+        else:
+            self._log.error("message_handler_failed", error=repr(error), exc_info=error)
+
+    async def _on_disconnected(self) -> None:
+        self.connected.clear()
+        if not self._closing:
+            self._log.warning("disconnected", action="reconnecting until it succeeds")
+
+    async def _on_reconnected(self) -> None:
+        self._log.info("reconnected")
+        self.connected.set()
+        for callback in self._on_reconnect:
+            callback()
+
+    async def _on_closed(self) -> None:
+        if self._closing:
+            return
+        error = ConnectionLost("the connection to NATS is closed for good; the process must start again")
+        self._log.error("connection_closed", last_error=str(self.client.last_error))
+        if self._on_lost is not None:
+            await self._on_lost(error)

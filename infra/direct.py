@@ -1,0 +1,144 @@
+"""Reading streams by direct get: no consumer, one round trip for many messages."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra.connection import Connection
+from callboard.infra.errors import RequestTimeout
+
+_BATCH = 512
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Stored(NamedTuple):
+    """A message as it lies in a stream.
+
+    Attributes:
+        at: unix seconds when the stream stored it.
+    """
+
+    subject: str
+    sequence: int
+    at: float
+    headers: dict[str, str]
+    body: bytes
+
+
+class DirectReader:
+    """Batched direct gets over one connection.
+
+    Args:
+        connection: an open connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = connection.inbox()
+        self._number = 0
+        self._waiting: dict[int, _Batch] = {}
+        self._listening = False
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of one subject, or None."""
+        found = await self._get(stream, {"last_by_subj": subject})
+        return found[0] if found else None
+
+    async def lasts(self, stream: str, *subjects: str) -> list[Stored]:
+        """The last message of each subject that matches, in stream order (at most 1,024 subjects)."""
+        return await self._get(stream, {"multi_last": list(subjects), "batch": 1024})
+
+    async def at(self, stream: str, sequence: int) -> Stored | None:
+        """The message with exactly this sequence, or None."""
+        found = await self._get(stream, {"seq": sequence})
+        return found[0] if found else None
+
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int | None = None) -> list[Stored]:
+        """Messages of the subject (wildcards allowed) after a sequence, in stream order."""
+        found: list[Stored] = []
+        while True:
+            want = _BATCH if limit is None else min(_BATCH, limit - len(found))
+            if want <= 0:
+                return found
+            batch = await self._get(
+                stream,
+                {"seq": after + 1, "next_by_subj": subject, "batch": want, "max_bytes": _MAX_BYTES},
+            )
+            if not batch:
+                return found
+            found += batch
+            after = batch[-1].sequence
+
+    async def _get(self, stream: str, query: dict[str, Any], timeout: float = 5.0) -> list[Stored]:
+        """One request; tried again where a connection was lost in between."""
+        if not self._listening:
+            self._listening = True
+            self._connection.subscribe(f"{self._inbox}.*", self._on_message)
+        for attempt in range(3):
+            self._number = number = self._number + 1
+            batch = _Batch(single="batch" not in query)
+            self._waiting[number] = batch
+            try:
+                self._connection.publish(
+                    f"$JS.API.DIRECT.GET.{stream}",
+                    msgspec.json.encode(query),
+                    reply=f"{self._inbox}.{number}",
+                )
+                return await asyncio.wait_for(batch.done, timeout * (attempt + 1))
+            except TimeoutError:
+                await self._connection.connected.wait()
+            finally:
+                self._waiting.pop(number, None)
+        raise RequestTimeout(
+            f"stream {stream} did not answer a read: is the server up, and does the stream exist?",
+            subject=f"$JS.API.DIRECT.GET.{stream}",
+            timeout=timeout,
+        )
+
+    def _on_message(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        batch = self._waiting.get(int(subject.rpartition(b".")[2]))
+        if batch is not None and not batch.done.done():
+            batch.take(data, head)
+
+
+class _Batch:
+    def __init__(self, *, single: bool) -> None:
+        self.single = single
+        self.found: list[Stored] = []
+        self.done: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+
+    def take(self, data: bytes, head: bytes | None) -> None:
+        status = H.status(head)
+        if status in {204, 404}:
+            self.done.set_result(self.found)
+        elif status == 0 and head is not None:
+            self.found.append(_stored(data, head))
+            if self.single:
+                self.done.set_result(self.found)
+        # Anything else (503: no leader yet) is left to the time-out and the next attempt.
+
+
+def _stored(data: bytes, head: bytes) -> Stored:
+    headers = H.decode(head)
+    return Stored(
+        headers.get(H.SUBJECT, ""),
+        int(headers.get(H.SEQUENCE, "0")),
+        timestamp(headers.get(H.TIME_STAMP, "")),
+        headers,
+        data,
+    )
+
+
+def timestamp(text: str) -> float:
+    """Unix seconds of a server's time stamp (RFC 3339 with up to nine decimals); 0 if it is none."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    try:
+        seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+        return seconds + (float(f"0.{rest}") if rest else 0.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,257 @@
+"""Every error Callboard raises: one base class, one subclass per cause.
+
+An error is data. It has a stable ``code`` (what programs match on), a flag that says whether trying
+again can help, and named ``fields``. Its text says what happened, to what, and what to do next.
+The same data travels on the wire as :class:`callboard.infra.messages.run.ErrorInfo`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class CallboardError(Exception):
+    """Base of all errors.
+
+    Args:
+        message: what happened, to what, and what to do next.
+        fields: the data of the error; msgpack-encodable values only.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.fields: dict[str, Any] = fields
+
+    @property
+    def message(self) -> str:
+        """The text alone."""
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.message, self.fields)
+
+
+def _restore(cls: type[CallboardError], message: str, fields: dict[str, Any]) -> CallboardError:
+    """Rebuild an error from its parts (pickle's counterpart of ``__reduce__``)."""
+    return cls(message, **fields)
+
+
+# -- the ground: server, connection, stores ---------------------------------------------------------
+
+
+class SettingsInvalid(CallboardError):
+    """A setting has a value that cannot be used."""
+
+    code = "settings_invalid"
+
+
+class ServerStartFailed(CallboardError):
+    """The embedded nats-server did not start."""
+
+    code = "server_start_failed"
+
+
+class ServerUnsuitable(CallboardError):
+    """The server is too old or has no JetStream. Fields: found, needed."""
+
+    code = "server_unsuitable"
+
+
+class ConnectFailed(CallboardError):
+    """No server answers at the given address. Fields: url."""
+
+    code = "connect_failed"
+    retryable = True
+
+
+class ConnectionLost(CallboardError):
+    """The connection is closed for good; the process should end and be started again."""
+
+    code = "connection_lost"
+    retryable = True
+
+
+class StoreRefused(CallboardError):
+    """JetStream did not store a message. Fields: subject, err_code, description."""
+
+    code = "store_refused"
+
+
+class StoreFull(StoreRefused):
+    """JetStream is out of room for now. Fields: subject, err_code, description."""
+
+    code = "store_full"
+    retryable = True
+
+
+class Fenced(StoreRefused):
+    """A newer owner exists; what this process wanted to write is void. Fields: subject."""
+
+    code = "fenced"
+
+
+class RequestTimeout(CallboardError):
+    """A server or a host did not answer in time. Fields: subject, timeout (s)."""
+
+    code = "request_timeout"
+    retryable = True
+
+
+# -- declaring and calling ---------------------------------------------------------------------------
+
+
+class DeclarationInvalid(CallboardError):
+    """An actor is declared in a way that cannot work."""
+
+    code = "declaration_invalid"
+
+
+class InvalidArguments(CallboardError):
+    """The arguments of a call do not fit the method's annotations. Fields: actor, method."""
+
+    code = "invalid_arguments"
+
+
+class InvalidResult(CallboardError):
+    """A handler returned what its annotation forbids or what cannot travel. Fields: actor, method."""
+
+    code = "invalid_result"
+
+
+class ValueTooLarge(CallboardError):
+    """A value exceeds the largest permitted size. Fields: size, limit (bytes)."""
+
+    code = "value_too_large"
+
+
+class ValueMissing(CallboardError):
+    """A value passed by reference is no longer in the blob store. Fields: digest."""
+
+    code = "value_missing"
+
+
+class UnknownActor(CallboardError):
+    """Nothing is known under this name. Fields: actor."""
+
+    code = "unknown_actor"
+
+
+class UnknownMethod(CallboardError):
+    """The actor has no such method. Fields: actor, method."""
+
+    code = "unknown_method"
+
+
+class WouldBlock(CallboardError):
+    """A value was asked for on the event loop before it was there: ``await`` the future instead."""
+
+    code = "would_block"
+
+
+# -- the outcome of a call -----------------------------------------------------------------------------
+
+
+class CallFailed(CallboardError):
+    """A call raised on its host.
+
+    Fields: future, actor, method, attempt, host, path (list of ``actor.method`` from the workflow
+    down), remote_type, remote_traceback.
+    """
+
+    code = "call_failed"
+
+
+class DependencyFailed(CallFailed):
+    """A call was never made since a future among its arguments failed; the cause is chained."""
+
+    code = "dependency_failed"
+
+
+class CallTimeout(CallFailed):
+    """A handler ran longer than its ``timeout``. Fields: timeout (s)."""
+
+    code = "call_timeout"
+    retryable = True
+
+
+class DeadlineExceeded(CallFailed):
+    """The deadline of the run or the call passed before there was a result."""
+
+    code = "deadline_exceeded"
+
+
+class CallCancelled(CallFailed):
+    """The call was cancelled on its host."""
+
+    code = "call_cancelled"
+
+
+class Overloaded(CallFailed):
+    """The lane is above its limit. Fields: queue (calls waiting), retry_after (s)."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class Poisoned(CallFailed):
+    """The call was moved to the dead letters. Fields: reason, delivered."""
+
+    code = "poisoned"
+
+
+class Terminal(CallboardError):
+    """Raise this (or a subclass) in a handler for a failure that no retry can help."""
+
+    code = "terminal"
+
+
+# -- runs --------------------------------------------------------------------------------------------------
+
+
+class RunFailed(CallboardError):
+    """The workflow raised. Fields: run, workflow."""
+
+    code = "run_failed"
+
+
+class RunCancelled(CallboardError):
+    """The run was cancelled. Fields: run, reason."""
+
+    code = "run_cancelled"
+
+
+class RunUnknown(CallboardError):
+    """No such run. Fields: run."""
+
+    code = "run_unknown"
+
+
+class Diverged(CallboardError):
+    """The workflow's code changed under a run.
+
+    Fields: future, journal (the call on record), code (the call the code makes now, or nothing).
+    """
+
+    code = "diverged"
+
+
+class ResultTimeout(CallboardError):
+    """No result yet. Fields: run or future, timeout (s)."""
+
+    code = "result_timeout"
+    retryable = True
+
+
+def by_code() -> dict[str, type[CallboardError]]:
+    """All error classes by their stable code."""
+    found: dict[str, type[CallboardError]] = {}
+    pending: list[type[CallboardError]] = [CallboardError]
+    while pending:
+        cls = pending.pop()
+        if cls.__module__ == __name__:
+            found.setdefault(cls.code, cls)
+        pending.extend(cls.__subclasses__())
+    return found

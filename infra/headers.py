@@ -1,0 +1,79 @@
+"""The headers of a call and of a request, and their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+FUTURE = "Cb-Future"
+RUN = "Cb-Run"
+SESSION = "Cb-Session"
+WORKFLOW = "Cb-Workflow"
+METHOD = "Cb-Method"
+DEPS = "Cb-Deps"
+CREATOR = "Cb-Creator"
+EXECUTOR = "Cb-Executor"
+PRIORITY = "Cb-Priority"
+DEADLINE = "Cb-Deadline"
+ATTEMPT = "Cb-Attempt"
+STAGE = "Cb-Stage"
+POLICY = "Cb-Policy"
+BLOBS = "Cb-Blobs"
+PATH = "Cb-Path"
+TRACEPARENT = "traceparent"
+
+MESSAGE_ID = "Nats-Msg-Id"
+CONTENT_TYPE = "Content-Type"
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+SCHEDULE = "Nats-Schedule"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+SEQUENCE = "Nats-Sequence"
+LAST_SEQUENCE = "Nats-Last-Sequence"
+TIME_STAMP = "Nats-Time-Stamp"
+SUBJECT = "Nats-Subject"
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+_VERSION = b"NATS/1.0"
+_FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
+
+
+def encode(items: Iterable[tuple[str, str]]) -> bytes:
+    """The header block of a message, its closing empty line included."""
+    lines = [f"{name}: {value.translate(_FORBIDDEN)}\r\n" for name, value in items]
+    return b"NATS/1.0\r\n" + "".join(lines).encode() + b"\r\n"
+
+
+def decode(raw: bytes | None) -> dict[str, str]:
+    """The headers of a message; the last one wins where a name is repeated.
+
+    Bytes that are not UTF-8 are replaced, never raised over: a header is somebody else's text.
+    """
+    if not raw:
+        return {}
+    found: dict[str, str] = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name.strip()] = value.strip()
+    return found
+
+
+def status(raw: bytes | None) -> int:
+    """The status code of a message from the server itself (408, 404, 100...); 0 if it has none."""
+    if not raw or not raw.startswith(_VERSION) or raw[8:9] != b" ":
+        return 0
+    digits = raw[9:12]
+    return int(digits) if digits.isdigit() else 0
+
+
+def find_int(raw: bytes | None, name: bytes) -> int:
+    """The value of one integer header without decoding the others; 0 if it is not there."""
+    if not raw:
+        return 0
+    start = raw.find(b"\r\n" + name + b":")
+    if start < 0:
+        return 0
+    value = raw[start + len(name) + 3 : raw.find(b"\r\n", start + 2)].strip()
+    return int(value) if value.isdigit() else 0

@@ -1,0 +1,142 @@
+"""What is published to a run's journal, ``cb.run.<run>.<kind>``; read by drivers, clients and replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+NIL = msgspec.Raw(b"\xc0")
+"""msgpack's nil: the value of a message that has none."""
+
+
+class ErrorInfo(msgspec.Struct, omit_defaults=True):
+    """An exception as data.
+
+    Attributes:
+        code: stable code of the Callboard error class; ``call_failed`` for a user's exception.
+        message: its text.
+        type: ``module:qualname`` of the exception class on the host.
+        args: its arguments where they can travel.
+        fields: data of a Callboard error.
+        retryable: whether trying again can help.
+        traceback: the remote traceback, as text.
+        path: ``actor.method`` of every call from the workflow down to the failing one.
+        cause: what it was raised from.
+    """
+
+    code: str
+    message: str
+    type: str = ""
+    args: list[Any] | None = None
+    fields: dict[str, Any] = {}
+    retryable: bool = False
+    traceback: str = ""
+    path: list[str] = []
+    cause: ErrorInfo | None = None
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """The outcome of one call (kind ``result``). The first one in the journal wins.
+
+    Attributes:
+        future: id of the call.
+        call: ``actor.method``: the call's fingerprint, held against the code on replay.
+        value: the encoded value; nil when there is an error.
+        blobs: digests of the parts of the value that are in the blob store.
+        error: why there is no value.
+        host: who ran it; attempt: which attempt (from 1); stage: its depth in the run.
+        waited, took: seconds in the queue and in the handler.
+    """
+
+    future: str
+    call: str
+    value: msgspec.Raw = NIL
+    blobs: list[str] = []
+    error: ErrorInfo | None = None
+    host: str = ""
+    attempt: int = 1
+    stage: int = 0
+    waited: float = 0.0
+    took: float = 0.0
+
+
+class Owner(msgspec.Struct, omit_defaults=True):
+    """A driver takes the run's lease (kind ``owner``).
+
+    Attributes:
+        driver: who drives the run from here on.
+        epoch: counts the owners of the run, from 1.
+        request: stream sequence of the request that started the run.
+        workflow, session: what is run, for whom.
+        at: unix seconds.
+    """
+
+    driver: str
+    epoch: int
+    request: int
+    workflow: str
+    session: str = ""
+    at: float = 0.0
+
+
+class Announced(msgspec.Struct, omit_defaults=True):
+    """One future that waits for others before its call can be sent."""
+
+    future: str
+    call: str
+    deps: list[str] = []
+
+
+class Pending(msgspec.Struct, omit_defaults=True):
+    """Futures announced ahead of time (kind ``pending``)."""
+
+    futures: list[Announced]
+
+
+class Signal(msgspec.Struct, omit_defaults=True):
+    """Something from outside reaches the run (kind ``signal``); ``cancel`` is the only name so far."""
+
+    name: str
+    reason: str = ""
+    value: msgspec.Raw = NIL
+
+
+class Done(msgspec.Struct, omit_defaults=True):
+    """The run is closed (kind ``done``); written once, by the owner.
+
+    Attributes:
+        status: ``completed``, ``failed`` or ``cancelled``.
+        value, blobs, error: as in :class:`Result`.
+        epoch: the owner's; calls: how many calls the workflow made; took: seconds.
+    """
+
+    run: str
+    workflow: str
+    status: str
+    value: msgspec.Raw = NIL
+    blobs: list[str] = []
+    error: ErrorInfo | None = None
+    epoch: int = 1
+    calls: int = 0
+    took: float = 0.0
+
+
+class RunSummary(msgspec.Struct, omit_defaults=True):
+    """One run at a glance: the value in bucket ``cb_runs``.
+
+    Attributes:
+        status: ``running``, ``completed``, ``failed`` or ``cancelled``.
+        started, finished: unix seconds; finished is 0 while it runs.
+    """
+
+    run: str
+    workflow: str
+    status: str
+    session: str = ""
+    driver: str = ""
+    epoch: int = 1
+    started: float = 0.0
+    finished: float = 0.0
+    calls: int = 0
+    error: str = ""

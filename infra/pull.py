@@ -1,0 +1,209 @@
+"""The pull loop: asks a consumer for as many messages as there is room for, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from callboard.infra import headers as H
+from callboard.infra import log
+from callboard.infra.connection import Connection
+
+OnDelivery = Callable[["Delivered"], None]
+
+_EXPIRES = 30.0
+_PAUSE = 0.2
+_GONE = frozenset({404, 408, 409})
+
+
+class Delivered:
+    """One message from a consumer, and the means to settle it.
+
+    Attributes:
+        subject, body, raw_headers: as sent.
+        sequence: its place in the stream.
+        delivered: how often it has been delivered, this time included.
+        stored_at: unix seconds when the stream stored it.
+        waiting: messages that the consumer still held after this one.
+    """
+
+    __slots__ = (
+        "body",
+        "delivered",
+        "pull",
+        "raw_headers",
+        "reply",
+        "sequence",
+        "stored_at",
+        "subject",
+        "touched",
+        "waiting",
+    )
+
+    def __init__(self, pull: Pull, subject: bytes, reply: bytes, body: bytes, head: bytes | None) -> None:
+        tokens = reply.split(b".")
+        self.pull = pull
+        self.subject = subject.decode()
+        self.reply = reply.decode()
+        self.body = body
+        self.raw_headers = head
+        self.delivered = int(tokens[-5])
+        self.sequence = int(tokens[-4])
+        self.stored_at = int(tokens[-2]) / 1e9
+        self.waiting = int(tokens[-1])
+        self.touched = 0.0
+
+    def ack(self) -> None:
+        """Done; the stream forgets it."""
+        self._settle(b"+ACK")
+
+    def nak(self) -> None:
+        """Give it back at once."""
+        self._settle(b"-NAK")
+
+    def term(self) -> None:
+        """Never deliver it again."""
+        self._settle(b"+TERM")
+
+    def forget(self) -> None:
+        """Somebody else holds it now: leave it alone."""
+        self.pull.held.pop(self.sequence, None)
+
+    def _settle(self, verb: bytes) -> None:
+        if self.pull.held.pop(self.sequence, None) is not None:
+            self.pull.connection.publish(self.reply, verb)
+
+
+class Pull:
+    """One consumer: requests out, messages in. When to ask is decided above.
+
+    Args:
+        connection: an open connection.
+        stream, consumer: what to pull from.
+        on_delivery: called with each message; must settle it sometime.
+        on_empty: called when a request has ended with less than it asked for.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        on_delivery: OnDelivery,
+        on_empty: Callable[[Pull], None],
+    ) -> None:
+        self.connection = connection
+        self.stream = stream
+        self.consumer = consumer
+        self.held: dict[int, Delivered] = {}
+        """Messages delivered and not settled, by stream sequence."""
+        self.asked = 0
+        """Messages asked for that have not come."""
+        self._on_delivery = on_delivery
+        self._on_empty = on_empty
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._inbox = ""
+        self._sid = 0
+        self._requests: deque[list[int]] = deque()  # [number, still to come], oldest first
+        self._number = 0
+        self._log = log.get("pull").bind(stream=stream, consumer=consumer)
+
+    @property
+    def running(self) -> bool:
+        """Whether it may ask."""
+        return self._sid != 0
+
+    def start(self) -> None:
+        """Listen for what is asked for. Idempotent."""
+        if not self._sid:
+            self._listen()
+            self.connection.on_reconnect(self._forget)
+
+    def stop(self) -> None:
+        """Ask for no more; messages already held stay held. Idempotent."""
+        if self._sid:
+            self.connection.unsubscribe(self._sid)
+            self._sid = 0
+            self._requests.clear()
+            self.asked = 0
+
+    def ask(self, count: int, *, wait: bool) -> None:
+        """Ask for messages.
+
+        Args:
+            count: at most so many.
+            wait: for messages that are yet to come, up to 30 s; else only for what is there.
+        """
+        if not self._sid or count <= 0:
+            return
+        self._number = number = self._number + 1
+        self._requests.append([number, count])
+        self.asked += count
+        body = _waiting_request(count) if wait else b'{"batch":%d,"no_wait":true}' % count
+        self.connection.publish(self._subject, body, reply=f"{self._inbox}.{number}")
+
+    def withdraw(self) -> None:
+        """Take back what was asked for; messages that are on their way already still come."""
+        if not self._requests:
+            return
+        self.connection.client.retire_lane(self._sid)
+        self._requests.clear()
+        self.asked = 0
+        self._listen()
+
+    def _listen(self) -> None:
+        self._inbox = self.connection.inbox()
+        # Messages and the server's status for request n both come on <inbox>.n.
+        self._sid = self.connection.subscribe(f"{self._inbox}.*", self._on_message)
+
+    def _on_message(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        if not reply.startswith(b"$JS.ACK."):
+            self._on_status(subject, head)
+            return
+        self._count_one()
+        delivered = Delivered(self, subject, reply, data, head)
+        self.held[delivered.sequence] = delivered
+        self._on_delivery(delivered)
+
+    def _count_one(self) -> None:
+        if self._requests:
+            self.asked -= 1
+            first = self._requests[0]
+            first[1] -= 1
+            if first[1] <= 0:
+                self._requests.popleft()
+
+    def _on_status(self, subject: bytes, head: bytes | None) -> None:
+        status = H.status(head)
+        if status not in _GONE and status < 500:
+            return
+        if not self._drop(subject):
+            return
+        if status in {404, 408}:
+            self._on_empty(self)
+        else:  # the consumer moved or is gone: ask again, but not in a tight loop
+            self._log.debug("pull_ended_by_server", status=(head or b"").decode("utf-8", "replace"))
+            asyncio.get_running_loop().call_later(_PAUSE, self._on_empty, self)
+
+    def _drop(self, subject: bytes) -> bool:
+        inbox, _, number = subject.rpartition(b".")
+        if inbox.decode() != self._inbox:
+            return False  # of a request that was withdrawn
+        for request in self._requests:
+            if request[0] == int(number):
+                self.asked -= request[1]
+                self._requests.remove(request)
+                return True
+        return False
+
+    def _forget(self) -> None:
+        if self._sid:
+            self._requests.clear()
+            self.asked = 0
+            self._on_empty(self)
+
+
+def _waiting_request(count: int) -> bytes:
+    expires = int(_EXPIRES * 1e9)
+    return b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (count, expires, expires // 3)

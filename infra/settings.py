@@ -1,0 +1,139 @@
+"""All settings in one object: from ``callboard.toml``, then from the environment.
+
+``CALLBOARD_<NAME>`` sets a field, for example ``CALLBOARD_REPLICAS=3``; ``NATS_URL`` sets the
+server's address. The file is ``$CALLBOARD_SETTINGS`` or ``callboard.toml`` in the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from callboard.infra.errors import SettingsInvalid
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of a process; times in seconds, sizes in bytes.
+
+    Attributes:
+        nats_url: the server; empty means that a command starts an embedded one.
+        nats_creds: path of a credentials file.
+        durability: ``development``: acks come before fsync, a power cut may lose what was acked in
+            the last two minutes; ``production``: the embedded server syncs every write, and streams
+            on a running server are made with at least three replicas unless ``replicas`` says so.
+        replicas: copies of every stream; 0 means 1, or 3 with production durability on a cluster.
+        storage: ``file`` or ``memory``.
+        journal_max_age: how long a run's journal is kept.
+        dead_max_age: how long dead letters are kept.
+        telemetry_max_age: how long telemetry is kept.
+        blob_max_age: how long a large value is kept after it was last stored.
+        max_store_bytes: room for each of the requests' and the runs' streams; -1: what the server has.
+        max_consumers: consumers that one stream may have.
+        inline_limit: larger values travel by reference.
+        value_limit: larger values are refused.
+        ack_wait: the last resort for a message that nobody acks.
+        max_deliver: a message delivered more often without an outcome goes to the dead letters.
+        pulse_every: between two heartbeats of a host.
+        dead_after: a host without a heartbeat for so long is taken for dead.
+        grace: how long a draining host lets running calls finish.
+        rtt_every, rtt_timeout: the watchdog of the connection.
+        history: results of finished calls that a process remembers for late redeliveries.
+    """
+
+    nats_url: str = ""
+    nats_creds: str = ""
+    durability: Literal["development", "production"] = "development"
+    replicas: int = 0
+    storage: Literal["file", "memory"] = "file"
+    journal_max_age: float = 7 * DAY
+    dead_max_age: float = 30 * DAY
+    telemetry_max_age: float = HOUR
+    blob_max_age: float = 14 * DAY
+    max_store_bytes: int = -1
+    max_consumers: int = 20_000
+    inline_limit: int = 64 * KIB
+    value_limit: int = 256 * MIB
+    ack_wait: float = 30.0
+    max_deliver: int = 5
+    pulse_every: float = 0.4
+    dead_after: float = 1.3
+    grace: float = 30.0
+    rtt_every: float = 5.0
+    rtt_timeout: float = 5.0
+    history: int = 10_000
+
+    @classmethod
+    def load(
+        cls, env: Mapping[str, str] | None = None, file: Path | None = None, **overrides: Any
+    ) -> Settings:
+        """Read the file, then the environment, then the overrides that are not None.
+
+        Raises:
+            SettingsInvalid: a name is unknown or a value does not fit.
+        """
+        env = os.environ if env is None else env
+        values = _from_file(file or _settings_file(env))
+        values |= _from_environment(env, cls.__struct_fields__)
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            settings = msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsInvalid(f"a setting cannot be used: {error}") from error
+        return settings.checked()
+
+    @property
+    def production(self) -> bool:
+        """Whether acked writes must survive a power cut."""
+        return self.durability == "production"
+
+    def checked(self) -> Settings:
+        """These settings, if they fit together."""
+        if not 0 <= self.replicas <= 5:
+            raise SettingsInvalid(f"replicas must be 0 (automatic) to 5, not {self.replicas}")
+        if self.dead_after < 2 * self.pulse_every:
+            raise SettingsInvalid(
+                f"dead_after ({self.dead_after} s) must be at least twice pulse_every "
+                f"({self.pulse_every} s), else a host that is merely late is taken for dead"
+            )
+        if self.max_deliver < 2:
+            raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
+        return self
+
+
+def _settings_file(env: Mapping[str, str]) -> Path | None:
+    named = env.get("CALLBOARD_SETTINGS")
+    if named:
+        return Path(named)
+    default = Path("callboard.toml")
+    return default if default.is_file() else None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(f"the settings file {file} cannot be read: {error}") from error
+
+
+def _from_environment(env: Mapping[str, str], names: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if env.get("NATS_URL"):
+        found["nats_url"] = env["NATS_URL"]
+    for name in names:
+        value = env.get(f"CALLBOARD_{name.upper()}")
+        if value is not None:
+            found[name] = value
+    return found

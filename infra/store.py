@@ -1,0 +1,213 @@
+"""Publishing into streams without waiting for each ack, and losing nothing.
+
+A message is kept until the server's ack for it is there. It is sent again after a reconnect, when
+its ack is late, and, with back-off, while the server has no room; the ``Nats-Msg-Id`` makes that one
+message in the stream. Acks arrive on a lane and cost a few microseconds each, so that thousands may be
+outstanding; above a window, messages queue here, since a server drops what comes in faster than it
+stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra import log
+from callboard.infra.connection import Connection
+from callboard.infra.errors import Fenced, StoreFull, StoreRefused
+
+OnStored = Callable[["int | StoreRefused"], None]
+"""Called once with the stream sequence, or with the reason why the message is not stored."""
+
+_WINDOW = 4096
+_LATE = 5.0
+_SWEEP = 1.0
+_FULL = frozenset({10023, 10047, 10052, 10074, 10076, 10077, 10122, 10167})
+_FENCED = frozenset({10071, 10164})
+
+
+class _AckError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    seq: int = 0
+    error: _AckError | None = None
+
+
+class _Entry:
+    __slots__ = ("body", "head", "on_stored", "sent", "subject", "tries")
+
+    def __init__(self, subject: str, body: bytes, head: bytes | None, on_stored: OnStored | None) -> None:
+        self.subject = subject
+        self.body = body
+        self.head = head
+        self.on_stored = on_stored
+        self.sent = 0.0
+        self.tries = 0
+
+
+class Store:
+    """Acked publishing over one connection.
+
+    Args:
+        connection: an open connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._decode = msgspec.json.Decoder(_PubAck).decode
+        self._inbox = connection.inbox()
+        self._prefix = len(self._inbox) + 1
+        self._number = 0
+        self._outstanding: dict[int, _Entry] = {}
+        self._queue: deque[_Entry] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._log = log.get("store")
+
+    def start(self) -> None:
+        """Listen for acks. Idempotent."""
+        if self._sweeper is None:
+            self._connection.subscribe(f"{self._inbox}.*", self._on_ack)
+            self._connection.on_reconnect(self._resend_all)
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Wait until everything is stored, at most timeout seconds. Idempotent."""
+        if self._sweeper is None:
+            return
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            self._log.warning("stopped_with_unstored_messages", count=self.outstanding)
+        self._sweeper.cancel()
+        self._sweeper = None
+
+    @property
+    def outstanding(self) -> int:
+        """Messages that the server has not acked yet."""
+        return len(self._outstanding) + len(self._queue)
+
+    def put(
+        self,
+        subject: str,
+        body: bytes,
+        head: bytes | None = None,
+        on_stored: OnStored | None = None,
+    ) -> None:
+        """Publish; on_stored is called later, from the event loop."""
+        entry = _Entry(subject, body, head, on_stored)
+        self._idle.clear()
+        if len(self._outstanding) >= _WINDOW:
+            self._queue.append(entry)
+        else:
+            self._send(entry)
+
+    async def stored(self, subject: str, body: bytes, head: bytes | None = None) -> int:
+        """Publish and wait for the stream sequence.
+
+        Raises:
+            Fenced: an expected sequence was not met.
+            StoreRefused: the stream refused it.
+        """
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def on_stored(outcome: int | StoreRefused) -> None:
+            if waiter.done():
+                return
+            if isinstance(outcome, StoreRefused):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
+
+        self.put(subject, body, head, on_stored)
+        return await waiter
+
+    def _send(self, entry: _Entry) -> None:
+        self._number = number = self._number + 1
+        entry.sent = monotonic()
+        self._outstanding[number] = entry
+        self._connection.publish(entry.subject, entry.body, entry.head, f"{self._inbox}.{number}")
+
+    def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        entry = self._outstanding.pop(int(subject[self._prefix :]), None)
+        if entry is None:
+            return
+        if data and b'"error"' not in data:
+            if entry.on_stored is not None:
+                entry.on_stored(self._decode(data).seq)
+            self._pump()
+        else:
+            self._refused(entry, data, head)
+
+    def _pump(self) -> None:
+        queue = self._queue
+        while queue and len(self._outstanding) < _WINDOW:
+            self._send(queue.popleft())
+        if not self._outstanding and not queue:
+            self._idle.set()
+
+    def _refused(self, entry: _Entry, data: bytes, head: bytes | None) -> None:
+        error = self._decode(data).error if data else None
+        if error is None:  # no responders: the stream has no leader just now, or does not exist
+            error = _AckError(H.status(head), 0, "no stream takes this subject right now")
+        refusal = _refusal(entry.subject, error)
+        if refusal.retryable or not data:
+            entry.tries += 1
+            delay = min(5.0, 0.05 * 2**entry.tries) * (0.5 + random.random())
+            if entry.tries in {1, 5} or entry.tries % 20 == 0:
+                self._log.warning(
+                    "not_stored_yet", subject=entry.subject, reason=error.description, tries=entry.tries
+                )
+            self._number = number = self._number + 1
+            entry.sent = monotonic() + delay
+            self._outstanding[number] = entry
+            asyncio.get_running_loop().call_later(delay, self._again, number)
+            return
+        if entry.on_stored is not None:
+            entry.on_stored(refusal)
+        else:
+            self._log.error("not_stored", subject=entry.subject, reason=error.description)
+        self._pump()
+
+    def _again(self, number: int) -> None:
+        entry = self._outstanding.pop(number, None)
+        if entry is not None:
+            self._send(entry)
+
+    def _resend_all(self) -> None:
+        for number in list(self._outstanding):
+            self._again(number)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            if not self._connection.connected.is_set():
+                continue
+            limit = monotonic() - _LATE
+            for number, entry in list(self._outstanding.items()):
+                if entry.sent > limit:
+                    break
+                self._again(number)
+
+
+def _refusal(subject: str, error: _AckError) -> StoreRefused:
+    fields = {"subject": subject, "err_code": error.err_code, "description": error.description}
+    if error.err_code in _FENCED:
+        return Fenced(f"{subject}: a newer owner has written ({error.description})", **fields)
+    if error.err_code in _FULL or error.code == 503:
+        return StoreFull(
+            f"{subject}: the stream has no room ({error.description}); free space or raise its limit",
+            **fields,
+        )
+    return StoreRefused(f"{subject} was not stored: {error.description}", **fields)

@@ -1,0 +1,156 @@
+"""All subjects, stream names, bucket names and ids, and what a token may look like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+
+from callboard.infra.errors import CallboardError
+
+REQUESTS = "REQUESTS"
+CALLS = "CALLS"
+RUNS = "RUNS"
+TELEMETRY = "TELEMETRY"
+DEAD = "DEAD"
+
+STATE_BUCKET = "cb_state"
+REGISTRY_BUCKET = "cb_registry"
+POLICY_BUCKET = "cb_policy"
+RUNTIMES_BUCKET = "cb_runtimes"
+RUNS_BUCKET = "cb_runs"
+BLOBS_BUCKET = "cb_blobs"
+
+ANY = "any"
+"""The shared lane: whoever has a free slot."""
+
+BANDS = (0, 1, 2)
+"""Urgency classes of a lane, the most urgent first; each is a subject."""
+MIDDLE_BAND = 1
+
+EVERY_HOST = "all"
+
+_TOKEN = re.compile(r"[A-Za-z0-9_\-]{1,128}")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class NameInvalid(CallboardError):
+    """A name or an id cannot be a subject token. Fields: what, value."""
+
+    code = "name_invalid"
+
+
+def token(what: str, value: str) -> str:
+    """Return value if it can be one token of a subject.
+
+    Raises:
+        NameInvalid: it has other characters than letters, digits, ``_`` and ``-``, or over 128.
+    """
+    if not _TOKEN.fullmatch(value):
+        raise NameInvalid(
+            f"{what} {value[:140]!r} cannot be used: give 1 to 128 letters, digits, '_' or '-'",
+            what=what,
+            value=value[:140],
+        )
+    return value
+
+
+def is_token(value: str) -> bool:
+    """Tell whether value can be one token of a subject."""
+    return _TOKEN.fullmatch(value) is not None
+
+
+def request(workflow: str) -> str:
+    """Where requests for a workflow go."""
+    return f"cb.request.{workflow}"
+
+
+def call(actor: str, lane: str = ANY, band: int = MIDDLE_BAND) -> str:
+    """Where calls of an actor go; lane is ``any`` or a host id."""
+    return f"cb.call.{actor}.{lane}.{band}"
+
+
+def timer(name: str) -> str:
+    """A schedule of its own in the calls' stream; it is gone once it has fired."""
+    return f"cb.timer.{name}"
+
+
+def run(run_id: str, kind: str) -> str:
+    """Where the journal of a run is written."""
+    return f"cb.run.{run_id}.{kind}"
+
+
+def journal(run_id: str, kind: str) -> str:
+    """Where the server repeats what it has stored in the journal, in stream order."""
+    return f"cb.journal.{run_id}.{kind}"
+
+
+def result_kind(future_id: str) -> str:
+    """The kind under which a call's result stands: ``result``, or ``result.<parent>`` when nested.
+
+    Calls made by a handler are kept apart from the workflow's own, so that whoever made a call hears
+    of its siblings only.
+    """
+    path = future_id.partition(":")[2]
+    parent, dot, _ = path.rpartition(".")
+    return f"result.{_flat(parent)}" if dot else "result"
+
+
+def children_kind(future_id: str) -> str:
+    """The kind under which the results of the calls made by this call stand."""
+    return f"result.{_flat(future_id.partition(':')[2])}"
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "-").replace("/", "_").replace("~", "+")
+
+
+def telemetry(source: str) -> str:
+    """Where a host or driver reports."""
+    return f"cb.telemetry.{source}"
+
+
+def control(host: str = EVERY_HOST) -> str:
+    """Where a host, or every host, is told what to do."""
+    return f"cb.control.{host}"
+
+
+def dead(actor: str) -> str:
+    """Where messages for an actor go that nobody could handle."""
+    return f"cb.dead.{actor}"
+
+
+def registry(key: str) -> str:
+    """The subject of a key in the registry bucket."""
+    return f"$KV.{REGISTRY_BUCKET}.{key}"
+
+
+def run_summary(run_id: str) -> str:
+    """The subject of a run's summary in its bucket."""
+    return f"$KV.{RUNS_BUCKET}.{run_id}"
+
+
+def ack(stream: str, consumer: str, stream_sequence: int, consumer_sequence: int) -> str:
+    """The ack subject of a delivered message, as the server itself would have made it.
+
+    The server looks at the two sequences only, so that a message can be acked or nak'd on behalf of
+    a host whose reply subject nobody else has seen.
+    """
+    return f"$JS.ACK.{stream}.{consumer}.1.{stream_sequence}.{consumer_sequence}.0.0"
+
+
+def new_id() -> str:
+    """A new id of 26 characters that sorts by time (the layout of a ULID)."""
+    return _crockford(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big"))
+
+
+def derived_id(timestamp_ns: int, *parts: str) -> str:
+    """The same kind of id, always the same for the same time and parts."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return _crockford(timestamp_ns // 1_000_000, int.from_bytes(digest[:10], "big"))
+
+
+def _crockford(milliseconds: int, entropy: int) -> str:
+    number = (milliseconds & (1 << 48) - 1) << 80 | entropy
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))

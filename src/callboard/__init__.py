@@ -1,0 +1,56 @@
+"""Callboard serves LLM agent workflows as actors on NATS.
+
+Declare actors with :func:`agent`, :func:`tool` and :func:`workflow`; call them in a workflow; run the
+workflow with ``callboard run``, from :func:`connect`, or in this process without NATS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from callboard.actors.declare import agent, batchable, method, tool, workflow
+from callboard.actors.future import Future, FutureInfo
+from callboard.actors.scope import checkpoint, now, random, uuid
+from callboard.infra.errors import CallboardError, Terminal
+
+if TYPE_CHECKING:
+    from callboard.actors.client import Client, SyncClient, connect, connect_sync
+
+_LAZY = {
+    "Client": "callboard.actors.client",
+    "SyncClient": "callboard.actors.client",
+    "connect": "callboard.actors.client",
+    "connect_sync": "callboard.actors.client",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CallboardError",
+    "Client",
+    "Future",
+    "FutureInfo",
+    "SyncClient",
+    "Terminal",
+    "__version__",
+    "agent",
+    "batchable",
+    "checkpoint",
+    "connect",
+    "connect_sync",
+    "method",
+    "now",
+    "random",
+    "tool",
+    "uuid",
+    "workflow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs NATS when it is first used, so that importing Callboard stays quick."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'callboard' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)

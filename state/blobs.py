@@ -1,0 +1,151 @@
+"""Large values, stored once under the hash of their content, in bucket ``cb_blobs``.
+
+The layout is that of a NATS object store whose object names are the SHA-256 digests, so that any
+NATS client can read it. Reading goes by direct get and leaves no consumer behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra.connection import Connection
+from callboard.infra.direct import DirectReader
+from callboard.infra.errors import ValueMissing, ValueTooLarge
+from callboard.infra.settings import MIB, Settings
+from callboard.infra.store import Store
+from callboard.infra.subjects import BLOBS_BUCKET, new_id
+
+_STREAM = f"OBJ_{BLOBS_BUCKET}"
+_CHUNK = 256 * 1024
+_CACHE = 64 * MIB
+
+
+class _Meta(msgspec.Struct):
+    """An object's entry, as NATS' object stores write it."""
+
+    name: str
+    bucket: str
+    nuid: str
+    size: int
+    mtime: str
+    chunks: int
+    digest: str
+    options: dict[str, Any] = {}
+
+
+class Blobs:
+    """The blob store.
+
+    Args:
+        connection, store, reader: of this process.
+        settings: sizes and ages.
+    """
+
+    def __init__(
+        self, connection: Connection, store: Store, reader: DirectReader, settings: Settings
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._settings = settings
+        self._chunk = min(_CHUNK, connection.max_payload - 4096)
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cached = 0
+
+    async def put(self, content: bytes) -> str:
+        """Store content unless it is there; return its digest (64 hex digits).
+
+        Raises:
+            ValueTooLarge: above ``settings.value_limit``.
+        """
+        check_size(len(content), self._settings)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest not in self._cache and not await self._fresh(digest):
+            await self._write(digest, content)
+        self._remember(digest, content)
+        return digest
+
+    async def get(self, digest: str) -> bytes:
+        """The content of a digest.
+
+        Raises:
+            ValueMissing: it is not there any more, or damaged.
+        """
+        cached = self._cache.get(digest)
+        if cached is not None:
+            self._cache.move_to_end(digest)
+            return cached
+        found = await self._meta(digest)
+        stored = await self._reader.read(_STREAM, _chunks(found[0].nuid)) if found else []
+        content = b"".join(chunk.body for chunk in stored)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueMissing(
+                f"the value {digest[:12]}.. is not in bucket {BLOBS_BUCKET} any more: it is kept for "
+                f"{self._settings.blob_max_age:.0f} s (setting blob_max_age)",
+                digest=digest,
+            )
+        self._remember(digest, content)
+        return content
+
+    async def _fresh(self, digest: str) -> bool:
+        """Whether it is stored and will stay for at least half of the permitted age."""
+        meta = await self._meta(digest)
+        return meta is not None and time.time() - meta[1] < self._settings.blob_max_age / 2
+
+    async def _meta(self, digest: str) -> tuple[_Meta, float] | None:
+        stored = await self._reader.last(_STREAM, _entry(digest))
+        return (msgspec.json.decode(stored.body, type=_Meta), stored.at) if stored else None
+
+    async def _write(self, digest: str, content: bytes) -> None:
+        nuid = new_id()  # of its own for every writer, so that two at once do not mix their chunks
+        chunks = [content[i : i + self._chunk] for i in range(0, len(content), self._chunk)]
+        await asyncio.gather(*(self._store.stored(_chunks(nuid), chunk) for chunk in chunks))
+        sha = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()
+        meta = _Meta(
+            name=digest,
+            bucket=BLOBS_BUCKET,
+            nuid=nuid,
+            size=len(content),
+            mtime=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            chunks=len(chunks),
+            digest=f"SHA-256={sha}",
+        )
+        # Only the entry makes the object readable: written last, it stands for all of its chunks.
+        await self._store.stored(
+            _entry(digest), msgspec.json.encode(meta), H.encode([("Nats-Rollup", "sub")])
+        )
+
+    def _remember(self, digest: str, content: bytes) -> None:
+        if digest in self._cache or len(content) > _CACHE // 4:
+            return
+        self._cache[digest] = content
+        self._cached += len(content)
+        while self._cached > _CACHE:
+            self._cached -= len(self._cache.popitem(last=False)[1])
+
+
+def check_size(size: int, settings: Settings) -> None:
+    """Raise ValueTooLarge if a value of this size may not travel."""
+    if size > settings.value_limit:
+        raise ValueTooLarge(
+            f"a value of {size:,} bytes is above the limit of {settings.value_limit:,} (setting "
+            "value_limit): store it elsewhere and pass where it is",
+            size=size,
+            limit=settings.value_limit,
+        )
+
+
+def _chunks(nuid: str) -> str:
+    return f"$O.{BLOBS_BUCKET}.C.{nuid}"
+
+
+def _entry(digest: str) -> str:
+    name = base64.urlsafe_b64encode(digest.encode()).decode()
+    return f"$O.{BLOBS_BUCKET}.M.{name}"

@@ -1,0 +1,228 @@
+"""The journal of a run: who owns it, what its calls gave, how it ended. One stream, ``RUNS``.
+
+Everything a run depends on stands here in one order, the stream's. The server repeats each entry on
+``cb.journal.<run>.<kind>`` only once it is stored, so a driver acts on nothing that a successor
+could not find again, and in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.direct import DirectReader, Stored
+from callboard.infra.errors import Fenced
+from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
+from callboard.infra.store import OnStored, Store
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_result = msgspec.msgpack.Decoder(Result).decode
+decode_owner = msgspec.msgpack.Decoder(Owner).decode
+decode_signal = msgspec.msgpack.Decoder(Signal).decode
+decode_summary = msgspec.msgpack.Decoder(RunSummary).decode
+_decode_done = msgspec.msgpack.Decoder(Done).decode
+_decode_done_json = msgspec.json.Decoder(Done).decode
+
+
+class Lease:
+    """A driver's hold on a run.
+
+    Attributes:
+        owner: what the journal says of it.
+        sequence: of that entry; whoever writes a newer one is the owner from then on.
+    """
+
+    __slots__ = ("owner", "run", "sequence")
+
+    def __init__(self, run: str, owner: Owner, sequence: int) -> None:
+        self.run = run
+        self.owner = owner
+        self.sequence = sequence
+
+
+class Journal:
+    """Reads and writes journals.
+
+    Args:
+        store, reader: of this process.
+    """
+
+    def __init__(self, store: Store, reader: DirectReader) -> None:
+        self._store = store
+        self._reader = reader
+
+    # -- the lease ------------------------------------------------------------------------------------
+
+    async def open(self, run: str, owner: Owner) -> Lease:
+        """Take the lease of a run that has no journal yet.
+
+        Raises:
+            Fenced: there is a journal; read it, then :meth:`take` the lease over.
+        """
+        fence = [(H.EXPECTED_SEQUENCE, "0"), (H.EXPECTED_SUBJECT, subjects.run(run, ">"))]
+        return await self._take(run, owner, fence)
+
+    async def take(self, run: str, owner: Owner, after: int) -> Lease:
+        """Take the lease over from the owner whose entry has this sequence (0: there was none).
+
+        Raises:
+            Fenced: somebody else was faster.
+        """
+        return await self._take(run, owner, [(H.EXPECTED_SEQUENCE, str(after))])
+
+    async def _take(self, run: str, owner: Owner, fence: list[tuple[str, str]]) -> Lease:
+        subject = subjects.run(run, "owner")
+        sequence = await self._store.stored(subject, encode(owner), H.encode(fence))
+        return Lease(run, owner, sequence)
+
+    async def close(self, lease: Lease, done: Done, *, as_json: bool) -> int:
+        """Write the outcome; only the owner can, and only once.
+
+        Raises:
+            Fenced: the lease has passed to somebody else.
+        """
+        headers = [
+            (H.EXPECTED_SEQUENCE, str(lease.sequence)),
+            (H.EXPECTED_SUBJECT, subjects.run(lease.run, "owner")),
+        ]
+        if as_json:
+            headers.append((H.CONTENT_TYPE, H.JSON))
+        body = json_done(done) if as_json else encode(done)
+        return await self._store.stored(subjects.run(lease.run, "done"), body, H.encode(headers))
+
+    # -- entries ---------------------------------------------------------------------------------------
+
+    def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
+        """Store a call's outcome."""
+        subject = subjects.run(run, subjects.result_kind(result.future))
+        message_id = f"{result.future}~{result.attempt}r"
+        if result.error is not None and result.error.code == "overloaded":
+            message_id += f"{time.time_ns()}"  # not an outcome: the call comes again
+        self._store.put(subject, encode(result), H.encode([(H.MESSAGE_ID, message_id)]), on_stored)
+
+    def put_attempt(self, run: str, result: Result) -> None:
+        """Store how an attempt failed that is not the last one."""
+        self._store.put(subjects.run(run, "attempt"), encode(result))
+
+    async def attempts(self, run: str, future: str) -> list[ErrorInfo]:
+        """The errors of a call's earlier attempts, oldest first."""
+        found = [decode_result(entry.body) for entry in await self.read(run, "attempt")]
+        return [r.error for r in found if r.future == future and r.error is not None]
+
+    def put_pending(self, run: str, pending: Pending) -> None:
+        """Announce futures that wait for others."""
+        self._store.put(subjects.run(run, "pending"), encode(pending))
+
+    async def put_signal(self, run: str, signal: Signal) -> int:
+        """Send something to a run from outside; it is kept until the run's driver sees it."""
+        return await self._store.stored(subjects.run(run, "signal"), encode(signal))
+
+    def put_summary(self, summary: RunSummary) -> None:
+        """Tell how a run stands in bucket ``cb_runs``."""
+        self._store.put(subjects.run_summary(summary.run), encode(summary))
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def read(self, run: str, kind: str = ">", after: int = 0) -> list[Stored]:
+        """Entries of a kind (wildcards allowed) after a sequence, in journal order."""
+        return await self._reader.read(subjects.RUNS, subjects.run(run, kind), after)
+
+    async def done(self, run: str) -> Done | None:
+        """The outcome of a run, or None while it has none."""
+        stored = await self._reader.last(subjects.RUNS, subjects.run(run, "done"))
+        return decode_done(stored.body, stored.headers) if stored else None
+
+    async def owner(self, run: str) -> tuple[Owner, int] | None:
+        """The current owner and the sequence of its entry."""
+        stored = await self._reader.last(subjects.RUNS, subjects.run(run, "owner"))
+        return (decode_owner(stored.body), stored.sequence) if stored else None
+
+    async def summary(self, run: str) -> RunSummary | None:
+        """How a run stands, from bucket ``cb_runs``."""
+        stored = await self._reader.last(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(run))
+        return decode_summary(stored.body) if stored and stored.body else None
+
+    async def summaries(self, limit: int | None = None) -> list[RunSummary]:
+        """All runs that are still kept, oldest change first."""
+        stored = await self._reader.read(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(">"), limit=limit)
+        return [decode_summary(s.body) for s in stored if s.body]
+
+
+class Outcomes:
+    """Which calls have their outcome in the journal already; read once, then followed.
+
+    Args:
+        journal: of this process; size: how many runs to remember.
+    """
+
+    def __init__(self, journal: Journal, size: int = 256) -> None:
+        self._journal = journal
+        self._size = size
+        self._known: OrderedDict[tuple[str, str], tuple[int, set[str]]] = OrderedDict()
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._done: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+
+    async def known(self, run: str, future: str) -> bool:
+        """Whether the call has its outcome, or its run has ended, so that nobody waits for one."""
+        key = (run, subjects.result_kind(future))
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if future in self._known.get(key, (0, ()))[1]:
+                return True
+            finished = await self._follow(key)
+        self._locks.pop(key, None)
+        return future in finished or await self._ended(run)
+
+    async def _follow(self, key: tuple[str, str]) -> set[str]:
+        after, finished = self._known.pop(key, (0, set()))
+        for entry in await self._journal.read(*key, after):
+            after = entry.sequence
+            result = decode_result(entry.body)
+            if result.error is None or result.error.code != "overloaded":
+                finished.add(result.future)
+        self._known[key] = (after, finished)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return finished
+
+    async def _ended(self, run: str) -> bool:
+        at, ended = self._done.get(run, (0.0, False))
+        if ended or time.monotonic() - at < 1.0:
+            return ended
+        ended = await self._journal.done(run) is not None
+        self._done[run] = (time.monotonic(), ended)
+        while len(self._done) > self._size:
+            self._done.popitem(last=False)
+        return ended
+
+
+def json_done(done: Done) -> bytes:
+    """The outcome as JSON, for requesters that sent JSON."""
+    value = msgspec.json.encode(msgspec.msgpack.decode(done.value))
+    return msgspec.json.encode(msgspec.structs.replace(done, value=msgspec.Raw(value)))
+
+
+def decode_done(body: bytes, headers: dict[str, str]) -> Done:
+    """Read an outcome in either encoding; the value is msgpack afterwards."""
+    if headers.get(H.CONTENT_TYPE) != H.JSON:
+        return _decode_done(body)
+    done = _decode_done_json(body)
+    value = msgspec.msgpack.encode(msgspec.json.decode(done.value))
+    return msgspec.structs.replace(done, value=msgspec.Raw(value))
+
+
+__all__ = [
+    "Fenced",
+    "Journal",
+    "Lease",
+    "decode_done",
+    "decode_owner",
+    "decode_result",
+    "decode_signal",
+    "encode",
+]
