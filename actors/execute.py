@@ -7,15 +7,18 @@ import contextvars
 import importlib
 import multiprocessing
 import os
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from callboard.actors import values
 from callboard.actors.declare import AgentClass, Method, declaration
+from callboard.actors.failures import describe, restore
 from callboard.actors.scope import Scope, current
-from callboard.infra.errors import CallFailed, DeclarationInvalid
+from callboard.infra.errors import DeclarationInvalid
+from callboard.infra.messages.run import ErrorInfo
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -104,7 +107,7 @@ class Executor:
         work = self._pool().schedule(run_in_process, args=[*_address(method), body])
         ok, outcome = await asyncio.wrap_future(work)  # cancelling it ends the process
         if not ok:
-            raise _rebuilt(outcome)
+            raise restore(msgspec.msgpack.decode(outcome, type=ErrorInfo))
         return method.signature.decode_result(outcome)
 
     def _pool(self) -> ProcessPool:
@@ -129,11 +132,11 @@ def _address(method: Method) -> tuple[str, str, str]:
     return holder.__module__, holder.__qualname__, method.name
 
 
-def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bool, Any]:
+def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bool, bytes]:
     """In the child: find the handler, run it, and return its encoded result or its exception."""
     found = declaration(getattr(importlib.import_module(module), name))
     if found is None:
-        return False, ("DeclarationInvalid", f"{module}.{name} is no actor", (), "")
+        raise DeclarationInvalid(f"{module}.{name} is no actor")
     target = found.methods[method]
     try:
         arguments = target.signature.decode_arguments(body)
@@ -142,9 +145,7 @@ def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bo
             function = function.__get__(_instance(found))
         return True, values.encode(function(**arguments)).body
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-        kind = type(error)
-        text = "".join(traceback.format_exception(error))
-        return False, (f"{kind.__module__}:{kind.__qualname__}", str(error), _plain(error.args), text)
+        return False, msgspec.msgpack.encode(describe(error))
 
 
 _instances: dict[type, Any] = {}
@@ -154,21 +155,3 @@ def _instance(owner: AgentClass[Any]) -> Any:
     if owner.cls not in _instances:
         _instances[owner.cls] = owner.create()
     return _instances[owner.cls]
-
-
-def _plain(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(a for a in args if isinstance(a, str | int | float | bytes | bool | None))
-
-
-def _rebuilt(outcome: tuple[str, str, tuple[Any, ...], str]) -> Exception:
-    """The child's exception in the host, of its own class where that is loaded here."""
-    kind, message, args, text = outcome
-    module, _, name = kind.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-        error = found(*args) if issubclass(found, Exception) else None
-    except Exception:  # noqa: BLE001 - its class cannot be made from its arguments: the text must do
-        error = None
-    error = error or CallFailed(f"{kind}: {message}", remote_type=kind)
-    error.add_note("in the handler's process:\n" + text)
-    return error

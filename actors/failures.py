@@ -42,7 +42,7 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
         message=text_of(error),
         type=f"{type(error).__module__}:{type(error).__qualname__}",
         args=_travelling(list(error.args)),
-        fields=(_travelling(own.fields) or {}) if own else {},
+        fields=_travelling(own.fields if own else dict(vars(error))) or {},
         retryable=own.retryable if own else True,
         traceback="".join(traceback.format_exception(error, chain=False))[-_TRACEBACK_LIMIT:],
         path=list(path),
@@ -105,6 +105,8 @@ def _users(info: ErrorInfo) -> BaseException | None:
     error.args = tuple(info.args)
     if isinstance(error, CallboardError):
         error.fields = dict(info.fields)
+    else:
+        vars(error).update(info.fields)
     return error
 
 

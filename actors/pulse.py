@@ -130,7 +130,8 @@ class Heart:
         if self._reported and late < self._reported * 4:
             return
         self._reported = late
-        what, where = _culprit(sys._current_frames().get(self._main)  # noqa: SLF001 - the documented way to see a thread's stack)
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
+        what, where = _culprit(frames.get(self._main))
         self._log.warning(
             "event_loop_blocked",
             by=what,

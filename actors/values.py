@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.infra.settings import Settings
-from callboard.state.blobs import Blobs, check_size
 
 if TYPE_CHECKING:
+    from callboard.state.blobs import Blobs
     from callboard.actors.future import Future
 
 _BLOB_EXT = 1
@@ -105,7 +105,7 @@ async def shrink(encoded: Encoded, blobs: Blobs, settings: Settings) -> None:
     Raises:
         ValueTooLarge: above the largest permitted size.
     """
-    check_size(len(encoded.body), settings)
+    settings.check_value_size(len(encoded.body))
     if len(encoded.body) <= settings.inline_limit:
         return
     digest = await blobs.put(await expand(encoded.body, encoded.blobs, blobs))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from callboard.infra.errors import SettingsInvalid
+from callboard.infra.errors import SettingsInvalid, ValueTooLarge
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -96,6 +96,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def production(self) -> bool:
         """Whether acked writes must survive a power cut."""
         return self.durability == "production"
+
+    def check_value_size(self, size: int) -> None:
+        """Refuse a value of so many bytes if it may not travel.
+
+        Raises:
+            ValueTooLarge: it is above ``value_limit``.
+        """
+        if size > self.value_limit:
+            raise ValueTooLarge(
+                f"a value of {size:,} bytes is above the limit of {self.value_limit:,} (setting "
+                "value_limit): store it elsewhere and pass where it is",
+                size=size,
+                limit=self.value_limit,
+            )
 
     def checked(self) -> Settings:
         """These settings, if they fit together."""

@@ -18,7 +18,7 @@ import msgspec
 from callboard.infra import headers as H
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader
-from callboard.infra.errors import ValueMissing, ValueTooLarge
+from callboard.infra.errors import ValueMissing
 from callboard.infra.settings import MIB, Settings
 from callboard.infra.store import Store
 from callboard.infra.subjects import BLOBS_BUCKET, new_id
@@ -65,7 +65,7 @@ class Blobs:
         Raises:
             ValueTooLarge: above ``settings.value_limit``.
         """
-        check_size(len(content), self._settings)
+        self._settings.check_value_size(len(content))
         digest = hashlib.sha256(content).hexdigest()
         if digest not in self._cache and not await self._fresh(digest):
             await self._write(digest, content)
@@ -129,17 +129,6 @@ class Blobs:
         self._cached += len(content)
         while self._cached > _CACHE:
             self._cached -= len(self._cache.popitem(last=False)[1])
-
-
-def check_size(size: int, settings: Settings) -> None:
-    """Raise ValueTooLarge if a value of this size may not travel."""
-    if size > settings.value_limit:
-        raise ValueTooLarge(
-            f"a value of {size:,} bytes is above the limit of {settings.value_limit:,} (setting "
-            "value_limit): store it elsewhere and pass where it is",
-            size=size,
-            limit=settings.value_limit,
-        )
 
 
 def _chunks(nuid: str) -> str:
