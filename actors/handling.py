@@ -17,7 +17,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
-from callboard.actors.inbound import Call, Undecodable
+from callboard.actors.inbound import Call, Undecodable, is_future_id
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.infra import headers as H
@@ -324,8 +324,7 @@ def bury(host: Host, actor: str, delivered: Delivered, headers: dict[str, str], 
     """A message that is no call goes to the dead letters; whoever waits for it is told."""
     reason = str(error.fields.get("reason", "undecodable"))
     future = headers.get(H.FUTURE, "")
-    run, colon, path = future.partition(":")
-    if not (colon and path and subjects.is_token(run)) or any(c in path for c in " *>\t\r\n"):
+    if not is_future_id(future):
         host.dead.put(actor, delivered, reason, error.message)
         return
     call = f"{actor}.{headers.get(H.METHOD, 'call')}"
@@ -333,6 +332,7 @@ def bury(host: Host, actor: str, delivered: Delivered, headers: dict[str, str], 
         f"{call} was moved to the dead letters: {error.message}; see 'callboard dead list'", reason=reason
     )
     result = Result(future, call, host=host.id, error=describe(outcome))
+    run = future.partition(":")[0]
     _bury_with_outcome(host, actor, delivered, run, result, error.message, [])
 
 

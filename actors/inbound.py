@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -10,6 +11,9 @@ from callboard.actors.declare import Method
 from callboard.infra import headers as H
 from callboard.infra.errors import CallboardError
 from callboard.infra.pull import Delivered
+
+
+_FUTURE = re.compile(r"[A-Za-z0-9_\-]{1,128}:[0-9./~]{1,512}")
 
 
 class Undecodable(CallboardError):
@@ -64,9 +68,9 @@ class Call:
         self.session = get(H.SESSION) or self.run
         self.workflow = get(H.WORKFLOW, "")
         self.creator = get(H.CREATOR, "")
-        self.priority = int(get(H.PRIORITY, "0"))
-        self.deadline = float(get(H.DEADLINE, "0"))
-        self.attempt = int(get(H.ATTEMPT, "1"))
+        self.priority = int(headers[H.PRIORITY]) if H.PRIORITY in headers else 0
+        self.deadline = float(headers[H.DEADLINE]) if H.DEADLINE in headers else 0.0
+        self.attempt = int(headers[H.ATTEMPT]) if H.ATTEMPT in headers else 1
         self.stage = int(get(H.STAGE, "1"))
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
         parents = get(H.PATH)
@@ -97,8 +101,14 @@ class Call:
 
 
 def _band(subject: str) -> int:
-    last = subject.rpartition(".")[2]
+    """The last token of the subject; anybody's message on a host's lane may have another there."""
+    last = subject[-1:]
     return min(2, int(last)) if last.isdigit() else 1
+
+
+def is_future_id(text: str) -> bool:
+    """Whether this is ``<run>:<path>``."""
+    return _FUTURE.fullmatch(text) is not None
 
 
 def decode(delivered: Delivered, headers: dict[str, str], methods: dict[str, Method]) -> Call:
@@ -108,8 +118,7 @@ def decode(delivered: Delivered, headers: dict[str, str], methods: dict[str, Met
         Undecodable: it is none; ``reason`` says why.
     """
     future = headers.get(H.FUTURE, "")
-    run, colon, path = future.partition(":")
-    if not (run and colon and path) or any(c in future for c in " *>\t"):
+    if not is_future_id(future):
         raise Undecodable(
             f"header {H.FUTURE} is {future[:80]!r}: expected <run>:<position>", reason="undecodable"
         )

@@ -56,6 +56,7 @@ class Instance:
         self._rate_since = time.monotonic()
         self._progress = time.monotonic()
         self._shedding = 0
+        self._feeding = False
         self._pulls: list[Pull] = []
         self._batch_timer: asyncio.TimerHandle | None = None
         self._log = log.get("host").bind(actor=self.name)
@@ -248,6 +249,12 @@ class Instance:
         while self._busy < self.slots and len(self.mailbox):
             if not self._start_next():
                 break
+        if not self._feeding:  # once in a turn of the loop, however many calls came or ended in it
+            self._feeding = True
+            self.host.node.loop.call_soon(self._feed_now)
+
+    def _feed_now(self) -> None:
+        self._feeding = False
         if not self.host.draining and not self.standby:
             self._feed.feed()
 
@@ -289,7 +296,8 @@ class Instance:
         now = time.time()
         for call in calls:
             call.started = now
-        task = self.host.node.loop.create_task(handling.handle(self, calls))
+        # Not through the loop's task factory: a handler is nobody's branch.
+        task = asyncio.Task(handling.handle(self, calls), loop=self.host.node.loop)
         for call in calls:
             call.task = task
 

@@ -100,11 +100,9 @@ class Journal:
 
     def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
         """Store a call's outcome."""
+        # No message id: should one be stored twice, the first wins, as with any two outcomes.
         subject = subjects.run(run, subjects.result_kind(result.future))
-        message_id = f"{result.future}~{result.attempt}r"
-        if result.error is not None and result.error.code == "overloaded":
-            message_id += f"{time.time_ns()}"  # not an outcome: the call comes again
-        self._store.put(subject, encode(result), H.encode([(H.MESSAGE_ID, message_id)]), on_stored)
+        self._store.put(subject, encode(result), None, on_stored)
 
     def put_attempt(self, run: str, result: Result) -> None:
         """Store how an attempt failed that is not the last one."""
