@@ -28,6 +28,7 @@ from callboard.infra.settings import Settings
 Lane = Callable[[bytes, bytes, bytes, "bytes | None"], None]
 """Called with subject, reply subject, body and raw headers; must return at once and not raise."""
 
+_LATER = 0.002
 _AT_ONCE = 1024 * 1024
 _STRAGGLERS = 10.0
 _MAX_PENDING = 64 * 1024 * 1024
@@ -98,6 +99,7 @@ class LaneClient(Client):
         self._ps = LaneParser(self)
         self._lanes: dict[int, Lane] = {}
         self._flushing = False
+        self._flushing_later = False
 
     async def deliver(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -143,8 +145,19 @@ class LaneClient(Client):
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush_turn)
 
+    def write_later(self, frame: bytes) -> None:
+        """Queue protocol bytes that may leave with whatever is next, but within 2 ms.
+
+        For acks: a system call less for every call, where calls come one at a time.
+        """
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        if not (self._flushing or self._flushing_later):
+            self._flushing_later = True
+            asyncio.get_running_loop().call_later(_LATER, self._flush_turn)
+
     def _flush_turn(self) -> None:
-        self._flushing = False
+        self._flushing = self._flushing_later = False
         if not self.is_connected or self._transport is None:
             return  # nats-py sends what is pending once it is connected again
         if isinstance(self._transport, TcpTransport) and self._pending_data_size < _AT_ONCE:
@@ -277,6 +290,10 @@ class Connection:
             size = len(headers)
             head = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n".encode()
             self.client.write(b"%b%b%b\r\n" % (head, headers, body))
+
+    def publish_later(self, subject: str, body: bytes) -> None:
+        """The same for what may leave with the next message, within 2 ms."""
+        self.client.write_later(f"PUB {subject}  {len(body)}\r\n".encode() + body + b"\r\n")
 
     async def request(self, subject: str, body: bytes = b"", timeout: float = 5.0) -> bytes:
         """Ask and wait for one answer.

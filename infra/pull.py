@@ -56,7 +56,8 @@ class Delivered:
 
     def ack(self) -> None:
         """Done; the stream forgets it."""
-        self._settle(b"+ACK")
+        if self.pull.held.pop(self.sequence, None) is not None:
+            self.pull.connection.publish_later(self.reply, b"+ACK")
 
     def nak(self) -> None:
         """Give it back at once."""

@@ -1,0 +1,63 @@
+"""What each exit code means, and which error ends with which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from callboard.infra.errors import CallboardError
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_SERVER = 3
+    NOT_FOUND = 4
+    TIMED_OUT = 5
+    INTERRUPTED = 130
+
+
+MEANING = {
+    Exit.OK: "it worked",
+    Exit.FAILED: "the run failed, or a problem was found",
+    Exit.USAGE: "the command was not understood, or its arguments do not fit",
+    Exit.NO_SERVER: "no NATS server could be used",
+    Exit.NOT_FOUND: "what was named does not exist",
+    Exit.TIMED_OUT: "no result in time; the run goes on",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+_BY_CODE = {
+    "usage": Exit.USAGE,
+    "settings_invalid": Exit.USAGE,
+    "invalid_arguments": Exit.USAGE,
+    "name_invalid": Exit.USAGE,
+    "connect_failed": Exit.NO_SERVER,
+    "connection_lost": Exit.NO_SERVER,
+    "request_timeout": Exit.NO_SERVER,
+    "server_start_failed": Exit.NO_SERVER,
+    "server_unsuitable": Exit.NO_SERVER,
+    "run_unknown": Exit.NOT_FOUND,
+    "unknown_actor": Exit.NOT_FOUND,
+    "not_found": Exit.NOT_FOUND,
+    "result_timeout": Exit.TIMED_OUT,
+}
+
+
+def exit_for(error: CallboardError) -> Exit:
+    """How a command ends that ran into this error."""
+    return _BY_CODE.get(error.code, Exit.FAILED)
+
+
+class UsageError(CallboardError):
+    """The command line does not fit. Fields: as the case needs."""
+
+    code = "usage"
+
+
+class NotFound(CallboardError):
+    """What a command names does not exist. Fields: what, name."""
+
+    code = "not_found"

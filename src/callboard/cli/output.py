@@ -1,0 +1,82 @@
+"""Printing: for people, or JSON for programs. On stdout is the answer, on stderr what is said about it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from callboard.infra.errors import CallboardError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Output:
+    """Where a command prints.
+
+    Args:
+        as_json: JSON on stdout and nothing else there.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def answer(self, data: Any, human: Callable[[Console], None]) -> None:
+        """Print the one answer of a command.
+
+        Args:
+            data: for programs: what JSON can say, msgspec structs included.
+            human: prints the same for people.
+        """
+        if self.as_json:
+            print(pretty(data))
+        else:
+            human(console())
+
+    def line(self, data: dict[str, Any], text: str) -> None:
+        """Print one event of a stream: a JSON line, or the text (rich markup) if it is not empty."""
+        if self.as_json:
+            print(compact(data), flush=True)
+        elif text:
+            console().print(text)
+
+    def hint(self, text: str) -> None:
+        """Tell people, and only them, what to do next."""
+        if not self.as_json:
+            console(stderr=True).print(text, style="dim", highlight=False, soft_wrap=True)
+
+    def fail(self, error: CallboardError, code: int) -> int:
+        """Tell of an error; returns the exit code."""
+        trace = error.fields.get("traceback", "")
+        print(f"{trace}error: {error.message}", file=sys.stderr)
+        if self.as_json:
+            print(pretty({"error": {"code": error.code, "message": error.message, "fields": error.fields}}))
+        return code
+
+    def silence(self) -> int:
+        """Print no more, not even on the way out; returns an exit code."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def compact(data: Any) -> str:
+    """JSON on one line."""
+    import msgspec
+
+    return msgspec.json.encode(data, enc_hook=str).decode()
+
+
+def pretty(data: Any) -> str:
+    """JSON for reading."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode()
