@@ -14,6 +14,7 @@ from callboard.actors import values
 from callboard.actors.failures import restore, text_of
 from callboard.actors.future import Future
 from callboard.actors.local import encode_arguments
+from callboard.actors.scope import chosen
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
@@ -100,7 +101,7 @@ class CallMaker:
         self._sid = 0
         self._abandoned = False
 
-    # -- lifecycle --------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------
 
     def start(self, subject: str = "", lane: Callable[..., None] | None = None) -> None:
         """Listen for results; a driver gives a wider subject and a lane that hands results on."""
@@ -162,7 +163,7 @@ class CallMaker:
         """A result on record for a call that the code has never made, if there is one."""
         return next(iter(self._early.values()), None)
 
-    # -- making calls -------------------------------------------------------------------------------------
+    # -- making calls ------------------------------------------------------------------------------
 
     def call(
         self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -176,7 +177,9 @@ class CallMaker:
         future: Future[Any] = Future(self._loop, future_id, method, self)
         future.creator = self.context.creator
         future.session = self.context.session
-        future.priority = self.context.priority
+        own = chosen.get()
+        future.priority = self.context.priority if own.priority is None else own.priority
+        future.executor = own.host
         if threading.get_ident() == self._thread:
             self._place(future, encoded)
         else:
@@ -294,7 +297,11 @@ class CallMaker:
             extra += f"Cb-Priority: {future.priority}\r\n"
         if future.method.directives.max_queue is not None:
             future.body = encoded
-        subject = subjects.call(future.method.actor, subjects.ANY, band_of(future.priority))
+        lane = subjects.ANY
+        if future.executor and self._caller.is_alive(future.executor):
+            lane = future.executor
+            extra += f"Cb-Executor: {lane}\r\n"
+        subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         self._node.store.put(
             subject, encoded.body, head + extra.encode() + b"\r\n", _OnCallStored(self, future.id)
         )
@@ -323,7 +330,7 @@ class CallMaker:
         if future is not None:
             self._fail(future, refusal)
 
-    # -- outcomes -------------------------------------------------------------------------------------------
+    # -- outcomes ----------------------------------------------------------------------------------
 
     def on_result(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         """A result is in the journal."""
@@ -428,7 +435,7 @@ class CallMaker:
         self._loop.call_later(wait, self._publish, future, encoded, message_id)
         return True
 
-    # -- ends --------------------------------------------------------------------------------------------------
+    # -- ends --------------------------------------------------------------------------------------
 
     def cancel(self, future: Future[Any]) -> None:
         """The future was cancelled here: tell the hosts, all cancelled in one go together."""
@@ -513,6 +520,8 @@ class Caller:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.makers: set[CallMaker] = set()
+        self.is_alive: Callable[[str], bool] = lambda _: False
+        """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.get("caller")
         self._sweeper: asyncio.Task[None] | None = None

@@ -181,7 +181,7 @@ class TypedMethod(Generic[Self_, P, R]):
         raise AttributeError("the class of a @method must be an @agent")
 
 
-# -- the decorators ---------------------------------------------------------------------------------
+# -- the decorators --------------------------------------------------------------------------------
 
 
 @overload
@@ -286,7 +286,7 @@ def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> t
         misplaced = PER_ACTOR & set(own)
         if misplaced:
             raise DeclarationInvalid(
-                f"{actor}.{key}: {', '.join(sorted(misplaced))} belong to the whole agent: give them to @agent"
+                f"{actor}.{key}: {', '.join(sorted(misplaced))} are the whole agent's: give them to @agent"
             )
         directives = directives_from(base, own, f"{actor}.{key}")
         declared.methods[key] = Method(actor, key, function, directives, declared)
@@ -362,7 +362,7 @@ def _name(kind: str, name: str) -> str:
         raise DeclarationInvalid(f"{error.message} (set another with name=)") from error
 
 
-# -- finding declarations ----------------------------------------------------------------------------
+# -- finding declarations --------------------------------------------------------------------------
 
 Declaration = AgentClass[Any] | Tool[Any, Any] | Workflow[Any, Any]
 

@@ -13,7 +13,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the runtime may and must do with a method or an actor. Times in seconds.
 
     Attributes:
-        stateful: a session's calls go to one instance, in order.
+        stateful: a session's calls go to one instance, in order; one instance serves all sessions.
         batchable: the handler takes lists, one item a caller; up to ``max_batch`` calls that wait are
             handed over together, the first waiting at most ``max_wait``.
         preemptable: a running call may be stopped and run again for a more urgent one.
@@ -79,4 +79,10 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         value = getattr(directives, name)
         if value is not None and value <= 0:
             raise DeclarationInvalid(f"{where}: {name} must be above 0, not {value}")
+    if directives.stateful:
+        if directives.max_instances not in {None, 1}:
+            raise DeclarationInvalid(
+                f"{where}: it is stateful, so one instance serves all sessions: leave max_instances out"
+            )
+        directives = msgspec.structs.replace(directives, max_instances=1)
     return directives

@@ -109,7 +109,7 @@ class Driver:
         self._version = code_version(declared)
         self._log = log.get("driver").bind(workflow=self.name)
 
-    # -- lifecycle ----------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """See to the consumer and begin to pull."""
@@ -165,7 +165,7 @@ class Driver:
     def _room(self) -> int:
         return self.slots - len(self._tasks)
 
-    # -- taking a run -----------------------------------------------------------------------------------
+    # -- taking a run ------------------------------------------------------------------------------
 
     def accept(self, delivered: Delivered) -> None:
         """A request has come."""
@@ -290,7 +290,7 @@ class Driver:
         )
         request.delivered.ack()
 
-    # -- driving ------------------------------------------------------------------------------------------
+    # -- driving -----------------------------------------------------------------------------------
 
     def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
         """Something else than a result is in the run's journal."""

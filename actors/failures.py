@@ -114,9 +114,8 @@ def _annotate(error: BaseException, info: ErrorInfo, context: dict[str, Any]) ->
     if info.path:
         error.add_note(f"workflow path: {' > '.join(info.path)}")
     if "future" in context:
-        error.add_note(
-            f"call {context['future']}, attempt {context.get('attempt', 1)}, on host {context.get('host') or '?'}"
-        )
+        host = context.get("host") or "?"
+        error.add_note(f"call {context['future']}, attempt {context.get('attempt', 1)}, on host {host}")
     if info.traceback:
         error.add_note("remote traceback:\n" + info.traceback.rstrip())
 

@@ -255,7 +255,7 @@ def as_future(value: Any) -> Future[Any] | None:
     """The future that a value stands for, or None."""
     kind = type(value)
     if issubclass(kind, LazyValue):  # wrapt makes a class of its own for each interface
-        return cast("Future[Any]", value._self_future)
+        return cast("Future[Any]", value.arg)
     return value if issubclass(kind, Future) else None
 
 

@@ -127,7 +127,7 @@ async def handle(instance: Instance, calls: list[Call]) -> None:
             call.task = None
             if cancelled:
                 release(instance, call)
-        instance.slot_free(len(calls))
+        instance.slot_free(calls)
 
 
 def release(instance: Instance, call: Call) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from callboard.actors import handling
 from callboard.actors.caller import Caller
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import Declaration, Workflow
 from callboard.actors.driver import Driver
-from callboard.actors.inbound import Call
+from callboard.actors.feed import Steady
+from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.node import Node
 from callboard.actors.pulse import Heart
@@ -26,10 +28,12 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import ConnectionLost
 from callboard.infra.messages.control import Acknowledged, Cancel, Control, Drain, Holds, HoldsQuery
 from callboard.infra.messages.run import Result
-from callboard.infra.pull import Pull
+from callboard.infra.pull import Delivered, Pull
 from callboard.infra.settings import Settings
+from callboard.infra.topology import lane_consumer
 from callboard.state.journal import Outcomes
 
+_LANE_ROOM = 64
 _TICK = 0.05
 _decode_control = msgspec.msgpack.Decoder(Control).decode
 
@@ -87,7 +91,7 @@ class Host:
         self._stopped = asyncio.Event()
         self._log = log.get("host").bind(host=self.id)
 
-    # -- lifecycle ----------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Connect, announce what there is, and begin to work. Idempotent.
@@ -107,6 +111,7 @@ class Host:
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
         self.watch = Watch(self)
+        self.caller.is_alive = lambda host: host in self.watch.alive
         self._members = [self._member(declared) for declared in self.declarations]
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
@@ -117,8 +122,32 @@ class Host:
         await self.watch.start()
         for member in self._members:
             await member.start()
+        await self._start_lane()
         await self.node.connection.flush()
         self._log.info("host_ready", actors=[m.name for m in self._members])
+
+    async def _start_lane(self) -> None:
+        """Pull what is addressed to this host."""
+        name, config = lane_consumer(self.id, self.node.settings)
+        await self.node.topology.consumer(subjects.CALLS, name, config)
+        self._lane = Pull(
+            self.node.connection, subjects.CALLS, name, self._on_lane, lambda _: self._lane_feed.feed()
+        )
+        self._lane_feed = Steady(self._lane, lambda: _LANE_ROOM)
+        self._lane.start()
+        self._lane_feed.feed()
+
+    def _on_lane(self, delivered: Delivered) -> None:
+        actor = delivered.subject.split(".")[2]
+        for member in self._members:
+            if isinstance(member, Instance) and member.name == actor:
+                member.accept(delivered)
+                break
+        else:
+            text = f"host {self.id} runs no actor {actor!r}"
+            error = Undecodable(text, reason="unknown_actor")
+            handling.bury(self, actor, delivered, H.decode(delivered.raw_headers), error)
+        self._lane_feed.feed()
 
     def _member(self, declared: Declaration) -> Instance | Driver:
         return Driver(self, declared) if isinstance(declared, Workflow) else Instance(self, declared)
@@ -136,10 +165,12 @@ class Host:
         self._log.info("draining", grace_s=grace)
         for member in self._members:
             member.pause()
+        self._lane.stop()
         ends = time.monotonic() + grace
         await self._finish_calls(ends)
         drivers = [m for m in self._members if isinstance(m, Driver)]
         await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
+        await self.watch.empty_lane(self.id)
         await self.node.store.stop()
         self._heart.stop()
         self.watch.stop()
@@ -190,7 +221,7 @@ class Host:
         if self.id in hosts:
             member.set_standby(standby=hosts.index(self.id) >= most)
 
-    # -- shared by its instances and drivers -----------------------------------------------------------
+    # -- shared by its instances and drivers -------------------------------------------------------
 
     def instances(self) -> list[Instance | Driver]:
         """Everything it runs."""
@@ -198,7 +229,8 @@ class Host:
 
     def pulls(self) -> list[Pull]:
         """Everything it pulls from."""
-        return [pull for member in self._members for pull in member.pulls]
+        own = [self._lane] if hasattr(self, "_lane") else []
+        return own + [pull for member in self._members for pull in member.pulls]
 
     def remember(self, key: tuple[str, int]) -> None:
         """A call has its outcome: a late copy of it need not run."""
@@ -224,7 +256,7 @@ class Host:
                 took_s=result.took,
             )
 
-    # -- control ------------------------------------------------------------------------------------------
+    # -- control -----------------------------------------------------------------------------------
 
     def _on_control(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         try:

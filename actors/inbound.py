@@ -12,7 +12,6 @@ from callboard.infra import headers as H
 from callboard.infra.errors import CallboardError
 from callboard.infra.pull import Delivered
 
-
 _FUTURE = re.compile(r"[A-Za-z0-9_\-]{1,128}:[0-9./~]{1,512}")
 
 

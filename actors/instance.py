@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import handling, inbound
@@ -55,13 +56,14 @@ class Instance:
         self._rate = 0.0
         self._rate_since = time.monotonic()
         self._progress = time.monotonic()
+        self._sessions: dict[str, deque[Call]] = {}
         self._shedding = 0
         self._feeding = False
         self._pulls: list[Pull] = []
         self._batch_timer: asyncio.TimerHandle | None = None
         self._log = log.get("host").bind(actor=self.name)
 
-    # -- lifecycle ----------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Make the instance, see to its consumers, and begin to pull."""
@@ -115,7 +117,7 @@ class Instance:
             version=self._version,
         )
 
-    # -- pulling --------------------------------------------------------------------------------------------
+    # -- pulling -----------------------------------------------------------------------------------
 
     def rate(self) -> float:
         """Calls finished per second, lately."""
@@ -223,10 +225,24 @@ class Instance:
 
     def _enqueue(self, call: Call) -> None:
         self.running[call.key] = call
+        if self.declared.directives.stateful:
+            behind = self._sessions.get(call.session)
+            if behind is not None:
+                behind.append(call)
+                return
+            self._sessions[call.session] = deque()
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
         self.mailbox.push(call)
         self.pump()
+
+    def _next_of_session(self, call: Call) -> None:
+        """A call of a stateful agent has ended: the next one of its session may start."""
+        behind = self._sessions.get(call.session)
+        if behind:
+            self.mailbox.push(behind.popleft())
+        else:
+            self._sessions.pop(call.session, None)
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
@@ -241,8 +257,11 @@ class Instance:
             call = self.mailbox.pop()
             self.running.pop(call.key, None)
             call.give_back()
+            for later in self._sessions.pop(call.session, ()):
+                self.running.pop(later.key, None)
+                later.give_back()
 
-    # -- slots ------------------------------------------------------------------------------------------------
+    # -- slots -------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Start what can be started, then ask for more."""
@@ -301,9 +320,12 @@ class Instance:
         for call in calls:
             call.task = task
 
-    def slot_free(self, count: int) -> None:
-        """A handler has ended; it has finished so many calls."""
+    def slot_free(self, calls: list[Call]) -> None:
+        """A handler has ended; these calls are done."""
         self._busy -= 1
-        self._finished += count
+        self._finished += len(calls)
+        if self._sessions:
+            for call in calls:
+                self._next_of_session(call)
         self._progress = time.monotonic()
         self.pump()

@@ -8,6 +8,7 @@ being delivered again; and it names the handler that blocks the loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import sys
@@ -44,7 +45,8 @@ class Heart:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._main = threading.get_ident()
         self._started = time.time()
         self._reported = 0.0
@@ -58,7 +60,8 @@ class Heart:
 
     def stop(self) -> None:
         """Beat no more; waits for the last beat. Idempotent."""
-        self._stop.set()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             self._thread.join(timeout=5)
             self._thread = None
@@ -69,13 +72,14 @@ class Heart:
     async def _beat(self) -> None:
         settings = self._host.node.settings
         connection = Connection(settings, f"{self._host.id}-pulse")
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         try:
             await connection.open()
             while not self._stop.is_set():
                 self._beat_once(connection)
                 self._look_at_loop()
-                await loop.run_in_executor(None, self._stop.wait, settings.pulse_every)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), settings.pulse_every)
         except CallboardError as error:
             self._log.error("heart_stopped", error=str(error))
         finally:

@@ -82,7 +82,7 @@ class Signature:
             raise DeclarationInvalid(f"{self.where} is batchable, so {what} must be a list[...]")
         return arguments[0]
 
-    # -- arguments ------------------------------------------------------------------------------------
+    # -- arguments ---------------------------------------------------------------------------------
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Give each argument its name.
@@ -151,7 +151,7 @@ class Signature:
         actor, _, method = self.where.partition(".")
         return InvalidArguments(f"{self.where}: {problem}", actor=actor, method=method)
 
-    # -- result -----------------------------------------------------------------------------------------
+    # -- result ------------------------------------------------------------------------------------
 
     def decode_result(self, value: bytes | msgspec.Raw) -> Any:
         """The value of a result.
@@ -169,7 +169,7 @@ class Signature:
                 method=method,
             ) from error
 
-    # -- schemas ------------------------------------------------------------------------------------------
+    # -- schemas -----------------------------------------------------------------------------------
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """JSON schemas of the argument object and of the result; empty where a type has none."""

@@ -9,14 +9,15 @@ numbered 3, and ``7~2.1`` the first call made by the second attempt of call 7.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import random as random_module
 import time as time_module
 import uuid as uuid_module
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callboard.infra.errors import CallCancelled
 
@@ -101,6 +102,34 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
 
     factory.callboard = True  # type: ignore[attr-defined]
     loop.set_task_factory(factory)  # type: ignore[arg-type]
+
+
+class Options(NamedTuple):
+    """What the calls made in a piece of code have of their own; see :func:`options`."""
+
+    priority: int | None = None
+    host: str = ""
+
+
+_NONE = Options()
+chosen: contextvars.ContextVar[Options] = contextvars.ContextVar("callboard_options", default=_NONE)
+
+
+@contextlib.contextmanager
+def options(*, priority: int | None = None, host: str | None = None) -> Iterator[None]:
+    """Say more about the calls that are made inside of the ``with`` block.
+
+    Args:
+        priority: above 0 is urgent, below 0 can wait; greater goes first.
+        host: id of the host that should run them, as long as it lives.
+    """
+    outer = chosen.get()
+    inner = Options(outer.priority if priority is None else priority, outer.host if host is None else host)
+    token = chosen.set(inner)
+    try:
+        yield
+    finally:
+        chosen.reset(token)
 
 
 def checkpoint() -> None:

@@ -108,9 +108,24 @@ class Watch:
             given_back += await self._nak(key, sequences)
         self._log.warning("host_dead", host=dead.host, silent_s=round(silent, 2), calls_given_back=given_back)
         await self._sweep(dead)
-        await self._node.topology.delete_consumer(subjects.CALLS, f"host_{dead.host}")
+        await self.empty_lane(dead.host)
         await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
         await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
+        await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
+        await self.empty_lane(dead.host)
+
+    async def empty_lane(self, host: str) -> None:
+        """Move the calls that were addressed to a host to the shared lane.
+
+        A crash in between leaves a call twice, under one id; hosts run it once.
+        """
+        await self._node.topology.delete_consumer(subjects.CALLS, f"host_{host}")
+        for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
+            actor, _, band = stored.subject.split(".")[2:]
+            kept = {k: v for k, v in stored.headers.items() if k.startswith("Cb-") and k != H.EXECUTOR}
+            head = H.encode(kept.items())
+            await self._node.store.stored(f"cb.call.{actor}.{subjects.ANY}.{band}", stored.body, head)
+            await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
 
     async def _claim(self, host: str) -> bool:
         """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""
@@ -136,7 +151,7 @@ class Watch:
             self._node.connection.publish(subjects.ack(stream, consumer, sequence, delivered), b"-NAK")
         return len(sequences) if delivered else 0
 
-    # -- what the last heartbeat did not list ------------------------------------------------------------
+    # -- what the last heartbeat did not list ------------------------------------------------------
 
     async def _sweep(self, dead: Pulse) -> None:
         for stream, consumer in self._consumers(dead):

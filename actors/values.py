@@ -17,8 +17,8 @@ import msgspec
 from callboard.infra.settings import Settings
 
 if TYPE_CHECKING:
-    from callboard.state.blobs import Blobs
     from callboard.actors.future import Future
+    from callboard.state.blobs import Blobs
 
 _BLOB_EXT = 1
 _EXT32 = b"\xc7\x20\x01"

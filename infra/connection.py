@@ -228,8 +228,8 @@ class Connection:
             )
         except (OSError, nats.errors.Error, TimeoutError, ssl.SSLError) as error:
             raise ConnectFailed(
-                f"no NATS server can be used at {url!r} ({str(error) or type(error).__name__}): start one with "
-                "'callboard up', or set NATS_URL or --nats to one that runs",
+                f"no NATS server can be used at {url!r} ({str(error) or type(error).__name__}): start one "
+                "with 'callboard up', or set NATS_URL or --nats to one that runs",
                 url=url,
             ) from error
         try:
@@ -329,7 +329,7 @@ class Connection:
         """Call back after each reconnect: what was in flight may have been lost."""
         self._on_reconnect.append(callback)
 
-    # -- staying alive --------------------------------------------------------------------------------
+    # -- staying alive -----------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         while True:

@@ -39,7 +39,7 @@ def _restore(cls: type[CallboardError], message: str, fields: dict[str, Any]) ->
     return cls(message, **fields)
 
 
-# -- the ground: server, connection, stores ---------------------------------------------------------
+# -- the ground: server, connection, stores --------------------------------------------------------
 
 
 class SettingsInvalid(CallboardError):
@@ -100,7 +100,7 @@ class RequestTimeout(CallboardError):
     retryable = True
 
 
-# -- declaring and calling ---------------------------------------------------------------------------
+# -- declaring and calling -------------------------------------------------------------------------
 
 
 class DeclarationInvalid(CallboardError):
@@ -151,7 +151,7 @@ class WouldBlock(CallboardError):
     code = "would_block"
 
 
-# -- the outcome of a call -----------------------------------------------------------------------------
+# -- the outcome of a call -------------------------------------------------------------------------
 
 
 class CallFailed(CallboardError):
@@ -208,7 +208,7 @@ class Terminal(CallboardError):
     code = "terminal"
 
 
-# -- runs --------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 
 class RunFailed(CallboardError):

@@ -176,6 +176,10 @@ class Topology:
         """Delete a consumer; one that does not exist is fine."""
         await self.api(f"CONSUMER.DELETE.{stream}.{name}")
 
+    async def delete_message(self, stream: str, sequence: int) -> None:
+        """Take one message out of a stream; one that is gone already is fine."""
+        await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+
     async def api(self, verb: str, body: Any = None) -> dict[str, Any]:
         """One request to JetStream's API; errors are in the answer's ``error``.
 

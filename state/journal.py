@@ -57,7 +57,7 @@ class Journal:
         self._store = store
         self._reader = reader
 
-    # -- the lease ------------------------------------------------------------------------------------
+    # -- the lease ---------------------------------------------------------------------------------
 
     async def open(self, run: str, owner: Owner) -> Lease:
         """Take the lease of a run that has no journal yet.
@@ -96,7 +96,7 @@ class Journal:
         body = json_done(done) if as_json else encode(done)
         return await self._store.stored(subjects.run(lease.run, "done"), body, H.encode(headers))
 
-    # -- entries ---------------------------------------------------------------------------------------
+    # -- entries -----------------------------------------------------------------------------------
 
     def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
         """Store a call's outcome."""
@@ -125,7 +125,7 @@ class Journal:
         """Tell how a run stands in bucket ``cb_runs``."""
         self._store.put(subjects.run_summary(summary.run), encode(summary))
 
-    # -- reading ---------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     async def read(self, run: str, kind: str = ">", after: int = 0) -> list[Stored]:
         """Entries of a kind (wildcards allowed) after a sequence, in journal order."""

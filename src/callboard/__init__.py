@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from callboard.actors.declare import agent, batchable, method, tool, workflow
 from callboard.actors.future import Future, FutureInfo
-from callboard.actors.scope import checkpoint, now, random, uuid
+from callboard.actors.scope import checkpoint, now, options, random, uuid
 from callboard.infra.errors import CallboardError, Terminal
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "connect_sync",
     "method",
     "now",
+    "options",
     "random",
     "tool",
     "uuid",
