@@ -222,6 +222,8 @@ class Connection:
                 reconnected_cb=self._on_reconnected,
                 closed_cb=self._on_closed,
                 allow_reconnect=False,
+                max_reconnect_attempts=1,  # nats-py tries this often even then, 60 times by default
+                reconnect_time_wait=0.05,
                 connect_timeout=5,
                 pending_size=_MAX_PENDING,
                 **self._credentials(),

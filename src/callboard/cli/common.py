@@ -45,7 +45,7 @@ class Common:
 
         from callboard.infra.settings import Settings
 
-        found = Settings.load(nats_url=self.nats, **overrides)
+        found = Settings.load(**{"nats_url": self.nats, **overrides})
         return found if found.nats_url else msgspec.structs.replace(found, nats_url=default_url)
 
     def client(self) -> Client:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import threading
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
-from callboard.cli.exits import Exit
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Declaration
     from callboard.actors.host import Host
-    from callboard.infra.errors import ConnectionLost
-    from callboard.infra.settings import Settings
-
-_LINGER = 2.0
-"""Seconds that the interpreter gets to end by itself after a drain; a stuck thread would hold it for ever."""
 
 
 def host(
     *app: Annotated[str, Parameter(required=True)],
-    grace: Annotated[float | None, Parameter(help="Seconds that running calls get on draining.")] = None,
+    grace: float | None = None,
+    supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Run the actors and workflows of an application.
@@ -40,85 +29,20 @@ def host(
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
+        grace: Seconds that running calls get to finish on draining.
+        supervised: Set by 'callboard dev'.
     """
     common.log("info")
+    if supervised:
+        from callboard.cli.supervised import supervised as on_leash
+
+        return on_leash(app, common, grace)
     settings = common.settings(grace=grace)
     from callboard.actors.app import load_all
+    from callboard.cli.serving import run_loop, serve
 
     def on_ready(started: Host) -> None:
-        if common.json:
-            actors = [declared.name for declared in started.declarations]
-            common.output.line({"event": "host_ready", "host": started.id, "actors": actors}, "")
+        actors = [declared.name for declared in started.declarations]
+        common.output.line({"event": "host_ready", "host": started.id, "actors": actors}, "")
 
     return run_loop(serve(load_all(app), settings, on_ready))
-
-
-def run_loop(work: Coroutine[Any, Any, int]) -> int:
-    """Run on the fastest event loop there is."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
-
-
-async def serve(
-    declarations: Sequence[Declaration],
-    settings: Settings,
-    on_ready: Callable[[Host], None],
-    stop: asyncio.Event | None = None,
-) -> int:
-    """Run a host until it is told to stop; returns the exit code.
-
-    Args:
-        on_ready: called once it works.
-        stop: set to make it drain; SIGTERM and SIGINT do so too.
-
-    Raises:
-        ConnectionLost: the connection is closed for good.
-    """
-    from callboard.actors.host import Host
-
-    stop = stop or asyncio.Event()
-    _drain_on_signals(stop)
-    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def on_lost(error: ConnectionLost) -> None:
-        if not lost.done():
-            lost.set_exception(error)
-
-    host = Host(declarations, settings, on_lost)
-    code = Exit.NO_SERVER
-    try:
-        await host.start()
-        on_ready(host)
-        stopping = asyncio.create_task(stop.wait())
-        stopped = asyncio.create_task(host.stopped())  # it may be drained from afar
-        await asyncio.wait((lost, stopping, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if lost.done():
-            lost.result()
-        await host.stop()
-        await stopped
-        code = Exit.OK
-    finally:
-        _end_soon(code)
-    return code
-
-
-def _drain_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-
-    def interrupt() -> None:
-        if stop.is_set():
-            os._exit(Exit.INTERRUPTED)
-        stop.set()
-
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-
-
-def _end_soon(code: int) -> None:
-    """End the process although a handler's thread does not."""
-    timer = threading.Timer(_LINGER, os._exit, (code,))
-    timer.daemon = True
-    timer.start()

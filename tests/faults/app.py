@@ -1,0 +1,164 @@
+"""What the fault suite runs: nested calls, dependencies, retries, async and blocking handlers.
+
+Every handler tells the ledger (``$FAULTS_LEDGER``) when it begins and ends. Results depend on the
+arguments alone, so that :func:`expected` knows the one right outcome of every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import callboard
+from callboard.actors.scope import current
+from tests.faults import ledger
+
+_path = os.environ.get("FAULTS_LEDGER")
+_writer = ledger.Writer(Path(_path)) if _path else None
+_gate = Path(_path).with_name("gate") if _path else Path("gate")
+
+
+def place() -> tuple[str, int]:
+    """Future id and attempt of the call that is being handled here."""
+    scope = current.get()
+    assert scope is not None
+    path = scope.prefix.removesuffix(".")
+    if "~" not in path.rpartition(".")[2]:
+        return path, 1
+    future, _, attempt = path.rpartition("~")
+    return future, int(attempt)
+
+
+def execution() -> Any:
+    """Tells the ledger of this execution."""
+    assert _writer is not None, "FAULTS_LEDGER names the ledger"
+    return _writer.execution(*place())
+
+
+class Shaky(Exception):
+    """Raised by an attempt that is meant to fail."""
+
+
+@callboard.tool
+async def add(a: int, b: int, pause: float = 0.0) -> int:
+    """On the event loop."""
+    with execution():
+        await asyncio.sleep(pause)
+        return a + b
+
+
+@callboard.tool(concurrency=8)
+def blocking(a: int, b: int, pause: float = 0.0) -> int:
+    """In a thread."""
+    with execution():
+        time.sleep(pause)
+        return a + b
+
+
+@callboard.tool(retries=3, backoff=0.05)
+async def flaky(value: int, failures: int) -> int:
+    """Fails a given number of times first."""
+    with execution():
+        _, attempt = place()
+        if attempt <= failures:
+            raise Shaky(f"attempt {attempt} of {value}")
+        return value
+
+
+@callboard.tool
+async def broken(value: int) -> int:
+    """Never succeeds and is not retried."""
+    with execution():
+        raise Shaky(f"always: {value}")
+
+
+@callboard.tool(concurrency=1)
+async def held(number: int) -> int:
+    """Runs until the file ``gate`` is there."""
+    with execution():
+        while not _gate.exists():  # noqa: ASYNC110 - the gate is opened by another process
+            await asyncio.sleep(0.01)
+        return number
+
+
+@callboard.agent
+class Clerk:
+    """An agent whose handlers make calls of their own."""
+
+    async def total(self, values: list[int], pause: float = 0.0) -> int:
+        """Adds pairwise, in parallel."""
+        with execution():
+            left = list(values)
+            while len(left) > 1:
+                pairs = [add(left[i], left[i + 1], pause) for i in range(0, len(left) - 1, 2)]
+                left = [*(await asyncio.gather(*pairs)), *left[len(pairs) * 2 :]]
+            return left[0]
+
+    def total_blocking(self, values: list[int]) -> int:
+        """Adds one after the other, in a thread that waits for each."""
+        with execution():
+            sum_ = 0
+            for value in values:
+                sum_ = blocking(sum_, value).value()
+            return sum_
+
+
+@callboard.workflow
+async def mixed(number: int, width: int, pause: float) -> int:
+    """Fan-out over unresolved futures, retries, a blocking tool, an agent that calls a tool."""
+    first = add(number, 1, pause)
+    parts = [add(first.arg, i, pause) for i in range(width)]
+    shaky = flaky(parts[0].arg, number % 3)
+    slow = blocking(first.arg, 2, pause)
+    total = Clerk.total([*(part.arg for part in parts), shaky.arg, slow.arg], pause)
+    return await total
+
+
+@callboard.workflow
+def plain(number: int, steps: int, pause: float) -> int:
+    """Sequential code without await: its values are waited for when they are touched."""
+    value: Any = number
+    for step in range(steps):
+        value = add(value, step, pause)
+    return Clerk.total_blocking([value, blocking(number, 1, pause).arg]).value()
+
+
+@callboard.workflow
+async def failing(number: int, pause: float) -> int:
+    """Its last call fails for good."""
+    return await broken(add(number, 1, pause).arg)
+
+
+@callboard.workflow
+async def chain(number: int, steps: int, pause: float) -> int:
+    """One call after the other."""
+    value = number
+    for step in range(steps):
+        value = await add(value, step, pause)
+    return value
+
+
+@callboard.workflow
+async def holding(number: int) -> int:
+    """One call that lasts until the gate is open."""
+    return await held(number)
+
+
+def expected(workflow: str, arguments: dict[str, Any]) -> Any:
+    """The one right outcome: a value, or the type of the error."""
+    number = arguments["number"]
+    if workflow == "mixed":
+        first = number + 1
+        parts = [first + i for i in range(arguments["width"])]
+        return sum(parts) + parts[0] + first + 2
+    if workflow == "plain":
+        return number + sum(range(arguments["steps"])) + number + 1
+    if workflow == "chain":
+        return number + sum(range(arguments["steps"]))
+    if workflow == "holding":
+        return number
+    assert workflow == "failing"
+    return Shaky

@@ -1,0 +1,33 @@
+"""The suite's own modules are imported by path from the root, here and in the processes it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+
+from tests.faults.board import Board  # noqa: E402 - needs the path above
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each scenario its seeds; ``CALLBOARD_FAULT_SEEDS=3,4,5`` gives all of them others."""
+    if "seed" not in metafunc.fixturenames:
+        return
+    given = os.environ.get("CALLBOARD_FAULT_SEEDS")
+    marker = metafunc.definition.get_closest_marker("fault")
+    seeds = given.split(",") if given else marker.kwargs.get("seeds", (1,)) if marker else (1,)
+    metafunc.parametrize("seed", [int(seed) for seed in seeds], ids=lambda seed: f"seed{seed}")
+
+
+@pytest.fixture
+async def board(seed: int, tmp_path: Path) -> AsyncIterator[Board]:
+    """A server, a client, and a place for processes; what is left running ends with the test."""
+    async with Board(tmp_path, seed) as board:
+        yield board

@@ -1,0 +1,24 @@
+"""Waiting for what a test has caused, without guessing how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+SOON = 10.0
+"""Seconds after which a test gives up on something that should happen at once."""
+_TURN = 0.005
+
+
+async def until(condition: Callable[[], object], timeout: float = SOON) -> None:
+    """Give way to the event loop until the condition holds.
+
+    Raises:
+        AssertionError: it does not within ``timeout`` seconds.
+    """
+    ends = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > ends:
+            raise AssertionError(f"still not so after {timeout} s: {condition}")
+        await asyncio.sleep(_TURN)
