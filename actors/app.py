@@ -14,6 +14,8 @@ from types import ModuleType
 from callboard.actors.declare import Declaration, Workflow, declaration
 from callboard.infra.errors import CallboardError, UnknownActor
 
+_MACHINERY = ("importlib._bootstrap>", "importlib._bootstrap_external>", f"importlib{os.sep}__init__.py")
+
 
 class AppUnloadable(CallboardError):
     """An application cannot be imported, or declares nothing.
@@ -112,6 +114,15 @@ def home(place: str) -> tuple[Path, str]:
     return folder, ".".join(parts)
 
 
+def source_folder(spec: str) -> Path:
+    """The folder in which the application's file is, or would be."""
+    folder, name = home(split(spec)[0])
+    path = folder.joinpath(*name.split("."))
+    while not path.is_dir() and path != folder:
+        path = path.parent
+    return path
+
+
 def _import(spec: str, place: str) -> ModuleType:
     folder, name = home(place)
     path = Path(place)
@@ -157,7 +168,7 @@ def _own_traceback(error: Exception) -> str:
     """The traceback without the frames of this file and of the import machinery."""
     own = traceback.TracebackException.from_exception(error)
     own.stack = traceback.StackSummary.from_list(
-        [f for f in own.stack if not (f.filename == __file__ or "importlib" in f.filename)]
+        [f for f in own.stack if f.filename != __file__ and not f.filename.endswith(_MACHINERY)]
     )
     return "".join(own.format())
 

@@ -17,6 +17,7 @@ from callboard.actors.local import encode_arguments
 from callboard.actors.scope import chosen
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
+from callboard.infra.connection import Lane
 from callboard.infra.errors import (
     CallboardError,
     DependencyFailed,
@@ -72,25 +73,23 @@ class CallMaker:
     Args:
         caller: of this process.
         context: what the calls have in common.
-        replaying: results of calls that this maker has not made yet are kept: somebody made them
-            before it.
     """
 
-    def __init__(self, caller: Caller, context: CallContext, *, replaying: bool = False) -> None:
+    def __init__(self, caller: Caller, context: CallContext) -> None:
         self.context = context
         self.open: dict[str, Future[Any]] = {}
         self.made = 0
-        self.failed: asyncio.Future[CallboardError] = caller.node.loop.create_future()
-        """Set when the run cannot go on: its code has changed."""
+        self.on_diverged: Callable[[Diverged], None] | None = None
+        """Told when the code has changed; without it, the future at that place fails."""
         self._caller = caller
         self._node = caller.node
         self._loop = caller.node.loop
-        self._thread = threading.get_ident()
-        self._keep = replaying
+        self._keep = False
+        self._going = False
         self._early: dict[str, Result] = {}
         self._replay: list[Result] = []
         self._scheduled: set[str] = set()
-        self._heads: dict[str, bytes] = {}
+        self._common = ""
         self._stage = context.stage
         self._announcing: list[Announced] = []
         self._cancelled: list[str] = []
@@ -103,11 +102,23 @@ class CallMaker:
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
-    def start(self, subject: str = "", lane: Callable[..., None] | None = None) -> None:
+    def listen(self, subject: str = "", lane: Lane | None = None) -> None:
         """Listen for results; a driver gives a wider subject and a lane that hands results on."""
         journal = subject or self._subject.replace("cb.run.", "cb.journal.", 1)
         self._sid = self._node.connection.subscribe(journal, lane or self.on_result)
         self._caller.makers.add(self)
+
+    def go_on(self, entries: list[Stored], *, replaying: bool) -> None:
+        """Begin, or go on where the journal ends; results that come before this are not looked at.
+
+        Args:
+            entries: the results on record.
+            replaying: somebody made calls before, so results of calls not made yet are kept.
+        """
+        self._going = True
+        self._keep = replaying
+        if entries:
+            self.replay(entries)
 
     def stop(self, *, abandon: bool = False) -> None:
         """Forget everything; what is still open is cancelled. Idempotent.
@@ -122,7 +133,6 @@ class CallMaker:
         self._abandoned = abandon
         for future in list(self.open.values()):
             future.cancel()
-        self.failed.cancel()
 
     def replay(self, entries: list[Stored]) -> None:
         """Take up a journal: results known already, in their order.
@@ -180,7 +190,7 @@ class CallMaker:
         own = chosen.get()
         future.priority = self.context.priority if own.priority is None else own.priority
         future.executor = own.host
-        if threading.get_ident() == self._thread:
+        if self._caller.on_loop():
             self._place(future, encoded)
         else:
             self._loop.call_soon_threadsafe(self._place, future, encoded)
@@ -213,7 +223,7 @@ class CallMaker:
         known = self._early.get(future.id)
         if known is not None:
             if known.call != future.method.where:
-                self._diverge(known, future.method.where)
+                self._diverge(known, future)
             elif future.id not in self._scheduled:
                 self._loop.call_soon(self._resolve_early, future.id)
             return
@@ -303,26 +313,24 @@ class CallMaker:
             extra += f"Cb-Executor: {lane}\r\n"
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         self._node.store.put(
-            subject, encoded.body, head + extra.encode() + b"\r\n", _OnCallStored(self, future.id)
+            subject, encoded.body, f"{head}{extra}\r\n".encode(), _OnCallStored(self, future.id)
         )
 
-    def _head(self, method: Method) -> bytes:
+    def _head(self, method: Method) -> str:
         """The part of the headers that all calls of a method by this maker share."""
-        head = self._heads.get(method.where)
-        if head is None:
+        if not self._common:
             c = self.context
-            items = [
-                (H.METHOD, method.name),
-                (H.RUN, c.run),
-                (H.WORKFLOW, c.workflow),
-                (H.CREATOR, c.creator),
-                *([(H.SESSION, c.session)] if c.session != c.run else []),
-                *([(H.DEADLINE, f"{c.deadline:.3f}")] if c.deadline else []),
-                *([(H.PATH, ",".join(c.path))] if len(c.path) > 1 else []),
-                *([(H.TRACEPARENT, c.trace)] if c.trace else []),
-            ]
-            head = self._heads[method.where] = H.encode(items)[:-2]
-        return head
+            items = [(H.RUN, c.run), (H.WORKFLOW, c.workflow), (H.CREATOR, c.creator)]
+            if c.session != c.run:
+                items.append((H.SESSION, c.session))
+            if c.deadline:
+                items.append((H.DEADLINE, f"{c.deadline:.3f}"))
+            if len(c.path) > 1:
+                items.append((H.PATH, ",".join(c.path)))
+            if c.trace:
+                items.append((H.TRACEPARENT, c.trace))
+            self._common = H.encode(items)[:-2].decode()
+        return f"{self._common}{H.METHOD}: {method.name}\r\n"
 
     def call_refused(self, future_id: str, refusal: StoreRefused) -> None:
         """The stream will never take the call."""
@@ -334,6 +342,8 @@ class CallMaker:
 
     def on_result(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         """A result is in the journal."""
+        if not self._going:
+            return
         before = H.find_int(head, b"Nats-Last-Sequence")
         if before > self._sequence:
             self._caller.spawn(self.resync())  # something was missed; this one is read again with it
@@ -367,7 +377,7 @@ class CallMaker:
         if future is None:
             return
         if result.call != future.method.where:
-            self._diverge(result, future.method.where)
+            self._diverge(result, future)
             return
         if _is_refusal(result) and self._send_later(future, result):
             return
@@ -450,9 +460,12 @@ class CallMaker:
         cancelled, self._cancelled = self._cancelled, []
         self._caller.cancel(self.context.run, cancelled, "cancelled by its maker")
 
-    def _diverge(self, known: Result, code: str) -> None:
-        if not self.failed.done():
-            self.failed.set_result(self._diverged(known, code))
+    def _diverge(self, known: Result, future: Future[Any]) -> None:
+        error = self._diverged(known, future.method.where)
+        if self.on_diverged is not None:
+            self.on_diverged(error)
+        else:
+            self._fail(future, error)
 
     def _diverged(self, known: Result, code: str) -> Diverged:
         return diverged(self.context.workflow, known, code)
@@ -520,6 +533,7 @@ class Caller:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.makers: set[CallMaker] = set()
+        self._thread = threading.get_ident()
         self.is_alive: Callable[[str], bool] = lambda _: False
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -541,6 +555,10 @@ class Caller:
             maker.stop()
         for task in list(self._tasks):
             task.cancel()
+
+    def on_loop(self) -> bool:
+        """Whether this code runs in the event loop's thread."""
+        return threading.get_ident() == self._thread
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine on the side; its error is logged."""

@@ -29,6 +29,8 @@ from callboard.infra.settings import Settings
 from callboard.state.journal import decode_done, decode_owner, decode_result, decode_signal
 
 T = TypeVar("T")
+_ASK_EVERY = 5.0
+_ENDS = 10_000
 
 _decode_pending = msgspec.msgpack.Decoder(Pending).decode
 
@@ -57,6 +59,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
+        self._ends: dict[str, tuple[int, asyncio.Future[Done]]] = {}
 
     async def __aenter__(self) -> Self:
         await self.node.open()
@@ -111,8 +114,37 @@ class Client:
             items.append((H.PRIORITY, str(priority)))
         if encoded.blobs:
             items.append((H.BLOBS, ",".join(encoded.blobs)))
+        _ = self._expect(run_id)
         await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
         return run_id
+
+    def _expect(self, run: str) -> asyncio.Future[Done]:
+        """Listen for the end of a run."""
+        found = self._ends.get(run)
+        if found is not None:
+            return found[1]
+        end: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+
+        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+            self._unsubscribe(run)
+            if not end.done():
+                end.set_result(decode_done(data, H.decode(head)))
+
+        sid = self.node.connection.subscribe(subjects.journal(run, "done"), lane)
+        self._ends[run] = (sid, end)
+        while len(self._ends) > _ENDS:
+            self._forget(next(iter(self._ends)))
+        return end
+
+    def _unsubscribe(self, run: str) -> None:
+        sid, end = self._ends[run]
+        self.node.connection.unsubscribe(sid)
+        self._ends[run] = (0, end)
+
+    def _forget(self, run: str) -> None:
+        sid, _ = self._ends.pop(run, (0, None))
+        if sid:
+            self.node.connection.unsubscribe(sid)
 
     async def result(self, run: str, timeout: float | None = None, type: Any = Any) -> Any:  # noqa: A002
         """Wait for a run's result.
@@ -158,23 +190,16 @@ class Client:
             ResultTimeout: it has not ended in time.
         """
         subjects.token("run id", run)
-        waiter: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-
-        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-            if not waiter.done():
-                waiter.set_result(decode_done(data, H.decode(head)))
-
-        sid = self.node.connection.subscribe(subjects.journal(run, "done"), lane)
+        submitted_here = run in self._ends
+        end = self._expect(run)
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    stored = await self.node.journal.done(run)
-                    if stored is not None:
-                        return stored
-                    # Asked again now and then: what the server repeats may be lost with a connection.
-                    found, _ = await asyncio.wait((waiter,), timeout=5.0)
-                    if found:
-                        return waiter.result()
+                # What the server repeats can be lost with a connection, so the journal is asked too.
+                known = None if submitted_here else await self.node.journal.done(run)
+                while known is None:
+                    await asyncio.wait((end,), timeout=_ASK_EVERY)
+                    known = end.result() if end.done() else await self.node.journal.done(run)
+                return known
         except TimeoutError as error:
             raise ResultTimeout(
                 f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
@@ -182,7 +207,7 @@ class Client:
                 timeout=timeout,
             ) from error
         finally:
-            self.node.connection.unsubscribe(sid)
+            self._forget(run)
 
     async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""

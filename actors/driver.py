@@ -25,6 +25,7 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import (
     CallboardError,
     DeadlineExceeded,
+    Diverged,
     Fenced,
     InvalidArguments,
     RunCancelled,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 SLOTS = 4096
 _THREADS = 256
+_TELL_AFTER = 0.2
 
 
 class Request:
@@ -75,16 +77,22 @@ class Request:
 
 
 class Run:
-    """One run while this driver drives it."""
+    """One run while this driver drives it.
 
-    __slots__ = ("cancelled", "fenced", "lease", "maker", "request", "started", "task")
+    Attributes:
+        lease: this driver's hold on it, once taken.
+        task: while its function runs.
+        cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
+    """
 
-    def __init__(self, request: Request, lease: Lease, maker: CallMaker) -> None:
+    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "request", "task")
+
+    def __init__(self, request: Request, maker: CallMaker) -> None:
         self.request = request
-        self.lease = lease
         self.maker = maker
-        self.started = time.time()
+        self.lease: Lease | None = None
         self.cancelled = ""
+        self.diverged: Diverged | None = None
         self.fenced = False
         self.task: asyncio.Task[Any] | None = None
 
@@ -181,7 +189,7 @@ class Driver:
         if driving is not None and driving.request.delivered.sequence == delivered.sequence:
             driving.request.delivered = delivered  # the same message again: settle the newest
             return
-        task = self.host.node.loop.create_task(self._take(request))
+        task = asyncio.Task(self._take(request), loop=self.host.node.loop)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         if not self.host.draining:
@@ -195,45 +203,52 @@ class Driver:
             self._feed.feed()
 
     async def _take(self, request: Request) -> None:
+        # Listening comes before the lease: what is said to the run from then on is heard.
+        run = self._listen(request)
         try:
-            run = await self._lease(request)
+            if await self._lease(run):
+                self._runs[request.run] = run
+                await self._drive(run)
         except Fenced:
-            request.delivered.forget()  # another driver has the same message and was faster
-            return
+            self._log.info("fenced", run=request.run)
+            request.delivered.forget()  # another driver has the same message
         except StoreRefused as error:
             self.host.dead.put(self.name, request.delivered, "refused_by_store", str(error))
-            return
-        if run is not None:
-            self._runs[request.run] = run
-            try:
-                await self._drive(run)
-            finally:
-                self._runs.pop(request.run, None)
+        finally:
+            run.maker.stop(abandon=True)
+            if self._runs.get(request.run) is run:
+                del self._runs[request.run]
 
-    async def _lease(self, request: Request) -> Run | None:
-        """Take the run's lease; None if there is nothing to drive."""
+    async def _lease(self, run: Run) -> bool:
+        """Take the run's lease; False if there is nothing to drive.
+
+        Raises:
+            Fenced: another driver was faster.
+        """
         journal = self.host.node.journal
-        owner = self._owner(request, 1)
+        request = run.request
         if request.delivered.delivered == 1:
             try:
-                return self._made(request, await journal.open(request.run, owner), [])
+                run.lease = await journal.open(request.run, self._owner(request, 1))
             except Fenced:
                 pass  # there is a journal
-        entries = await journal.read(request.run, "*")
-        known = _Known(entries)
+            else:
+                run.maker.go_on([], replaying=False)
+                return True
+        known = _Known(await journal.read(request.run, "*"))
         if known.done is not None:
             self._closed_already(request, known.done)
-            return None
+            return False
         if known.owner is not None and known.owner.request != request.delivered.sequence:
             self._log.info("duplicate_request", run=request.run)
             request.delivered.ack()
-            return None
+            return False
         epoch = known.owner.epoch + 1 if known.owner else 1
-        lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
+        run.lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
+        run.cancelled = run.cancelled or known.cancelled
+        run.maker.go_on(known.results, replaying=True)
         self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
-        run = self._made(request, lease, known.results)
-        run.cancelled = known.cancelled
-        return run
+        return True
 
     def _owner(self, request: Request, epoch: int) -> Owner:
         return Owner(
@@ -245,7 +260,7 @@ class Driver:
             at=time.time(),
         )
 
-    def _made(self, request: Request, lease: Lease, results: list[Stored]) -> Run:
+    def _listen(self, request: Request) -> Run:
         timeout = self.declared.directives.timeout
         limits = [request.deadline or None, request.delivered.stored_at + timeout if timeout else None]
         context = CallContext(
@@ -258,10 +273,8 @@ class Driver:
             priority=request.priority,
             trace=request.trace,
         )
-        maker = CallMaker(self.host.caller, context, replaying=lease.owner.epoch > 1)
-        run = Run(request, lease, maker)
-        if results:
-            maker.replay(results)
+        maker = CallMaker(self.host.caller, context)
+        run = Run(request, maker)
 
         def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
             if subject.endswith(b".result"):
@@ -269,7 +282,12 @@ class Driver:
             else:
                 self._told(run, subject, data, head)
 
-        maker.start(subjects.journal(request.run, "*"), lane)
+        def on_diverged(error: Diverged) -> None:
+            run.diverged = error
+            self._stop(run)
+
+        maker.on_diverged = on_diverged
+        maker.listen(subjects.journal(request.run, "*"), lane)
         return run
 
     def _closed_already(self, request: Request, done: Done) -> None:
@@ -295,8 +313,7 @@ class Driver:
     def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
         """Something else than a result is in the run's journal."""
         if subject.endswith(b".owner"):
-            if H.find_int(head, b"Nats-Sequence") > run.lease.sequence:
-                self._log.warning("fenced", run=run.request.run, by=decode_owner(data).driver)
+            if run.lease is not None and H.find_int(head, b"Nats-Sequence") > run.lease.sequence:
                 run.fenced = True
                 self._stop(run)
         elif subject.endswith(b".signal"):
@@ -306,6 +323,7 @@ class Driver:
                 self._stop(run)
 
     def _stop(self, run: Run) -> None:
+        """Stop the function, if it is running."""
         if run.task is not None:
             run.task.cancel()
 
@@ -316,55 +334,53 @@ class Driver:
         self._stop(run)
 
     async def _drive(self, run: Run) -> None:
-        self._summarize(run, "running")
-        if run.cancelled:
-            done = self._cancelled(run)
-        else:
-            run.task = self.host.node.loop.create_task(self._outcome(run))
-            done = await run.task
-        run.maker.stop(abandon=run.fenced)
-        if done.status == "cancelled" and not run.fenced:
-            self.host.caller.cancel(run.request.run, [], run.cancelled)
-        if run.fenced:
-            run.request.delivered.forget()
-            return
+        # Most runs are over before anybody could read that they run.
+        telling = self.host.node.loop.call_later(_TELL_AFTER, self._summarize, run, "running")
         try:
-            await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
-        except Fenced:
-            self._log.warning("fenced", run=run.request.run)
-            run.request.delivered.forget()
-            return
+            done = self._cancelled(run) if run.cancelled else await self._outcome(run)
+        finally:
+            telling.cancel()
+        run.maker.stop(abandon=run.fenced)
+        if run.fenced:
+            raise Fenced(f"run {run.request.run} has another driver", subject="")
+        if done.status == "cancelled":
+            self.host.caller.cancel(run.request.run, [], run.cancelled)
+        assert run.lease is not None
+        await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self._summarize(run, done.status, done)
         run.request.delivered.ack()
 
     async def _outcome(self, run: Run) -> Done:
-        """Run the function until it ends, is stopped, or has been found to have changed."""
-        work = self.host.node.loop.create_task(self._function(run))
+        """Run the function until it ends or is stopped."""
+        run.task = task = asyncio.current_task()
+        deadline = run.maker.context.deadline
+        limit = asyncio.timeout(max(0.0, deadline - time.time()) if deadline else None)
         try:
-            deadline = run.maker.context.deadline
-            timeout = max(0.0, deadline - time.time()) if deadline else None
-            await asyncio.wait((work, run.maker.failed), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if run.maker.failed.done():
-                raise run.maker.failed.result()
-            if not work.done():
-                raise DeadlineExceeded(
-                    f"run {run.request.run} of {self.name} did not end before its deadline"
-                )
-            return await self._completed(run, work.result())
+            async with limit:
+                value = await self._function(run)
+            return await self._completed(run, value)
         except asyncio.CancelledError:
-            return self._cancelled(run)
+            if task is not None and task.cancelling():
+                task.uncancel()
+            return self._failed(run, run.diverged) if run.diverged else self._cancelled(run)
         except BaseException as error:  # noqa: BLE001 - whatever a workflow raises is its outcome
+            if limit.expired():
+                text = f"run {run.request.run} of {self.name} did not end before its deadline"
+                return self._failed(run, DeadlineExceeded(text))
             return self._failed(run, error)
         finally:
-            work.cancel()
+            run.task = None
 
     async def _function(self, run: Run) -> Any:
         arguments = await self._arguments(run.request)
         method = self.declared.method
         scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async)
         if method.is_async:
-            current.set(scope)  # this task's own context
-            return await method.function(**arguments)
+            token = current.set(scope)
+            try:
+                return await method.function(**arguments)
+            finally:
+                current.reset(token)
         context = contextvars.copy_context()
         context.run(current.set, scope)
         if self._threads is None:
@@ -380,7 +396,9 @@ class Driver:
         signature = self.declared.method.signature
         if request.as_json:
             return signature.decode_arguments(signature.from_json(request.body))
-        body = await values.expand(request.body, request.blobs, self.host.node.blobs)
+        body = request.body
+        if request.blobs:
+            body = await values.expand(body, request.blobs, self.host.node.blobs)
         return signature.decode_arguments(body)
 
     async def _completed(self, run: Run, value: Any) -> Done:
@@ -392,7 +410,8 @@ class Driver:
             for part in encoded.futures:
                 await part
             encoded.join()
-            await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
+            if len(encoded.body) > self.host.node.settings.inline_limit:
+                await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
         except TypeError as error:
             raise InvalidArguments(f"workflow {self.name} returned what cannot travel: {error}") from error
         done = self._done(run, "completed")
@@ -418,7 +437,7 @@ class Driver:
             run=run.request.run,
             workflow=self.name,
             status=status,
-            epoch=run.lease.owner.epoch,
+            epoch=run.lease.owner.epoch if run.lease else 1,
             calls=run.maker.made,
             took=round(time.time() - run.request.delivered.stored_at, 6),
         )
@@ -431,7 +450,7 @@ class Driver:
                 status=status,
                 session=run.request.session,
                 driver=self.host.id,
-                epoch=run.lease.owner.epoch,
+                epoch=run.lease.owner.epoch if run.lease else 1,
                 started=run.request.delivered.stored_at,
                 finished=time.time() if done else 0.0,
                 calls=run.maker.made,

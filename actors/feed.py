@@ -92,7 +92,7 @@ class Banded:
             self._probing.clear()
             for pull in self._pulls:
                 pull.withdraw()
-        elif self._probing:
+        elif self._probing and self._probing[0].asked:
             return
         elif any(pull.asked for pull in self._pulls):
             self._wait_for(room)

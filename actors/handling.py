@@ -56,7 +56,7 @@ class HandlerMaker:
         self._call = call
         self._maker: CallMaker | None = None
 
-    def maker(self, *, replaying: bool = False) -> CallMaker:
+    def maker(self) -> CallMaker:
         """The real one, made when first needed."""
         if self._maker is None:
             call = self._call
@@ -72,15 +72,23 @@ class HandlerMaker:
                 stage=call.stage,
                 trace=call.headers.get(H.TRACEPARENT, ""),
             )
-            self._maker = CallMaker(self._host.caller, context, replaying=replaying)
-            self._host.node.loop.call_soon_threadsafe(self._maker.start)
+            self._maker = CallMaker(self._host.caller, context)
+            if self._host.caller.on_loop():
+                self._begin()
+            else:
+                self._host.node.loop.call_soon_threadsafe(self._begin)
         return self._maker
+
+    def _begin(self) -> None:
+        assert self._maker is not None
+        self._maker.listen()
+        self._maker.go_on([], replaying=False)
 
     async def replay(self) -> None:
         """A call delivered before may have made calls already: take up their outcomes."""
         kind = subjects.children_kind(attempt_path(self._call))
-        maker = self.maker(replaying=True)
-        maker.replay(await self._host.node.journal.read(self._call.run, kind))
+        maker = self.maker()
+        maker.go_on(await self._host.node.journal.read(self._call.run, kind), replaying=True)
 
     def call(
         self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -109,24 +117,19 @@ def attempt_path(call: Call) -> str:
 
 async def handle(instance: Instance, calls: list[Call]) -> None:
     """Run one handler for one call, or for a batch, and bring every call to its outcome."""
-    makers = [HandlerMaker(instance.host, call) for call in calls]
-    cancelled = False
+    maker = HandlerMaker(instance.host, calls[0])
     try:
-        outcomes = await _outcomes(instance, calls, makers[0])
-        for call, outcome in zip(calls, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                fail(instance, call, outcome)
-            else:
-                await _succeed(instance, call, outcome)
+        if calls[0].method.directives.batchable:
+            await _handle_batch(instance, calls, maker)
+        else:
+            await _handle_one(instance, calls[0], maker)
     except asyncio.CancelledError:
-        cancelled = True
+        for call in calls:
+            release(instance, call)
     finally:
-        for maker in makers:
-            maker.close()
+        maker.close()
         for call in calls:
             call.task = None
-            if cancelled:
-                release(instance, call)
         instance.slot_free(calls)
 
 
@@ -139,15 +142,25 @@ def release(instance: Instance, call: Call) -> None:
         call.give_back()
 
 
-async def _outcomes(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
-    """For each call its value or its exception."""
-    method = calls[0].method
+async def _handle_one(instance: Instance, call: Call, maker: HandlerMaker) -> None:
     try:
-        if not method.directives.batchable:
-            return [await _run(instance, calls[0], maker)]
-        return await _run_batch(instance, calls, maker)
+        value = await _run(instance, call, maker)
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-        return [error] * len(calls)
+        fail(instance, call, error)
+    else:
+        await _succeed(instance, call, value)
+
+
+async def _handle_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> None:
+    try:
+        outcomes = await _run_batch(instance, calls, maker)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
+        outcomes = [error] * len(calls)
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            fail(instance, call, outcome)
+        else:
+            await _succeed(instance, call, outcome)
 
 
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
@@ -223,9 +236,10 @@ async def _succeed(instance: Instance, call: Call, value: Any) -> None:
     node = instance.host.node
     try:
         encoded = values.encode(value)
-        for part in encoded.futures:
-            await part
-        encoded.join()
+        if encoded.futures:
+            for part in encoded.futures:
+                await part
+            encoded.join()
         if len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
     except (TypeError, ValueError, OverflowError) as error:

@@ -52,6 +52,11 @@ class Broken(msgspec.Struct, tag="broken"):
     message: str
     fields: dict[str, Any] = {}
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether saving a file would hardly help: what was named is not there."""
+        return self.code == "unknown_actor" or self.fields.get("reason") == "missing"
+
 
 class Ready(msgspec.Struct, tag="ready"):
     """A host works."""

@@ -91,6 +91,23 @@ class LaneParser(Parser):
         self._rest = data[place:]
 
 
+class _LaneSubscription:
+    """What nats-py must know of a lane to renew it on reconnect, and to close."""
+
+    __slots__ = ("_id", "_queue", "_subject")
+
+    _max_msgs = 0
+    _received = 0
+    _wait_for_msgs_task = None
+    _message_iterator = None
+    _pending_next_msgs_calls = None
+
+    def __init__(self, subject: str, queue: str, sid: int) -> None:
+        self._subject = subject
+        self._queue = queue
+        self._id = sid
+
+
 class LaneClient(Client):
     """nats-py's client plus lanes; with its parser the one place that touches its private parts."""
 
@@ -118,7 +135,7 @@ class LaneClient(Client):
         """Subscribe; the subscription is renewed by nats-py on reconnect. Returns its id."""
         self._sid += 1
         sid = self._sid
-        self._subs[sid] = Subscription(self, sid, subject, queue=queue)
+        self._subs[sid] = cast("Subscription", _LaneSubscription(subject, queue, sid))
         self._lanes[sid] = lane
         self.write(f"SUB {subject} {queue} {sid}\r\n".encode())
         return sid

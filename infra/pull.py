@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable
 
@@ -106,7 +107,8 @@ class Pull:
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = ""
         self._sid = 0
-        self._requests: deque[list[int]] = deque()  # [number, still to come], oldest first
+        # [number, still to come], in the order in which the server serves them: one message each, in turn.
+        self._requests: deque[list[int]] = deque()
         self._number = 0
         self._log = log.get("pull").bind(stream=stream, consumer=consumer)
 
@@ -154,15 +156,16 @@ class Pull:
         self._listen()
 
     def _listen(self) -> None:
-        self._inbox = self.connection.inbox()
+        self._inbox = inbox = self.connection.inbox()
         # Messages and the server's status for request n both come on <inbox>.n.
-        self._sid = self.connection.subscribe(f"{self._inbox}.*", self._on_message)
+        self._sid = self.connection.subscribe(f"{inbox}.*", functools.partial(self._on_message, inbox))
 
-    def _on_message(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+    def _on_message(self, inbox: str, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         if not reply.startswith(b"$JS.ACK."):
             self._on_status(subject, head)
             return
-        self._count_one()
+        if inbox == self._inbox:  # else it was asked for before a withdrawal, and is not counted any more
+            self._count_one()
         delivered = Delivered(self, subject, reply, data, head)
         self.held[delivered.sequence] = delivered
         self._on_delivery(delivered)
@@ -170,10 +173,10 @@ class Pull:
     def _count_one(self) -> None:
         if self._requests:
             self.asked -= 1
-            first = self._requests[0]
-            first[1] -= 1
-            if first[1] <= 0:
-                self._requests.popleft()
+            served = self._requests.popleft()
+            served[1] -= 1
+            if served[1] > 0:
+                self._requests.append(served)
 
     def _on_status(self, subject: bytes, head: bytes | None) -> None:
         status = H.status(head)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,10 @@ from callboard.infra.connection import Connection
 from callboard.infra.settings import Settings
 from callboard.infra.store import Store
 from callboard.infra.topology import Topology
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:  # so that tests can import what they share, as `tests.support`
+    sys.path.append(ROOT)
 
 Connect = Callable[..., Awaitable[Connection]]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
-from callboard.infra.errors import CallboardError
+from callboard.infra.errors import CallboardError, by_code
 
 
 class Exit(IntEnum):
@@ -49,6 +51,12 @@ _BY_CODE = {
 def exit_for(error: CallboardError) -> Exit:
     """How a command ends that ran into this error."""
     return _BY_CODE.get(error.code, Exit.FAILED)
+
+
+def restored(code: str, message: str, fields: Mapping[str, Any]) -> CallboardError:
+    """An error that was told as data, as an error again that ends with the same exit code."""
+    known = {cls.code: cls for cls in (UsageError, NotFound)}
+    return {**by_code(), **known}.get(code, CallboardError)(message, **fields)
 
 
 class UsageError(CallboardError):

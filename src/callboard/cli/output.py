@@ -42,6 +42,11 @@ class Output:
         elif text:
             console().print(text)
 
+    def plain(self, text: str) -> None:
+        """Print text as it is, for people only."""
+        if not self.as_json:
+            print(text, flush=True)
+
     def hint(self, text: str) -> None:
         """Tell people, and only them, what to do next."""
         if not self.as_json:

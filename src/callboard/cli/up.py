@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from callboard.cli.common import DEFAULTS, Common
-from callboard.infra.errors import CallboardError
+from callboard.infra.errors import ServerStartFailed
 
 if TYPE_CHECKING:
     from callboard.infra.server import EmbeddedServer
@@ -46,7 +46,7 @@ def up(
         while server.running and not ended.wait(0.5):
             pass
         if not ended.is_set():
-            raise CallboardError(f"nats-server has ended by itself; see {server.store_dir}/nats-server.log")
+            raise ServerStartFailed("nats-server was ended by somebody else", reason="exited")
     finally:
         server.stop()
     return 0
@@ -58,7 +58,6 @@ def start_server(port: int | None, store: Path | None, *, sync_always: bool) -> 
     Raises:
         ServerStartFailed: see the error's text.
     """
-    from callboard.infra.errors import ServerStartFailed
     from callboard.infra.server import EmbeddedServer
 
     if port is None:

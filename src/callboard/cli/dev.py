@@ -1,0 +1,212 @@
+"""``callboard dev``: everything on this machine, reloaded on change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from callboard.actors.app import source_folder
+from callboard.cli.arguments import Parameters
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, UsageError, restored
+from callboard.cli.up import nats_option, start_server
+from callboard.controller.dev import Broken, Supervisor, changes
+from callboard.infra.messages.registry import ActorInfo
+from callboard.infra.server import EmbeddedServer
+
+_LOOK_EVERY = 0.5
+
+
+def dev(
+    *app: Annotated[str, Parameter(required=True)],
+    port: int | None = None,
+    store: Path | None = None,
+    reload: bool = True,
+    hosts: Annotated[int, Parameter(alias="-n")] = 1,
+    grace: float = 5.0,
+    common: Common = DEFAULTS,
+) -> int:
+    """Run an application with a server of its own, and reload it when a file is saved.
+
+    Code that cannot be imported is shown and the old code goes on. Hosts that crash are started again.
+    With --nats or NATS_URL a running server is used instead of an own one.
+
+        callboard dev app.py
+        callboard dev app.py -n 3 --store ./data
+
+    Args:
+        app: A file or module, then optionally ':' and names of actors.
+        port: Where the server listens on 127.0.0.1. By default 4222, or a free port if that is taken.
+        store: Directory for the server's data. By default a temporary one, removed at the end.
+        reload: Reload when a file is saved.
+        hosts: How many host processes.
+        grace: Seconds that running calls get to finish on a reload and at the end.
+    """
+    common.log("warning")
+    running = common.settings(default_url="").nats_url
+    if running and (port is not None or store is not None):
+        raise UsageError(f"--port and --store are for an own server, but {running} is to be used")
+    command = [sys.executable, "-m", "callboard", "host", *app, "--supervised", "--grace", f"{grace}"]
+    command += ["--log-level", common.log_level or "warning", *(["--json"] if common.json else [])]
+    return asyncio.run(_Dev(app, command, hosts, running, port, store, common).run(grace, reload=reload))
+
+
+class _Dev:
+    def __init__(
+        self,
+        app: Sequence[str],
+        command: Sequence[str],
+        hosts: int,
+        running: str,
+        port: int | None,
+        store: Path | None,
+        common: Common,
+    ) -> None:
+        self._app = app
+        self._url = running
+        self._port = port
+        self._store = store
+        self._common = common
+        self._output = common.output
+        self._server: EmbeddedServer | None = None
+        self._server_up = asyncio.Event()
+        self._supervisor = Supervisor(command, hosts, self._address, self._tell)
+
+    async def run(self, grace: float, *, reload: bool) -> int:
+        """Run until interrupted; returns the exit code."""
+        stop = self._stop_on_signals()
+        work = [asyncio.create_task(self._serve()), asyncio.create_task(self._host(reload=reload))]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            self._output.hint("draining; Ctrl-C again ends at once")
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            await self._supervisor.stop(grace + 2.0)
+            if self._server is not None:
+                await asyncio.to_thread(self._server.stop)
+        return Exit.OK
+
+    def _stop_on_signals(self) -> asyncio.Event:
+        stop = asyncio.Event()
+
+        def interrupt() -> None:
+            if not stop.is_set():
+                stop.set()
+                return
+            self._supervisor.kill()
+            os._exit(Exit.INTERRUPTED)  # the server's keeper ends it and removes a temporary store
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        return stop
+
+    # -- the server -----------------------------------------------------------------------------------
+
+    async def _address(self) -> str:
+        await self._server_up.wait()
+        return self._url
+
+    async def _serve(self) -> None:
+        """Start the server, if it is to be ours, and start it again if somebody ends it."""
+        if not self._url:
+            always = self._common.settings().production
+            server = await asyncio.to_thread(start_server, self._port, self._store, sync_always=always)
+            self._server = server
+            self._url = server.url
+        self._tell("server_ready", {"url": self._url})
+        self._server_up.set()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if self._server is not None and not self._server.running:
+                self._tell("server_died", {"url": self._url})
+                await asyncio.to_thread(self._server.start)
+
+    # -- the hosts ------------------------------------------------------------------------------------
+
+    async def _host(self, *, reload: bool) -> None:
+        broken = await self._supervisor.load()
+        if broken is not None and (not reload or broken.hopeless):
+            raise restored(broken.code, broken.message, broken.fields)
+        if not reload:
+            await asyncio.Event().wait()
+        async for files in changes(self._folders):
+            self._tell("changed", {"files": files})
+            await self._supervisor.load()
+
+    def _folders(self) -> set[Path]:
+        return {source_folder(spec) for spec in self._app} | self._supervisor.folders()
+
+    # -- telling --------------------------------------------------------------------------------------
+
+    def _tell(self, event: str, data: dict[str, Any]) -> None:
+        if self._output.as_json:
+            self._output.line({"event": event, **data}, "")
+            return
+        text = getattr(self, f"_on_{event}")(**data)
+        self._output.line({}, text)
+        if event == "ready":
+            for line in self._next(data["actors"]):
+                self._output.plain(line)
+
+    def _on_server_ready(self, url: str) -> str:
+        return f"[dim]server[/]    {url}"
+
+    def _on_server_died(self, url: str) -> str:
+        return f"[red]server[/]    {url} was ended by somebody; starting it again"
+
+    def _on_ready(self, actors: list[ActorInfo]) -> str:
+        return f"[bold green]ready[/]     {_listed(actors)}"
+
+    def _on_reloaded(self, actors: list[ActorInfo]) -> str:
+        return f"[green]reloaded[/]  {_listed(actors)}"
+
+    def _on_restarted(self, actors: list[ActorInfo]) -> str:
+        return "[green]restarted[/]"
+
+    def _on_changed(self, files: list[str]) -> str:
+        return f"[dim]changed[/]   {', '.join(os.path.relpath(file) for file in files)}"
+
+    def _on_broken(self, error: Broken, *, kept: bool) -> str:
+        self._output.plain(f"{error.fields.get('traceback', '')}error: {error.message}")
+        return "[yellow]broken[/]    " + ("the old code goes on" if kept else "waiting for a change")
+
+    def _on_crashed(self, code: int, retry_in: float) -> str:
+        return f"[red]crashed[/]   a host has ended (exit code {code}); another one starts in {retry_in:g} s"
+
+    def _next(self, actors: list[ActorInfo]) -> list[str]:
+        """What can be typed now."""
+        lines = []
+        for workflow in (actor for actor in actors if actor.kind == "workflow"):
+            arguments = Parameters(workflow).example()
+            options = " ".join(f"--{name} {_typed(value)}" for name, value in arguments.items())
+            parts = ["callboard", "run", workflow.name, options, "--watch"]
+            lines.append(f"  {' '.join(part for part in parts if part)}{nats_option(self._url)}")
+            if len(lines) == 1:
+                server = nats_option(self._url).replace("--nats", "-s")
+                body = shlex.quote(json.dumps(arguments))
+                lines.append(f"  nats pub{server} cb.request.{workflow.name} {body}")
+        return lines
+
+
+def _typed(value: Any) -> str:
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
+
+
+def _listed(actors: list[ActorInfo]) -> str:
+    names = {kind: [a.name for a in actors if a.kind == kind] for kind in ("workflow", "agent", "tool")}
+    return "; ".join(f"{kind}s {', '.join(named)}" for kind, named in names.items() if named)
