@@ -312,7 +312,7 @@ class CallMaker:
             lane = future.executor
             extra += f"Cb-Executor: {lane}\r\n"
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
-        self._node.store.put(
+        self._node.store.put_together(
             subject, encoded.body, f"{head}{extra}\r\n".encode(), _OnCallStored(self, future.id)
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from callboard.actors import hints
 from callboard.infra.errors import DeclarationInvalid, InvalidArguments, InvalidResult
 
 _FORBIDDEN = {
@@ -34,11 +35,11 @@ class Signature:
     def __init__(self, where: str, function: Callable[..., Any], *, skip_self: bool, batched: bool) -> None:
         self.where = where
         parameters = list(inspect.signature(function).parameters.values())[1 if skip_self else 0 :]
-        hints = self._hints(function)
+        annotations = self._hints(function)
         fields: list[Any] = []
         self._types: dict[str, Any] = {}
         for parameter in parameters:
-            annotation = self._annotation(parameter, hints, batched=batched)
+            annotation = self._annotation(parameter, annotations, batched=batched)
             self._types[parameter.name] = annotation
             if parameter.default is inspect.Parameter.empty:
                 fields.append((parameter.name, annotation))
@@ -46,9 +47,10 @@ class Signature:
                 fields.append(
                     (parameter.name, annotation, msgspec.field(default_factory=_const(parameter.default)))
                 )
-        returned = hints.get("return", Any)
+        returned = annotations.get("return", Any)
         self.result_type: Any = self._item(returned, "the result") if batched else returned
         self.names = tuple(p.name for p in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         self.keyword_only = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
         self._positional = len(self.names) - len(self.keyword_only)
         try:
@@ -67,13 +69,15 @@ class Signature:
                 "the actor is declared, not under TYPE_CHECKING"
             ) from error
 
-    def _annotation(self, parameter: inspect.Parameter, hints: Mapping[str, Any], *, batched: bool) -> Any:
+    def _annotation(
+        self, parameter: inspect.Parameter, annotations: Mapping[str, Any], *, batched: bool
+    ) -> Any:
         if parameter.kind in _FORBIDDEN:
             raise DeclarationInvalid(
                 f"{self.where}: {_FORBIDDEN[parameter.kind]} cannot be declared: give each parameter "
                 "a name and a type, or take a dict"
             )
-        annotation = hints.get(parameter.name, Any)
+        annotation = annotations.get(parameter.name, Any)
         return self._item(annotation, f"parameter {parameter.name!r}") if batched else annotation
 
     def _item(self, annotation: Any, what: str) -> Any:
@@ -173,15 +177,9 @@ class Signature:
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """JSON schemas of the argument object and of the result; empty where a type has none."""
-        return _schema(self.arguments_type), _schema(self.result_type)
+        arguments = hints.arguments_schema(self.arguments_type, self.keyword_only, self._defaults)
+        return arguments, hints.schema_of(self.result_type)
 
 
 def _const(value: Any) -> Callable[[], Any]:
     return lambda: value
-
-
-def _schema(kind: Any) -> dict[str, Any]:
-    try:
-        return msgspec.json.schema(kind)
-    except TypeError:
-        return {}

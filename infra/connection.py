@@ -29,6 +29,7 @@ Lane = Callable[[bytes, bytes, bytes, "bytes | None"], None]
 """Called with subject, reply subject, body and raw headers; must return at once and not raise."""
 
 _LATER = 0.002
+_ENOUGH = 16 * 1024
 _AT_ONCE = 1024 * 1024
 _STRAGGLERS = 10.0
 _MAX_PENDING = 64 * 1024 * 1024
@@ -55,11 +56,13 @@ class LaneParser(Parser):
     def __init__(self, client: LaneClient) -> None:
         self._client = client
         self._rest = b""
+        self._resets = 0
         super().__init__(client)
 
     def reset(self) -> None:
         """Forget a message of which only a part was read."""
         self._rest = b""
+        self._resets += 1
         super().reset()
 
     async def parse(self, data: bytes = b"") -> None:
@@ -67,6 +70,7 @@ class LaneParser(Parser):
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        resets = self._resets
         place = 0
         while place < len(data):
             line = data.find(b"\r\n", place)
@@ -88,7 +92,8 @@ class LaneParser(Parser):
             else:
                 await super().parse(data[place : line + 2])
                 place = line + 2
-        self._rest = data[place:]
+        if resets == self._resets:  # else a new connection has begun meanwhile
+            self._rest = data[place:]
 
 
 class _LaneSubscription:
@@ -161,6 +166,9 @@ class LaneClient(Client):
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush_turn)
+        elif self._pending_data_size >= _ENOUGH and self.is_connected:
+            self._flush_turn()  # so that the server begins while a long turn goes on
+            self._flushing = True
 
     def write_later(self, frame: bytes) -> None:
         """Queue protocol bytes that may leave with whatever is next, but within 2 ms.
@@ -183,6 +191,18 @@ class LaneClient(Client):
             self._pending_data_size = 0
         elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(_KICK)  # the flusher waits where the socket cannot take it all
+
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait until the server has read everything queued so far; a ping alone would overtake it."""
+        await self._flush_pending(force_flush=True)
+        await super().flush(timeout)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():  # nobody waits any more; nats-py's read loop would end
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
 
     @property
     def info(self) -> dict[str, Any]:

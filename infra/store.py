@@ -26,6 +26,7 @@ OnStored = Callable[["int | StoreRefused"], None]
 """Called once with the stream sequence, or with the reason why the message is not stored."""
 
 _WINDOW = 4096
+_GROUP = 32
 _LATE = 5.0
 _SWEEP = 1.0
 _FULL = frozenset({10023, 10047, 10052, 10074, 10076, 10077, 10122, 10167})
@@ -44,13 +45,14 @@ class _PubAck(msgspec.Struct):
 
 
 class _Entry:
-    __slots__ = ("body", "head", "on_stored", "sent", "subject", "tries")
+    __slots__ = ("before", "body", "head", "on_stored", "sent", "subject", "tries")
 
     def __init__(self, subject: str, body: bytes, head: bytes | None, on_stored: OnStored | None) -> None:
         self.subject = subject
         self.body = body
         self.head = head
         self.on_stored = on_stored
+        self.before: list[_Entry] = []  # sent ahead of it without an ack of their own
         self.sent = 0.0
         self.tries = 0
 
@@ -70,6 +72,7 @@ class Store:
         self._number = 0
         self._outstanding: dict[int, _Entry] = {}
         self._queue: deque[_Entry] = deque()
+        self._together: list[_Entry] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -96,7 +99,8 @@ class Store:
     @property
     def outstanding(self) -> int:
         """Messages that the server has not acked yet."""
-        return len(self._outstanding) + len(self._queue)
+        groups = [*self._outstanding.values(), *self._queue]
+        return sum(1 + len(entry.before) for entry in groups) + len(self._together)
 
     def put(
         self,
@@ -106,12 +110,35 @@ class Store:
         on_stored: OnStored | None = None,
     ) -> None:
         """Publish; on_stored is called later, from the event loop."""
-        entry = _Entry(subject, body, head, on_stored)
+        self._put(_Entry(subject, body, head, on_stored))
+
+    def _put(self, entry: _Entry) -> None:
         self._idle.clear()
         if len(self._outstanding) >= _WINDOW:
             self._queue.append(entry)
         else:
             self._send(entry)
+
+    def put_together(self, subject: str, body: bytes, head: bytes, on_stored: OnStored) -> None:
+        """Publish a message that shares one ack with the others of this turn of the event loop.
+
+        The server takes the messages of a connection into a stream in their order, so the ack of
+        the last one stands for all. If it is late or an error, each is sent again on its own. The head
+        must hold a ``Nats-Msg-Id``, and the subjects must all be of one stream. What goes well is
+        told of the last one only.
+        """
+        if not self._together:
+            asyncio.get_running_loop().call_soon(self._close_group)
+        self._together.append(_Entry(subject, body, head, on_stored))
+        self._idle.clear()
+        if len(self._together) >= _GROUP:
+            self._close_group()
+
+    def _close_group(self) -> None:
+        if self._together:
+            entry = self._together.pop()
+            entry.before, self._together = self._together, []
+            self._put(entry)
 
     async def stored(self, subject: str, body: bytes, head: bytes | None = None) -> int:
         """Publish and wait for the stream sequence.
@@ -137,7 +164,10 @@ class Store:
         self._number = number = self._number + 1
         entry.sent = monotonic()
         self._outstanding[number] = entry
-        self._connection.publish(entry.subject, entry.body, entry.head, f"{self._inbox}.{number}")
+        publish = self._connection.publish
+        for earlier in entry.before:
+            publish(earlier.subject, earlier.body, earlier.head)
+        publish(entry.subject, entry.body, entry.head, f"{self._inbox}.{number}")
 
     def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         entry = self._outstanding.pop(int(subject[self._prefix :]), None)
@@ -154,10 +184,11 @@ class Store:
         queue = self._queue
         while queue and len(self._outstanding) < _WINDOW:
             self._send(queue.popleft())
-        if not self._outstanding and not queue:
+        if not self._outstanding and not queue and not self._together:
             self._idle.set()
 
     def _refused(self, entry: _Entry, data: bytes, head: bytes | None) -> None:
+        self._separate(entry)
         error = self._decode(data).error if data else None
         if error is None:  # no responders: the stream has no leader just now, or does not exist
             error = _AckError(H.status(head), 0, "no stream takes this subject right now")
@@ -183,7 +214,14 @@ class Store:
     def _again(self, number: int) -> None:
         entry = self._outstanding.pop(number, None)
         if entry is not None:
+            self._separate(entry)
             self._send(entry)
+
+    def _separate(self, entry: _Entry) -> None:
+        """Send what went ahead of it again, each with an ack of its own."""
+        alone, entry.before = entry.before, []
+        for earlier in alone:
+            self._send(earlier)
 
     def _resend_all(self) -> None:
         for number in list(self._outstanding):

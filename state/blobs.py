@@ -106,7 +106,10 @@ class Blobs:
     async def _write(self, digest: str, content: bytes) -> None:
         nuid = new_id()  # of its own for every writer, so that two at once do not mix their chunks
         chunks = [content[i : i + self._chunk] for i in range(0, len(content), self._chunk)]
-        await asyncio.gather(*(self._store.stored(_chunks(nuid), chunk) for chunk in chunks))
+        heads = [H.encode([(H.MESSAGE_ID, f"{nuid}.{number}")]) for number in range(len(chunks))]
+        await asyncio.gather(
+            *(self._store.stored(_chunks(nuid), *one) for one in zip(chunks, heads, strict=True))
+        )
         sha = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()
         meta = _Meta(
             name=digest,

@@ -175,7 +175,7 @@ class Board:
         given = {f"CALLBOARD_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))),
             "FAULTS_LEDGER": str(self.folder / "ledger"),
             **given,
         }
@@ -224,6 +224,26 @@ class Board:
         """Wait until so many calls have been executed since the beginning."""
         await until(lambda: self.ledger.count(ledger.END) >= ends, f"{ends} calls executed")
 
+    async def begun(self, count: int) -> None:
+        """Wait until so many executions have begun since the beginning."""
+        await until(lambda: self.ledger.count(ledger.START) >= count, f"{count} calls begun")
+
+    async def calls_waiting(self, count: int) -> None:
+        """Wait until the stream holds so many calls."""
+        async with evidence.connected(self.server.url) as client:
+            async with asyncio.timeout(STUCK):
+                while sum((await evidence.left(client, "CALLS")).values()) < count:
+                    await asyncio.sleep(_POLL)
+
+    @contextlib.asynccontextmanager
+    async def server_frozen(self) -> AsyncIterator[None]:
+        """The server does nothing for a while."""
+        os.kill(self.server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.server.pid, signal.SIGCONT)
+
     def open_gate(self) -> None:
         """Let the calls of ``held`` end."""
         (self.folder / "gate").touch()
@@ -263,13 +283,3 @@ def _names(names: Iterable[str]) -> list[str]:
         "workflows": ["mixed", "plain", "failing", "chain", "holding"],
     }
     return [name for given in names for name in groups.get(given, [given])]
-
-
-@contextlib.asynccontextmanager
-async def frozen(worker: Worker) -> AsyncIterator[None]:
-    """A host that does nothing for a while."""
-    worker.freeze()
-    try:
-        yield
-    finally:
-        worker.thaw()

@@ -61,11 +61,11 @@ async def read(client: Client, stream: str, subject: str = ">") -> list[_Message
     return found
 
 
-async def left(client: Client) -> dict[str, int]:
-    """Messages in the streams that should drain, by subject."""
+async def left(client: Client, *streams: str) -> dict[str, int]:
+    """Messages in the streams that should drain, or in these, by subject."""
     js = client.jetstream()
     counts: dict[str, int] = {}
-    for stream in WORK:
+    for stream in streams or WORK:
         with contextlib.suppress(NotFoundError):
             info = await js.stream_info(stream, subjects_filter=">")
             counts |= info.state.subjects or {}

@@ -8,7 +8,6 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -16,13 +15,13 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 from structlog.testing import capture_logs
+from tests.infra.conftest import Connect
+from tests.support.waiting import until
 
 from callboard.infra.connection import Connection, LaneClient
 from callboard.infra.errors import ConnectFailed, ConnectionLost, RequestTimeout, ServerUnsuitable
 from callboard.infra.server import EmbeddedServer, find_binary
 from callboard.infra.settings import Settings
-from tests.infra.conftest import Connect
-from tests.support.waiting import until
 
 
 class Inbox:
@@ -32,6 +31,7 @@ class Inbox:
         self.messages: list[tuple[bytes, bytes, bytes, bytes | None]] = []
 
     def __call__(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        """Called with each message."""
         self.messages.append((subject, reply, data, head))
 
     @property
@@ -308,7 +308,31 @@ async def test_closing_is_no_loss_and_may_be_repeated(connect: Connect) -> None:
     assert told == []
 
 
-# -- connecting ------------------------------------------------------------------------------------------------
+async def test_a_flush_waits_for_what_was_queued_before_it(connect: Connect) -> None:
+    """After a flush the server has read it all: a ping does not overtake messages of the same turn."""
+    receiver, sender = await connect(), await connect()
+    for number in range(50):
+        inbox = Inbox()
+        receiver.subscribe(f"t.{number}", inbox)
+        await receiver.flush()
+        sender.publish(f"t.{number}", b"x" * 20_000 * number)
+        await sender.flush()
+        await receiver.flush()
+        assert len(inbox.messages) == 1
+
+
+async def test_a_late_pong_that_nobody_waits_for_does_no_harm(connection: Connection) -> None:
+    """A ping whose waiter gave up is answered all the same; the read loop and later pings live on."""
+    waiting = asyncio.create_task(connection.client.rtt())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(3):
+        await connection.flush()
+    assert connection.client.reading
+    assert connection.client.stats["reconnects"] == 0
+
+
+# -- connecting -------------------------------------------------------------------------------------------
 
 
 async def test_opening_twice_is_opening_once(connection: Connection) -> None:
@@ -356,17 +380,18 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
 
 
 @pytest.fixture
-def plain_server(tmp_path: Path) -> Iterator[str]:
+def plain_server() -> Iterator[str]:
     """A nats-server without JetStream."""
-    command = [str(find_binary()), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as server:
+    server = subprocess.Popen([find_binary(), "-a", "127.0.0.1", "-p", "-1"], stderr=subprocess.PIPE)
+    try:
         assert server.stderr is not None
-        for line in server.stderr:
-            if b"Server is ready" in line:
-                break
-        ports = json.loads(next(tmp_path.glob("*.ports")).read_text())
-        yield ports["nats"][0]
+        said = iter(server.stderr.readline, b"")
+        place = next(line.split()[-1] for line in said if b"Listening for client" in line)
+        next(line for line in said if b"Server is ready" in line)
+        yield f"nats://{place.decode()}"
+    finally:
         server.terminate()
+        server.communicate()
 
 
 async def test_a_server_without_jetstream_is_refused(plain_server: str) -> None:
@@ -392,9 +417,11 @@ def test_the_private_parts_of_nats_py_that_lanes_rely_on_are_there() -> None:
     assert isinstance(client._pending_data_size, int)
     assert isinstance(client._server_info, dict)
     assert isinstance(client._ps, Parser)
+    assert isinstance(client._pongs, list)
+    assert isinstance(client._pings_outstanding, int)
     for name in ("_flush_queue", "_reading_task", "_transport"):
         assert vars(client)[name] is None
-    for name in ("_process_msg", "force_reconnect", "_flush_pending", "_attempt_reconnect"):
+    for name in ("_process_msg", "_process_pong", "force_reconnect", "_flush_pending", "_attempt_reconnect"):
         assert inspect.iscoroutinefunction(getattr(Client, name)), name
     assert "_error_cb" in vars(client)
     assert list(inspect.signature(Client._process_msg).parameters) == [

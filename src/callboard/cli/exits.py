@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -69,3 +71,10 @@ class NotFound(CallboardError):
     """What a command names does not exist. Fields: what, name."""
 
     code = "not_found"
+
+
+def end_within(seconds: float, code: int) -> None:
+    """End the process by then, although somebody's thread may not."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

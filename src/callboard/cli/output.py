@@ -12,6 +12,8 @@ from callboard.infra.errors import CallboardError
 if TYPE_CHECKING:
     from rich.console import Console
 
+_WIDE = 200
+
 
 class Output:
     """Where a command prints.
@@ -67,10 +69,11 @@ class Output:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console."""
+    """A rich console; wide where nobody looks, so that lines stay whole for other programs."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    screen = Console(stderr=stderr)
+    return screen if screen.is_terminal else Console(stderr=stderr, width=_WIDE)
 
 
 def compact(data: Any) -> str:

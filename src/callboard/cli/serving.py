@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from callboard.actors.declare import Declaration
 from callboard.actors.host import Host
-from callboard.cli.exits import Exit
+from callboard.cli.exits import Exit, end_within
 from callboard.infra.errors import ConnectionLost
 from callboard.infra.settings import Settings
 
@@ -79,10 +78,3 @@ def _drain_on_signals(stop: asyncio.Event) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
-
-
-def end_within(seconds: float, code: int) -> None:
-    """End the process by then, although a handler's thread may not."""
-    timer = threading.Timer(seconds, os._exit, (code,))
-    timer.daemon = True
-    timer.start()

@@ -9,8 +9,8 @@ from callboard.actors.app import load_all
 from callboard.actors.host import Host
 from callboard.actors.registry import describe
 from callboard.cli.common import Common
-from callboard.cli.exits import Exit
-from callboard.cli.serving import end_within, run_loop, serve
+from callboard.cli.exits import Exit, end_within
+from callboard.cli.serving import run_loop, serve
 from callboard.controller.dev import Broken, Leash, Loaded, Ready, own_files
 from callboard.infra.errors import CallboardError
 

@@ -1,0 +1,186 @@
+"""``callboard dead``: messages that nobody could handle."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from cyclopts import App, Parameter
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, NotFound, UsageError
+from callboard.cli.outcome import explained, shown
+from callboard.infra.messages.dead import DeadLetter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.actors.dead import DeadLetters
+    from callboard.actors.node import Node
+
+T = TypeVar("T")
+
+app = App(
+    name="dead",
+    help="Look at messages that nobody could handle, send them again, or drop them.",
+    result_action="return_value",
+)
+
+
+class Listed(msgspec.Struct):
+    """A dead letter in a list; ``sequence`` is what the other commands take."""
+
+    sequence: int
+    actor: str
+    reason: str
+    detail: str
+    at: float
+    delivered: int
+    subject: str
+
+
+@app.command(name="list")
+def list_(*, actor: str = "*", limit: int = 50, common: Common = DEFAULTS) -> int:
+    """List dead letters, the oldest first.
+
+    Args:
+        actor: Only this actor's or workflow's.
+        limit: How many at most.
+    """
+    letters = _with_letters(common, lambda dead, _: dead.list(actor, limit))
+    rows = [
+        Listed(sequence, one.actor, one.reason, one.detail, one.at, one.delivered, one.subject)
+        for sequence, one in letters
+    ]
+    common.output.answer(rows, lambda screen: _print_list(rows, screen))
+    return Exit.OK
+
+
+def _print_list(rows: list[Listed], screen: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        screen.print("no dead letters")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("seq", "actor", "reason", "since", "delivered", "detail"):
+        table.add_column(title, justify="right" if title in {"seq", "delivered"} else "left")
+    for row in rows:
+        since = datetime.fromtimestamp(row.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        cells = (str(row.sequence), row.actor, row.reason, since, str(row.delivered), escape(row.detail))
+        table.add_row(*cells)
+    screen.print(table)
+
+
+@app.command
+def show(sequence: int, /, *, common: Common = DEFAULTS) -> int:
+    """Show a dead letter: why it is dead, its headers, its body, and the errors of its attempts.
+
+    Args:
+        sequence: As 'callboard dead list' tells it.
+    """
+    letter = _with_letters(common, lambda dead, _: _letter(dead, sequence))
+    data = msgspec.structs.asdict(letter) | {"sequence": sequence, "body": _body(letter)}
+    data["origin"] = {"stream": letter.stream, "sequence": letter.sequence}
+    common.output.answer(data, lambda screen: _print_letter(letter, screen))
+    return Exit.OK
+
+
+def _print_letter(letter: DeadLetter, screen: Console) -> None:
+    lines = [
+        f"{letter.reason}: {letter.detail}",
+        f"subject {letter.subject}, delivered {letter.delivered} times, given up by {letter.host}",
+        *(f"  {name}: {value}" for name, value in letter.headers.items()),
+        f"body: {shown(_body(letter))}",
+        *(explained(error, f"attempt {number}") for number, error in enumerate(letter.history, 1)),
+    ]
+    screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _body(letter: DeadLetter) -> Any:
+    """What the body says, in whichever encoding it is; else its bytes as text."""
+    for decode in (msgspec.json.decode, msgspec.msgpack.decode):
+        try:
+            return decode(letter.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return letter.body.decode("utf-8", "backslashreplace")
+
+
+@app.command
+def requeue(*sequence: Annotated[int, Parameter(required=True)], common: Common = DEFAULTS) -> int:
+    """Send dead letters again as they were, and take them off the list.
+
+    A call whose run has ended in the meantime is not run again.
+
+    Args:
+        sequence: As 'callboard dead list' tells them.
+    """
+
+    async def again(dead: DeadLetters, node: Node) -> list[int]:
+        letters = [(number, await _letter(dead, number)) for number in sequence]
+        for number, letter in letters:
+            await dead.requeue(letter)
+            await node.topology.api("STREAM.MSG.DELETE.DEAD", {"seq": number})
+        return [number for number, _ in letters]
+
+    done = _with_letters(common, again)
+    text = f"sent again: {', '.join(map(str, done))}"
+    common.output.answer({"requeued": done}, lambda screen: screen.print(text))
+    return Exit.OK
+
+
+@app.command
+def purge(
+    *,
+    actor: str | None = None,
+    yes: Annotated[bool, Parameter(alias="-y", negative=())] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Drop dead letters for good.
+
+    Args:
+        actor: Only this actor's or workflow's.
+        yes: Do not ask.
+    """
+    whose = f"the dead letters of {actor}" if actor else "all dead letters"
+    if not yes:
+        if common.json or not sys.stdin.isatty():
+            raise UsageError(f"this drops {whose} for good: say --yes")
+        if input(f"drop {whose} for good? [y/N] ").strip().lower() not in {"y", "yes"}:
+            return Exit.OK
+
+    async def drop(_: DeadLetters, node: Node) -> int:
+        from callboard.infra import subjects
+
+        answer = await node.topology.api("STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
+        return int(answer.get("purged", 0))
+
+    purged = _with_letters(common, drop)
+    common.output.answer({"purged": purged}, lambda screen: screen.print(f"dropped {purged}"))
+    return Exit.OK
+
+
+def _with_letters(common: Common, work: Callable[[DeadLetters, Node], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        from callboard.actors.dead import DeadLetters
+
+        async with common.client() as client:
+            node = client.node
+            return await work(DeadLetters(node.store, node.reader, node.name), node)
+
+    return asyncio.run(connected())
+
+
+async def _letter(dead: DeadLetters, sequence: int) -> DeadLetter:
+    letter = await dead.get(sequence)
+    if letter is None:
+        raise NotFound(
+            f"there is no dead letter {sequence}; see 'callboard dead list'", what="dead letter", name=sequence
+        )
+    return letter

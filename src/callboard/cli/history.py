@@ -1,0 +1,229 @@
+"""What has happened in a run, made from its journal: a tree of calls, for `run --watch` and `show`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from callboard.actors.client import Event
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLORS = {
+    "done": "green",
+    "failed": "red",
+    "retrying": "yellow",
+    "running": "cyan",
+    "waiting": "dim",
+    "not called": "yellow",
+    "unfinished": "yellow",
+}
+_ENDED = frozenset({"done", "failed", "not called", "unfinished"})
+
+
+@dataclass
+class Call:
+    """One call of a run.
+
+    Attributes:
+        path: its place, for example ``7.2``: the second call made by call 7.
+        state: ``waiting`` (for other futures), ``running`` (or queued), ``retrying``, ``done``,
+            ``failed``, ``not called`` (what it waited for failed) or ``unfinished`` (the run ended).
+        waited, took: seconds in the queue and in the handler; at: unix seconds of the latest news.
+        after: paths of the calls whose values it takes.
+    """
+
+    path: str
+    name: str = "?"
+    state: str = "running"
+    host: str = ""
+    attempt: int = 1
+    waited: float = 0.0
+    took: float = 0.0
+    at: float = 0.0
+    after: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its outcome."""
+        return self.state in _ENDED
+
+    @property
+    def depth(self) -> int:
+        """How many calls it is nested in."""
+        return self.path.count(".")
+
+    @property
+    def order(self) -> list[int]:
+        """What sorts calls as the code makes them."""
+        return [int(number) for number in re.findall(r"\d+", self.path)]
+
+
+class History:
+    """The story of one run; feed it with events."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Call] = {}
+        self.owners: list[dict[str, Any]] = []
+        self.signals: list[dict[str, Any]] = []
+        self.done: dict[str, Any] | None = None
+
+    def add(self, event: Event) -> list[Call]:
+        """Take in an event; returns the calls that it tells of."""
+        data = event.data
+        if event.kind == "pending":
+            return [self._announced(one, event.at) for one in data["futures"]]
+        if event.kind in {"result", "attempt"}:
+            return [self._outcome(data, event.at, final=event.kind == "result")]
+        if event.kind == "owner":
+            self.owners.append({"epoch": data["epoch"], "driver": data["driver"], "at": event.at})
+        elif event.kind == "signal":
+            self.signals.append({"name": data["name"], "reason": data.get("reason", ""), "at": event.at})
+        elif event.kind == "done":
+            self.done = data
+            return self._unfinished(event.at)
+        return []
+
+    def _unfinished(self, at: float) -> list[Call]:
+        left = [call for call in self.calls.values() if not call.ended]
+        for call in left:
+            call.state, call.at = "unfinished", at
+        return left
+
+    def _announced(self, data: Mapping[str, Any], at: float) -> Call:
+        call = self._call(data["future"], data["call"])
+        call.after = [_path(dep) for dep in data.get("deps", ())]
+        if not call.ended:
+            call.at = at
+            self._awaited(call)
+        return call
+
+    def _outcome(self, data: Mapping[str, Any], at: float, *, final: bool) -> Call:
+        call = self._call(data["future"], data["call"])
+        if call.ended:  # a late copy: the first outcome counts
+            return call
+        call.error = data.get("error")
+        call.state = ("failed" if call.error else "done") if final else "retrying"
+        call.host, call.attempt, call.at = data.get("host", ""), data.get("attempt", 1), at
+        call.waited, call.took = data.get("waited", 0.0), data.get("took", 0.0)
+        parent = _parent(call.path)
+        if parent:
+            self._call(f":{parent}")
+        if call.ended:
+            self._resolved(call)
+        return call
+
+    def _resolved(self, call: Call) -> None:
+        for other in list(self.calls.values()):
+            if other.state == "waiting" and call.path in other.after:
+                other.at = call.at
+                self._awaited(other)
+                if other.ended:
+                    self._resolved(other)
+
+    def _awaited(self, call: Call) -> None:
+        states = [self.calls[dep].state if dep in self.calls else "running" for dep in call.after]
+        if any(state in {"failed", "not called"} for state in states):
+            call.state = "not called"
+        else:
+            call.state = "running" if all(state == "done" for state in states) else "waiting"
+
+    def _call(self, future: str, name: str = "?") -> Call:
+        path = _path(future)
+        call = self.calls.setdefault(path, Call(path))
+        if name != "?":
+            call.name = name
+        return call
+
+    # -- showing --------------------------------------------------------------------------------------
+
+    def sorted(self) -> list[Call]:
+        """All calls in the order of the code, each before the calls it made."""
+        return sorted(self.calls.values(), key=lambda call: call.order)
+
+    def table(self, rows: int | None = None, start: float = 0.0) -> Table:
+        """The calls as a table.
+
+        Args:
+            rows: most of them; those that are not over and the latest come first.
+            start: unix seconds; with it, the times at which calls ended are shown.
+        """
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("call", "", "state", "host", "waited", "took", "after"):
+            table.add_column(title, justify="right" if title in {"waited", "took"} else "left")
+        if start:
+            table.add_column("ended at", justify="right")
+        shown = self._most_telling(rows)
+        for call in shown:
+            ended = [f"+{seconds(call.at - start)}" if call.host else ""] if start else []
+            table.add_row(*_cells(call), *ended)
+        left = len(self.calls) - len(shown)
+        if left:
+            table.add_row("", f"[dim]and {left} more[/]")
+        return table
+
+    def _most_telling(self, rows: int | None) -> list[Call]:
+        calls = self.sorted()
+        if rows is None or len(calls) <= rows:
+            return calls
+        chosen = sorted(calls, key=lambda call: (call.ended, -call.at))[:rows]
+        return sorted(chosen, key=lambda call: call.order)
+
+    def counts(self) -> str:
+        """How many calls are in which state."""
+        found: dict[str, int] = {}
+        for call in self.calls.values():
+            found[call.state] = found.get(call.state, 0) + 1
+        return ", ".join(f"{number} {state}" for state, number in found.items()) or "no calls yet"
+
+
+def line(call: Call) -> str:
+    """A call in one line of plain text."""
+    text = f"{call.path:<8} {call.name:<24} {call.state:<8}"
+    if call.state == "waiting":
+        return f"{text} for {', '.join(call.after)}"
+    if not call.host:
+        return text.rstrip()
+    text += f" on {call.host}, waited {seconds(call.waited)}, took {seconds(call.took)}"
+    if call.attempt > 1:
+        text += f", attempt {call.attempt}"
+    return f"{text}: {call.error['message']}" if call.error else text
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} µs"
+    if value < 1.0:
+        return f"{value * 1e3:.1f} ms"
+    return f"{value:.2f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
+
+
+def errors(calls: Iterable[Call]) -> list[tuple[Call, dict[str, Any]]]:
+    """The failed calls with their errors."""
+    return [(call, call.error) for call in calls if call.error and call.state == "failed"]
+
+
+def _cells(call: Call) -> list[str]:
+    from rich.markup import escape
+
+    color = _COLORS[call.state]
+    state = call.state if call.attempt == 1 else f"{call.state} ({call.attempt})"
+    times = [seconds(call.waited), seconds(call.took)] if call.host else ["", ""]
+    name = f"{'  ' * call.depth}{escape(call.name)}"
+    return [call.path, name, f"[{color}]{state}[/]", call.host, *times, ", ".join(call.after)]
+
+
+def _path(future: str) -> str:
+    return future.partition(":")[2]
+
+
+def _parent(path: str) -> str:
+    """The path of the call that made this one; empty for the workflow itself."""
+    return re.sub(r"~\d+$", "", path.rpartition(".")[0])

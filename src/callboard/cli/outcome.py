@@ -1,0 +1,79 @@
+"""How a run ended, and how that is told."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import msgspec
+
+from callboard.cli.common import Common
+from callboard.cli.exits import Exit
+from callboard.cli.output import compact, pretty
+from callboard.infra.messages.run import ErrorInfo
+
+LOCAL = "local"
+"""What stands for the run's id where there is no server."""
+
+_FRAME = re.compile(r'  File ".*[/\\\\]callboard[/\\\\](?:actors|infra|state)[/\\\\].*\n(?:    .*\n)*')
+
+
+class Outcome(msgspec.Struct):
+    """The end of a run.
+
+    Attributes:
+        status: ``completed``, ``failed`` or ``cancelled``.
+        value: plain values; error: why there is none.
+    """
+
+    run: str
+    workflow: str
+    status: str
+    value: Any = None
+    error: ErrorInfo | None = None
+
+
+def tell(outcome: Outcome, common: Common, *, as_line: bool = False) -> int:
+    """Print an outcome; returns the exit code.
+
+    Args:
+        as_line: as one line of JSON, at the end of a stream of them.
+    """
+    if common.json:
+        data: dict[str, Any] = {"run": outcome.run, "status": outcome.status}
+        data |= {"value": outcome.value} if outcome.error is None else {"error": outcome.error}
+        print((compact if as_line else pretty)(data))
+    elif outcome.error is None:
+        print(shown(outcome.value))
+    else:
+        what = f"run {outcome.run} of {outcome.workflow} {outcome.status}"
+        print(explained(outcome.error, f"error: {what}"), file=sys.stderr)
+        if outcome.run != LOCAL:
+            common.output.hint(f"see: callboard show {outcome.run}")
+    return Exit.OK if outcome.error is None else Exit.FAILED
+
+
+def shown(value: Any) -> str:
+    """A value for people: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else pretty(value)
+
+
+def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
+    """An error for people: where it happened, because of what, and the remote traceback without our own frames.
+
+    Args:
+        what: begins the text; trace: with the traceback.
+    """
+    lines = [f"{what}: {error.message}"]
+    deepest = error
+    while True:
+        if deepest.path:
+            lines.append(f"  in {' > '.join(deepest.path)}")
+        if deepest.cause is None:
+            break
+        deepest = deepest.cause
+        lines.append(f"  because of {deepest.message}")
+    if trace and deepest.traceback and deepest.code not in {"run_cancelled", "invalid_arguments"}:
+        lines += ["", _FRAME.sub("", deepest.traceback).rstrip()]
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""``callboard run``: submit a request, follow it, and print what it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, UsageError
+from callboard.cli.outcome import Outcome, tell
+
+from callboard.infra.errors import ResultTimeout
+from callboard.infra.messages.run import Done
+
+if TYPE_CHECKING:
+    from callboard.actors.client import Client
+
+_CANCELS_WITHIN = 3.0
+
+
+def run(
+    workflow: str,
+    /,
+    *,
+    args: str | None = None,
+    watch: bool = False,
+    session: str | None = None,
+    timeout: float | None = None,
+    run_id: str | None = None,
+    local: str | None = None,
+    common: Common = DEFAULTS,
+    **argument: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative=())],
+) -> int:
+    """Run a workflow and print its result.
+
+    Every other option is an argument of the workflow. Text is taken as it is where the workflow takes
+    text, and as JSON where it takes something else; an option given more than once makes a list.
+
+        callboard run research --question "Compare AAPL and MSFT, 2004 to 2009" --watch
+        callboard run add --a 1 --b 2 --json
+        callboard run report --args '{"plan": {"tickers": ["AAPL"]}}'
+        callboard run research --question "..." --local app.py
+
+    Ctrl-C cancels the run. With --timeout the run goes on, and 'callboard show' finds it.
+
+    Args:
+        workflow: Its name; 'callboard actors' lists what there is.
+        args: Arguments as one JSON object, for names that are also options of this command.
+        watch: Show the calls while they run.
+        session: Whose run it is: state of agents is kept per session.
+        timeout: Seconds to wait for the result.
+        run_id: An id of your own; a request with the same id again is the same run.
+        local: Run it in this process, from this file or module, without a server.
+        argument: Arguments of the workflow.
+    """
+    common.log("error")
+    given = _given(args)
+    if local is not None:
+        if watch or session or run_id:
+            raise UsageError("--watch, --session and --run-id need a server; leave out --local")
+        from callboard.cli.local import run_local
+
+        return tell(run_local(local, workflow, argument, given, timeout), common)
+    return asyncio.run(_Request(workflow, argument, given, common).run(run_id, session, timeout, watch=watch))
+
+
+def _given(args: str | None) -> dict[str, Any]:
+    if args is None:
+        return {}
+    try:
+        given = json.loads(args)
+    except ValueError as error:
+        raise UsageError(f"--args is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise UsageError("--args must be a JSON object, for example '{\"question\": \"...\"}'")
+    return given
+
+
+class _Request:
+    def __init__(
+        self, workflow: str, options: dict[str, list[str]], given: dict[str, Any], common: Common
+    ) -> None:
+        self._workflow = workflow
+        self._options = options
+        self._given = given
+        self._common = common
+
+    async def run(
+        self, run_id: str | None, session: str | None, timeout: float | None, *, watch: bool
+    ) -> int:
+        """Submit, follow and tell; returns the exit code."""
+        async with self._common.client() as client:
+            arguments = await self._arguments(client)
+            run = await client.submit(self._workflow, arguments, run=run_id, session=session)
+            done = await self._followed(client, run, timeout, watch=watch)
+            if done is None:
+                return await self._cancel(client, run)
+            outcome = Outcome(run, self._workflow, done.status, error=done.error)
+            if done.error is None:
+                outcome.value = await client.result(run)
+        return tell(outcome, self._common, as_line=watch)
+
+    async def _arguments(self, client: Client) -> dict[str, Any]:
+        from callboard.actors import registry
+        from callboard.actors.app import unknown
+        from callboard.cli.arguments import Parameters
+        from callboard.controller.doctor import living
+
+        actors, hosts = await asyncio.gather(registry.actors(client.node), living(client.node))
+        workflows = {actor.name: actor for actor in actors if actor.kind == "workflow"}
+        if self._workflow not in workflows:
+            raise unknown("workflow", self._workflow, workflows, "on this server")
+        if not any(self._workflow in host.instances for host in hosts):
+            self._common.output.hint(
+                f"no host drives {self._workflow} at the moment; the run waits for one: callboard host APP"
+            )
+        return Parameters(workflows[self._workflow]).read(self._options, self._given)
+
+    async def _followed(self, client: Client, run: str, timeout: float | None, *, watch: bool) -> Done | None:
+        """Wait for the end, showing what happens; None if the user interrupts."""
+        interrupted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, interrupted.set)
+        waiting = asyncio.create_task(client.done(run, timeout))
+        stopping = asyncio.create_task(interrupted.wait())
+        watching = asyncio.create_task(self._watch(client, run, watch=watch))
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                return None
+            if waiting.exception() is None:
+                await watching
+            return waiting.result()
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            for task in (waiting, stopping, watching):
+                task.cancel()
+            await asyncio.gather(waiting, stopping, watching, return_exceptions=True)
+
+    async def _watch(self, client: Client, run: str, *, watch: bool) -> None:
+        if watch:
+            from callboard.cli.watch import watch as show
+
+            await show(client, run, self._common.output)
+
+    async def _cancel(self, client: Client, run: str) -> int:
+        if sys.stdin.isatty() and not self._common.json and not _agreed(run):
+            print(f"run {run} goes on", file=sys.stderr)
+            return Exit.INTERRUPTED
+        await client.cancel(run, "interrupted in the terminal")
+        with contextlib.suppress(ResultTimeout):
+            await client.done(run, _CANCELS_WITHIN)
+        if self._common.json:
+            self._common.output.answer({"run": run, "status": "cancelled"}, lambda _: None)
+        print(f"cancelled run {run}", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+def _agreed(run: str) -> bool:
+    """Ask; a second Ctrl-C means no."""
+    try:
+        answer = input(f"\ncancel run {run}? [Y/n] ")
+    except (KeyboardInterrupt, EOFError):
+        return False
+    return answer.strip().lower() in {"", "y", "yes"}

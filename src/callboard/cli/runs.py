@@ -1,0 +1,168 @@
+"""``callboard runs``, ``show`` and ``cancel``: what has run, what happened in it, and ending it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit
+from callboard.cli.history import History, errors, seconds
+from callboard.cli.outcome import explained, shown
+from callboard.infra.errors import ResultTimeout
+from callboard.infra.messages.run import ErrorInfo, RunSummary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+_VALUE_SHOWN = 2_000
+_ENDS_WITHIN = 5.0
+
+
+def runs(
+    *,
+    workflow: str | None = None,
+    status: Literal["running", "completed", "failed", "cancelled"] | None = None,
+    limit: int = 20,
+    common: Common = DEFAULTS,
+) -> int:
+    """List runs, the latest last.
+
+        callboard runs --status failed
+        callboard runs --json | jq -r '.[].run'
+
+    Args:
+        workflow: Only this workflow's.
+        status: Only those with this status.
+        limit: How many at most.
+    """
+
+    async def look() -> list[RunSummary]:
+        async with common.client() as client:
+            every = await client.runs()
+        fitting = (r for r in every if workflow in {None, r.workflow} and status in {None, r.status})
+        return sorted(fitting, key=lambda r: r.started)[-limit:]
+
+    found = asyncio.run(look())
+    common.output.answer(found, lambda screen: _print_runs(found, screen))
+    return Exit.OK
+
+
+def _print_runs(found: list[RunSummary], screen: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not found:
+        screen.print("no runs; start one with: callboard run WORKFLOW")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("run", "workflow", "status", "started", "took", "calls", "error"):
+        table.add_column(title, justify="right" if title in {"took", "calls"} else "left", no_wrap=True)
+    for one in found:
+        took = seconds(one.finished - one.started) if one.finished else ""
+        state = f"[{_COLORS.get(one.status, '')}]{one.status}[/]"
+        table.add_row(
+            one.run, one.workflow, state, _clock(one.started), took, str(one.calls), escape(one.error)
+        )
+    screen.print(table)
+
+
+def show(run: str, /, *, common: Common = DEFAULTS) -> int:
+    """Show what happened in a run: its calls as a tree, who waited for whom, errors, and who drove it.
+
+        callboard show 01JD0000000000000000000000
+
+    Args:
+        run: Its id; 'callboard runs' lists them.
+    """
+
+    async def look() -> tuple[RunSummary, History, Any]:
+        history = History()
+        async with common.client() as client:
+            summary = await client.status(run)
+            async for event in client.events(run, follow=False):
+                history.add(event)
+            completed = history.done is not None and history.done["status"] == "completed"
+            return summary, history, await client.result(run) if completed else None
+
+    summary, history, value = asyncio.run(look())
+    data = {
+        **msgspec.structs.asdict(summary),
+        "owners": history.owners,
+        "signals": history.signals,
+        "value": value,
+        "error": (history.done or {}).get("error"),
+        "calls": [vars(call) for call in history.sorted()],
+    }
+    common.output.answer(data, lambda screen: _print_run(summary, history, value, screen))
+    return Exit.OK
+
+
+def _print_run(summary: RunSummary, history: History, value: Any, screen: Console) -> None:
+    color = _COLORS.get(summary.status, "")
+    took = f", took {seconds(summary.finished - summary.started)}" if summary.finished else ""
+    screen.print(f"[bold]{summary.run}[/]  {summary.workflow}  [{color}]{summary.status}[/]")
+    screen.print(f"started {_clock(summary.started)}{took}, session {summary.session}", highlight=False)
+    for owner in history.owners:
+        screen.print(
+            f"driven by {owner['driver']} (epoch {owner['epoch']}) from {_clock(owner['at'])}", highlight=False
+        )
+    for signal in history.signals:
+        screen.print(f"{signal['name']} at {_clock(signal['at'])}: {signal['reason']}", markup=False)
+    if history.calls:
+        screen.print()
+        screen.print(history.table(start=summary.started))
+    _print_outcome(history, value, screen)
+
+
+def _print_outcome(history: History, value: Any, screen: Console) -> None:
+    failed = errors(history.sorted())
+    texts = [_explained(error, f"{call.path} {call.name} failed on {call.host}") for call, error in failed]
+    if history.done is not None and history.done.get("error"):
+        error, status = history.done["error"], history.done["status"]
+        texts.append(_explained(error, f"the run {status}", trace=not failed))
+    elif history.done is not None:
+        texts.append(f"result:\n{shown(value)[:_VALUE_SHOWN]}")
+    for text in texts:
+        screen.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _explained(error: dict[str, Any], what: str, *, trace: bool = True) -> str:
+    return explained(msgspec.convert(error, ErrorInfo), what, trace=trace)
+
+
+def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Common = DEFAULTS) -> int:
+    """Cancel a run and all its calls, in other agents too.
+
+    Args:
+        run: Its id; 'callboard runs --status running' lists them.
+        reason: Told to whoever waits for the run.
+    """
+
+    async def end() -> str:
+        async with common.client() as client:
+            summary = await client.status(run)
+            if summary.status == "running":
+                await client.cancel(run, reason)
+                try:
+                    return (await client.done(run, _ENDS_WITHIN)).status
+                except ResultTimeout as error:
+                    raise ResultTimeout(
+                        f"run {run} was asked to stop, and will when a driver has it; none has reacted "
+                        f"within {_ENDS_WITHIN:g} s: is there a host for {summary.workflow}?",
+                        **error.fields,
+                    ) from error
+            return summary.status
+
+    status = asyncio.run(end())
+    text = f"run {run} is cancelled" if status == "cancelled" else f"run {run} had ended before: {status}"
+    common.output.answer({"run": run, "status": status}, lambda screen: screen.print(text, highlight=False))
+    return Exit.OK if status == "cancelled" else Exit.FAILED
+
+
+def _clock(unix: float) -> str:
+    return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,63 @@
+"""The live view of ``callboard run --watch``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+
+from callboard.actors.client import Client
+from callboard.cli.history import History, line, seconds
+from callboard.cli.output import Output, console
+
+_EVERY = 0.1
+_MARGIN = 4
+"""Lines of the terminal that are not the table's."""
+
+
+async def watch(client: Client, run: str, output: Output) -> None:
+    """Show the calls of a run until it ends: JSON lines, a live table on a terminal, or a line for each."""
+    if output.as_json:
+        async for event in client.events(run):
+            what = {"event": event.kind, "sequence": event.sequence, "at": event.at, "data": event.data}
+            output.line(what, "")
+        return
+    history = History()
+    if sys.stderr.isatty():
+        async with _live(history, run):
+            async for event in client.events(run):
+                history.add(event)
+        return
+    async for event in client.events(run):
+        for call in history.add(event):
+            print(line(call), file=sys.stderr, flush=True)
+
+
+@contextlib.asynccontextmanager
+async def _live(history: History, run: str) -> AsyncIterator[None]:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    screen = console(stderr=True)
+    begun = time.monotonic()
+
+    def view() -> Group:
+        head = f"{run}  {seconds(time.monotonic() - begun)}  {history.counts()}"
+        return Group(Text(head, style="bold"), history.table(max(3, screen.height - _MARGIN)))
+
+    with Live(view(), console=screen, auto_refresh=False) as live:
+        drawing = asyncio.create_task(_draw(lambda: live.update(view(), refresh=True)))
+        try:
+            yield
+        finally:
+            drawing.cancel()
+            live.update(view(), refresh=True)
+
+
+async def _draw(draw: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_EVERY)
+        draw()

@@ -1,0 +1,67 @@
+"""SIGTERM under load, and servers that start with work in their streams and nobody to do it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.faults.board import Board
+from tests.faults.checker import Allowed
+
+pytestmark = pytest.mark.fault
+
+
+@pytest.mark.fault(seeds=(1, 2))
+async def test_rolling_restart(board: Board) -> None:
+    """All hosts are restarted, one after the other: nothing is lost, and nothing runs twice."""
+    hosts, drivers = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
+    load = asyncio.create_task(board.load(100, pause=0.05))
+    for number, worker in enumerate([*hosts, *drivers]):
+        await board.progress(40 * (number + 1))
+        successor = await board.spawn(*(("tools",) if worker in hosts else ("workflows",)))
+        await successor.ready()
+        await worker.drain()
+    await load
+    await board.verdict(Allowed(starts=1, late=0.0))
+
+
+@pytest.mark.fault(seeds=(1, 2))
+async def test_no_grace(board: Board) -> None:
+    """Handlers and runs that do not end within the grace period are given back and go on elsewhere."""
+    hosts = await board.hosts(2, "tools", "workflows", grace=0.1)
+    await board.load(40, pause=0.2)
+    await board.progress(board.chance.randint(30, 100))
+    successors = await board.hosts(2, "tools", "workflows")
+    await asyncio.gather(*(host.drain() for host in hosts))
+    assert all(worker.running for worker in successors)
+    await board.verdict()
+
+
+async def test_held_call_is_given_back(board: Board) -> None:
+    """A call in the middle of a drain without grace begins elsewhere at once."""
+    (first,), _ = await asyncio.gather(board.hosts(1, "held", grace=0.1), board.hosts(1, "workflows"))
+    await board.submit("holding", number=1)
+    await board.begun(1)
+    await board.hosts(1, "held")
+    await first.drain()
+    await board.begun(2)
+    board.open_gate()
+    await board.verdict(Allowed(starts=2))
+
+
+@pytest.mark.fault(seeds=(1, 2))
+async def test_backlog_without_hosts(board: Board) -> None:
+    """The server restarts with full streams and nobody there; hosts that come later do all of it."""
+    workers = await board.hosts(1, "tools", "workflows")
+    await board.load(10)
+    await workers[0].drain()
+    await board.load(150)
+    (driver,) = await board.hosts(1, "workflows")  # fills CALLS, too
+    await board.calls_waiting(100)
+    await driver.kill()
+    await asyncio.to_thread(board.server.restart)
+    await asyncio.to_thread(board.server.kill)
+    await asyncio.to_thread(board.server.start)
+    await board.hosts(2, "tools", "workflows")
+    await board.verdict()
