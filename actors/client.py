@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -31,6 +32,7 @@ from callboard.state.journal import decode_done, decode_owner, decode_result, de
 T = TypeVar("T")
 _ASK_EVERY = 5.0
 _ENDS = 10_000
+_JSON = b"application/json"
 
 _decode_pending = msgspec.msgpack.Decoder(Pending).decode
 
@@ -50,6 +52,17 @@ class Event(msgspec.Struct, omit_defaults=True):
     data: dict[str, Any] = {}
 
 
+class _End:
+    """The end of a run that this client has submitted or waits for."""
+
+    __slots__ = ("done", "sid", "waiters")
+
+    def __init__(self) -> None:
+        self.sid = 0
+        self.done: Done | None = None
+        self.waiters: list[asyncio.Future[Done]] = []
+
+
 class Client:
     """A client of the board. Use as ``async with connect() as client``.
 
@@ -59,10 +72,12 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
-        self._ends: dict[str, tuple[int, asyncio.Future[Done]]] = {}
+        self._ends: dict[str, _End] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.node.open()
+        self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self
 
     async def __aexit__(
@@ -72,6 +87,8 @@ class Client:
 
     async def close(self) -> None:
         """Idempotent."""
+        if self._asking is not None:
+            self._asking.cancel()
         await self.node.close()
 
     async def submit(
@@ -118,33 +135,46 @@ class Client:
         await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
         return run_id
 
-    def _expect(self, run: str) -> asyncio.Future[Done]:
+    def _expect(self, run: str) -> _End:
         """Listen for the end of a run."""
-        found = self._ends.get(run)
-        if found is not None:
-            return found[1]
-        end: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-
-        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-            self._unsubscribe(run)
-            if not end.done():
-                end.set_result(decode_done(data, H.decode(head)))
-
-        sid = self.node.connection.subscribe(subjects.journal(run, "done"), lane)
-        self._ends[run] = (sid, end)
-        while len(self._ends) > _ENDS:
-            self._forget(next(iter(self._ends)))
+        end = self._ends.get(run)
+        if end is None:
+            end = self._ends[run] = _End()
+            end.sid = self.node.connection.subscribe(
+                subjects.journal(run, "done"), functools.partial(self._on_end, run)
+            )
+            while len(self._ends) > _ENDS:
+                self._forget(next(iter(self._ends)))
         return end
 
-    def _unsubscribe(self, run: str) -> None:
-        sid, end = self._ends[run]
-        self.node.connection.unsubscribe(sid)
-        self._ends[run] = (0, end)
+    def _on_end(self, run: str, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        self._ended(run, decode_done(data, {H.CONTENT_TYPE: H.JSON} if head and _JSON in head else {}))
+
+    def _ended(self, run: str, done: Done) -> None:
+        end = self._ends.get(run)
+        if end is None:
+            return
+        self.node.connection.unsubscribe(end.sid)
+        end.done = done
+        for waiter in end.waiters:
+            if not waiter.done():
+                waiter.set_result(done)
+        if end.waiters:
+            del self._ends[run]
 
     def _forget(self, run: str) -> None:
-        sid, _ = self._ends.pop(run, (0, None))
-        if sid:
-            self.node.connection.unsubscribe(sid)
+        end = self._ends.pop(run, None)
+        if end is not None and end.done is None:
+            self.node.connection.unsubscribe(end.sid)
+
+    async def _ask(self) -> None:
+        """What the server repeats can be lost with a connection, so the journal is asked too."""
+        while True:
+            await asyncio.sleep(_ASK_EVERY)
+            for run in [run for run, end in self._ends.items() if end.waiters and end.done is None]:
+                done = await self.node.journal.done(run)
+                if done is not None:
+                    self._ended(run, done)
 
     async def result(self, run: str, timeout: float | None = None, type: Any = Any) -> Any:  # noqa: A002
         """Wait for a run's result.
@@ -192,14 +222,19 @@ class Client:
         subjects.token("run id", run)
         submitted_here = run in self._ends
         end = self._expect(run)
+        if not submitted_here and end.done is None:
+            known = await self.node.journal.done(run)
+            if known is not None:
+                self._ended(run, known)
+        if end.done is not None:
+            self._ends.pop(run, None)
+            return end.done
+        waiter: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        end.waiters.append(waiter)
         try:
-            async with asyncio.timeout(timeout):
-                # What the server repeats can be lost with a connection, so the journal is asked too.
-                known = None if submitted_here else await self.node.journal.done(run)
-                while known is None:
-                    await asyncio.wait((end,), timeout=_ASK_EVERY)
-                    known = end.result() if end.done() else await self.node.journal.done(run)
-                return known
+            if timeout is None:
+                return await waiter
+            return await asyncio.wait_for(waiter, timeout)
         except TimeoutError as error:
             raise ResultTimeout(
                 f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
@@ -207,7 +242,9 @@ class Client:
                 timeout=timeout,
             ) from error
         finally:
-            self._forget(run)
+            end.waiters.remove(waiter)
+            if not end.waiters:
+                self._forget(run)
 
     async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""

@@ -112,6 +112,7 @@ class Driver:
         self.standby = False
         self._taking = 0
         self._runs: dict[str, Run] = {}
+        self._untold: dict[Run, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._version = code_version(declared)
@@ -168,7 +169,14 @@ class Driver:
         return InstanceInfo(busy=len(self._runs), slots=self.slots, version=self._version, workflow=True)
 
     def tick(self) -> None:
-        """Nothing is due: runs are taken only when there is room."""
+        """Called 20 times a second: tell of runs that run; most are over before anybody could read it."""
+        limit = time.monotonic() - _TELL_AFTER
+        while self._untold:
+            run = next(iter(self._untold))
+            if self._untold[run] > limit:
+                break
+            del self._untold[run]
+            self._summarize(run, "running")
 
     def _room(self) -> int:
         return self.slots - len(self._tasks)
@@ -334,12 +342,11 @@ class Driver:
         self._stop(run)
 
     async def _drive(self, run: Run) -> None:
-        # Most runs are over before anybody could read that they run.
-        telling = self.host.node.loop.call_later(_TELL_AFTER, self._summarize, run, "running")
+        self._untold[run] = time.monotonic()
         try:
             done = self._cancelled(run) if run.cancelled else await self._outcome(run)
         finally:
-            telling.cancel()
+            self._untold.pop(run, None)
         run.maker.stop(abandon=run.fenced)
         if run.fenced:
             raise Fenced(f"run {run.request.run} has another driver", subject="")

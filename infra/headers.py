@@ -41,8 +41,11 @@ _FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
 
 def encode(items: Iterable[tuple[str, str]]) -> bytes:
     """The header block of a message, its closing empty line included."""
-    lines = [f"{name}: {value.translate(_FORBIDDEN)}\r\n" for name, value in items]
-    return b"NATS/1.0\r\n" + "".join(lines).encode() + b"\r\n"
+    items = list(items)
+    text = "".join([f"{name}: {value}\r\n" for name, value in items])
+    if text.count("\n") != len(items) or text.count("\r") != len(items):
+        text = "".join(f"{name}: {value.translate(_FORBIDDEN)}\r\n" for name, value in items)
+    return f"NATS/1.0\r\n{text}\r\n".encode()
 
 
 def decode(raw: bytes | None) -> dict[str, str]:

@@ -72,10 +72,11 @@ class Expressions:
     def _annotated(self, schema: Schema, *, as_argument: bool) -> str:
         kind = self._type(schema, as_argument=as_argument)
         meta = _meta(schema)
-        if not meta or kind == self._imports.builtin("object"):
+        if not meta:
             return kind
-        written = f"{self._imports.dotted('msgspec', 'Meta')}({', '.join(f'{k}={v}' for k, v in meta.items())})"
-        return f"{self._imports.name('typing', 'Annotated')}[{kind}, {written}]"
+        told = ", ".join(f"{key}={value}" for key, value in meta.items())
+        annotated = self._imports.name("typing", "Annotated")
+        return f"{annotated}[{kind}, {self._imports.dotted('msgspec', 'Meta')}({told})]"
 
     def _type(self, schema: Schema, *, as_argument: bool) -> str:
         if "$ref" in schema:
@@ -85,9 +86,6 @@ class Expressions:
         if "enum" in schema:
             return self._literal(schema["enum"])
         kind = schema.get("type")
-        if isinstance(kind, list):
-            options = [{**schema, "type": one} for one in kind]
-            return self._union(options, as_argument=as_argument)
         if kind == "array":
             return self._array(schema, as_argument=as_argument)
         if kind == "object":
@@ -174,14 +172,15 @@ class Expressions:
         return self._plain_value(schema, value)
 
     def _plain_value(self, schema: Schema, value: Any) -> str | None:
-        kind = self._scalar(schema, hint_of(schema))
+        kind = schema.get("type")
         if value is None:
-            return "None" if kind in {"None", self._any()} else None
-        if isinstance(value, str) and schema.get("format") == "date":
+            return "None" if kind in {None, "null"} else None
+        if kind == "string" and schema.get("format") == "date":
             return self._date(value)
-        if kind == self._imports.builtin(type(value).__name__):
-            return literal(value)
-        if isinstance(value, int) and kind == self._imports.builtin("float"):
+        if "format" in schema or "contentEncoding" in schema or hint_of(schema).type:
+            return None
+        fits = kind is None or type(value).__name__ == _PLAIN.get(kind)
+        if isinstance(value, str | int | float) and (fits or (kind == "number" and isinstance(value, int))):
             return literal(value)
         return None
 
@@ -206,7 +205,9 @@ def _meta(schema: Schema) -> dict[str, str]:
         if isinstance(schema.get("pattern"), str):
             told["pattern"] = quoted(schema["pattern"])
         if "prefixItems" not in schema and "contentEncoding" not in schema:
-            told |= {ours: literal(schema[key]) for key, ours in _LENGTH.items() if _is_number(schema.get(key))}
+            told |= {
+                ours: literal(schema[key]) for key, ours in _LENGTH.items() if _is_number(schema.get(key))
+            }
         hint = hint_of(schema)
         if schema.get("format") in {"date-time", "time"}:
             told["tz"] = "True"

@@ -105,7 +105,8 @@ def quoted(text: str) -> str:
     """A string literal, quoted as formatters do it."""
     if '"' in text:
         return repr(text)
-    return f'"{repr("'" + text)[2:]}'  # the quote in front makes repr choose double ones
+    escaped = repr("'" + text)  # the quote in front makes repr choose double ones
+    return f'"{escaped[2:]}'
 
 
 def literal(value: Any) -> str:
