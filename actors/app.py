@@ -141,7 +141,7 @@ def _import(spec: str, place: str) -> ModuleType:
         raise _import_failed(spec, place, name, error) from error
     if is_path and not _same_file(module, path):
         raise AppUnloadable(
-            f"{place} cannot be imported as {name!r}: that name belongs to {module.__file__}; rename the file",
+            f"{place} cannot be imported as {name!r}, which is {module.__file__} already: rename the file",
             app=spec,
             reason="shadowed",
         )

@@ -155,7 +155,9 @@ class Child:
         code = await self.ended()
         if isinstance(said, Broken):
             return said
-        return Broken("app_unloadable", f"the host ended with exit code {code} while it imported the application")
+        return Broken(
+            "app_unloadable", f"the host ended with exit code {code} while it imported the application"
+        )
 
     async def work(self, url: str) -> bool:
         """Tell it to work on this server; returns whether it does."""
@@ -225,14 +227,14 @@ class Supervisor:
             try:
                 broken = await self._import(fresh, kept=bool(old))
                 if broken is None:
-                    url = await self._url()
+                    await self._url()  # the old ones go on until there is a server for the new ones
                     self._hosts = fresh
                     self._release(old)
             finally:
                 if self._hosts is not fresh:
                     await _discard(fresh)
             if broken is None:
-                await self._begin(fresh, url, "reloaded" if old else "ready")
+                await self._begin(fresh, "reloaded" if old else "ready")
             return broken
 
     async def _import(self, fresh: list[Child], *, kept: bool) -> Broken | None:
@@ -242,7 +244,8 @@ class Supervisor:
             self._tell("broken", {"error": broken, "kept": kept})
         return broken
 
-    async def _begin(self, fresh: list[Child], url: str, what: str) -> None:
+    async def _begin(self, fresh: list[Child], what: str) -> None:
+        url = await self._url()
         works = await asyncio.gather(*(child.work(url) for child in fresh))
         for child in fresh:
             task = asyncio.create_task(self._mind(child))
@@ -271,7 +274,7 @@ class Supervisor:
         child = Child(self._command)
         if await self._import([child], kept=False) is None:
             self._hosts.append(child)
-            await self._begin([child], await self._url(), "restarted")
+            await self._begin([child], "restarted")
 
     def _release(self, hosts: list[Child]) -> None:
         """Let hosts finish what they do, and end."""

@@ -104,7 +104,9 @@ async def look(settings: Settings) -> Look:
         if seen.streams:
             seen.clock, seen.clock_error = await _clock(topology, next(iter(seen.streams)))
         seen.consumers = [
-            name for stream in (subjects.CALLS, subjects.REQUESTS) for name in await _consumers(topology, stream)
+            name
+            for stream in (subjects.CALLS, subjects.REQUESTS)
+            for name in await _consumers(topology, stream)
         ]
         if _REGISTRY in seen.streams:
             await _registry(seen, DirectReader(connection), begun)
@@ -166,8 +168,214 @@ def _local_disk(url: str) -> tuple[str, int] | None:
         return None
     with contextlib.suppress(psutil.Error, OSError):
         for found in psutil.net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == address.port and found.pid:
+            if (
+                found.status == psutil.CONN_LISTEN
+                and getattr(found.laddr, "port", 0) == address.port
+                and found.pid
+            ):
                 folder = Path(psutil.Process(found.pid).cwd())
                 if (folder / "jetstream").is_dir():
                     return str(folder), shutil.disk_usage(folder).free
     return None
+
+
+# -- the checks -------------------------------------------------------------------------------------
+
+
+def _server(seen: Look) -> Iterator[Finding]:
+    version = seen.server.get("version")
+    yield Finding("server", "ok", f"{seen.settings.nats_url} is version {version}, with JetStream")
+
+
+def _stream_settings(seen: Look) -> Iterator[Finding]:
+    wanted = declared(seen.settings)
+    if not seen.streams:
+        yield Finding(
+            "streams", "problem", "there are no streams", "start a host, it makes them: callboard host APP"
+        )
+        return
+    for name, config in wanted.items():
+        if name not in seen.streams:
+            yield Finding("streams", "problem", f"stream {name} is missing", "start a host, it makes it")
+            continue
+        current = seen.streams[name]["config"]
+        for key in (key for key, value in config.items() if current.get(key) != value):
+            yield Finding(
+                "streams",
+                "problem",
+                f"stream {name} has {key} {current.get(key)!r}, declared is {config[key]!r}",
+                "start a host with the settings of here, or give these settings here "
+                "(callboard.toml, CALLBOARD_...)",
+            )
+    yield Finding("streams", "ok", f"{len(seen.streams)} of {len(wanted)} streams exist")
+
+
+def _room(seen: Look) -> Iterator[Finding]:
+    for name, info in seen.streams.items():
+        config, state = info["config"], info["state"]
+        for what, used, limit in (
+            ("bytes", state["bytes"], config.get("max_bytes", -1)),
+            ("consumers", state["consumer_count"], config.get("max_consumers", -1)),
+        ):
+            # Telemetry makes room by itself, the oldest first.
+            if limit > 0 and used > _FULL * limit and not (what == "bytes" and config["discard"] == "old"):
+                yield Finding(
+                    "limits",
+                    "problem",
+                    f"stream {name} uses {used} of {limit} {what}",
+                    "raise max_store_bytes" if what == "bytes" else "raise max_consumers",
+                )
+        for replica in info.get("cluster", {}).get("replicas") or []:
+            if replica.get("offline") or not replica.get("current", True):
+                yield Finding(
+                    "limits",
+                    "problem",
+                    f"the copy of stream {name} on {replica['name']} is behind or offline",
+                    "see to that server",
+                )
+
+
+def _limits(seen: Look) -> Iterator[Finding]:
+    payload, needed = seen.server.get("max_payload", 0), seen.settings.inline_limit + _HEADERS
+    if payload < needed:
+        yield Finding(
+            "limits",
+            "problem",
+            f"the server takes messages of {payload} bytes, but values up to inline_limit travel in {needed}",
+            f"set the server's max_payload to {needed} or more, or CALLBOARD_INLINE_LIMIT to "
+            f"{max(0, payload - _HEADERS)} or less",
+        )
+    used, limit = seen.account.get("storage", 0), seen.account.get("limits", {}).get("max_storage", -1)
+    if 0 < limit < used / _FULL:
+        yield Finding(
+            "limits",
+            "problem",
+            f"the account stores {used} of {limit} bytes",
+            "raise the account's limit, or shorten journal_max_age",
+        )
+    if seen.disk is not None and seen.disk[1] < _LEAST_DISK:
+        yield Finding(
+            "limits",
+            "problem",
+            f"the disk of {seen.disk[0]} has {seen.disk[1] / GIB:.1f} GiB left",
+            "free some, or move the store",
+        )
+    yield Finding("limits", "ok", f"messages up to {payload} bytes, {used} bytes stored")
+
+
+def _clocks(seen: Look) -> Iterator[Finding]:
+    off = abs(seen.clock) - seen.clock_error
+    text = f"the server's clock is {seen.clock:+.3f} s from ours (give or take {seen.clock_error:.3f} s)"
+    if off > _CLOCK_LIMIT:
+        yield Finding(
+            "clock", "problem", text, "synchronize both by NTP: deadlines and delayed retries depend on it"
+        )
+    elif seen.streams:
+        yield Finding("clock", "ok", text)
+
+
+def _hosts(seen: Look) -> Iterator[Finding]:
+    for host in seen.alive:
+        if host.late > _LATE:
+            yield Finding(
+                "hosts",
+                "problem",
+                f"the event loop of {host.host} ({host.node}, pid {host.pid}) is blocked ({host.late:.1f} s)",
+                "its log names the handler; make it a plain 'def' or give it cpu=True",
+            )
+        if host.draining:
+            yield Finding("hosts", "note", f"{host.host} ({host.node}, pid {host.pid}) is draining")
+    if seen.vanished and not seen.alive:
+        names = ", ".join(host.host for host in seen.vanished)
+        yield Finding(
+            "hosts",
+            "problem",
+            f"vanished without a goodbye, and nobody there to take over: {names}",
+            "start a host, it takes over: callboard host APP",
+        )
+    names = ", ".join(f"{host.host} ({host.node}, pid {host.pid})" for host in seen.alive)
+    yield Finding("hosts", "ok" if seen.alive else "note", f"alive: {names or 'none'}")
+
+
+def _instances(seen: Look) -> Iterator[Finding]:
+    for actor in seen.actors:
+        running = seen.serving(actor.name)
+        least = actor.directives.get("min_instances", 0)
+        if len(running) < least:
+            yield Finding(
+                "actors",
+                "problem",
+                f"{actor.kind} {actor.name} has {len(running)} of at least {least} instances",
+                f"callboard host APP:{actor.name}",
+            )
+        versions: dict[str, list[str]] = {}
+        for host in running:
+            versions.setdefault(host.instances[actor.name].version, []).append(host.host)
+        if len(versions) > 1:
+            listed = "; ".join(f"{version} on {', '.join(on)}" for version, on in versions.items())
+            yield Finding(
+                "versions",
+                "problem",
+                f"hosts run different code of {actor.name}: {listed}",
+                "restart those with the older one: callboard control drain HOST",
+            )
+
+
+def _waiting(seen: Look) -> Iterator[Finding]:
+    """Messages that nobody is there to take."""
+    alive = {host.host for host in seen.alive}
+    waiting: dict[str, int] = {}
+    for stream in (subjects.CALLS, subjects.REQUESTS):
+        counts = seen.streams.get(stream, {}).get("state", {}).get("subjects") or {}
+        for subject, count in counts.items():
+            parts = subject.split(".")
+            lane = parts[3] if len(parts) > 3 else subjects.ANY
+            served = seen.serving(parts[2]) if lane == subjects.ANY else lane in alive
+            if parts[1] in {"call", "request"} and not served:
+                waiting[parts[2]] = waiting.get(parts[2], 0) + count
+    for actor, count in waiting.items():
+        yield Finding(
+            "waiting",
+            "problem",
+            f"{count} messages for {actor} wait, and no host runs it",
+            f"callboard host APP:{actor}",
+        )
+    idle = sorted({_actor_of(name) for name in seen.consumers} - {""} - set(waiting))
+    idle = [actor for actor in idle if not seen.serving(actor)]
+    if idle:
+        yield Finding(
+            "waiting", "note", f"known, but run by no host: {', '.join(idle)}", "callboard host APP"
+        )
+
+
+def _actor_of(consumer: str) -> str:
+    """Whose calls or requests a consumer holds; empty for that of a host."""
+    if consumer.startswith("host_"):
+        return ""
+    ending = "_requests" if consumer.endswith("_requests") else "_any_0"
+    return consumer[: -len(ending)]
+
+
+def _dead(seen: Look) -> Iterator[Finding]:
+    count = seen.streams.get(subjects.DEAD, {}).get("state", {}).get("messages", 0)
+    if count:
+        yield Finding(
+            "dead letters",
+            "problem",
+            f"{count} messages could not be handled",
+            "callboard dead list; then requeue or purge them",
+        )
+
+
+CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
+    _server,
+    _stream_settings,
+    _room,
+    _limits,
+    _clocks,
+    _hosts,
+    _instances,
+    _waiting,
+    _dead,
+)
+"""Each looks and yields what it finds; what is fine is told too where it helps."""

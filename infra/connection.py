@@ -260,7 +260,7 @@ class Connection:
                 closed_cb=self._on_closed,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,  # nats-py tries this often even then, 60 times by default
-                reconnect_time_wait=0.05,
+                reconnect_time_wait=0,
                 connect_timeout=5,
                 pending_size=_MAX_PENDING,
                 **self._credentials(),

@@ -205,11 +205,14 @@ class Store:
             self._outstanding[number] = entry
             asyncio.get_running_loop().call_later(delay, self._again, number)
             return
+        self._tell(entry, refusal)
+        self._pump()
+
+    def _tell(self, entry: _Entry, refusal: StoreRefused) -> None:
         if entry.on_stored is not None:
             entry.on_stored(refusal)
         else:
-            self._log.error("not_stored", subject=entry.subject, reason=error.description)
-        self._pump()
+            self._log.error("not_stored", subject=entry.subject, reason=refusal.fields["description"])
 
     def _again(self, number: int) -> None:
         entry = self._outstanding.pop(number, None)
@@ -237,6 +240,11 @@ class Store:
                 if entry.sent > limit:
                     break
                 self._again(number)
+
+
+def _too_large(entry: _Entry) -> StoreRefused:
+    size = len(entry.body) + len(entry.head or b"")
+    return _refusal(entry.subject, _AckError(400, 10054, f"a message of {size:,} bytes is too large"))
 
 
 def _refusal(subject: str, error: _AckError) -> StoreRefused:

@@ -8,7 +8,7 @@ from callboard.actors.hints import Hint, hint_of
 from callboard.actors.stubs.expressions import Expressions, Schema
 from callboard.actors.stubs.kinds import Kind, members
 from callboard.actors.stubs.layout import INDENT, bracketed
-from callboard.actors.stubs.words import Imports, docstring, identifier, is_identifier, literal, quoted
+from callboard.actors.stubs.words import Imports, docstring, identifier, literal, quoted
 
 _BASES = {
     "StrEnum": ("StrEnum",),
@@ -149,6 +149,3 @@ class _Fields:
         if value == {} and schema.get("type") == "object":
             return "{}"
         return self._expressions.default(schema)
-
-
-__all__ = ["is_enum", "is_identifier", "write_class"]

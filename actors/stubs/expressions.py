@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,7 +186,7 @@ class Expressions:
 
     def _date(self, value: str) -> str | None:
         try:
-            day = datetime.date.fromisoformat(value)
+            day = dt.date.fromisoformat(value)
         except ValueError:
             return None
         return f"{self._imports.name('datetime', 'date')}({day.year}, {day.month}, {day.day})"

@@ -82,7 +82,8 @@ def members(schema: Schema) -> Iterator[tuple[str, str, Schema]]:
     if "prefixItems" in schema:
         items = schema["prefixItems"][1 if hint.tag else 0 :]
         for number, item in enumerate(items):
-            yield (hint.names[number] if number < len(hint.names) else f"item_{number}"), "", item
+            name = hint.names[number] if number < len(hint.names) else f"item_{number}"
+            yield identifier(name), "", item
         return
     for name, one in schema.get("properties", {}).items():
         if name != hint.tag:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import keyword
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from callboard.actors.stubs.layout import WIDTH, bracketed
 
 _BY_NAME = frozenset({"callboard", "callboard.actors.stubs.remote", "collections.abc", "typing"})
 
@@ -68,8 +69,8 @@ class Imports:
 
     def lines(self) -> list[str]:
         """The import statements: the standard library's, then the others'."""
-        standard = [self._statement(m, n) for m, n in self._sorted() if not _is_other(m)]
-        others = [self._statement(m, n) for m, n in self._sorted() if _is_other(m)]
+        standard = [line for m, n in self._sorted() if not _is_other(m) for line in self._statement(m, n)]
+        others = [line for m, n in self._sorted() if _is_other(m) for line in self._statement(m, n)]
         return [*standard, *([""] if standard and others else []), *others]
 
     def _sorted(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -79,11 +80,12 @@ class Imports:
             *((m, tuple(sorted(self._names[m], key=_as_sorters_do))) for m in sorted(self._names)),
         ]
 
-    def _statement(self, module: str, names: tuple[str, ...]) -> str:
-        if names:
-            return f"from {module} import {', '.join(names)}"
-        alias = self._modules[module]
-        return f"import {module}" if alias == module else f"import {module} as {alias}"
+    def _statement(self, module: str, names: tuple[str, ...]) -> list[str]:
+        if not names:
+            alias = self._modules[module]
+            return [f"import {module}" if alias == module else f"import {module} as {alias}"]
+        line = f"from {module} import {', '.join(names)}"
+        return [line] if len(line) <= WIDTH else bracketed(f"from {module} import ", names, "")
 
 
 def _is_other(module: str) -> bool:
@@ -93,9 +95,6 @@ def _is_other(module: str) -> bool:
 def _as_sorters_do(name: str) -> tuple[int, str]:
     """Constants, then classes, then functions, as isort and ruff have it."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
-
-
-BUILTINS = frozenset(vars(builtins))
 
 
 # -- literals -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from bench.sides import open_side
 
 WORKFLOWS = 500
 AT_ONCE = 100
-WARM_UP = 50
+WARM_UP = 500
 CALLS_EACH = 5
 
 

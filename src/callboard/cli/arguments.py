@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from callboard.infra.messages.registry import ActorInfo
 from callboard.infra.errors import InvalidArguments
+from callboard.infra.messages.registry import ActorInfo
 
 _PYTHON: Final[dict[str, type | tuple[type, ...]]] = {
     "string": str,

@@ -26,23 +26,27 @@ _LOOK = Group("Looking", sort_key=2)
 _CARE = Group("Operating", sort_key=3)
 
 _COMMANDS = (
-    ("dev", "callboard.cli.dev:dev", _WORK),
-    ("up", "callboard.cli.up:up", _WORK),
-    ("host", "callboard.cli.host:host", _WORK),
-    ("run", "callboard.cli.run:run", _WORK),
-    ("cancel", "callboard.cli.runs:cancel", _WORK),
-    ("runs", "callboard.cli.runs:runs", _LOOK),
-    ("show", "callboard.cli.runs:show", _LOOK),
-    ("actors", "callboard.cli.actors:actors", _LOOK),
-    ("stubs", "callboard.cli.stubs:stubs", _CARE),
-    ("dead", "callboard.cli.dead:app", _CARE),
-    ("control", "callboard.cli.control:app", _CARE),
-    ("doctor", "callboard.cli.doctor:doctor", _CARE),
+    ("dev", "callboard.cli.dev:dev", _WORK, "Run an application with its own server, reloading on change."),
+    ("run", "callboard.cli.run:run", _WORK, "Run a workflow and print its result."),
+    ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
+    ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
+    ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
+    ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
+    ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
+    ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
+    ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
+    ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
+    ("control", "callboard.cli.control:app", _CARE, "Tell running hosts what to do."),
+    ("stubs", "callboard.cli.stubs:stubs", _CARE, "Write typed stubs of actors for other repositories."),
 )
 
 
-def build() -> App:
-    """The command line; the module of a command is loaded when the command is called."""
+def build(chosen: str = "") -> App:
+    """The command line; the module of a command is loaded when the command is called.
+
+    Args:
+        chosen: the command that will be called: its own text is its help, not the line of the list.
+    """
     app = App(
         name="callboard",
         help=_HELP,
@@ -53,8 +57,9 @@ def build() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for name, target, group in _COMMANDS:
-        app.command(target, name=name, group=group)
+    for place, (name, target, group, text) in enumerate(_COMMANDS):
+        help_ = None if name == chosen else text
+        app.command(target, name=name, group=group, sort_key=place, help=help_)
     app.register_install_completion_command()
     return app
 
@@ -63,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command; returns its exit code. Expected errors are told, never raised."""
     output = Output(as_json="--json" in argv)
     try:
-        return int(build()(list(argv)) or Exit.OK)
+        return int(build(argv[0] if argv else "")(list(argv)) or Exit.OK)
     except CycloptsError as error:
         usage = UsageError(f"{str(error).strip()} ('callboard --help' lists the commands)")
         return output.fail(usage, exit_for(usage))

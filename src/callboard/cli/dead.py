@@ -181,6 +181,8 @@ async def _letter(dead: DeadLetters, sequence: int) -> DeadLetter:
     letter = await dead.get(sequence)
     if letter is None:
         raise NotFound(
-            f"there is no dead letter {sequence}; see 'callboard dead list'", what="dead letter", name=sequence
+            f"there is no dead letter {sequence}; see 'callboard dead list'",
+            what="dead letter",
+            name=sequence,
         )
     return letter

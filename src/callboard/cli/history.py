@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors.client import Event
-
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from callboard.actors.client import Event
 
 _COLORS = {
     "done": "green",
@@ -113,7 +113,7 @@ class History:
         parent = _parent(call.path)
         if parent:
             self._call(f":{parent}")
-        if call.ended:
+        if final:
             self._resolved(call)
         return call
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import msgspec
 
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit
-from callboard.cli.output import compact, pretty
+from callboard.cli.output import compact, err, out, pretty
 from callboard.infra.messages.run import ErrorInfo
 
 LOCAL = "local"
@@ -43,12 +42,12 @@ def tell(outcome: Outcome, common: Common, *, as_line: bool = False) -> int:
     if common.json:
         data: dict[str, Any] = {"run": outcome.run, "status": outcome.status}
         data |= {"value": outcome.value} if outcome.error is None else {"error": outcome.error}
-        print((compact if as_line else pretty)(data))
+        out((compact if as_line else pretty)(data))
     elif outcome.error is None:
-        print(shown(outcome.value))
+        out(shown(outcome.value))
     else:
         what = f"run {outcome.run} of {outcome.workflow} {outcome.status}"
-        print(explained(outcome.error, f"error: {what}"), file=sys.stderr)
+        err(explained(outcome.error, f"error: {what}"))
         if outcome.run != LOCAL:
             common.output.hint(f"see: callboard show {outcome.run}")
     return Exit.OK if outcome.error is None else Exit.FAILED
@@ -60,7 +59,7 @@ def shown(value: Any) -> str:
 
 
 def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
-    """An error for people: where it happened, because of what, and the remote traceback without our own frames.
+    """An error for people: where it happened, because of what, and the remote traceback of user code.
 
     Args:
         what: begins the text; trace: with the traceback.

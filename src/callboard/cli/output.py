@@ -33,21 +33,21 @@ class Output:
             human: prints the same for people.
         """
         if self.as_json:
-            print(pretty(data))
+            out(pretty(data))
         else:
             human(console())
 
     def line(self, data: dict[str, Any], text: str) -> None:
         """Print one event of a stream: a JSON line, or the text (rich markup) if it is not empty."""
         if self.as_json:
-            print(compact(data), flush=True)
+            out(compact(data))
         elif text:
             console().print(text)
 
     def plain(self, text: str) -> None:
         """Print text as it is, for people only."""
         if not self.as_json:
-            print(text, flush=True)
+            out(text)
 
     def hint(self, text: str) -> None:
         """Tell people, and only them, what to do next."""
@@ -57,15 +57,27 @@ class Output:
     def fail(self, error: CallboardError, code: int) -> int:
         """Tell of an error; returns the exit code."""
         trace = error.fields.get("traceback", "")
-        print(f"{trace}error: {error.message}", file=sys.stderr)
+        err(f"{trace}error: {error.message}")
         if self.as_json:
-            print(pretty({"error": {"code": error.code, "message": error.message, "fields": error.fields}}))
+            out(pretty({"error": {"code": error.code, "message": error.message, "fields": error.fields}}))
         return code
 
     def silence(self) -> int:
         """Print no more, not even on the way out; returns an exit code."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def out(text: str) -> None:
+    """Print to stdout, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def err(text: str) -> None:
+    """Print to stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.outcome import Outcome, tell
-
+from callboard.cli.output import err
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import Done
 
@@ -78,7 +78,7 @@ def _given(args: str | None) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"--args is no JSON: {error}") from error
     if not isinstance(given, dict):
-        raise UsageError("--args must be a JSON object, for example '{\"question\": \"...\"}'")
+        raise UsageError('--args must be a JSON object, for example \'{"question": "..."}\'')
     return given
 
 
@@ -151,14 +151,14 @@ class _Request:
 
     async def _cancel(self, client: Client, run: str) -> int:
         if sys.stdin.isatty() and not self._common.json and not _agreed(run):
-            print(f"run {run} goes on", file=sys.stderr)
+            err(f"run {run} goes on")
             return Exit.INTERRUPTED
         await client.cancel(run, "interrupted in the terminal")
         with contextlib.suppress(ResultTimeout):
             await client.done(run, _CANCELS_WITHIN)
         if self._common.json:
             self._common.output.answer({"run": run, "status": "cancelled"}, lambda _: None)
-        print(f"cancelled run {run}", file=sys.stderr)
+        err(f"cancelled run {run}")
         return Exit.INTERRUPTED
 
 

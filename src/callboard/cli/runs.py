@@ -109,7 +109,8 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
     screen.print(f"started {_clock(summary.started)}{took}, session {summary.session}", highlight=False)
     for owner in history.owners:
         screen.print(
-            f"driven by {owner['driver']} (epoch {owner['epoch']}) from {_clock(owner['at'])}", highlight=False
+            f"driven by {owner['driver']} (epoch {owner['epoch']}) from {_clock(owner['at'])}",
+            highlight=False,
         )
     for signal in history.signals:
         screen.print(f"{signal['name']} at {_clock(signal['at'])}: {signal['reason']}", markup=False)

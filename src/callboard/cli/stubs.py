@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
+from callboard.cli.output import out
 
 
 def stubs(
@@ -36,7 +37,7 @@ def stubs(
 
     text = asyncio.run(read())
     if output is None:
-        common.output.answer({"actors": actor, "module": text}, lambda _: print(text, end=""))
+        common.output.answer({"actors": actor, "module": text}, lambda _: out(text.rstrip("\n")))
         return Exit.OK
     output.write_text(text, "utf-8")
     said = f"wrote {output}: import {', '.join(actor)} from it"

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 from callboard.actors.client import Client
 from callboard.cli.history import History, line, seconds
-from callboard.cli.output import Output, console
+from callboard.cli.output import Output, console, err
 
 _EVERY = 0.1
 _MARGIN = 4
@@ -32,7 +32,7 @@ async def watch(client: Client, run: str, output: Output) -> None:
         return
     async for event in client.events(run):
         for call in history.add(event):
-            print(line(call), file=sys.stderr, flush=True)
+            err(line(call))
 
 
 @contextlib.asynccontextmanager
