@@ -185,8 +185,10 @@ class Instance:
 
     async def _look_up(self, call: Call) -> None:
         """A call that was delivered before, or is old: it may be done, cancelled, or deadly."""
+        outcomes = self.host.outcomes
+        again = call.delivered.delivered > 1
         try:
-            finished = await self.host.outcomes.known(call.run, call.id)
+            finished = await (outcomes.known(call.run, call.id) if again else outcomes.ended(call.run))
         except CallboardError as error:
             self._log.warning("journal_unread", future=call.id, error=str(error))
             finished = False
@@ -224,6 +226,9 @@ class Instance:
         self._pulls[subjects.MIDDLE_BAND].ask(self._shedding, wait=False)
 
     def _enqueue(self, call: Call) -> None:
+        if self.host.draining or self.standby:
+            call.give_back()
+            return
         self.running[call.key] = call
         if self.declared.directives.stateful:
             behind = self._sessions.get(call.session)

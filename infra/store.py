@@ -110,7 +110,9 @@ class Store:
         on_stored: OnStored | None = None,
     ) -> None:
         """Publish; on_stored is called later, from the event loop."""
-        self._put(_Entry(subject, body, head, on_stored))
+        entry = _Entry(subject, body, head, on_stored)
+        if not self._too_large(entry):
+            self._put(entry)
 
     def _put(self, entry: _Entry) -> None:
         self._idle.clear()
@@ -127,9 +129,12 @@ class Store:
         must hold a ``Nats-Msg-Id``, and the subjects must all be of one stream. What goes well is
         told of the last one only.
         """
+        entry = _Entry(subject, body, head, on_stored)
+        if self._too_large(entry):
+            return
         if not self._together:
             asyncio.get_running_loop().call_soon(self._close_group)
-        self._together.append(_Entry(subject, body, head, on_stored))
+        self._together.append(entry)
         self._idle.clear()
         if len(self._together) >= _GROUP:
             self._close_group()
@@ -208,6 +213,15 @@ class Store:
         self._tell(entry, refusal)
         self._pump()
 
+    def _too_large(self, entry: _Entry) -> bool:
+        """Refuse here what the server would close the connection over, for good."""
+        size = len(entry.body) + len(entry.head or b"")
+        if size <= self._connection.max_payload:
+            return False
+        refusal = _refusal(entry.subject, _AckError(400, 10054, f"a message of {size:,} bytes is too large"))
+        asyncio.get_running_loop().call_soon(self._tell, entry, refusal)
+        return True
+
     def _tell(self, entry: _Entry, refusal: StoreRefused) -> None:
         if entry.on_stored is not None:
             entry.on_stored(refusal)
@@ -240,11 +254,6 @@ class Store:
                 if entry.sent > limit:
                     break
                 self._again(number)
-
-
-def _too_large(entry: _Entry) -> StoreRefused:
-    size = len(entry.body) + len(entry.head or b"")
-    return _refusal(entry.subject, _AckError(400, 10054, f"a message of {size:,} bytes is too large"))
 
 
 def _refusal(subject: str, error: _AckError) -> StoreRefused:

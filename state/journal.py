@@ -162,33 +162,20 @@ class Outcomes:
     def __init__(self, journal: Journal, size: int = 256) -> None:
         self._journal = journal
         self._size = size
-        self._known: OrderedDict[tuple[str, str], tuple[int, set[str]]] = OrderedDict()
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._followed: OrderedDict[tuple[str, str], _Followed] = OrderedDict()
         self._done: OrderedDict[str, tuple[float, bool]] = OrderedDict()
 
     async def known(self, run: str, future: str) -> bool:
         """Whether the call has its outcome, or its run has ended, so that nobody waits for one."""
         key = (run, subjects.result_kind(future))
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            if future in self._known.get(key, (0, ()))[1]:
-                return True
-            finished = await self._follow(key)
-        self._locks.pop(key, None)
-        return future in finished or await self._ended(run)
+        followed = self._followed.setdefault(key, _Followed())
+        self._followed.move_to_end(key)
+        while len(self._followed) > self._size:
+            self._followed.popitem(last=False)
+        return future in await followed.upto_now(self._journal, *key) or await self.ended(run)
 
-    async def _follow(self, key: tuple[str, str]) -> set[str]:
-        after, finished = self._known.pop(key, (0, set()))
-        for entry in await self._journal.read(*key, after):
-            after = entry.sequence
-            result = decode_result(entry.body)
-            if result.error is None or result.error.code != "overloaded":
-                finished.add(result.future)
-        self._known[key] = (after, finished)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-        return finished
-
-    async def _ended(self, run: str) -> bool:
+    async def ended(self, run: str) -> bool:
+        """Whether the run has ended; an answer may be a second old."""
         at, ended = self._done.get(run, (0.0, False))
         if ended or time.monotonic() - at < 1.0:
             return ended
@@ -197,6 +184,30 @@ class Outcomes:
         while len(self._done) > self._size:
             self._done.popitem(last=False)
         return ended
+
+
+class _Followed:
+    """The outcomes under one subject, read as far as somebody has asked."""
+
+    def __init__(self) -> None:
+        self._finished: set[str] = set()
+        self._after = 0
+        self._reads = 0
+        self._lock = asyncio.Lock()
+
+    async def upto_now(self, journal: Journal, run: str, kind: str) -> set[str]:
+        """Ids of the finished calls; many who ask at once share one read."""
+        asked = self._reads
+        async with self._lock:
+            if self._reads > asked:  # one has begun and ended since
+                return self._finished
+            self._reads += 1
+            for entry in await journal.read(run, kind, self._after):
+                self._after = entry.sequence
+                result = decode_result(entry.body)
+                if result.error is None or result.error.code != "overloaded":
+                    self._finished.add(result.future)
+            return self._finished
 
 
 def json_done(done: Done) -> bytes:

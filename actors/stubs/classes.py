@@ -130,7 +130,7 @@ class _Fields:
         elif plain is None and "default" in schema:
             options.append(f"default_factory=lambda: {self._expressions.converted(schema)}")
         elif plain is None and hint_of(schema).factory:
-            options.append(f"default_factory={kind.partition('[')[0]}")
+            options.append(f"default_factory=lambda: {kind}()")  # it may stand further down
         elif plain is None:
             unset = self._imports.dotted("msgspec", "UNSET")
             kind, plain = f"{kind} | {self._imports.dotted('msgspec', 'UnsetType')}", unset

@@ -159,7 +159,9 @@ class Expressions:
     def converted(self, schema: Schema) -> str:
         """An expression that makes the default of a schema anew."""
         convert = self._imports.dotted("msgspec", "convert")
-        return f"{convert}({literal(schema['default'])}, {self.plain(schema)}, str_keys=True)"
+        value = schema["default"]
+        keys = ", str_keys=True" if isinstance(value, dict) else ""
+        return f"{convert}({literal(value)}, {self.plain(schema)}{keys})"
 
     def _value(self, schema: Schema, value: Any) -> str | None:
         if "$ref" in schema:
