@@ -102,16 +102,19 @@ def split(spec: str) -> tuple[str, list[str]]:
 
 def home(place: str) -> tuple[Path, str]:
     """The directory that must be importable, and the dotted name of the module in it."""
-    path = Path(place)
-    if not (path.suffix == ".py" or os.sep in place or path.is_dir()):
+    if not _is_path(place):
         return Path.cwd(), place
-    path = path.resolve()
+    path = Path(place).resolve()
     parts = [] if path.is_dir() or path.name == "__init__.py" else [path.stem]
     folder = path if path.is_dir() else path.parent
     while (folder / "__init__.py").is_file():
         parts.insert(0, folder.name)
         folder = folder.parent
     return folder, ".".join(parts)
+
+
+def _is_path(place: str) -> bool:
+    return place.endswith(".py") or os.sep in place or Path(place).is_dir()
 
 
 def source_folder(spec: str) -> Path:
@@ -125,9 +128,7 @@ def source_folder(spec: str) -> Path:
 
 def _import(spec: str, place: str) -> ModuleType:
     folder, name = home(place)
-    path = Path(place)
-    is_path = path.suffix == ".py" or os.sep in place or path.is_dir()
-    if not name or (is_path and not path.exists()):
+    if not name or (_is_path(place) and not Path(place).exists()):
         raise AppUnloadable(
             f"there is no application at {place}: give a file such as app.py, or a module such as pkg.app",
             app=spec,
@@ -139,7 +140,7 @@ def _import(spec: str, place: str) -> ModuleType:
         module = importlib.import_module(name)
     except Exception as error:
         raise _import_failed(spec, place, name, error) from error
-    if is_path and not _same_file(module, path):
+    if _is_path(place) and not _same_file(module, Path(place)):
         raise AppUnloadable(
             f"{place} cannot be imported as {name!r}, which is {module.__file__} already: rename the file",
             app=spec,

@@ -130,9 +130,17 @@ class CallMaker:
             self._node.connection.unsubscribe(self._sid)
             self._sid = 0
         self._caller.makers.discard(self)
-        self._abandoned = abandon
+        if abandon:
+            self.abandon()
         for future in list(self.open.values()):
             future.cancel()
+
+    def abandon(self) -> None:
+        """Somebody else goes on from here: from now on, what is cancelled here goes on on its host.
+
+        To be called before the code that waits for the futures is stopped, since stopping it cancels them.
+        """
+        self._abandoned = True
 
     def replay(self, entries: list[Stored]) -> None:
         """Take up a journal: results known already, in their order.
@@ -450,7 +458,7 @@ class CallMaker:
     def cancel(self, future: Future[Any]) -> None:
         """The future was cancelled here: tell the hosts, all cancelled in one go together."""
         self.open.pop(future.id, None)
-        if not future.sent or self._abandoned:
+        if not future.sent or self._abandoned or self._caller.leaving:
             return
         if not self._cancelled:
             self._loop.call_soon(self._flush_cancelled)
@@ -536,6 +544,8 @@ class Caller:
         self._thread = threading.get_ident()
         self.is_alive: Callable[[str], bool] = lambda _: False
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
+        self.leaving = False
+        """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.get("caller")
         self._sweeper: asyncio.Task[None] | None = None
@@ -551,9 +561,10 @@ class Caller:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self.leaving = True
         for maker in list(self.makers):
             maker.stop()
-        for task in list(self._tasks):
+        for task in self._tasks - {asyncio.current_task()}:  # a drain by message runs in one of them
             task.cancel()
 
     def on_loop(self) -> bool:

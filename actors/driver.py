@@ -80,17 +80,18 @@ class Run:
     """One run while this driver drives it.
 
     Attributes:
-        lease: this driver's hold on it, once taken.
+        lease: this driver's hold on it, once taken; owner: sequence of the newest owner's entry seen.
         task: while its function runs.
         cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
     """
 
-    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "request", "task")
+    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "owner", "request", "task")
 
     def __init__(self, request: Request, maker: CallMaker) -> None:
         self.request = request
         self.maker = maker
         self.lease: Lease | None = None
+        self.owner = 0
         self.cancelled = ""
         self.diverged: Diverged | None = None
         self.fenced = False
@@ -213,6 +214,7 @@ class Driver:
     async def _take(self, request: Request) -> None:
         # Listening comes before the lease: what is said to the run from then on is heard.
         run = self._listen(request)
+        self._runs.setdefault(request.run, run)
         try:
             if await self._lease(run):
                 self._runs[request.run] = run
@@ -321,7 +323,8 @@ class Driver:
     def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
         """Something else than a result is in the run's journal."""
         if subject.endswith(b".owner"):
-            if run.lease is not None and H.find_int(head, b"Nats-Sequence") > run.lease.sequence:
+            run.owner = H.find_int(head, b"Nats-Sequence")
+            if run.lease is not None and run.owner > run.lease.sequence:
                 run.fenced = True
                 self._stop(run)
         elif subject.endswith(b".signal"):
@@ -332,6 +335,8 @@ class Driver:
 
     def _stop(self, run: Run) -> None:
         """Stop the function, if it is running."""
+        if run.fenced:
+            run.maker.abandon()
         if run.task is not None:
             run.task.cancel()
 
@@ -342,6 +347,9 @@ class Driver:
         self._stop(run)
 
     async def _drive(self, run: Run) -> None:
+        assert run.lease is not None
+        if run.owner > run.lease.sequence:  # it was taken over before this driver knew that it had it
+            raise Fenced(f"run {run.request.run} has another driver", subject="")
         self._untold[run] = time.monotonic()
         try:
             done = self._cancelled(run) if run.cancelled else await self._outcome(run)
@@ -352,7 +360,6 @@ class Driver:
             raise Fenced(f"run {run.request.run} has another driver", subject="")
         if done.status == "cancelled":
             self.host.caller.cancel(run.request.run, [], run.cancelled)
-        assert run.lease is not None
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self._summarize(run, done.status, done)
         run.request.delivered.ack()

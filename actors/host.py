@@ -214,6 +214,7 @@ class Host:
         if tasks:
             await asyncio.wait(tasks, timeout=max(0.0, ends - time.monotonic()))
         left = [task for task in tasks if not task.done()]
+        self.caller.leaving = True
         for task in left:
             task.cancel()
         if left:

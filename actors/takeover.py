@@ -110,9 +110,9 @@ class Watch:
         await self._sweep(dead)
         await self.empty_lane(dead.host)
         await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
-        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
         await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
         await self.empty_lane(dead.host)
+        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
 
     async def empty_lane(self, host: str) -> None:
         """Move the calls that were addressed to a host to the shared lane.
@@ -132,6 +132,8 @@ class Watch:
         subject = subjects.registry(f"takeover.{host}")
         stored = await self._node.reader.last(_REGISTRY, subject)
         after = stored.sequence if stored else 0
+        if host not in self._heard:
+            return False  # another has taken over already
         if stored and stored.body and time.time() - stored.at < _RETRY:
             return False
         claim = Takeover(self._host.id, time.time())

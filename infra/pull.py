@@ -110,6 +110,7 @@ class Pull:
         # [number, still to come], in the order in which the server serves them: one message each, in turn.
         self._requests: deque[list[int]] = deque()
         self._number = 0
+        self._started = False
         self._log = log.get("pull").bind(stream=stream, consumer=consumer)
 
     @property
@@ -121,12 +122,14 @@ class Pull:
         """Listen for what is asked for. Idempotent."""
         if not self._sid:
             self._listen()
-            self.connection.on_reconnect(self._forget)
+            if not self._started:
+                self._started = True
+                self.connection.on_reconnect(self._forget)
 
     def stop(self) -> None:
-        """Ask for no more; messages already held stay held. Idempotent."""
+        """Ask for no more; messages already held stay held, those on their way are given back. Idempotent."""
         if self._sid:
-            self.connection.unsubscribe(self._sid)
+            self.connection.client.retire_lane(self._sid)
             self._sid = 0
             self._requests.clear()
             self.asked = 0
@@ -168,7 +171,10 @@ class Pull:
             self._count_one()
         delivered = Delivered(self, subject, reply, data, head)
         self.held[delivered.sequence] = delivered
-        self._on_delivery(delivered)
+        if self._sid:
+            self._on_delivery(delivered)
+        else:
+            delivered.nak()  # stopped meanwhile
 
     def _count_one(self) -> None:
         if self._requests:

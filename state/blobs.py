@@ -58,6 +58,7 @@ class Blobs:
         self._chunk = min(_CHUNK, connection.max_payload - 4096)
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
+        self._until: dict[str, float] = {}  # for what is cached: when its age has to be looked at again
 
     async def put(self, content: bytes) -> str:
         """Store content unless it is there; return its digest (64 hex digits).
@@ -67,9 +68,14 @@ class Blobs:
         """
         self._settings.check_value_size(len(content))
         digest = hashlib.sha256(content).hexdigest()
-        if digest not in self._cache and not await self._fresh(digest):
-            await self._write(digest, content)
-        self._remember(digest, content)
+        if time.time() >= self._until.get(digest, 0.0):
+            stored_at = await self._stored_at(digest)
+            if time.time() - stored_at >= self._settings.blob_max_age / 2:
+                await self._write(digest, content)
+                stored_at = time.time()
+            self._remember(digest, content)
+            if digest in self._cache:
+                self._until[digest] = stored_at + self._settings.blob_max_age / 2
         return digest
 
     async def get(self, digest: str) -> bytes:
@@ -94,10 +100,10 @@ class Blobs:
         self._remember(digest, content)
         return content
 
-    async def _fresh(self, digest: str) -> bool:
-        """Whether it is stored and will stay for at least half of the permitted age."""
+    async def _stored_at(self, digest: str) -> float:
+        """When it was last stored, in unix seconds; 0 if it is not there."""
         meta = await self._meta(digest)
-        return meta is not None and time.time() - meta[1] < self._settings.blob_max_age / 2
+        return meta[1] if meta else 0.0
 
     async def _meta(self, digest: str) -> tuple[_Meta, float] | None:
         stored = await self._reader.last(_STREAM, _entry(digest))
@@ -131,7 +137,9 @@ class Blobs:
         self._cache[digest] = content
         self._cached += len(content)
         while self._cached > _CACHE:
-            self._cached -= len(self._cache.popitem(last=False)[1])
+            evicted, gone = self._cache.popitem(last=False)
+            self._cached -= len(gone)
+            self._until.pop(evicted, None)
 
 
 def _chunks(nuid: str) -> str:

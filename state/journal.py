@@ -149,7 +149,9 @@ class Journal:
     async def summaries(self, limit: int | None = None) -> list[RunSummary]:
         """All runs that are still kept, oldest change first."""
         stored = await self._reader.read(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(">"), limit=limit)
-        return [decode_summary(s.body) for s in stored if s.body]
+        # A run that changes while they are read is met twice: the later one stands.
+        newest = {entry.subject: entry for entry in stored if entry.body}
+        return [decode_summary(entry.body) for entry in newest.values()]
 
 
 class Outcomes:

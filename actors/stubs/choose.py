@@ -32,7 +32,9 @@ def choose(known: Sequence[ActorInfo], names: Sequence[str]) -> list[ActorInfo]:
 def _unknown(name: str, known: dict[str, ActorInfo]) -> str:
     callable_names = [actor.name for actor in known.values() if actor.kind != "workflow"]
     by_small = {one.lower(): one for one in callable_names}
-    close = [by_small[s] for s in difflib.get_close_matches(name.lower(), by_small, n=3)]
+    small = name.lower()
+    alike = difflib.get_close_matches(small, by_small, n=3) or [one for one in by_small if small in one]
+    close = [by_small[one] for one in alike]
     if close:
         return f"the registry has no actor {name}: did you mean {' or '.join(close)}?"
     if callable_names:

@@ -53,14 +53,14 @@ def write(actors: Sequence[ActorInfo], *, everything: bool) -> str:
     """
     methods = {actor.name: [_method(actor, info) for info in actor.methods] for actor in actors}
     names = _names(actors)
-    callables = {identifier(info.name) for actor in actors for info in actor.methods if actor.kind == "agent"}
+    callables = {identifier(info.name) for actor in actors for info in actor.methods if actor.kind != "tool"}
     documents = [d for of_actor in methods.values() for m in of_actor for d in (m.arguments, m.result)]
     kinds = sorted(collect(documents, {*names.values(), *callables}), key=lambda k: (not is_enum(k), k.name))
     attributes = {one for kind in kinds for one in _attributes(kind.schema)}
     imports = Imports({*names.values(), *callables, *attributes, *(kind.name for kind in kinds)})
     blocks = [write_class(kind, imports) for kind in kinds]
-    for actor in sorted(actors, key=lambda a: (a.kind != "agent", a.name)):
-        writer = _agent if actor.kind == "agent" else _tool
+    for actor in sorted(actors, key=lambda a: (a.kind == "tool", a.name)):
+        writer = _tool if actor.kind == "tool" else _agent
         blocks.append(list(writer(actor, names[actor.name], methods[actor.name], imports)))
     return _joined(_head(actors, everything=everything), imports.lines(), blocks)
 
@@ -106,6 +106,8 @@ def _joined(head: Sequence[str], imports: Sequence[str], blocks: Sequence[Sequen
 def _agent(actor: ActorInfo, name: str, methods: Sequence[_Method], imports: Imports) -> Iterator[str]:
     yield f"class {name}:"
     body = docstring(actor.doc, INDENT)
+    if not body and all(method.why_not() for method in methods):
+        yield f"{INDENT}pass"
     used: list[str] = []
     for method in methods:
         own = unique(identifier(method.info.name), used)
@@ -125,7 +127,8 @@ def _tool(actor: ActorInfo, name: str, methods: Sequence[_Method], imports: Impo
 
 def _left_out(actor: ActorInfo, method: _Method, indent: str) -> list[str]:
     why = method.why_not()
-    return [f"{indent}# {actor.name}.{method.info.name} is left out: {why}"] if why else []
+    text = f"{actor.name}.{method.info.name} is left out: {why}"
+    return [f"{indent}# {''.join(c if c.isprintable() else '?' for c in text)}"] if why else []
 
 
 def _function(actor: ActorInfo, name: str, method: _Method, imports: Imports, indent: str) -> list[str]:

@@ -110,8 +110,8 @@ class RemoteMethod(Method):
         if scope is None or isinstance(scope.maker, LocalMaker):
             raise NoHandlerHere(
                 f"{self.where} was called where nothing can answer: this is a stub, its handler runs on a "
-                "host. Call it in a workflow that a host drives ('callboard host', 'callboard run'); to "
-                f"run the workflow without NATS put a declared {self.actor} in its place",
+                "host. Call it in a workflow that a host drives ('callboard host', 'callboard run'); to run "
+                "the workflow without NATS, put a declared actor in its place",
                 actor=self.actor,
                 method=self.name,
             )

@@ -15,7 +15,9 @@ _BY_NAME = frozenset({"callboard", "callboard.actors.stubs.remote", "collections
 
 def identifier(text: str) -> str:
     """A Python name made from any text."""
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "_"
+    name = text
+    if not text.isidentifier():
+        name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "_"
     if name[0].isdigit():
         name = f"_{name}"
     return f"{name}_" if keyword.iskeyword(name) else name

@@ -21,7 +21,7 @@ from tests.faults import app, evidence, ledger
 from tests.faults.checker import Accepted, Allowed, violations
 
 ROOT = Path(__file__).resolve().parents[2]
-STUCK = 25.0
+STUCK = float(os.environ.get("CALLBOARD_FAULT_STUCK", "25"))
 """Seconds after which something that has not happened never will. Less than the ack wait of 30 s, so
 that whatever only the ack wait brings back is found to be stuck."""
 _POLL = 0.01
@@ -224,6 +224,10 @@ class Board:
         """Wait until so many calls have been executed since the beginning."""
         await until(lambda: self.ledger.count(ledger.END) >= ends, f"{ends} calls executed")
 
+    async def said(self, event: str) -> None:
+        """Wait until any process has logged an event."""
+        await until(lambda: any(worker.said(event) for worker in self.workers), f"the event {event!r}")
+
     async def begun(self, count: int) -> None:
         """Wait until so many executions have begun since the beginning."""
         await until(lambda: self.ledger.count(ledger.START) >= count, f"{count} calls begun")
@@ -262,7 +266,7 @@ class Board:
             wait.cancel()
         stuck = [run.id for run, wait in zip(self.accepted, waits, strict=True) if wait in missing]
         if stuck:
-            left = await evidence.journals(self.server.url, stuck[:3])
+            left = await evidence.journals(self.server.url, stuck[:3], self.ledger.refresh())
             raise AssertionError(f"{len(stuck)} of {len(waits)} runs have no outcome\n{left}")
         for wait in waits:
             wait.result()

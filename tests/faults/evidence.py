@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 
 from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Owner, Result, RunSummary
+from tests.faults import ledger
 from tests.faults.checker import Accepted, Entry, Evidence
 
 WORK = ("CALLS", "REQUESTS")
@@ -132,14 +133,29 @@ async def gather(url: str, accepted: list[Accepted], entries: list[Any]) -> Evid
     )
 
 
-async def journals(url: str, runs: Iterable[str]) -> str:
-    """Some journals as text, for the report of a failure."""
+async def journals(url: str, runs: Iterable[str], executions: Iterable[ledger.Entry]) -> str:
+    """Some journals as text, each with its executions, for the report of a failure."""
     lines = []
     async with connected(url) as client:
         for run in runs:
+            story = [
+                (line.at, f"{line.what} {line.future.partition(':')[2]}~{line.attempt} by {line.pid}")
+                for line in executions
+                if line.future.startswith(f"{run}:")
+            ]
             for message in await read(client, "RUNS", f"cb.run.{run}.>"):
                 entry = _entry(message)
-                lines.append(f"{entry.run} #{entry.sequence} {entry.at:.3f} {message.subject} {entry.body}"[:300])
-        lines.append(await _consumers(client))
-        lines.append(str(await left(client)))
+                story.append((entry.at, f"#{entry.sequence} {entry.kind} {_brief(entry.body)}"))
+            lines.append(f"run {run}")
+            lines += [f"  {at:.3f} {text}" for at, text in sorted(story)]
+        lines += [await _consumers(client), str(await left(client))]
     return "\n".join(lines)
+
+
+def _brief(body: Any) -> str:
+    if isinstance(body, Result):
+        error = body.error.code if body.error else ""
+        return f"{body.future.partition(':')[2]}~{body.attempt} of {body.call} by {body.host} {error}"
+    if isinstance(body, Owner):
+        return f"{body.driver} epoch {body.epoch} request {body.request}"
+    return body.status if isinstance(body, Done) else ""

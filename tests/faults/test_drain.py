@@ -53,9 +53,8 @@ async def test_held_call_is_given_back(board: Board) -> None:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_backlog_without_hosts(board: Board) -> None:
     """The server restarts with full streams and nobody there; hosts that come later do all of it."""
-    workers = await board.hosts(1, "tools", "workflows")
-    await board.load(10)
-    await workers[0].drain()
+    (first,) = await board.hosts(1, "tools", "workflows")  # makes the streams
+    await first.drain()
     await board.load(150)
     (driver,) = await board.hosts(1, "workflows")  # fills CALLS, too
     await board.calls_waiting(100)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from callboard.infra.settings import Settings
-from tests.faults.board import Board, until
+from tests.faults.board import Board
 from tests.faults.checker import Allowed
 
 pytestmark = pytest.mark.fault
@@ -19,11 +19,11 @@ _LONG = Settings().dead_after + 1.0
 @pytest.mark.fault(seeds=(1, 2))
 async def test_host(board: Board) -> None:
     """A host is taken for dead and comes back: its late results and acks double nothing."""
-    (frozen, other), _ = await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows"))
+    (frozen, _), _ = await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows"))
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     frozen.freeze()
-    await until(lambda: other.said("host_dead") > 0, "the frozen host is taken for dead")
+    await board.said("host_dead")
     frozen.thaw()
     await board.verdict(Allowed(frozen=frozenset({frozen.pid})))
 
@@ -31,22 +31,22 @@ async def test_host(board: Board) -> None:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_driver(board: Board) -> None:
     """A driver is taken for dead and comes back: its successor's leases fence it off."""
-    _, (frozen, other) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
+    _, (frozen, _) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     frozen.freeze()
-    await until(lambda: other.said("run_taken_over") > 0, "a run of the frozen driver is taken over")
+    await board.said("run_taken_over")
     frozen.thaw()
     await board.verdict(Allowed(starts=1, late=0.0))
 
 
 async def test_host_that_never_comes_back(board: Board) -> None:
     """A host freezes, its calls are given back, and it dies while more were delivered to it."""
-    (frozen, other), _ = await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows"))
+    (frozen, _), _ = await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows"))
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     frozen.freeze()
-    await until(lambda: other.said("host_dead") > 0, "the frozen host is taken for dead")
+    await board.said("host_dead")
     await board.load(20)
     await asyncio.sleep(_LONG)  # the fault itself lasts so long: calls go to a host that does nothing
     await frozen.kill()

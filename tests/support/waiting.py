@@ -22,3 +22,8 @@ async def until(condition: Callable[[], object], timeout: float = SOON) -> None:
         if time.monotonic() > ends:
             raise AssertionError(f"still not so after {timeout} s: {condition}")
         await asyncio.sleep(_TURN)
+
+
+def stall(seconds: float = 0.05) -> None:
+    """Keep the event loop from reading: what the server sends meanwhile stays on its way."""
+    time.sleep(seconds)

@@ -73,7 +73,7 @@ class Parameters:
         """The parameters with their types, one a line."""
         if not self._properties:
             return f"{self._workflow} takes no arguments"
-        lines = [f"  --{name} {self._kind(name)}{self._default(name)}" for name in self._properties]
+        lines = [f"  --{name} {self._named(of)}{self._default(name)}" for name, of in self._properties.items()]
         return "\n".join([f"{self._workflow} takes:", *lines])
 
     def example(self) -> dict[str, Any]:
@@ -152,12 +152,15 @@ class Parameters:
         kind = schema.get("type")
         return {kind} if isinstance(kind, str) else set(kind or ())
 
-    def _kind(self, name: str) -> str:
-        schema = self._resolved(self._properties[name])
+    def _named(self, schema: Mapping[str, Any]) -> str:
+        """What to type, in a word or two."""
+        schema = self._resolved(schema)
+        if "anyOf" in schema:
+            return "|".join(self._named(one) for one in schema["anyOf"])
         if "enum" in schema:
             return "|".join(str(value) for value in schema["enum"])
-        text = str(schema.get("format") or "")
-        return text or "|".join(sorted(self._kinds(schema))) or "anything"
+        special = schema.get("format") or schema.get("contentEncoding")
+        return str(special or "|".join(sorted(self._kinds(schema))) or "anything")
 
     def _default(self, name: str) -> str:
         if name in self._required:

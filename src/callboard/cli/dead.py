@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound, UsageError
 from callboard.cli.outcome import explained, shown
+from callboard.infra.errors import StoreRefused
 from callboard.infra.messages.dead import DeadLetter
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def requeue(*sequence: Annotated[int, Parameter(required=True)], common: Common 
         letters = [(number, await _letter(dead, number)) for number in sequence]
         for number, letter in letters:
             await dead.requeue(letter)
-            await node.topology.api("STREAM.MSG.DELETE.DEAD", {"seq": number})
+            await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
         return [number for number, _ in letters]
 
     done = _with_letters(common, again)
@@ -158,8 +159,8 @@ def purge(
     async def drop(_: DeadLetters, node: Node) -> int:
         from callboard.infra import subjects
 
-        answer = await node.topology.api("STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
-        return int(answer.get("purged", 0))
+        answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
+        return int(answer["purged"])
 
     purged = _with_letters(common, drop)
     common.output.answer({"purged": purged}, lambda screen: screen.print(f"dropped {purged}"))
@@ -175,6 +176,13 @@ def _with_letters(common: Common, work: Callable[[DeadLetters, Node], Awaitable[
             return await work(DeadLetters(node.store, node.reader, node.name), node)
 
     return asyncio.run(connected())
+
+
+async def _asked(node: Node, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = await node.topology.api(verb, body)
+    if "error" in answer:
+        raise StoreRefused(f"the server refuses {verb}: {answer['error'].get('description')}", **answer["error"])
+    return answer
 
 
 async def _letter(dead: DeadLetters, sequence: int) -> DeadLetter:

@@ -24,6 +24,7 @@ from callboard.infra.messages.registry import ActorInfo
 from callboard.infra.server import EmbeddedServer
 
 _LOOK_EVERY = 0.5
+_SUGGESTED = 3
 
 
 def dev(
@@ -191,7 +192,8 @@ class _Dev:
     def _next(self, actors: list[ActorInfo]) -> list[str]:
         """What can be typed now."""
         lines = []
-        for workflow in (actor for actor in actors if actor.kind == "workflow"):
+        workflows = [actor for actor in actors if actor.kind == "workflow"]
+        for workflow in workflows[:_SUGGESTED]:
             arguments = Parameters(workflow).example()
             options = " ".join(f"--{name} {_typed(value)}" for name, value in arguments.items())
             parts = ["callboard", "run", workflow.name, options, "--watch"]

@@ -52,6 +52,8 @@ _BY_CODE = {
 
 def exit_for(error: CallboardError) -> Exit:
     """How a command ends that ran into this error."""
+    if error.fields.get("reason") == "missing":  # an application that is not there
+        return Exit.NOT_FOUND
     return _BY_CODE.get(error.code, Exit.FAILED)
 
 

@@ -47,7 +47,8 @@ def run(
         callboard run report --args '{"plan": {"tickers": ["AAPL"]}}'
         callboard run research --question "..." --local app.py
 
-    Ctrl-C cancels the run. With --timeout the run goes on, and 'callboard show' finds it.
+    Ctrl-C cancels the run; on a terminal it asks first. After --timeout the run goes on, and 'callboard
+    show' finds it.
 
     Args:
         workflow: Its name; 'callboard actors' lists what there is.

@@ -14,7 +14,7 @@ from callboard.cli.output import out
 
 
 def stubs(
-    *actor: Annotated[str, Parameter(required=True)],
+    *actor: str,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     common: Common = DEFAULTS,
 ) -> int:
@@ -25,7 +25,7 @@ def stubs(
         callboard stubs Analyst prices -o analyst_stubs.py
 
     Args:
-        actor: Names; 'callboard actors' lists them.
+        actor: Names; 'callboard actors' lists them. By default all agents and tools.
         output: The file to write. By default it is printed.
     """
 
@@ -40,6 +40,6 @@ def stubs(
         common.output.answer({"actors": actor, "module": text}, lambda _: out(text.rstrip("\n")))
         return Exit.OK
     output.write_text(text, "utf-8")
-    said = f"wrote {output}: import {', '.join(actor)} from it"
+    said = f"wrote {output}: workflows import what they call from it"
     common.output.answer({"actors": actor, "file": str(output)}, lambda screen: screen.print(said))
     return Exit.OK

@@ -1,0 +1,119 @@
+"""The application that the tests of the command line run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from callboard import agent, tool, workflow
+
+
+class Plan(msgspec.Struct):
+    """What a typed workflow takes."""
+
+    title: str
+    steps: list[int]
+
+
+@tool
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@tool(cpu=True)
+def in_process(n: int) -> int:
+    """The process that ran it must be able to import this module by its name."""
+    return n * os.getppid() ** 0
+
+
+@tool
+async def hold(gate: str) -> str:
+    """Say that it has started, then wait until the gate is there; tell of a cancellation."""
+    Path(f"{gate}.started").touch()
+    try:
+        while not Path(gate).exists():  # noqa: ASYNC110 - another process makes the file
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        Path(f"{gate}.cancelled").touch()
+        raise
+    return "let go"
+
+
+@tool
+def stuck(gate: str) -> None:
+    """Block a thread for good."""
+    Path(f"{gate}.started").touch()
+    threading.Event().wait()
+
+
+@tool
+async def broken() -> int:
+    """Fail."""
+    raise KeyError("nothing there")
+
+
+@agent(min_instances=2)
+class Scarce:
+    """An agent of which there should be more."""
+
+    async def sum_up(self, numbers: list[int]) -> int:
+        """Calls another actor for each number, one after the other."""
+        total = 0
+        for number in numbers:
+            total = await add(total, number)
+        return total
+
+
+@workflow
+async def greet(name: str) -> str:
+    """Greet."""
+    return f"Hello {name}"
+
+
+@workflow
+async def totals(numbers: list[int]) -> dict[str, int]:
+    """A call with dependencies, and calls made by a call."""
+    doubled = [add(number, number) for number in numbers]
+    return {"total": await Scarce.sum_up(doubled), "apart": await in_process(7)}
+
+
+@workflow
+async def fails() -> int:
+    """Passes on the failure of a call."""
+    return await add(await broken(), 1)
+
+
+@workflow
+async def holds(gate: str) -> str:
+    """Waits for a call that waits."""
+    return await hold(gate)
+
+
+@workflow
+async def sticks(gate: str) -> None:
+    """Waits for a call that never ends."""
+    await stuck(gate)
+
+
+@workflow
+async def typed(
+    text: str,
+    count: int,
+    ratio: float = 0.5,
+    on: bool = False,  # noqa: FBT001, FBT002 - a workflow's parameter
+    day: date | None = None,
+    mode: Literal["fast", "safe"] = "fast",
+    tags: list[str] = [],  # noqa: B006 - read only
+    raw: bytes = b"",
+    plan: Plan | None = None,
+    dashed_name: int | str = 0,
+) -> list[Any]:
+    """Every kind of parameter."""
+    return [text, count, ratio, on, day, mode, tags, raw, plan, dashed_name]

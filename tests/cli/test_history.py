@@ -1,0 +1,149 @@
+"""The story of a run, told by its journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from callboard.actors.client import Event
+from callboard.cli.history import Call, History, errors, line, seconds
+
+RUN = "01RUN"
+
+
+def told(*events: tuple[str, dict[str, Any]]) -> History:
+    """The history after these events, a second apart."""
+    history = History()
+    for number, (kind, data) in enumerate(events, 1):
+        history.add(Event(kind, number, float(number), data))
+    return history
+
+
+def result(path: str, call: str = "a.call", **more: Any) -> tuple[str, dict[str, Any]]:
+    """The outcome of a call."""
+    return "result", {"future": f"{RUN}:{path}", "call": call, "host": "h-1", **more}
+
+
+def failed(path: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    """The failure of a call."""
+    return result(path, error={"code": "call_failed", "message": "no"}, **more)
+
+
+def pending(**deps: str) -> tuple[str, dict[str, Any]]:
+    """Announced calls, each with the paths it waits for."""
+    futures = [
+        {"future": f"{RUN}:{path[1:]}", "call": "b.call", "deps": [f"{RUN}:{dep}" for dep in of.split()]}
+        for path, of in deps.items()
+    ]
+    return "pending", {"futures": futures}
+
+
+def states(history: History) -> dict[str, str]:
+    """The state of each call."""
+    return {call.path: call.state for call in history.sorted()}
+
+
+def test_a_call_waits_until_what_it_needs_is_there() -> None:
+    """It then runs, or is queued, which the journal does not tell."""
+    first = pending(c3="1 2")
+    assert states(told(first)) == {"3": "waiting"}
+    assert states(told(first, result("1"))) == {"1": "done", "3": "waiting"}
+    assert states(told(first, result("1"), result("2"))) == {"1": "done", "2": "done", "3": "running"}
+    assert states(told(result("1"), result("2"), first))["3"] == "running"
+
+
+def test_what_waits_for_a_failure_is_never_called() -> None:
+    """Nor is what waits for that."""
+    history = told(pending(c2="1", c3="2"), failed("1"))
+    assert states(history) == {"1": "failed", "2": "not called", "3": "not called"}
+    assert [(call.path, error["message"]) for call, error in errors(history.sorted())] == [("1", "no")]
+
+
+def test_attempts_lead_to_an_outcome() -> None:
+    """A failed attempt is no failure yet; the first outcome counts."""
+    attempt = ("attempt", failed("1")[1])
+    assert states(told(attempt)) == {"1": "retrying"}
+    history = told(attempt, result("1", attempt=2), failed("1", attempt=3))
+    assert states(history) == {"1": "done"}
+    assert history.calls["1"].attempt == 2
+
+
+def test_calls_made_by_calls_stand_below_them() -> None:
+    """Also before their parent is heard of, in a branch, and for a second attempt of the parent."""
+    history = told(result("10"), result("2.1"), result("3/2"), result("2~2.1"), result("2.1.1"))
+    assert [call.path for call in history.sorted()] == ["2", "2.1", "2.1.1", "2~2.1", "3/2", "10"]
+    assert states(history)["2"] == "running"
+    assert [history.calls[path].depth for path in ("2", "2.1", "2.1.1", "3/2")] == [0, 1, 2, 0]
+
+
+def test_the_end_of_a_run_ends_what_still_ran() -> None:
+    """A call that nobody waited for, for example."""
+    history = told(pending(c1=""), ("done", {"run": RUN, "workflow": "w", "status": "completed"}))
+    assert states(history) == {"1": "unfinished"}
+    assert history.done is not None
+
+
+def test_owners_and_signals_are_kept() -> None:
+    """Who drove the run, and what reached it from outside."""
+    history = told(
+        ("owner", {"driver": "h-1", "epoch": 1}),
+        ("owner", {"driver": "h-2", "epoch": 2}),
+        ("signal", {"name": "cancel", "reason": "enough"}),
+    )
+    assert [(owner["driver"], owner["epoch"], owner["at"]) for owner in history.owners] == [
+        ("h-1", 1, 1.0),
+        ("h-2", 2, 2.0),
+    ]
+    assert history.signals == [{"name": "cancel", "reason": "enough", "at": 3.0}]
+
+
+def printed(history: History, **options: Any) -> list[str]:
+    """The table's lines."""
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(history.table(**options))
+    return capture.get().splitlines()
+
+
+def test_the_table_shows_who_waited_for_whom() -> None:
+    """One line a call, indented below the call that made it."""
+    outcomes = (result("1"), result("2"), result("3", "b.call", took=0.5), result("3.1"))
+    lines = printed(told(pending(c3="1 2"), *outcomes))
+    assert len(lines) == 5
+    assert "500.0 ms" in lines[3]
+    assert lines[3].rstrip().endswith("1, 2")
+    assert lines[3].index("b.call") + 2 == lines[4].index("a.call")
+
+
+def test_a_table_that_does_not_fit_shows_what_goes_on() -> None:
+    """Calls that are not over come first, then the latest; the rest is counted."""
+    history = told(pending(c90="89"), *(result(str(number)) for number in range(1, 21)))
+    lines = printed(history, rows=3)
+    assert [text.split()[0] for text in lines[1:4]] == ["19", "20", "90"]
+    assert "and 18 more" in lines[4]
+    assert history.counts() == "1 waiting, 20 done"
+
+
+def test_names_are_no_markup() -> None:
+    """Somebody's actor may be called as rich's colors are."""
+    assert "[red]" in "".join(printed(told(result("1", call="[red].call"))))
+
+
+def test_a_line_of_text_says_the_same() -> None:
+    """For logs and pipes."""
+    history = told(pending(c2="1"), failed("1", waited=0.0005, took=1.5, attempt=2))
+    assert line(Call("2", "b.call", "waiting", after=["1"])).split() == ["2", "b.call", "waiting", "for", "1"]
+    text = line(history.calls["1"])
+    assert "on h-1, waited 500 µs, took 1.50 s, attempt 2: no" in text
+
+
+def test_durations() -> None:
+    """In the unit that fits."""
+    assert [seconds(value) for value in (0.0000005, 0.0123, 1.0, 59.9, 61.2)] == [
+        "0 µs",
+        "12.3 ms",
+        "1.00 s",
+        "59.90 s",
+        "1 min 1 s",
+    ]

@@ -1,0 +1,70 @@
+"""Settings: from the file, then the environment, then what a command was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from callboard.infra.errors import SettingsInvalid, ValueTooLarge
+from callboard.infra.settings import Settings
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    """An override beats the environment, which beats the file, which beats the default."""
+    file = tmp_path / "board.toml"
+    file.write_text("replicas = 1\nack_wait = 11\nmax_deliver = 7\ngrace = 2\n")
+    env = {"CALLBOARD_SETTINGS": str(file), "CALLBOARD_ACK_WAIT": "12", "CALLBOARD_MAX_DELIVER": "8"}
+    settings = Settings.load(env, max_deliver=9, grace=None)
+    assert (settings.replicas, settings.ack_wait, settings.max_deliver) == (1, 12.0, 9)
+    assert (settings.grace, settings.pulse_every) == (2.0, 0.4)
+
+
+def test_the_servers_address() -> None:
+    """``NATS_URL`` sets it; Callboard's own name for it wins."""
+    assert Settings.load({"NATS_URL": "nats://a"}).nats_url == "nats://a"
+    assert Settings.load({"NATS_URL": "nats://a", "CALLBOARD_NATS_URL": "nats://b"}).nats_url == "nats://b"
+
+
+def test_the_file_in_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``callboard.toml`` needs no mention."""
+    (tmp_path / "callboard.toml").write_text('durability = "production"\n')
+    monkeypatch.chdir(tmp_path)
+    assert Settings.load({}).production
+
+
+@pytest.mark.parametrize(
+    ("env", "text"),
+    [
+        ({"CALLBOARD_REPLICAS": "six"}, "replicas"),
+        ({"CALLBOARD_REPLICAS": "6"}, "0 .* to 5"),
+        ({"CALLBOARD_REPLICAS": "-1"}, "0 .* to 5"),
+        ({"CALLBOARD_DURABILITY": "forever"}, "durability"),
+        ({"CALLBOARD_STORAGE": "tape"}, "storage"),
+        ({"CALLBOARD_PULSE_EVERY": "1"}, "at least twice pulse_every"),
+        ({"CALLBOARD_MAX_DELIVER": "1"}, "max_deliver"),
+        ({"CALLBOARD_SETTINGS": "/no/such/file.toml"}, "/no/such/file.toml"),
+    ],
+)
+def test_what_cannot_be_used_is_named(env: dict[str, str], text: str) -> None:
+    """A typed error says which setting it is."""
+    with pytest.raises(SettingsInvalid, match=text):
+        Settings.load(env)
+
+
+@pytest.mark.parametrize("content", ["replica = 1\n", "replicas = \n", "[server]\nurl = 'x'\n"])
+def test_a_file_with_mistakes(tmp_path: Path, content: str) -> None:
+    """An unknown name or a broken file is an error, not silently ignored."""
+    file = tmp_path / "board.toml"
+    file.write_text(content)
+    with pytest.raises(SettingsInvalid):
+        Settings.load({}, file)
+
+
+def test_the_largest_value() -> None:
+    """A value of exactly the limit may travel; a byte more is a typed error with both sizes."""
+    settings = Settings(value_limit=1000)
+    settings.check_value_size(1000)
+    with pytest.raises(ValueTooLarge, match="1,001") as caught:
+        settings.check_value_size(1001)
+    assert caught.value.fields == {"size": 1001, "limit": 1000}
