@@ -28,7 +28,7 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.control import Cancel
 from callboard.infra.messages.run import Announced, Pending, Result
-from callboard.state.journal import decode_result
+from callboard.state.journal import decode_result, read_entries, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
@@ -148,8 +148,7 @@ class CallMaker:
         Each is given to its future once the code has made the call, in the order of the journal, so
         that code which depends on who comes first takes the same way again.
         """
-        for entry in entries:
-            result = decode_result(entry.body)
+        for entry, result in read_entries(decode_result, entries):
             self._sequence = max(self._sequence, entry.sequence)
             if result.future not in self._early and not _is_refusal(result):
                 self._early[result.future] = result
@@ -374,7 +373,9 @@ class CallMaker:
         return bool(self.open) and now - self._heard > _QUIET
 
     def _outcome(self, data: bytes) -> None:
-        result = decode_result(data)
+        result = read_entry(decode_result, data)
+        if result is None:
+            return
         if result.future in self.open and result.future not in self._early:
             self._resolve(result)
         elif self._keep and not _is_refusal(result):

@@ -281,7 +281,10 @@ class Client:
                 news.clear()
                 for entry in await self.node.journal.read(run, ">", after):
                     after = entry.sequence
-                    event = _event(entry.subject, entry.sequence, entry.at, entry.body, entry.headers)
+                    try:
+                        event = _event(entry.subject, entry.sequence, entry.at, entry.body, entry.headers)
+                    except (ValueError, RecursionError):
+                        continue  # no entry: anybody can publish there
                     yield event
                     if event.kind == "done":
                         return

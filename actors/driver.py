@@ -35,7 +35,7 @@ from callboard.infra.messages.registry import InstanceInfo
 from callboard.infra.messages.run import Done, Owner, RunSummary
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
-from callboard.state.journal import Lease, decode_done, decode_owner, decode_signal
+from callboard.state.journal import Lease, decode_owner, decode_signal, read_done, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
@@ -328,8 +328,8 @@ class Driver:
                 run.fenced = True
                 self._stop(run)
         elif subject.endswith(b".signal"):
-            signal = decode_signal(data)
-            if signal.name == "cancel":
+            signal = read_entry(decode_signal, data)
+            if signal is not None and signal.name == "cancel":
                 run.cancelled = signal.reason or "cancelled"
                 self._stop(run)
 
@@ -487,8 +487,11 @@ class _Known:
             if kind == "result":
                 self.results.append(entry)
             elif kind == "owner":
-                self.owner, self.owner_sequence = decode_owner(entry.body), entry.sequence
+                self.owner = read_entry(decode_owner, entry.body) or self.owner
+                self.owner_sequence = entry.sequence
             elif kind == "done":
-                self.done = decode_done(entry.body, entry.headers)
-            elif kind == "signal" and decode_signal(entry.body).name == "cancel":
-                self.cancelled = decode_signal(entry.body).reason or "cancelled"
+                self.done = read_done(entry) or self.done
+            elif kind == "signal":
+                signal = read_entry(decode_signal, entry.body)
+                if signal is not None and signal.name == "cancel":
+                    self.cancelled = signal.reason or "cancelled"

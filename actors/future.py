@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import msgspec
 import wrapt
 
+from callboard.actors import values
 from callboard.infra.errors import ResultTimeout, WouldBlock
 from callboard.infra.messages.run import NIL
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
-    from callboard.actors.values import Encoded
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Future(asyncio.Future[T]):
         self.consumers: tuple[str, ...] = ()
         self.raw: bytes | msgspec.Raw = _UNSET
         self.blobs: list[str] | tuple[str, ...] = ()
-        self.body: Encoded | None = None
+        self.body: values.Encoded | None = None
         self.sent = False
         self.stage = 1
         self.attempt = 1
@@ -257,6 +257,9 @@ def as_future(value: Any) -> Future[Any] | None:
     if issubclass(kind, LazyValue):  # wrapt makes a class of its own for each interface
         return cast("Future[Any]", value.arg)
     return value if issubclass(kind, Future) else None
+
+
+values.find_future = as_future
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

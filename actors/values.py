@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _BLOB_EXT = 1
 _EXT32 = b"\xc7\x20\x01"
+
+
+find_future: Callable[[Any], Future[Any] | None] = lambda _: None
+"""Tells the future that a value stands for; set by ``actors/future.py``."""
 
 
 class Encoded:
@@ -62,9 +66,7 @@ _found = _Found()
 
 
 def _encode_other(value: Any) -> Any:
-    from callboard.actors.future import as_future
-
-    future = as_future(value)
+    future = find_future(value)
     if future is None:
         raise TypeError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot travel: pass msgspec structs, "

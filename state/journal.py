@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +22,8 @@ from callboard.infra.errors import Fenced
 from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
 
+T = TypeVar("T")
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 decode_result = msgspec.msgpack.Decoder(Result).decode
@@ -28,6 +32,22 @@ decode_signal = msgspec.msgpack.Decoder(Signal).decode
 decode_summary = msgspec.msgpack.Decoder(RunSummary).decode
 _decode_done = msgspec.msgpack.Decoder(Done).decode
 _decode_done_json = msgspec.json.Decoder(Done).decode
+
+
+def read_entry(decode: Callable[[bytes], T], body: bytes) -> T | None:
+    """What an entry says; None if it is none: anybody can publish to a journal."""
+    try:
+        return decode(body)
+    except (ValueError, RecursionError):  # msgspec's errors, broken UTF-8, nested without end
+        return None
+
+
+def read_entries(decode: Callable[[bytes], T], entries: Iterable[Stored]) -> Iterator[tuple[Stored, T]]:
+    """Entries with what they say; what is no entry is passed over."""
+    for entry in entries:
+        said = read_entry(decode, entry.body)
+        if said is not None:
+            yield entry, said
 
 
 class Lease:
@@ -78,7 +98,14 @@ class Journal:
 
     async def _take(self, run: str, owner: Owner, fence: list[tuple[str, str]]) -> Lease:
         subject = subjects.run(run, "owner")
-        sequence = await self._store.stored(subject, encode(owner), H.encode(fence))
+        try:
+            sequence = await self._store.stored(subject, encode(owner), H.encode(fence))
+        except Fenced:
+            # An entry whose ack was lost is sent again, and the second is fenced by the first.
+            known = await self.owner(run)
+            if known is None or known[0] != owner:
+                raise
+            sequence = known[1]
         return Lease(run, owner, sequence)
 
     async def close(self, lease: Lease, done: Done, *, as_json: bool) -> int:
@@ -110,8 +137,8 @@ class Journal:
 
     async def attempts(self, run: str, future: str) -> list[ErrorInfo]:
         """The errors of a call's earlier attempts, oldest first."""
-        found = [decode_result(entry.body) for entry in await self.read(run, "attempt")]
-        return [r.error for r in found if r.future == future and r.error is not None]
+        found = read_entries(decode_result, await self.read(run, "attempt"))
+        return [r.error for _, r in found if r.future == future and r.error is not None]
 
     def put_pending(self, run: str, pending: Pending) -> None:
         """Announce futures that wait for others."""
@@ -134,24 +161,25 @@ class Journal:
     async def done(self, run: str) -> Done | None:
         """The outcome of a run, or None while it has none."""
         stored = await self._reader.last(subjects.RUNS, subjects.run(run, "done"))
-        return decode_done(stored.body, stored.headers) if stored else None
+        return read_done(stored) if stored else None
 
     async def owner(self, run: str) -> tuple[Owner, int] | None:
         """The current owner and the sequence of its entry."""
         stored = await self._reader.last(subjects.RUNS, subjects.run(run, "owner"))
-        return (decode_owner(stored.body), stored.sequence) if stored else None
+        said = read_entry(decode_owner, stored.body) if stored else None
+        return (said, stored.sequence) if stored and said else None
 
     async def summary(self, run: str) -> RunSummary | None:
         """How a run stands, from bucket ``cb_runs``."""
         stored = await self._reader.last(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(run))
-        return decode_summary(stored.body) if stored and stored.body else None
+        return read_entry(decode_summary, stored.body) if stored else None
 
     async def summaries(self, limit: int | None = None) -> list[RunSummary]:
         """All runs that are still kept, oldest change first."""
         stored = await self._reader.read(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(">"), limit=limit)
         # A run that changes while they are read is met twice: the later one stands.
-        newest = {entry.subject: entry for entry in stored if entry.body}
-        return [decode_summary(entry.body) for entry in newest.values()]
+        newest = {entry.subject: entry for entry in stored}
+        return [summary for _, summary in read_entries(decode_summary, newest.values())]
 
 
 class Outcomes:
@@ -204,9 +232,8 @@ class _Followed:
             if self._reads > asked:  # one has begun and ended since
                 return self._finished
             self._reads += 1
-            for entry in await journal.read(run, kind, self._after):
+            for entry, result in read_entries(decode_result, await journal.read(run, kind, self._after)):
                 self._after = entry.sequence
-                result = decode_result(entry.body)
                 if result.error is None or result.error.code != "overloaded":
                     self._finished.add(result.future)
             return self._finished
@@ -227,6 +254,11 @@ def decode_done(body: bytes, headers: dict[str, str]) -> Done:
     return msgspec.structs.replace(done, value=msgspec.Raw(value))
 
 
+def read_done(entry: Stored) -> Done | None:
+    """The outcome that an entry holds; None if it holds none."""
+    return read_entry(lambda body: decode_done(body, entry.headers), entry.body)
+
+
 __all__ = [
     "Fenced",
     "Journal",
@@ -236,4 +268,7 @@ __all__ = [
     "decode_result",
     "decode_signal",
     "encode",
+    "read_done",
+    "read_entries",
+    "read_entry",
 ]

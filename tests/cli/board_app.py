@@ -87,7 +87,7 @@ async def totals(numbers: list[int]) -> dict[str, int]:
 @workflow
 async def fails() -> int:
     """Passes on the failure of a call."""
-    return await add(await broken(), 1)
+    return await add(broken().arg, 1)
 
 
 @workflow

@@ -44,9 +44,10 @@ def typed(
 @pytest.fixture(scope="module")
 def board() -> Iterator[str]:
     """The address of a server with a host of the test application on it; shared by a file's tests."""
-    with EmbeddedServer() as server, Running("host", APP, "--json", url=server.url) as host:
-        host.until('"host_ready"')
-        yield server.url
+    with EmbeddedServer() as server:
+        with Running("host", APP, "--json", "--grace", "0.5", url=server.url) as host:
+            host.until('"event":"host_ready"')
+            yield server.url
 
 
 @pytest.fixture

@@ -134,9 +134,14 @@ class Running:
         return code
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    ends = time.monotonic() + ENDS_WITHIN
+    while not condition():
+        assert time.monotonic() < ends, f"still not so: {condition}"
+        time.sleep(0.005)
+
+
 def wait_for(path: Path) -> None:
     """Wait until another process has made a file."""
-    ends = time.monotonic() + ENDS_WITHIN
-    while not path.exists():
-        assert time.monotonic() < ends, f"{path} never came"
-        time.sleep(0.005)
+    eventually(path.exists)

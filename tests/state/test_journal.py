@@ -124,7 +124,7 @@ async def test_an_ack_lost_with_the_connection_does_not_fence_its_own_writer(pro
     assert await process.journal.owner(RUN) == (lease.owner, lease.sequence)
 
 
-# -- the outcome -----------------------------------------------------------------------------------------------
+# -- the outcome -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -178,7 +178,7 @@ def _has_infinity(value: Any) -> bool:
     return isinstance(value, float) and value in {float("inf"), float("-inf")}
 
 
-# -- entries ----------------------------------------------------------------------------------------------------
+# -- entries ---------------------------------------------------------------------------------------
 
 
 async def test_entries_are_read_in_journal_order(process: Process) -> None:
@@ -246,7 +246,7 @@ async def test_summaries(process: Process) -> None:
     assert [(one.run, one.status) for one in found] == [("r2", "running"), ("r1", "completed")]
 
 
-# -- which calls are done -------------------------------------------------------------------------------------
+# -- which calls are done --------------------------------------------------------------------------
 
 
 async def test_outcomes_follow_the_journal(process: Process) -> None:
