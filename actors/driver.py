@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 SLOTS = 4096
 _THREADS = 256
 _TELL_AFTER = 0.2
+_RESUMING = 16
 
 
 class Request:
@@ -113,6 +114,7 @@ class Driver:
         self.standby = False
         self._taking = 0
         self._runs: dict[str, Run] = {}
+        self._resuming = asyncio.Semaphore(_RESUMING)
         self._untold: dict[Run, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -245,6 +247,13 @@ class Driver:
             else:
                 run.maker.go_on([], replaying=False)
                 return True
+        async with self._resuming:  # a few at a time, so that the first go on soon
+            return await self._resume(run)
+
+    async def _resume(self, run: Run) -> bool:
+        """Take the lease of a run that has a journal, and go on from there."""
+        journal = self.host.node.journal
+        request = run.request
         known = _Known(await journal.read(request.run, "*"))
         if known.done is not None:
             self._closed_already(request, known.done)

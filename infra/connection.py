@@ -199,7 +199,7 @@ class LaneClient(Client):
 
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():  # nobody waits any more; nats-py's read loop would end
-            self._pongs.pop(0)
+            _ = self._pongs.pop(0)
             self._pings_outstanding = 0
             return
         await super()._process_pong()
