@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -86,6 +87,7 @@ class CallMaker:
         self._loop = caller.node.loop
         self._keep = False
         self._going = False
+        self._heard_early = False
         self._early: dict[str, Result] = {}
         self._replay: list[Result] = []
         self._scheduled: set[str] = set()
@@ -109,16 +111,18 @@ class CallMaker:
         self._caller.makers.add(self)
 
     def go_on(self, entries: list[Stored], *, replaying: bool) -> None:
-        """Begin, or go on where the journal ends; results that come before this are not looked at.
+        """Begin, or go on where the journal ends; what came before this is read from the journal.
 
         Args:
-            entries: the results on record.
+            entries: the results on record, read after :meth:`listen`.
             replaying: somebody made calls before, so results of calls not made yet are kept.
         """
         self._going = True
         self._keep = replaying
         if entries:
             self.replay(entries)
+        if self._heard_early:  # perhaps after the journal was read
+            self._caller.spawn(self.resync())
 
     def stop(self, *, abandon: bool = False) -> None:
         """Forget everything; what is still open is cancelled. Idempotent.
@@ -350,6 +354,7 @@ class CallMaker:
     def on_result(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         """A result is in the journal."""
         if not self._going:
+            self._heard_early = True
             return
         before = H.find_int(head, b"Nats-Last-Sequence")
         if before > self._sequence:
@@ -574,7 +579,8 @@ class Caller:
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine on the side; its error is logged."""
-        task = self.node.loop.create_task(work)
+        # In no scope: a branch made here would take a number from the code that happens to cause it.
+        task = self.node.loop.create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

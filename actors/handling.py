@@ -56,7 +56,7 @@ class HandlerMaker:
         self._call = call
         self._maker: CallMaker | None = None
 
-    def maker(self) -> CallMaker:
+    def maker(self, *, begin: bool = True) -> CallMaker:
         """The real one, made when first needed."""
         if self._maker is None:
             call = self._call
@@ -73,7 +73,9 @@ class HandlerMaker:
                 trace=call.headers.get(H.TRACEPARENT, ""),
             )
             self._maker = CallMaker(self._host.caller, context)
-            if self._host.caller.on_loop():
+            if not begin:
+                self._maker.listen()
+            elif self._host.caller.on_loop():
                 self._begin()
             else:
                 self._host.node.loop.call_soon_threadsafe(self._begin)
@@ -87,7 +89,7 @@ class HandlerMaker:
     async def replay(self) -> None:
         """A call delivered before may have made calls already: take up their outcomes."""
         kind = subjects.children_kind(attempt_path(self._call))
-        maker = self.maker()
+        maker = self.maker(begin=False)
         maker.go_on(await self._host.node.journal.read(self._call.run, kind), replaying=True)
 
     def call(

@@ -19,7 +19,7 @@ def retry_delay(directives: Directives, error: BaseException, attempt: int) -> f
     """
     if attempt > directives.retries or not _retryable(directives, error):
         return None
-    full: float = min(directives.backoff_max, directives.backoff * 2.0 ** (attempt - 1))
+    full: float = min(directives.backoff_max, directives.backoff * 2.0 ** min(attempt - 1, 64))
     return random.uniform(full / 2, full)
 
 

@@ -90,9 +90,10 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
     def factory(
         loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Future[Any]:
-        scope = current.get()
+        given: contextvars.Context | None = options.get("context")
+        scope = current.get() if given is None else given.get(current)
         if scope is not None:
-            context = options.get("context") or contextvars.copy_context()
+            context = contextvars.copy_context() if given is None else given
             context.run(current.set, scope.branch())
             options["context"] = context
         if earlier is None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _CHECK = 0.2
 _RETRY = 3.0
+_LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
+_PAGE = 512
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Pulse).decode
 _decode_holds = msgspec.msgpack.Decoder(Holds).decode
@@ -110,9 +112,22 @@ class Watch:
         await self._sweep(dead)
         await self.empty_lane(dead.host)
         await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
+        self._host.caller.spawn(self._linger(dead))
         await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
         await self.empty_lane(dead.host)
         await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
+
+    async def _linger(self, dead: Pulse) -> None:
+        """Look again for what a dead host was given.
+
+        One that stands still with its connection open is given calls until its requests for them end. And
+        one that died together with others was looked for while those could not be asked.
+        """
+        for wait in _LINGER:
+            await asyncio.sleep(wait)
+            if dead.host in self.alive:
+                return
+            await self._sweep(msgspec.structs.replace(dead, inflight={}))
 
     async def empty_lane(self, host: str) -> None:
         """Move the calls that were addressed to a host to the shared lane.
@@ -156,11 +171,13 @@ class Watch:
     # -- what the last heartbeat did not list ------------------------------------------------------
 
     async def _sweep(self, dead: Pulse) -> None:
-        for stream, consumer in self._consumers(dead):
-            try:
-                await self._sweep_consumer(dead, stream, consumer)
-            except CallboardError as error:
-                self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
+        await asyncio.gather(*(self._sweep_one(dead, *where) for where in self._consumers(dead)))
+
+    async def _sweep_one(self, dead: Pulse, stream: str, consumer: str) -> None:
+        try:
+            await self._sweep_consumer(dead, stream, consumer)
+        except CallboardError as error:
+            self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
 
     def _consumers(self, dead: Pulse) -> list[tuple[str, str]]:
         found = []
@@ -182,12 +199,14 @@ class Watch:
             return
         subject = info["config"]["filter_subject"]
         first = info["ack_floor"]["stream_seq"]
-        stored = await self._node.reader.read(stream, subject, first)
-        orphans = [
-            s.sequence
-            for s in stored
-            if s.sequence <= last and s.sequence not in held and s.sequence not in listed
-        ]
+        orphans: list[int] = []
+        while first < last and (stored := await self._node.reader.read(stream, subject, first, _PAGE)):
+            first = stored[-1].sequence
+            orphans += [
+                s.sequence
+                for s in stored
+                if s.sequence <= last and s.sequence not in held and s.sequence not in listed
+            ]
         if orphans:
             await self._nak(f"{stream}.{consumer}", orphans)
             self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
@@ -195,7 +214,8 @@ class Watch:
     async def _held_by_living(self, dead: str, stream: str, consumer: str) -> set[int] | None:
         """Sequences that living hosts hold, or None if one of them cannot be asked."""
         query = msgspec.msgpack.encode(HoldsQuery(stream, consumer))
-        hosts = [host for host in self.alive if host != dead]
+        silent = time.monotonic() - self._node.settings.dead_after
+        hosts = [host for host in self.alive if host != dead and self._heard[host] > silent]
         answers: list[Any] = await asyncio.gather(
             *(self._node.connection.request(subjects.control(h), query, 1.0) for h in hosts),
             return_exceptions=True,

@@ -68,7 +68,8 @@ def _parse(cases: dict[str, Case]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--loop", choices=LOOPS, default=LOOPS[0],
-        help="event loop of the client of both sides and of the floor's worker (default asyncio)",
+        help="event loop of the client of both sides and of the floor's worker; shipped, the default: "
+        "asyncio for the floor, uvloop for Callboard, as they come",
     )  # fmt: skip
     return parser.parse_args()
 

@@ -6,9 +6,16 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 LOOP = "BENCH_LOOP"
-LOOPS = ("asyncio", "uvloop")
+LOOPS = ("shipped", "asyncio", "uvloop")
+"""``shipped``: each side as it comes. A nats-py program runs on asyncio unless its author does something
+about it; Callboard's processes run on uvloop. The others put both sides on the same loop."""
 
 Result = TypeVar("Result")
+
+
+def of(role: str, loop: str) -> str:
+    """The event loop of a role's processes under this choice."""
+    return loop if loop != "shipped" else "uvloop" if role == "callboard" else "asyncio"
 
 
 def run(main: Coroutine[None, None, Result]) -> Result:

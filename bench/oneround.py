@@ -37,7 +37,7 @@ def measure(chosen: Case, role: Role, loop: str) -> Sample:
         round_process = subprocess.Popen(
             [sys.executable, "-m", "bench.oneround", chosen.name, role.value, str(out)],
             cwd=ROOT,
-            env={**os.environ, loops.LOOP: loop, "TMPDIR": folder},
+            env={**os.environ, loops.LOOP: loops.of(role.value, loop), "TMPDIR": folder},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

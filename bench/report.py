@@ -65,7 +65,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib} GiB, load {self.load_1m}, "
             f"{self.kernel}\n{self.python}, nats-server {self.nats_server}, "
-            f"nats-py {self.nats_py}, {self.loop} event loop"
+            f"nats-py {self.nats_py}, event loop: {self.loop}"
         )
 
 
