@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -73,10 +73,15 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
         self._ends: dict[str, _End] = {}
+        self._inbox = ""
+        self._reconnected = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.node.open()
+        self._inbox = self.node.connection.inbox()
+        self.node.connection.subscribe(self._inbox, self._on_end)
+        self.node.connection.on_reconnect(self._reconnected.set)
         self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self
 
@@ -131,30 +136,32 @@ class Client:
             items.append((H.PRIORITY, str(priority)))
         if encoded.blobs:
             items.append((H.BLOBS, ",".join(encoded.blobs)))
-        _ = self._expect(run_id)
+        if not run:  # nobody else can have made this run: its driver tells this client how it ends
+            items.append((H.REPLY, self._inbox))
+            self._ends[run_id] = _End()
+            while len(self._ends) > _ENDS:
+                self._forget(next(iter(self._ends)))
         await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
         return run_id
 
     def _expect(self, run: str) -> _End:
-        """Listen for the end of a run."""
+        """Hear of the end of a run, from its driver or from its journal."""
         end = self._ends.get(run)
         if end is None:
             end = self._ends[run] = _End()
-            end.sid = self.node.connection.subscribe(
-                subjects.journal(run, "done"), functools.partial(self._on_end, run)
-            )
-            while len(self._ends) > _ENDS:
-                self._forget(next(iter(self._ends)))
+            end.sid = self.node.connection.subscribe(subjects.journal(run, "done"), self._on_end)
         return end
 
-    def _on_end(self, run: str, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        self._ended(run, decode_done(data, {H.CONTENT_TYPE: H.JSON} if head and _JSON in head else {}))
+    def _on_end(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        done = decode_done(data, {H.CONTENT_TYPE: H.JSON} if head and _JSON in head else {})
+        self._ended(done.run, done)
 
     def _ended(self, run: str, done: Done) -> None:
         end = self._ends.get(run)
         if end is None:
             return
-        self.node.connection.unsubscribe(end.sid)
+        if end.sid:
+            self.node.connection.unsubscribe(end.sid)
         end.done = done
         for waiter in end.waiters:
             if not waiter.done():
@@ -164,13 +171,15 @@ class Client:
 
     def _forget(self, run: str) -> None:
         end = self._ends.pop(run, None)
-        if end is not None and end.done is None:
+        if end is not None and end.done is None and end.sid:
             self.node.connection.unsubscribe(end.sid)
 
     async def _ask(self) -> None:
-        """What the server repeats can be lost with a connection, so the journal is asked too."""
+        """Such news can be lost with a connection, so the journal is asked too, now and then."""
         while True:
-            await asyncio.sleep(_ASK_EVERY)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reconnected.wait(), _ASK_EVERY)
+            self._reconnected.clear()
             for run in [run for run, end in self._ends.items() if end.waiters and end.done is None]:
                 done = await self.node.journal.done(run)
                 if done is not None:

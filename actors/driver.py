@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from callboard.infra.messages.registry import InstanceInfo
 from callboard.infra.messages.run import Done, Owner, RunSummary
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
-from callboard.state.journal import Lease, decode_owner, decode_signal, read_done, read_entry
+from callboard.state.journal import Lease, decode_owner, decode_signal, encode, read_done, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 SLOTS = 4096
 _THREADS = 256
 _TELL_AFTER = 0.2
+_INBOX = re.compile(r"_INBOX\.[A-Za-z0-9_.\-]{1,200}")
 _RESUMING = 16
 
 
@@ -53,9 +55,21 @@ class Request:
     Attributes:
         run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
         as_json: it was JSON, so its outcome is JSON too.
+        reply: an inbox to which the outcome is told once it is stored; nothing relies on it.
     """
 
-    __slots__ = ("as_json", "blobs", "body", "deadline", "delivered", "priority", "run", "session", "trace")
+    __slots__ = (
+        "as_json",
+        "blobs",
+        "body",
+        "deadline",
+        "delivered",
+        "priority",
+        "reply",
+        "run",
+        "session",
+        "trace",
+    )
 
     def __init__(self, delivered: Delivered, headers: dict[str, str]) -> None:
         self.delivered = delivered
@@ -66,6 +80,7 @@ class Request:
         self.priority = int(headers.get(H.PRIORITY, "0"))
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
+        self.reply = headers.get(H.REPLY, "")
         # msgpack cannot begin an argument object with "{": so say who cannot set headers.
         kind = headers.get(H.CONTENT_TYPE, "")
         self.as_json = kind == H.JSON or (kind != H.MSGPACK and self.body.lstrip()[:1] in {b"{", b""})
@@ -325,6 +340,7 @@ class Driver:
                 error=done.error.message if done.error else "",
             )
         )
+        self._tell(request, done)
         request.delivered.ack()
 
     # -- driving -----------------------------------------------------------------------------------
@@ -371,7 +387,13 @@ class Driver:
             self.host.caller.cancel(run.request.run, [], run.cancelled)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self._summarize(run, done.status, done)
+        self._tell(run.request, done)
         run.request.delivered.ack()
+
+    def _tell(self, request: Request, done: Done) -> None:
+        """Tell who has submitted the run how it ended; what they miss, they find in the journal."""
+        if _INBOX.fullmatch(request.reply):
+            self.host.node.connection.publish(request.reply, encode(done))
 
     async def _outcome(self, run: Run) -> Done:
         """Run the function until it ends or is stopped."""

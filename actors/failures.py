@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,8 +23,14 @@ from callboard.infra.messages.run import ErrorInfo
 
 _CLASSES = by_code()
 _ABOUT_A_CALL = (CallTimeout, DeadlineExceeded, CallCancelled, Overloaded, Poisoned)
-_TRACEBACK_LIMIT = 16_000
 _DEPTH = 8
+
+# An error travels in one message, together with its causes.
+_TEXT_LIMIT = 8_000
+_DATA_LIMIT = 16_000
+_LINE_LIMIT = 2_000
+_TRACEBACK_LIMIT = 16_000
+_CAUSE_LIMIT = 4_000
 
 T = TypeVar("T")
 
@@ -37,14 +43,18 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     """
     own = error if isinstance(error, CallboardError) else None
     cause = error.__cause__
+    args = list(error.args)
+    if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
+        args.append(error.filename)
+    lines = [_cut(line, _LINE_LIMIT) for line in traceback.format_exception(error, chain=False)]
     info = ErrorInfo(
         code=code_of(error),
-        message=text_of(error),
+        message=_cut(text_of(error)),
         type=f"{type(error).__module__}:{type(error).__qualname__}",
-        args=_travelling(list(error.args)),
-        fields=_travelling(own.fields if own else dict(vars(error))) or {},
+        args=_travelling([_cut(value) for value in args]),
+        fields=_travelling({k: _cut(v) for k, v in (own.fields if own else vars(error)).items()}) or {},
         retryable=own.retryable if own else True,
-        traceback="".join(traceback.format_exception(error, chain=False))[-_TRACEBACK_LIMIT:],
+        traceback="".join(lines)[-(_CAUSE_LIMIT if depth else _TRACEBACK_LIMIT) :],
         path=list(path),
     )
     if cause is not None and depth < _DEPTH:
@@ -52,12 +62,19 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     return info
 
 
+def _cut(value: T, limit: int = _TEXT_LIMIT) -> T | str:
+    """A text above the limit without its middle; anything else as it is."""
+    if not isinstance(value, str) or len(value) <= limit:
+        return value
+    return f"{value[: limit // 2]} [... {len(value) - limit:,} more ...] {value[-limit // 2 :]}"
+
+
 def _travelling(values: T) -> T | None:
     try:
-        msgspec.msgpack.encode(values)
-    except (TypeError, ValueError, OverflowError):
+        size = len(msgspec.msgpack.encode(values))
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
-    return values
+    return values if size <= _DATA_LIMIT else None
 
 
 def restore(info: ErrorInfo, **context: Any) -> BaseException:
@@ -74,8 +91,8 @@ def restore(info: ErrorInfo, **context: Any) -> BaseException:
     details = {**context, "path": info.path, "remote_type": info.type, "remote_traceback": info.traceback}
     error = _own(info, details) or _users(info)
     if error is None:
-        where = f"{context.get('actor')}.{context.get('method')}"
-        error = CallFailed(f"{where} raised {info.message}", **details)
+        where = f"{context['actor']}.{context['method']} raised " if "actor" in context else ""
+        error = CallFailed(f"{where}{info.message}", **details)
     _annotate(error, info, context)
     if info.cause is not None:
         error.__cause__ = restore(info.cause)
@@ -89,9 +106,9 @@ def _own(info: ErrorInfo, details: dict[str, Any]) -> BaseException | None:
     module, _, name = info.type.partition(":")
     if name != cls.__qualname__ and module != CallFailed.__module__:
         return None
-    if issubclass(cls, CallFailed):
-        return cls(info.message, **{**details, **info.fields})
-    return cls(info.message, **info.fields)
+    error = cls(info.message)
+    error.fields = {**details, **info.fields} if issubclass(cls, CallFailed) else dict(info.fields)
+    return error
 
 
 def _users(info: ErrorInfo) -> BaseException | None:
@@ -101,12 +118,29 @@ def _users(info: ErrorInfo) -> BaseException | None:
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, Exception)) or info.args is None:
         return None
-    error = found.__new__(found, *info.args)
-    error.args = tuple(info.args)
-    if isinstance(error, CallboardError):
-        error.fields = dict(info.fields)
-    else:
-        vars(error).update(info.fields)
+    # Without its constructor first, which may take other arguments than ``args`` holds; some classes
+    # have their text from it, though.
+    made = [error for make in (found.__new__, _construct) if (error := _remade(make, found, info))]
+    told = [error for error in made if text_of(error) == info.message]
+    return next(iter(told or made), None)
+
+
+def _construct(cls: type[Exception], *args: Any) -> Exception:
+    return cls(*args)
+
+
+def _remade(make: Callable[..., Exception], cls: type[Exception], info: ErrorInfo) -> Exception | None:
+    args = info.args or ()
+    try:
+        error = make(cls, *args)
+        if not (isinstance(error, OSError) and error.args):  # its own args leave the file name out
+            error.args = tuple(args)
+        if isinstance(error, CallboardError):
+            error.fields = dict(info.fields)
+        else:
+            vars(error).update(info.fields)
+    except Exception:  # noqa: BLE001 - whatever a user's class demands: it is told in another way
+        return None
     return error
 
 
@@ -124,7 +158,11 @@ def text_of(error: BaseException) -> str:
     """What happened, in words; a user's exception is named, since its text alone may say little."""
     if isinstance(error, CallboardError):
         return error.message
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a user's class
+        text = "its text cannot be told"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def code_of(error: BaseException) -> str:

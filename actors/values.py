@@ -122,7 +122,8 @@ async def expand(body: bytes, digests: Sequence[str], blobs: Blobs) -> bytes:
         ValueMissing: a blob is not there any more.
     """
     for digest in digests:
-        body = body.replace(reference(digest), await blobs.get(digest))
+        content = await blobs.get(digest)  # which fails for a digest that is none
+        body = body.replace(reference(digest), content)
     return body
 
 

@@ -19,6 +19,7 @@ STAGE = "Cb-Stage"
 POLICY = "Cb-Policy"
 BLOBS = "Cb-Blobs"
 PATH = "Cb-Path"
+REPLY = "Cb-Reply"
 TRACEPARENT = "traceparent"
 
 MESSAGE_ID = "Nats-Msg-Id"

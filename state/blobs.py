@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from typing import Any
@@ -26,6 +27,7 @@ from callboard.infra.subjects import BLOBS_BUCKET, new_id
 _STREAM = f"OBJ_{BLOBS_BUCKET}"
 _CHUNK = 256 * 1024
 _CACHE = 64 * MIB
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class _Meta(msgspec.Struct):
@@ -84,6 +86,8 @@ class Blobs:
         Raises:
             ValueMissing: it is not there any more, or damaged.
         """
+        if not _DIGEST.fullmatch(digest):
+            raise ValueMissing(f"{digest[:80]!r} refers to no value: it is no digest", digest=digest[:80])
         cached = self._cache.get(digest)
         if cached is not None:
             self._cache.move_to_end(digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -35,7 +35,7 @@ class Rich(ValueError):
 class Picky(Exception):
     """Cannot be made from its ``args``."""
 
-    def __new__(cls, one: int, *, two: int) -> Picky:
+    def __new__(cls, one: int, *, two: int) -> Self:
         """Demand more than what ``args`` holds."""
         return super().__new__(cls, one)
 
@@ -259,6 +259,7 @@ def test_any_message_and_arguments_survive(message: str, args: list[Any]) -> Non
 
 
 TEXTS = st.text(max_size=12)
+NAMES = st.one_of(TEXTS, st.sampled_from(["message", "self", "path", "args"]))
 INFOS = st.builds(
     ErrorInfo,
     code=st.one_of(TEXTS, st.sampled_from(sorted(errors.by_code()))),

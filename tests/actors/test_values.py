@@ -110,9 +110,7 @@ def test_joining_gives_what_encoding_the_values_would_have_given(
     futures = [Future[Any](loop, f"run:{number}", echo.method, None) for number in range(4)]  # type: ignore[arg-type]
     stand_ins = [LazyValue(f) if is_lazy else f for f, is_lazy in zip(futures, lazy, strict=True)]
     encoded = values.encode(fill(template, stand_ins))
-    assert len(set(encoded.futures)) == len(encoded.futures), (
-        "each future once, however often it stands there"
-    )
+    assert len(set(encoded.futures)) == len(encoded.futures), "each once, however often it stands there"
     for future, value in zip(futures, parts, strict=True):
         future.raw = msgspec.msgpack.encode(value)
     encoded.join()
@@ -140,9 +138,8 @@ def test_threads_do_not_see_each_others_futures(loop: asyncio.AbstractEventLoop)
 
     def encode(number: int) -> None:
         mine = [Future[Any](loop, f"run:{number}.{n}", echo.method, None) for n in range(3)]  # type: ignore[arg-type]
-        for _ in range(200):
-            if values.encode({"a": mine, "b": [mine[0]]}).futures != tuple(mine):
-                wrong.append(number)
+        found = [values.encode({"a": mine, "b": [mine[0]]}).futures for _ in range(200)]
+        wrong.extend(number for futures in found if futures != tuple(mine))
 
     threads = [threading.Thread(target=encode, args=(number,)) for number in range(8)]
     for thread in threads:

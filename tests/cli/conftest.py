@@ -27,10 +27,10 @@ def typed(
 ) -> Iterator[Typed]:
     """Runs a command in this process, which is quick; not for commands that take signals to end."""
 
-    def typed(*arguments: object, url: str = "") -> Ran:
+    def typed(*arguments: object, url: str = "", **more: str) -> Ran:
         for name in set(os.environ) - set(environment()):
             monkeypatch.delenv(name)
-        for name, value in environment(url).items():
+        for name, value in environment(url, **more).items():
             monkeypatch.setenv(name, value)
         capsys.readouterr()
         code = run([str(argument) for argument in arguments])

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from callboard.infra.server import EmbeddedServer
+
 APP = Path(__file__).with_name("board_app.py")
 ENDS_WITHIN = 30.0
 """Seconds after which a test gives up on a process; none is expected to take more than two."""
@@ -132,6 +134,12 @@ class Running:
         while not self._lines.empty():
             self.output += self._lines.get()
         return code
+
+
+def free_port() -> int:
+    """A port below the ranges that outgoing connections use."""
+    with EmbeddedServer() as server:
+        return int(server.url.rpartition(":")[2])
 
 
 def eventually(condition: Callable[[], bool]) -> None:

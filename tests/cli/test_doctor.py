@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -13,7 +17,7 @@ import pytest
 from callboard.cli.exits import Exit
 from callboard.controller.doctor import CHECKS, Finding, Look
 from callboard.infra.messages.registry import ActorInfo, InstanceInfo, Pulse
-from callboard.infra.server import EmbeddedServer
+from callboard.infra.server import find_binary
 from callboard.infra.settings import GIB, Settings
 from callboard.infra.topology import declared
 from tests.cli.terminal import APP, Running, Typed, eventually
@@ -58,7 +62,7 @@ def problems(url: str, typed: Typed) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def hosted(nats_url: str) -> Any:
+def hosted(nats_url: str) -> Iterator[str]:
     """A board with a host of one tool and one workflow, without the agent that wants company."""
     with Running("host", f"{APP}:add,greet", "--json", url=nats_url) as host:
         host.until('"event":"host_ready"')
@@ -87,24 +91,16 @@ def test_no_server(typed: Typed) -> None:
     assert "callboard up" in ran.err
 
 
-def test_a_server_that_is_no_server(typed: Typed) -> None:
+def test_a_server_that_will_not_do(typed: Typed, tmp_path: Path) -> None:
     """One without JetStream is named as such."""
-    import subprocess
-    import tempfile
-    from pathlib import Path
-
-    from callboard.infra.server import find_binary
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = subprocess.Popen([find_binary(), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder])
+    command = [find_binary(), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", tmp_path]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as plain:
         try:
-            eventually(lambda: any(file.stat().st_size for file in Path(folder).glob("*.ports")))
-            (ports,) = Path(folder).glob("*.ports")
-            url = json.loads(ports.read_text())["nats"][0]
-            ran = typed("doctor", "--nats", url)
+            eventually(lambda: any(file.stat().st_size for file in tmp_path.glob("*.ports")))
+            (ports,) = tmp_path.glob("*.ports")
+            ran = typed("doctor", "--nats", json.loads(ports.read_text())["nats"][0])
         finally:
             plain.terminate()
-            plain.wait()
     assert ran.code == Exit.NO_SERVER
     assert "without JetStream" in ran.err
 
@@ -161,7 +157,7 @@ def test_too_few_instances(hosted: str, typed: Typed) -> None:
         assert "1 of at least 2" in problems(hosted, typed)["actors"]["what"]
 
 
-def test_hosts_with_different_code(hosted: str, typed: Typed, tmp_path: Any) -> None:
+def test_hosts_with_different_code(hosted: str, typed: Typed, tmp_path: Path) -> None:
     """Both versions are named with their hosts."""
     other = tmp_path / "other_app.py"
     other.write_text("from callboard import tool\n@tool\nasync def add(a: int, b: int) -> int:\n    return b + a\n")
@@ -174,8 +170,6 @@ def test_hosts_with_different_code(hosted: str, typed: Typed, tmp_path: Any) -> 
 
 def test_a_host_that_vanished(nats_url: str, typed: Typed) -> None:
     """After kill -9 of the only one, nobody is there to take over."""
-    import signal
-
     with Running("host", f"{APP}:add", "--json", url=nats_url) as host:
         name = json.loads(host.until('"event":"host_ready"'))["host"]
         host.send(signal.SIGKILL)
@@ -184,10 +178,123 @@ def test_a_host_that_vanished(nats_url: str, typed: Typed) -> None:
     assert name in problems(nats_url, typed)["hosts"]["what"]
 
 
-def test_messages_that_are_too_small(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose max_payload is below what an inline value needs."""
-    with EmbeddedServer() as server, Running("host", f"{APP}:add", "--json", url=server.url) as host:
-        host.until('"event":"host_ready"')
-        monkeypatch.setattr(
-            "tests.cli.terminal.os.environ", {**__import__("os").environ}
-        )  # pragma: no cover - replaced below
+def test_messages_that_are_too_small(hosted: str, typed: Typed) -> None:
+    """Values that are to travel inline would not fit the server's max_payload."""
+    ran = typed("doctor", "--json", url=hosted, CALLBOARD_INLINE_LIMIT="1048576")
+    assert ran.code == Exit.FAILED
+    (found,) = [one for one in ran.json if one["level"] == "problem"]
+    assert found["check"] == "limits"
+    assert "CALLBOARD_INLINE_LIMIT" in found["fix"]
+
+
+def test_the_disk_of_a_server_on_this_machine(hosted: str, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at where the server stores."""
+    asked: list[str] = []
+
+    def usage(folder: object) -> shutil._ntuple_diskusage:
+        asked.append(str(folder))
+        return shutil._ntuple_diskusage(100 * GIB, 99 * GIB, GIB)
+
+    monkeypatch.setattr("callboard.controller.doctor.shutil.disk_usage", usage)
+    found = problems(hosted, typed)["limits"]
+    assert asked[0] in found["what"]
+    assert "callboard-nats-" in found["what"]
+    assert "1.0 GiB left" in found["what"]
+
+
+# -- what cannot be planted on a server of a test ---------------------------------------------------
+
+
+def stream(**more: Any) -> dict[str, Any]:
+    """What a server says of a stream that is well."""
+    config = declared(SETTINGS)["RUNS"] | more.pop("config", {})
+    return {"config": config, "state": {"bytes": 0, "consumer_count": 0, "messages": 0} | more.pop("state", {}), **more}
+
+
+def look(**more: Any) -> Look:
+    """A board that is well but for this."""
+    server = {"version": "2.12.0", "max_payload": 1 << 20}
+    return Look(**{"settings": SETTINGS, "server": server, "streams": {"RUNS": stream()}, **more})
+
+
+def found_in(seen: Look) -> list[Finding]:
+    """The problems that all checks but that for the other streams see."""
+    every = [finding for check in CHECKS for finding in check(seen)]
+    return [one for one in every if one.level == "problem" and one.check != "streams"]
+
+
+def pulse(host: str, **more: Any) -> Pulse:
+    """A heartbeat."""
+    return Pulse(host, at=0.0, node="here", pid=7, **more)
+
+
+def test_nothing_is_wrong_with_what_the_next_tests_change() -> None:
+    """So that each of them shows its own change."""
+    assert found_in(look(alive=[pulse("h-1")])) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "says"),
+    [
+        ({"clock": 2.0, "clock_error": 0.1}, "clock", "+2.000 s"),
+        ({"clock": -0.7, "clock_error": 0.1}, "clock", "-0.700 s"),
+        ({"streams": {"RUNS": stream(config={"max_bytes": 100}, state={"bytes": 81})}}, "limits", "81 of 100 bytes"),
+        (
+            {"streams": {"RUNS": stream(config={"max_consumers": 10}, state={"consumer_count": 9})}},
+            "limits",
+            "9 of 10 consumers",
+        ),
+        (
+            {"streams": {"RUNS": stream(cluster={"replicas": [{"name": "n2", "current": False}]})}},
+            "limits",
+            "copy of stream RUNS on n2",
+        ),
+        ({"account": {"storage": 90, "limits": {"max_storage": 100}}}, "limits", "90 of 100 bytes"),
+        ({"disk": ("/data", GIB)}, "limits", "the disk of /data has 1.0 GiB left"),
+        ({"alive": [pulse("h-1", late=1.5)]}, "hosts", "event loop of h-1 (here, pid 7)"),
+        ({"vanished": [pulse("h-1")]}, "hosts", "vanished without a goodbye"),
+    ],
+)
+def test_each_is_found(change: dict[str, Any], check: str, says: str) -> None:
+    """With a text that names it and a fix."""
+    (found,) = found_in(look(**change))
+    assert (found.check, says in found.what, bool(found.fix)) == (check, True, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clock": 2.0, "clock_error": 1.9},
+        {"streams": {"RUNS": stream(config={"max_bytes": 100}, state={"bytes": 79})}},
+        {"streams": {"RUNS": stream(config={"max_bytes": 100, "discard": "old"}, state={"bytes": 99})}},
+        {"streams": {"RUNS": stream(cluster={"replicas": [{"name": "n2", "current": True}]})}},
+        {"account": {"storage": 90, "limits": {"max_storage": -1}}},
+        {"disk": ("/data", 3 * GIB)},
+        {"vanished": [pulse("h-1")], "alive": [pulse("h-2")]},
+        {"alive": [pulse("h-1", draining=True)]},
+    ],
+)
+def test_what_looks_like_it_is_not(change: dict[str, Any]) -> None:
+    """Within the limits, within the error of the measurement, or somebody else's task."""
+    assert found_in(look(**change)) == []
+
+
+def test_what_waits_in_a_lane_of_a_host() -> None:
+    """Is that host's: fine while it lives, a problem when it is gone."""
+    calls = stream(state={"subjects": {"cb.call.add.h-1.1": 3, "cb.timer.x": 9}})
+    alive = [pulse("h-1"), pulse("h-2", instances={"add": InstanceInfo()})]
+    assert found_in(look(streams={"CALLS": calls}, alive=alive)) == []
+    (found,) = found_in(look(streams={"CALLS": calls}, alive=alive[1:]))
+    assert found.what.startswith("3 messages for add wait")
+
+
+def test_versions_of_an_actor() -> None:
+    """Are told apart by actor, not by host."""
+
+    def running(host: str, version: str) -> Pulse:
+        return pulse(host, instances={"add": InstanceInfo(version=version)})
+
+    known = [ActorInfo("add", "tool", "v1")]
+    assert found_in(look(actors=known, alive=[running("h-1", "v1"), running("h-2", "v1")])) == []
+    (found,) = found_in(look(actors=known, alive=[running("h-1", "v1"), running("h-2", "v2")]))
+    assert found.what == "hosts run different code of add: v1 on h-1; v2 on h-2"

@@ -10,13 +10,7 @@ from pathlib import Path
 from callboard import connect_sync
 from callboard.cli.exits import Exit
 from callboard.infra.server import EmbeddedServer
-from tests.cli.terminal import APP, ENDS_WITHIN, Running, callboard
-
-
-def free_port() -> int:
-    """A port below the ranges that outgoing connections use."""
-    with EmbeddedServer() as server:
-        return int(server.url.rpartition(":")[2])
+from tests.cli.terminal import APP, ENDS_WITHIN, Running, callboard, free_port
 
 
 def test_it_says_where_it_is_and_what_comes_next() -> None:

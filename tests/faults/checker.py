@@ -139,7 +139,7 @@ def _owners(evidence: Evidence) -> Iterator[str]:
 
 
 def _results(evidence: Evidence) -> Iterator[str]:
-    """Every call has at most one outcome, and one that has a value was executed to its end."""
+    """A call has one outcome, however often it is stored; one that has a value was executed to its end."""
     ended = {entry.future for entry in evidence.ledger if entry.what == ledger.END}
     seen: dict[str, Result] = {}
     for entry in evidence.journal:
@@ -148,14 +148,18 @@ def _results(evidence: Evidence) -> Iterator[str]:
             continue
         first = seen.setdefault(result.future, result)
         if first is not result:
-            same = "the same" if bytes(first.value) == bytes(result.value) else "another"
-            yield f"call {result.future} has a second result, {same} value"
+            if bytes(first.value) != bytes(result.value) or _code(first) != _code(result):
+                yield f"call {result.future} has a second result, another one"
         elif result.error is None and result.future not in ended and not _remembered(result):
             yield f"call {result.future} has a value and was never executed to its end"
 
 
+def _code(result: Result) -> str:
+    return result.error.code if result.error else ""
+
+
 def _is_refusal(result: Result) -> bool:
-    return result.error is not None and result.error.code == "overloaded"
+    return _code(result) == "overloaded"
 
 
 def _remembered(result: Result) -> bool:

@@ -84,6 +84,13 @@ async def test_a_digest_that_nobody_has_stored(process: Process) -> None:
     assert caught.value.fields["digest"] == digest
 
 
+@pytest.mark.parametrize("digest", ["", "zz", "*", ">", "a b", "é" * 64, "A" * 64, "a" * 63])
+async def test_what_is_no_digest_is_missing_at_once(process: Process, digest: str) -> None:
+    """A reference comes from somebody else's header: a typed error, and no waiting for the server."""
+    with pytest.raises(ValueMissing):
+        await asyncio.wait_for(process.blobs.get(digest), 2)
+
+
 async def test_a_damaged_value_is_missing(process: Process, join: Join) -> None:
     """What does not have its hash is not given out: here one of its chunks has gone."""
     digest = await process.blobs.put(noise(MIB))
