@@ -259,7 +259,7 @@ def as_future(value: Any) -> Future[Any] | None:
     return value if issubclass(kind, Future) else None
 
 
-values.find_future = as_future
+values.recognise(as_future)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

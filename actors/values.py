@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -24,8 +24,8 @@ _BLOB_EXT = 1
 _EXT32 = b"\xc7\x20\x01"
 
 
-find_future: Callable[[Any], Future[Any] | None] = lambda _: None
-"""Tells the future that a value stands for; set by ``actors/future.py``."""
+FindFuture = Callable[[Any], "Future[Any] | None"]
+"""Tells the future that a value stands for, if it stands for one."""
 
 
 class Encoded:
@@ -57,6 +57,8 @@ class Encoded:
 class _Found(threading.local):
     """The futures met while one value is being encoded in this thread."""
 
+    find: ClassVar[FindFuture]
+
     def __init__(self) -> None:
         self.futures: list[Future[Any]] = []
         self.tokens: list[bytes] = []
@@ -65,8 +67,13 @@ class _Found(threading.local):
 _found = _Found()
 
 
+def recognise(find: FindFuture) -> None:
+    """Set how futures are told from other values; ``actors/future.py`` does, which knows them."""
+    _Found.find = find
+
+
 def _encode_other(value: Any) -> Any:
-    future = find_future(value)
+    future = _Found.find(value)
     if future is None:
         raise TypeError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot travel: pass msgspec structs, "

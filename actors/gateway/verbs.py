@@ -1,0 +1,228 @@
+"""What each verb of the gateway does: by a client of the board, whatever carries the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import msgspec
+from msgspec import UNSET
+
+from callboard.actors import registry, values
+from callboard.actors.client import Client
+from callboard.actors.gateway.exchange import Options, Request, error_of
+from callboard.actors.gateway.messages import (
+    ALL,
+    Actors,
+    Cancelled,
+    Error,
+    Health,
+    NotStored,
+    Outcome,
+    RunStatus,
+    Submitted,
+    subject,
+)
+from callboard.actors.gateway.waits import Waits
+from callboard.actors.gateway.workflows import Workflows
+from callboard.infra import subjects
+from callboard.infra.direct import timestamp
+from callboard.infra.errors import CallboardError, ResultTimeout, RunUnknown
+from callboard.infra.messages.registry import Pulse
+from callboard.infra.messages.run import Done, RunSummary
+
+_STORED_WITHIN = 5.0
+_CANCELLED_WITHIN = 5.0
+_HEALTH_WITHIN = 3.0
+_AFTER_DEADLINE = 0.5
+"""Seconds beyond a run's deadline in which its driver says that it has passed."""
+_SLACK = 1.0
+
+
+class Verbs:
+    """Answers requests.
+
+    Args:
+        client: an open client.
+        wait: seconds to wait for the end of a run, where a request has no deadline.
+        most_waiting: requests that may wait at once.
+    """
+
+    def __init__(self, client: Client, wait: float, most_waiting: int) -> None:
+        self._client = client
+        self._node = client.node
+        self._wait = wait
+        self._workflows = Workflows(client.node)
+        self.waits = Waits(most_waiting)
+
+    # -- submitting --------------------------------------------------------------------------------------
+
+    async def run(self, request: Request) -> Outcome:
+        """Submit a request and wait for the run's end. Where nobody listens for the answer, only submit."""
+        with self.waits.place():
+            options, body = await self._read(request)
+            if not request.answered:
+                await self._store(request, options, body)
+                return Outcome(options.run, request.name, "running")
+            timeout = options.deadline - time.time() + _AFTER_DEADLINE if options.deadline else self._wait
+            # It listens before the request leaves, so that the end cannot be missed.
+            ending = asyncio.ensure_future(self._client.done(options.run))
+            try:
+                work = self._stored_and_done(request, options, body, ending)
+                return await self._outcome(await self.waits.within(timeout, work))
+            except TimeoutError:
+                return self._goes_on(options.run, request.name, timeout)
+            finally:
+                _let_go(ending)
+
+    async def _stored_and_done(
+        self, request: Request, options: Options, body: bytes, ending: asyncio.Future[Done]
+    ) -> Done:
+        await self._store(request, options, body)
+        return await ending
+
+    async def submit(self, request: Request) -> Submitted:
+        """Submit a request; it is stored when this returns."""
+        options, body = await self._read(request)
+        await self._store(request, options, body)
+        return Submitted(options.run)
+
+    async def _read(self, request: Request) -> tuple[Options, bytes]:
+        name = subjects.token("workflow", request.name)
+        options = Options(request)
+        request.run = options.run
+        arguments = request.object()
+        await self._workflows.check(name, arguments)
+        # JSON stays JSON: only who knows the types can tell what a text in it stands for.
+        return options, request.body if arguments else b"{}" if request.as_json else b"\x80"
+
+    async def _store(self, request: Request, options: Options, body: bytes) -> None:
+        head = options.headers(as_json=request.as_json)
+        stored = self._node.store.stored(subjects.request(request.name), body, head)
+        try:
+            await asyncio.wait_for(stored, _STORED_WITHIN)
+        except TimeoutError as error:
+            raise NotStored(
+                f"JetStream has not acknowledged the request within {_STORED_WITHIN:g} s: send it again with "
+                f"Cb-Run: {options.run}, which is one run however often it arrives",
+                run=options.run,
+                timeout=_STORED_WITHIN,
+            ) from error
+
+    # -- runs --------------------------------------------------------------------------------------------
+
+    async def result(self, request: Request) -> Outcome:
+        """Wait for a run's end; one that is nowhere is told at once."""
+        run = request.run = subjects.token("run id", request.name)
+        with self.waits.place():
+            done = await self._node.journal.done(run)
+            if done is None:
+                await self._must_be(run)
+                options = Options(request)
+                timeout = options.deadline - time.time() if options.deadline else self._wait
+                try:
+                    done = await self.waits.within(timeout, self._client.done(run))
+                except TimeoutError:
+                    return self._goes_on(run, "", timeout)
+        return await self._outcome(done)
+
+    async def status(self, request: Request) -> RunStatus:
+        """How a run stands."""
+        run = request.run = subjects.token("run id", request.name)
+        summary = await self._node.journal.summary(run)
+        return _status(summary or await self._must_be(run))
+
+    async def cancel(self, request: Request) -> Cancelled:
+        """Cancel a run and all its calls. The body may hold a ``reason``."""
+        run = request.run = subjects.token("run id", request.name)
+        given = request.object().get("reason")
+        standing = await self._must_be(run)
+        if standing.status not in {"running", "submitted"}:
+            return Cancelled(run, standing.status)
+        await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
+        try:
+            with self.waits.place():
+                done = await self.waits.within(_CANCELLED_WITHIN, self._client.done(run))
+        except TimeoutError:
+            return Cancelled(run, "cancelling")
+        return Cancelled(run, done.status)
+
+    async def _must_be(self, run: str) -> RunSummary:
+        """How a run stands by its journal, which is there before its summary.
+
+        Raises:
+            RunUnknown: there is no such run.
+        """
+        # In this order: a request that is gone from its stream meanwhile has left an end in the journal.
+        open_requests = await self._open_requests()
+        done = await self._node.journal.done(run)
+        if done is not None:
+            reason = done.error.message if done.error else ""
+            return RunSummary(run, done.workflow, done.status, epoch=done.epoch, calls=done.calls, error=reason)
+        owner = await self._node.journal.owner(run)
+        if owner is not None:
+            told = owner[0]
+            return RunSummary(run, told.workflow, "running", told.session, told.driver, told.epoch, told.at)
+        if open_requests:
+            return RunSummary(run, "", "submitted")
+        raise RunUnknown(f"there is no run {run}, and no request waits to be run", run=run)
+
+    async def _open_requests(self) -> int:
+        """Requests whose runs have not ended; each stays in its stream until then."""
+        answer = await self._node.topology.api(f"STREAM.INFO.{subjects.REQUESTS}")
+        return int(answer.get("state", {}).get("messages", 0))
+
+    async def _outcome(self, done: Done) -> Outcome:
+        outcome = Outcome(done.run, done.workflow, done.status)
+        if done.error is not None:
+            outcome.error = error_of(done.error)
+        else:
+            value = await values.expand(bytes(done.value), done.blobs, self._node.blobs)
+            outcome.value = msgspec.Raw(value)
+        return outcome
+
+    def _goes_on(self, run: str, workflow: str, timeout: float) -> Outcome:
+        why = "this gateway is being stopped" if self.waits.ending else f"it has not ended after {timeout:.3g} s"
+        text = f"run {run} goes on, but {why}: ask again at {subject('result', run)}"
+        error = Error(ResultTimeout.code, text, {"run": run, "timeout": timeout}, ResultTimeout.retryable)
+        return Outcome(run, workflow or UNSET, "running", error=error)
+
+    # -- the board ---------------------------------------------------------------------------------------
+
+    async def actors(self, request: Request) -> Actors:
+        """What there is, and which hosts run it."""
+        infos, hosts = await asyncio.gather(registry.actors(self._node), self._living())
+        return Actors(infos, {host.host: sorted(host.instances) for host in hosts})
+
+    async def _living(self) -> list[Pulse]:
+        """The hosts that have told of themselves lately, by the server's clock."""
+        stream = f"KV_{subjects.REGISTRY_BUCKET}"
+        stored = await self._node.reader.read(stream, subjects.registry("host.*"))
+        answer = await self._node.topology.api(f"STREAM.INFO.{stream}")
+        oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
+        return [decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
+
+    async def health(self, request: Request) -> Health:
+        """How the gateway and the board are. Always answers."""
+        server = str(self._node.connection.client.info.get("version", ""))
+        health = Health("ok", self._node.name, version("callboard"), server, len(self.waits))
+        try:
+            async with asyncio.timeout(_HEALTH_WITHIN):
+                health.requests = await self._open_requests()
+                hosts = await self._living()
+        except (TimeoutError, CallboardError) as error:
+            health.problems.append(f"JetStream does not answer: {error or 'timed out'}")
+        else:
+            health.hosts = len(hosts)
+            running = {name for host in hosts for name, one in host.instances.items() if one.workflow}
+            health.workflows = sorted(running)
+            if not running:
+                health.problems.append("no living host drives a workflow")
+        health.status = "degraded" if health.problems else "ok"
+        return health
+
+
+VERBS: dict[str, tuple[str, Callable[[Verbs], Callable[..., object]]]] = {}
