@@ -280,7 +280,7 @@ def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> t
     base = directives_from(Directives(), options, actor)
     declared = AgentClass(cls, actor, base)
     for key, function in inspect.getmembers(cls, inspect.isfunction):
-        if key.startswith("_"):
+        if key.startswith("_") or isinstance(inspect.getattr_static(cls, key), staticmethod):
             continue
         own = dict(getattr(function, _MARK, {}))
         misplaced = PER_ACTOR & set(own)

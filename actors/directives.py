@@ -60,9 +60,7 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         DeclarationInvalid: one is unknown, or its value cannot be used.
     """
     if "retry_on" in options:
-        options["retry_on"] = tuple(
-            kind if isinstance(kind, str) else kind.__qualname__ for kind in options["retry_on"]
-        )
+        options = {**options, "retry_on": _names(options["retry_on"], where)}
     unknown = set(options) - set(Directives.__struct_fields__)
     if unknown:
         raise DeclarationInvalid(
@@ -74,15 +72,40 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         directives = msgspec.convert(given, Directives)
     except msgspec.ValidationError as error:
         raise DeclarationInvalid(f"{where}: {error}") from error
+    _check(directives, where)
+    if directives.stateful:
+        directives = msgspec.structs.replace(directives, max_instances=1)
+    return directives
+
+
+def _check(directives: Directives, where: str) -> None:
+    """Raise DeclarationInvalid if a value makes no sense, by itself or beside another."""
     positive = ("max_batch", "max_instances", "concurrency", "timeout", "max_queue")
     for name in positive:
         value = getattr(directives, name)
         if value is not None and value <= 0:
             raise DeclarationInvalid(f"{where}: {name} must be above 0, not {value}")
-    if directives.stateful:
-        if directives.max_instances not in {None, 1}:
-            raise DeclarationInvalid(
-                f"{where}: it is stateful, so one instance serves all sessions: leave max_instances out"
-            )
-        directives = msgspec.structs.replace(directives, max_instances=1)
-    return directives
+    for name in ("max_wait", "min_instances", "retries", "backoff", "backoff_max"):
+        if getattr(directives, name) < 0:
+            raise DeclarationInvalid(f"{where}: {name} must be 0 or more, not {getattr(directives, name)}")
+    if directives.max_instances is not None and directives.min_instances > directives.max_instances:
+        raise DeclarationInvalid(
+            f"{where}: min_instances ({directives.min_instances}) is above max_instances "
+            f"({directives.max_instances})"
+        )
+    if directives.cpu and directives.batchable:
+        raise DeclarationInvalid(f"{where}: a cpu handler cannot be batchable: leave one of them out")
+    if directives.stateful and directives.max_instances not in {None, 1}:
+        raise DeclarationInvalid(
+            f"{where}: it is stateful, so one instance serves all sessions: leave max_instances out"
+        )
+
+
+def _names(kinds: Any, where: str) -> tuple[str, ...]:
+    """The names of exception classes, given as classes or names."""
+    if not isinstance(kinds, list | tuple | set | frozenset) or not all(
+        isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
+        for kind in kinds
+    ):
+        raise DeclarationInvalid(f"{where}: retry_on must be a list of exception classes or their names")
+    return tuple(kind if isinstance(kind, str) else kind.__qualname__ for kind in kinds)

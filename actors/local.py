@@ -207,12 +207,12 @@ def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, An
     bound = signature.bind(args, kwargs)
     try:
         encoded = values.encode(bound)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArguments(f"{method.where}: {error}", actor=method.actor, method=method.name) from error
     if not encoded.futures:
         signature.check(encoded.body)
     else:
-        signature.check_some({n: v for n, v in bound.items() if not values.encode(v).futures})
+        signature.check_some({n: v for n, v in bound.items() if not values.encode(v).futures}, bound)
     return encoded
 
 

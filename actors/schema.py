@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from callboard.infra.errors import DeclarationInvalid, InvalidArguments, Invalid
 _FORBIDDEN = {
     inspect.Parameter.VAR_POSITIONAL: "*args",
     inspect.Parameter.VAR_KEYWORD: "**kwargs",
+    inspect.Parameter.POSITIONAL_ONLY: "a positional-only parameter",
 }
 _NO_ARGUMENTS = b"\x80"
 
@@ -114,12 +115,18 @@ class Signature:
         if body != _NO_ARGUMENTS or self.names:
             self.decode_arguments(body)
 
-    def check_some(self, given: dict[str, Any]) -> None:
+    def check_some(self, given: dict[str, Any], bound: Collection[str]) -> None:
         """Hold those arguments that are there already against their annotations.
 
+        Args:
+            given: by name; bound: the names of these and of those that are yet to come.
+
         Raises:
-            InvalidArguments: one does not fit.
+            InvalidArguments: one does not fit or is missing.
         """
+        missing = [name for name in self.names if name not in bound and name not in self._defaults]
+        if missing:
+            raise self._invalid(f"missing required arguments {', '.join(f'`{name}`' for name in missing)}")
         for name, value in given.items():
             try:
                 msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=self._types[name])
@@ -136,7 +143,7 @@ class Signature:
             return {}
         try:
             decoded = self._decode_arguments(body)
-        except (msgspec.DecodeError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
             raise self._invalid(str(error)) from error
         return {name: getattr(decoded, name) for name in self.names}
 
@@ -148,7 +155,7 @@ class Signature:
         """
         try:
             return msgspec.msgpack.encode(msgspec.json.decode(body or b"{}", type=self.arguments_type))
-        except (msgspec.DecodeError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise self._invalid(str(error)) from error
 
     def _invalid(self, problem: str) -> InvalidArguments:
@@ -165,7 +172,7 @@ class Signature:
         """
         try:
             return self._decode_result(value)
-        except (msgspec.DecodeError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
             actor, _, method = self.where.partition(".")
             raise InvalidResult(
                 f"{self.where} returned what its annotation does not allow: {error}",

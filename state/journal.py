@@ -18,7 +18,7 @@ import msgspec
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import DirectReader, Stored
-from callboard.infra.errors import Fenced
+from callboard.infra.errors import Fenced, StoreRefused
 from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
 
@@ -117,6 +117,7 @@ class Journal:
         headers = [
             (H.EXPECTED_SEQUENCE, str(lease.sequence)),
             (H.EXPECTED_SUBJECT, subjects.run(lease.run, "owner")),
+            (H.MESSAGE_ID, f"{lease.run}~{lease.owner.epoch}"),  # sent again after a lost ack it is one
         ]
         if as_json:
             headers.append((H.CONTENT_TYPE, H.JSON))
@@ -150,7 +151,11 @@ class Journal:
 
     def put_summary(self, summary: RunSummary) -> None:
         """Tell how a run stands in bucket ``cb_runs``."""
-        self._store.put(subjects.run_summary(summary.run), encode(summary))
+        # That it runs is told only if nothing was told yet: a driver that stood still, or a message sent
+        # again late, must not hide the end.
+        first = summary.finished == 0.0
+        head = H.encode([(H.EXPECTED_SEQUENCE, "0")]) if first else None
+        self._store.put(subjects.run_summary(summary.run), encode(summary), head, _ignore if first else None)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -180,6 +185,10 @@ class Journal:
         # A run that changes while they are read is met twice: the later one stands.
         newest = {entry.subject: entry for entry in stored}
         return [summary for _, summary in read_entries(decode_summary, newest.values())]
+
+
+def _ignore(_: int | StoreRefused) -> None:
+    """For what may be refused."""
 
 
 class Outcomes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 
 from callboard.actors.failures import code_of, text_of
 from callboard.actors.gateway.messages import (
@@ -38,8 +39,6 @@ _MSGPACK = {H.MSGPACK, "application/x-msgpack", "application/vnd.msgpack"}
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
 _ROOM_FOR_HEADERS = 1024
 _SHOWN = 120
-_SERVICE_ERROR = "Nats-Service-Error"
-_SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 
 
 class Request:
@@ -137,7 +136,7 @@ class Options:
             raise _invalid(H.DEADLINE, text, "unix seconds")
         late = time.time() - deadline
         if late >= 0:
-            raise DeadlineExceeded(f"the deadline has passed {late:.3f} s ago; nothing was submitted")
+            raise DeadlineExceeded(f"the deadline has passed {late:.3f} s ago: nothing was done")
         return deadline
 
     def headers(self, *, as_json: bool) -> bytes:
@@ -186,8 +185,8 @@ def error_of(info: ErrorInfo) -> Error:
     return Error(info.code, info.message, fields, info.retryable)
 
 
-def encode(answer: Answer, request: Request, limit: int) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of an answer.
+def encode(answer: Answer, request: Request, limit: int) -> tuple[bytes, dict[str, str], Error | None]:
+    """Body and headers of an answer, and the error that it tells.
 
     Args:
         answer: a value in it is msgpack.
@@ -208,11 +207,12 @@ def encode(answer: Answer, request: Request, limit: int) -> tuple[bytes, dict[st
     kind = H.JSON if request.as_json else H.MSGPACK
     # Twice, since names of headers are told apart by case: the protocol's, and the one FastStream reads.
     headers = {H.CONTENT_TYPE: kind, H.CONTENT_TYPE.lower(): kind}
-    told = answer.error if isinstance(answer, Failure | Outcome) else UNSET
-    if isinstance(told, Error):
-        headers[_SERVICE_ERROR] = told.message[:_SHOWN]
-        headers[_SERVICE_ERROR_CODE] = str(STATUS_OF.get(told.code, 500))
-    return body, headers
+    problem = answer.error if isinstance(answer, Failure | Outcome) else UNSET
+    if not isinstance(problem, Error):
+        return body, headers, None
+    headers[ERROR_HEADER] = problem.message[:_SHOWN]
+    headers[ERROR_CODE_HEADER] = str(STATUS_OF.get(problem.code, 500))
+    return body, headers, problem
 
 
 def _body(answer: Answer, *, as_json: bool) -> bytes:

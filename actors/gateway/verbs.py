@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -15,7 +14,6 @@ from callboard.actors import registry, values
 from callboard.actors.client import Client
 from callboard.actors.gateway.exchange import Options, Request, error_of
 from callboard.actors.gateway.messages import (
-    ALL,
     Actors,
     Cancelled,
     Error,
@@ -28,6 +26,7 @@ from callboard.actors.gateway.messages import (
 )
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
+from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import timestamp
 from callboard.infra.errors import CallboardError, ResultTimeout, RunUnknown
@@ -40,6 +39,9 @@ _HEALTH_WITHIN = 3.0
 _AFTER_DEADLINE = 0.5
 """Seconds beyond a run's deadline in which its driver says that it has passed."""
 _SLACK = 1.0
+_LOOKED_AT = 2048
+
+_decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
 
 
 class Verbs:
@@ -101,9 +103,9 @@ class Verbs:
 
     async def _store(self, request: Request, options: Options, body: bytes) -> None:
         head = options.headers(as_json=request.as_json)
-        stored = self._node.store.stored(subjects.request(request.name), body, head)
         try:
-            await asyncio.wait_for(stored, _STORED_WITHIN)
+            async with asyncio.timeout(_STORED_WITHIN):
+                await self._node.store.stored(subjects.request(request.name), body, head)
         except TimeoutError as error:
             raise NotStored(
                 f"JetStream has not acknowledged the request within {_STORED_WITHIN:g} s: send it again with "
@@ -120,7 +122,7 @@ class Verbs:
         with self.waits.place():
             done = await self._node.journal.done(run)
             if done is None:
-                await self._must_be(run)
+                await self._standing(run)
                 options = Options(request)
                 timeout = options.deadline - time.time() if options.deadline else self._wait
                 try:
@@ -132,14 +134,28 @@ class Verbs:
     async def status(self, request: Request) -> RunStatus:
         """How a run stands."""
         run = request.run = subjects.token("run id", request.name)
-        summary = await self._node.journal.summary(run)
-        return _status(summary or await self._must_be(run))
+        told = await self._node.journal.summary(run)
+        if told is None or told.status == "running":  # the summary comes late, and may be behind
+            known = await self._standing(run)
+            told = told if told and told.status == known.status else known
+        return RunStatus(
+            run=told.run,
+            workflow=told.workflow,
+            status=told.status,
+            session=told.session,
+            driver=told.driver,
+            epoch=told.epoch,
+            started=told.started,
+            finished=told.finished,
+            calls=told.calls,
+            reason=told.error,
+        )
 
     async def cancel(self, request: Request) -> Cancelled:
         """Cancel a run and all its calls. The body may hold a ``reason``."""
         run = request.run = subjects.token("run id", request.name)
         given = request.object().get("reason")
-        standing = await self._must_be(run)
+        standing = await self._standing(run)
         if standing.status not in {"running", "submitted"}:
             return Cancelled(run, standing.status)
         await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
@@ -150,30 +166,50 @@ class Verbs:
             return Cancelled(run, "cancelling")
         return Cancelled(run, done.status)
 
-    async def _must_be(self, run: str) -> RunSummary:
-        """How a run stands by its journal, which is there before its summary.
+    async def _standing(self, run: str) -> RunSummary:
+        """How a run stands by its journal, or by its request if no driver has taken it yet.
 
         Raises:
             RunUnknown: there is no such run.
         """
-        # In this order: a request that is gone from its stream meanwhile has left an end in the journal.
-        open_requests = await self._open_requests()
-        done = await self._node.journal.done(run)
-        if done is not None:
-            reason = done.error.message if done.error else ""
-            return RunSummary(run, done.workflow, done.status, epoch=done.epoch, calls=done.calls, error=reason)
-        owner = await self._node.journal.owner(run)
-        if owner is not None:
-            told = owner[0]
-            return RunSummary(run, told.workflow, "running", told.session, told.driver, told.epoch, told.at)
-        if open_requests:
-            return RunSummary(run, "", "submitted")
-        raise RunUnknown(f"there is no run {run}, and no request waits to be run", run=run)
+        known = await self._by_journal(run)
+        if known is None:
+            # Looked for in this order, since a request goes from its stream only when its run has ended.
+            submitted = await self._by_request(run)
+            known = await self._by_journal(run) or submitted
+        if known is None:
+            raise RunUnknown(f"there is no run {run}, and no request for it", run=run)
+        return known
 
-    async def _open_requests(self) -> int:
-        """Requests whose runs have not ended; each stays in its stream until then."""
+    async def _by_journal(self, run: str) -> RunSummary | None:
+        journal = self._node.journal
+        done, owned = await asyncio.gather(journal.done(run), journal.owner(run))
+        if done is not None:
+            why = done.error.message if done.error else ""
+            return RunSummary(run, done.workflow, done.status, epoch=done.epoch, calls=done.calls, error=why)
+        if owned is not None:
+            owner = owned[0]
+            return RunSummary(
+                run, owner.workflow, "running", owner.session, owner.driver, owner.epoch, owner.at
+            )
+        return None
+
+    async def _by_request(self, run: str) -> RunSummary | None:
+        """Look among the newest requests; those that no driver has taken are."""
+        state = await self._requests()
+        after = max(0, int(state.get("last_seq", 0)) - _LOOKED_AT)
+        every = subjects.request("*")
+        for stored in await self._node.reader.read(subjects.REQUESTS, every, after) if state else ():
+            if run in {stored.headers.get(H.RUN), stored.headers.get(H.MESSAGE_ID)}:
+                workflow = stored.subject.rpartition(".")[2]
+                return RunSummary(run, workflow, "submitted", stored.headers.get(H.SESSION, ""))
+        return None
+
+    async def _requests(self) -> dict[str, Any]:
+        """State of the stream of requests; each stays in it until its run has ended."""
         answer = await self._node.topology.api(f"STREAM.INFO.{subjects.REQUESTS}")
-        return int(answer.get("state", {}).get("messages", 0))
+        state: dict[str, Any] = answer.get("state", {})
+        return state
 
     async def _outcome(self, done: Done) -> Outcome:
         outcome = Outcome(done.run, done.workflow, done.status)
@@ -203,7 +239,7 @@ class Verbs:
         stored = await self._node.reader.read(stream, subjects.registry("host.*"))
         answer = await self._node.topology.api(f"STREAM.INFO.{stream}")
         oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
-        return [decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
+        return [_decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
 
     async def health(self, request: Request) -> Health:
         """How the gateway and the board are. Always answers."""
@@ -211,7 +247,7 @@ class Verbs:
         health = Health("ok", self._node.name, version("callboard"), server, len(self.waits))
         try:
             async with asyncio.timeout(_HEALTH_WITHIN):
-                health.requests = await self._open_requests()
+                health.requests = int((await self._requests()).get("messages", 0))
                 hosts = await self._living()
         except (TimeoutError, CallboardError) as error:
             health.problems.append(f"JetStream does not answer: {error or 'timed out'}")
@@ -225,4 +261,7 @@ class Verbs:
         return health
 
 
-VERBS: dict[str, tuple[str, Callable[[Verbs], Callable[..., object]]]] = {}
+def _let_go(ending: asyncio.Future[Done]) -> None:
+    """Nobody wants it any more, nor what it raised."""
+    if not ending.cancel() and not ending.cancelled():
+        ending.exception()

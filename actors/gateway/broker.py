@@ -1,0 +1,78 @@
+"""FastStream on a connection that is there already, and its logs through structlog."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from faststream._internal.broker import BrokerUsecase
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+
+from callboard.infra import log
+from callboard.infra.connection import LaneClient
+
+
+class SturdyClient(LaneClient):
+    """A client whose read loop no message can end.
+
+    nats-py decodes subject, reply subject and inline status of a message for an ordinary subscription in
+    its read loop; bytes that are not UTF-8, or headers cut short, would end that for good.
+    """
+
+    async def deliver(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        """A message has come; one that cannot be read is dropped and told."""
+        try:
+            await super().deliver(sid, subject, reply, data, headers)
+        except (UnicodeDecodeError, IndexError) as error:
+            log.get("connection").warning(
+                "message_unreadable", subject=subject[:128].decode("utf-8", "replace"), error=str(error)
+            )
+
+
+class SharedBroker(NatsBroker):
+    """A broker on a client that belongs to somebody else.
+
+    One connection has one watchdog, one way to reconnect and one place where its errors are told.
+
+    Args:
+        client: open by the time the broker starts, and until it has stopped.
+        options: of the broker.
+    """
+
+    def __init__(self, client: Client, url: list[str], **options: Any) -> None:
+        self._shared = client
+        super().__init__(url, logger=StructLogger(), log_level=logging.DEBUG, **options)
+
+    async def _connect(self) -> Client:
+        self.config.connect(self._shared)
+        return self._shared
+
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> None:
+        """Stop the subscribers. The connection stays open, where NatsBroker's own would be closed."""
+        await BrokerUsecase.stop(self, exc_type, exc_val, exc_tb)
+        self._connection = None
+        self.config.disconnect()
+
+
+class StructLogger:
+    """What FastStream takes for a logger."""
+
+    def __init__(self) -> None:
+        self._log = log.get("faststream")
+
+    def log(
+        self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Pass an event on."""
+        fields = {key: value for key, value in (extra or {}).items() if value}
+        self._log.log(level, str(msg), exc_info=exc_info, **fields)
