@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 _QUIET = 15.0
 _PATIENCE = 20
+_ANNOUNCED = 1000
+_DEPS_LIMIT = 64 * 1024
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class CallMaker:
         self._early: dict[str, Result] = {}
         self._replay: list[Result] = []
         self._scheduled: set[str] = set()
+        self._used: set[str] = set()  # while replaying: ids that the code has come by
+        self._refused: set[str] = set()  # while replaying: calls that a full lane has refused
         self._common = ""
         self._stage = context.stage
         self._announcing: list[Announced] = []
@@ -154,7 +158,9 @@ class CallMaker:
         """
         for entry, result in read_entries(decode_result, entries):
             self._sequence = max(self._sequence, entry.sequence)
-            if result.future not in self._early and not _is_refusal(result):
+            if _is_refusal(result):
+                self._refused.add(result.future)
+            elif result.future not in self._early:
                 self._early[result.future] = result
                 self._replay.append(result)
                 self._scheduled.add(result.future)
@@ -182,7 +188,7 @@ class CallMaker:
 
     def leftover(self) -> Result | None:
         """A result on record for a call that the code has never made, if there is one."""
-        return next(iter(self._early.values()), None)
+        return next((result for result in self._early.values() if result.future not in self._used), None)
 
     # -- making calls ------------------------------------------------------------------------------
 
@@ -209,6 +215,8 @@ class CallMaker:
 
     def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
         """A value made once and found again on replay; its place is checked like a call's."""
+        if self._keep:
+            self._used.add(future_id)
         known = self._early.pop(future_id, None)
         if known is not None:
             if known.call != what:
@@ -226,6 +234,8 @@ class CallMaker:
             return
         self.made += 1
         self.open[future.id] = future
+        if self._keep:
+            self._used.add(future.id)
         waiting = [dep for dep in encoded.futures if not dep.done()]
         future.deps = tuple(dep.id for dep in encoded.futures)
         for dep in encoded.futures:
@@ -258,7 +268,8 @@ class CallMaker:
 
     def _flush_announced(self) -> None:
         batch, self._announcing = self._announcing, []
-        self._node.journal.put_pending(self.context.run, Pending(batch))
+        for start in range(0, len(batch), _ANNOUNCED):  # one message has room for a megabyte
+            self._node.journal.put_pending(self.context.run, Pending(batch[start : start + _ANNOUNCED]))
 
     def ready(self, future: Future[Any], encoded: values.Encoded) -> None:
         """Its dependencies have their outcomes: send the call, or fail it with them."""
@@ -294,7 +305,11 @@ class CallMaker:
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:
-            self._publish(future, encoded, future.id)
+            self._publish(future, encoded, self._message_id(future.id))
+
+    def _message_id(self, future_id: str) -> str:
+        # The stream knows the id of a call that was refused: under the same one it would take no other.
+        return f"{future_id}~w{time.time_ns()}" if future_id in self._refused else future_id
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
@@ -302,7 +317,7 @@ class CallMaker:
         except CallboardError as error:
             self._fail(future, error)
             return
-        self._publish(future, encoded, future.id)
+        self._publish(future, encoded, self._message_id(future.id))
 
     def _publish(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> None:
         if future.done():
@@ -310,8 +325,9 @@ class CallMaker:
         future.sent = True
         head = self._head(future.method)
         extra = f"Cb-Future: {future.id}\r\nNats-Msg-Id: {message_id}\r\nCb-Stage: {future.stage}\r\n"
-        if future.deps:
-            extra += f"Cb-Deps: {','.join(future.deps)}\r\n"
+        deps = ",".join(future.deps)
+        if 0 < len(deps) <= _DEPS_LIMIT:  # of more the journal knows
+            extra += f"Cb-Deps: {deps}\r\n"
         if encoded.blobs:
             extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
         if future.priority:
@@ -383,7 +399,7 @@ class CallMaker:
             return
         if result.future in self.open and result.future not in self._early:
             self._resolve(result)
-        elif self._keep and not _is_refusal(result):
+        elif self._keep and result.future not in self._used and not _is_refusal(result):
             self._early.setdefault(result.future, result)
 
     def _resolve(self, result: Result) -> None:

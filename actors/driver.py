@@ -18,7 +18,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.caller import CallContext, CallMaker, diverged
 from callboard.actors.declare import Workflow, code_version
-from callboard.actors.failures import code_of, describe
+from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
 from callboard.actors.scope import Scope, current
 from callboard.infra import headers as H
@@ -28,7 +28,7 @@ from callboard.infra.errors import (
     DeadlineExceeded,
     Diverged,
     Fenced,
-    InvalidArguments,
+    InvalidResult,
     RunCancelled,
     StoreRefused,
 )
@@ -430,7 +430,7 @@ class Driver:
         context.run(current.set, scope)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"callboard-{self.name}")
-        work = self._threads.submit(context.run, lambda: method.function(**arguments))
+        work = self._threads.submit(context.run, call_in_thread, method.function, arguments)
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
@@ -452,22 +452,23 @@ class Driver:
             raise diverged(self.name, left, "")
         try:
             encoded = values.encode(value)
-            for part in encoded.futures:
-                await part
-            encoded.join()
-            if len(encoded.body) > self.host.node.settings.inline_limit:
-                await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
-        except TypeError as error:
-            raise InvalidArguments(f"workflow {self.name} returned what cannot travel: {error}") from error
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            text = f"workflow {self.name} returned what cannot travel: {error}"
+            raise InvalidResult(text, actor=self.name, method="run") from error
+        for part in encoded.futures:
+            await part
+        encoded.join()
+        if len(encoded.body) > self.host.node.settings.inline_limit:
+            await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
         done = self._done(run, "completed")
         done.value, done.blobs = msgspec.Raw(encoded.body), encoded.blobs
         return done
 
     def _failed(self, run: Run, error: BaseException) -> Done:
         done = self._done(run, "failed")
-        path = getattr(error, "fields", {}).get("path") or [self.name]
-        done.error = describe(error, path)
-        self._log.warning("run_failed", run=run.request.run, error=str(error), code=code_of(error))
+        fields = error.fields if isinstance(error, CallboardError) else {}
+        done.error = describe(error, fields.get("path") or [self.name])
+        self._log.warning("run_failed", run=run.request.run, error=done.error.message, code=code_of(error))
         return done
 
     def _cancelled(self, run: Run) -> Done:

@@ -15,7 +15,7 @@ import msgspec
 
 from callboard.actors import values
 from callboard.actors.declare import AgentClass, Method, declaration
-from callboard.actors.failures import describe, restore
+from callboard.actors.failures import call_in_thread, describe, restore
 from callboard.actors.scope import Scope, current
 from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.messages.run import ErrorInfo
@@ -95,7 +95,7 @@ class Executor:
             self._threads = ThreadPoolExecutor(self._width, thread_name_prefix=f"callboard-{self._name}")
         context = contextvars.copy_context()
         context.run(current.set, scope)
-        work = self._threads.submit(context.run, _call, function, arguments)
+        work = self._threads.submit(context.run, call_in_thread, function, arguments)
         try:
             return await asyncio.shield(asyncio.wrap_future(work))
         except asyncio.CancelledError:
@@ -119,10 +119,6 @@ class Executor:
         return self._processes
 
 
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return function(**arguments)
-
-
 def _address(method: Method) -> tuple[str, str, str]:
     holder = method.function if method.owner is None else method.owner.cls
     if "<locals>" in holder.__qualname__:
@@ -144,7 +140,7 @@ def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bo
         if isinstance(found, AgentClass):
             function = function.__get__(_instance(found))
         return True, values.encode(function(**arguments)).body
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         return False, msgspec.msgpack.encode(describe(error))
 
 

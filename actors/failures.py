@@ -168,3 +168,11 @@ def text_of(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """The stable code of any exception."""
     return error.code if isinstance(error, CallboardError) else CallFailed.code
+
+
+def call_in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call it; what a future cannot carry, or would end the loop with, is raised as an ordinary error."""
+    try:
+        return function(**arguments)
+    except (StopIteration, SystemExit) as error:
+        raise RuntimeError(text_of(error)) from error

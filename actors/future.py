@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -239,6 +240,12 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
     def arg(self) -> Any:
         """The future itself, to pass on."""
         return self._self_future
+
+    def __copy__(self) -> Any:
+        return copy.copy(self.value())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.value(), memo)
 
     def __reduce__(self) -> Any:
         return _same, (self.value(),)

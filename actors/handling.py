@@ -8,6 +8,7 @@ is delivered again and found done.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -147,19 +148,31 @@ def release(instance: Instance, call: Call) -> None:
 async def _handle_one(instance: Instance, call: Call, maker: HandlerMaker) -> None:
     try:
         value = await _run(instance, call, maker)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         fail(instance, call, error)
+    except asyncio.CancelledError:
+        fail(instance, call, _own_cancellation(call))
     else:
         await _succeed(instance, call, value)
+
+
+def _own_cancellation(call: Call) -> CallCancelled:
+    """A handler has ended by a cancellation: an error of its own, unless the call itself was cancelled."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return CallCancelled(f"{call.method.where} waited for something that was cancelled")
 
 
 async def _handle_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> None:
     try:
         outcomes = await _run_batch(instance, calls, maker)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
         outcomes = [error] * len(calls)
+    except asyncio.CancelledError:
+        outcomes = [_own_cancellation(call) for call in calls]
     for call, outcome in zip(calls, outcomes, strict=True):
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, Exception | SystemExit):
             fail(instance, call, outcome)
         else:
             await _succeed(instance, call, outcome)
@@ -171,10 +184,10 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
         body = await values.expand(body, call.blobs, instance.host.node.blobs)
     method = call.method
     arguments = method.signature.decode_arguments(body)
-    if call.delivered.delivered > 1:
+    if call.again:
         await maker.replay()
     scope = Scope(maker, f"{attempt_path(call)}.", sync=not method.is_async)
-    return await _limited(instance, call, arguments, scope, body)
+    return await _limited(instance, [call], arguments, scope, body)
 
 
 async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
@@ -196,7 +209,7 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
     if not places:
         return outcomes
     scope = Scope(maker, f"{attempt_path(calls[0])}.", sync=not method.is_async)
-    results = await _limited(instance, calls[0], columns, scope, b"")
+    results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
         raise InvalidResult(
             f"{method.where} is batchable and got {len(places)} items: it must return a list of as many "
@@ -210,12 +223,13 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
 
 
 async def _limited(
-    instance: Instance, call: Call, arguments: dict[str, Any], scope: Scope, body: bytes
+    instance: Instance, calls: Sequence[Call], arguments: dict[str, Any], scope: Scope, body: bytes
 ) -> Any:
-    """Run the handler within its timeout and the call's deadline."""
-    method = call.method
+    """Run the handler within its timeout and the deadline of the call, or of the last one of a batch."""
+    method = calls[0].method
     timeout = method.directives.timeout
-    left = call.deadline - time.time() if call.deadline else None
+    deadline = max(call.deadline or math.inf for call in calls)
+    left = deadline - time.time() if deadline < math.inf else None
     limit = min((t for t in (timeout, left) if t is not None), default=None)
     run = instance.executor.run
     if limit is None:
@@ -238,18 +252,22 @@ async def _succeed(instance: Instance, call: Call, value: Any) -> None:
     node = instance.host.node
     try:
         encoded = values.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        text = f"{call.method.where} returned what cannot travel: {error}"
+        fail(instance, call, InvalidResult(text, actor=call.method.actor, method=call.method.name))
+        return
+    try:
         if encoded.futures:
             for part in encoded.futures:
                 await part
             encoded.join()
         if len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
-    except (TypeError, ValueError, OverflowError) as error:
-        text = f"{call.method.where} returned what cannot travel: {error}"
-        fail(instance, call, InvalidResult(text, actor=call.method.actor, method=call.method.name))
-        return
     except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
         fail(instance, call, error)
+        return
+    except asyncio.CancelledError:
+        fail(instance, call, _own_cancellation(call))
         return
     result = _result(instance, call)
     result.value = msgspec.Raw(encoded.body)
@@ -305,11 +323,9 @@ def _publish(instance: Instance, call: Call, result: Result) -> None:
 def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None:
     """Let a schedule in the stream bring the call back: nothing is held while it waits."""
     host = instance.host
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + delay))
-    fraction = f"{(time.time() + delay) % 1:.3f}"[1:]
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept[H.ATTEMPT] = str(call.attempt + 1)
-    kept[H.SCHEDULE] = f"@at {at}{fraction}Z"
+    kept[H.SCHEDULE] = schedule_at(time.time() + delay)
     kept[H.SCHEDULE_TARGET] = subjects.call(instance.name, subjects.ANY, band_of(call.priority))
 
     def on_stored(outcome: int | StoreRefused) -> None:
@@ -325,6 +341,13 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
         subjects.timer(f"{call.id}~{call.attempt}"), call.body, H.encode(kept.items()), on_stored
     )
     host.finished(call, result, retry_in=delay)
+
+
+def schedule_at(unix: float) -> str:
+    """A schedule's header for a time, to the millisecond, not before it."""
+    milliseconds = math.ceil(unix * 1000)
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"@at {whole}.{milliseconds % 1000:03d}Z"
 
 
 async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -> None:

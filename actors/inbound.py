@@ -29,10 +29,12 @@ class Call:
         method: what to run; id: the future's.
         band, priority, stored_at: what the mailbox orders by.
         deadline: unix seconds, 0 for none.
+        again: it may have run before, here or elsewhere.
         task: while it runs.
     """
 
     __slots__ = (
+        "again",
         "arrived",
         "attempt",
         "band",
@@ -59,6 +61,7 @@ class Call:
     def __init__(self, delivered: Delivered, method: Method, headers: dict[str, str]) -> None:
         get = headers.get
         self.delivered = delivered
+        self.again = False
         self.copies: list[Delivered] = []
         self.method = method
         self.headers = headers

@@ -177,18 +177,18 @@ class Instance:
             text = f"{call.method.where} was not started: its deadline passed while it waited"
             handling.fail(self, call, DeadlineExceeded(text), retry=False)
             return True
-        if call.delivered.delivered > 1 or time.time() - call.stored_at > _OLD:
+        call.again = _may_have_run(call)
+        if call.again or time.time() - call.stored_at > _OLD:
             self.running[call.key] = call
             self.host.caller.spawn(self._look_up(call))
             return True
         return False
 
     async def _look_up(self, call: Call) -> None:
-        """A call that was delivered before, or is old: it may be done, cancelled, or deadly."""
+        """A call that may have run before, or is old: it may be done, cancelled, or deadly."""
         outcomes = self.host.outcomes
-        again = call.delivered.delivered > 1
         try:
-            finished = await (outcomes.known(call.run, call.id) if again else outcomes.ended(call.run))
+            finished = await (outcomes.known(call.run, call.id) if call.again else outcomes.ended(call.run))
         except CallboardError as error:
             self._log.warning("journal_unread", future=call.id, error=str(error))
             finished = False
@@ -334,3 +334,17 @@ class Instance:
                 self._next_of_session(call)
         self._progress = time.monotonic()
         self.pump()
+
+
+def _may_have_run(call: Call) -> bool:
+    """Whether somebody may have had this call before: then its outcome is looked for first.
+
+    What makes one message of two copies is the message id, so that one without it may be a copy; and a
+    server that was killed may have forgotten that it delivered a message.
+    """
+    delivered = call.delivered
+    return (
+        delivered.delivered > 1
+        or H.MESSAGE_ID not in call.headers
+        or call.stored_at < delivered.pull.connection.since
+    )

@@ -9,20 +9,32 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope, current
-from callboard.infra.errors import CallTimeout, DependencyFailed, InvalidArguments, InvalidResult
+from callboard.infra.errors import (
+    CallCancelled,
+    CallFailed,
+    CallTimeout,
+    DependencyFailed,
+    InvalidArguments,
+    InvalidResult,
+)
+from callboard.infra.subjects import new_id
 
 if TYPE_CHECKING:
     from callboard.actors.declare import AgentClass, Method
 
 T = TypeVar("T")
+
+_THREADS = 1024
 
 
 class _Background:
@@ -31,6 +43,7 @@ class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: ThreadPoolExecutor | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -38,6 +51,13 @@ class _Background:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="callboard-local", daemon=True).start()
             return self._loop
+
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads for plain handlers: as many as wait for each other, since each may call the next."""
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callboard-local")
+            return self._threads
 
 
 _background = _Background()
@@ -103,23 +123,36 @@ class LocalMaker:
         try:
             await self._resolve_dependencies(future, encoded)
             value = await self._attempts(future, encoded.body)
-        except Exception as error:  # noqa: BLE001 - every outcome of a handler is the future's
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - every outcome of a handler is the future's
+            self._fail(future, error)
+        except asyncio.CancelledError:
+            if future.done():  # it was cancelled, and this with it
+                raise
+            text = f"{future.method.where} waited for something that was cancelled"
+            self._fail(future, CallCancelled(text, future=future.id))
+        else:
             if not future.done():
-                error.add_note(f"workflow path: {' > '.join((*self._path, future.method.where))}")
-                future.set_exception(error)
-                if future.consumers:
-                    future.exception()
+                future.set_result(value)
+
+    def _fail(self, future: Future[Any], error: BaseException) -> None:
+        if future.done():
             return
-        if not future.done():
-            future.set_result(value)
+        if isinstance(error, SystemExit):
+            error = CallFailed(f"{future.method.where} raised {text_of(error)}", future=future.id)
+        error.add_note(f"workflow path: {' > '.join((*self._path, future.method.where))}")
+        future.set_exception(error)
+        if future.consumers:
+            future.exception()
 
     async def _resolve_dependencies(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if encoded.futures:
+            await asyncio.wait(encoded.futures)  # which does not cancel them if this is cancelled
         for dep in encoded.futures:
-            try:
-                await dep
-            except Exception as error:
+            error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
+            if error is not None:
                 raise DependencyFailed(
-                    f"{future.method.where} was not called: its argument {dep.method.where} failed: {error}",
+                    f"{future.method.where} was not called: its argument {dep.method.where} failed: "
+                    f"{text_of(error)}",
                     future=future.id,
                     actor=future.method.actor,
                     method=future.method.name,
@@ -142,17 +175,17 @@ class LocalMaker:
         method = future.method
         arguments = method.signature.decode_arguments(body)
         timeout = method.directives.timeout
+        running = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with running:
                 value = await self._handle(future, arguments)
         except TimeoutError as error:
+            if not running.expired():
+                raise  # the handler's own
             raise CallTimeout(
                 f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
             ) from error
-        try:
-            encoded = values.encode(value)
-        except TypeError as error:
-            raise InvalidResult(f"{method.where}: {error}", actor=method.actor, method=method.name) from error
+        encoded = _encode_result(method, value)
         for part in encoded.futures:
             await part
         encoded.join()
@@ -172,7 +205,10 @@ class LocalMaker:
         else:
             context = contextvars.copy_context()
             context.run(current.set, scope)
-            value = await self._loop.run_in_executor(None, lambda: context.run(function, **arguments))
+            threads = _background.threads()
+            value = await self._loop.run_in_executor(
+                threads, context.run, call_in_thread, function, arguments
+            )
         return _single(method, value) if method.directives.batchable else value
 
     def _bound(self, method: Method) -> Callable[..., Any]:
@@ -183,6 +219,14 @@ class LocalMaker:
             self._instances[owner] = owner.create()
         bound: Callable[..., Any] = method.function.__get__(self._instances[owner])
         return bound
+
+
+def _encode_result(method: Method, value: Any) -> values.Encoded:
+    try:
+        return values.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        text = f"{method.where} returned what cannot travel: {error}"
+        raise InvalidResult(text, actor=method.actor, method=method.name) from error
 
 
 def _single(method: Method, value: Any) -> Any:
@@ -220,7 +264,7 @@ def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call from outside of any run: a future in async code, a lazy value in sync code."""
     loop = _running()
     maker = LocalMaker(loop or _background.loop(), {}, ())
-    future = maker.call("local:1", method, args, kwargs)
+    future = maker.call(f"{new_id()}:1", method, args, kwargs)
     return future if loop else LazyValue(future)
 
 
@@ -228,17 +272,33 @@ def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A workflow from outside of any run; a coroutine if it is async."""
     if method.is_async:
         return _run_async(method, args, kwargs)
-    scope = Scope(LocalMaker(_background.loop(), {}, (method.actor,)), "local:", sync=True)
-    return contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
+    scope = Scope(LocalMaker(_background.loop(), {}, (method.actor,)), f"{new_id()}:", sync=True)
+    value = contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
+    encoded = _encode_result(method, value)
+    for part in encoded.futures:
+        part.value()
+    return _resolved(method, value, encoded)
 
 
 async def _run_async(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     maker = LocalMaker(asyncio.get_running_loop(), {}, (method.actor,))
-    token = current.set(Scope(maker, "local:"))
+    token = current.set(Scope(maker, f"{new_id()}:"))
     try:
-        return await method.function(*args, **kwargs)
+        value = await method.function(*args, **kwargs)
     finally:
         current.reset(token)
+    encoded = _encode_result(method, value)
+    for part in encoded.futures:
+        await part
+    return _resolved(method, value, encoded)
+
+
+def _resolved(method: Method, value: Any, encoded: values.Encoded) -> Any:
+    """A workflow's result, with the values of the futures that it holds."""
+    if not encoded.futures:
+        return value
+    encoded.join()
+    return method.signature.decode_result(encoded.body)
 
 
 def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -246,7 +306,7 @@ def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     outcome = run(method, args, kwargs)
     if isinstance(outcome, Coroutine):
         return asyncio.run_coroutine_threadsafe(outcome, _background.loop()).result()
-    return outcome.value() if issubclass(type(outcome), LazyValue) else outcome
+    return outcome
 
 
 def _in_scope(

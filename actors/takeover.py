@@ -27,6 +27,7 @@ _CHECK = 0.2
 _RETRY = 3.0
 _LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
 _PAGE = 512
+_TURN = 0.3
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Pulse).decode
 _decode_holds = msgspec.msgpack.Decoder(Holds).decode
@@ -50,6 +51,8 @@ class Watch:
         self._sid = 0
         self._since = time.monotonic()
         self._claimed: dict[str, float] = {}
+        self._sweeping = asyncio.Lock()
+        self._reconnected = False
         self._log = log.get("takeover")
 
     async def start(self) -> None:
@@ -57,6 +60,7 @@ class Watch:
         if self._task is not None:
             return
         self._sid = self._node.connection.subscribe(subjects.registry("host.*"), self._on_pulse)
+        self._node.connection.on_reconnect(self._on_reconnect)
         for stored in await self._node.reader.read(_REGISTRY, subjects.registry("host.*")):
             if stored.body:
                 self._note(_decode(stored.body))
@@ -82,6 +86,9 @@ class Watch:
             self.alive.pop(host, None)
             self._heard.pop(host, None)
 
+    def _on_reconnect(self) -> None:
+        self._reconnected = True
+
     def _note(self, pulse: Pulse) -> None:
         self.alive[pulse.host] = pulse
         self._heard[pulse.host] = time.monotonic()
@@ -96,6 +103,9 @@ class Watch:
                 self._since = now
             if now - self._since < dead_after:
                 continue
+            if self._reconnected:
+                self._reconnected = False
+                self._host.caller.spawn(self._recover())
             for host in [h for h, at in self._heard.items() if now - at > dead_after]:
                 if now - self._claimed.get(host, -_RETRY) >= _RETRY:
                     self._claimed[host] = now
@@ -128,6 +138,19 @@ class Watch:
             if dead.host in self.alive:
                 return
             await self._sweep(msgspec.structs.replace(dead, inflight={}))
+
+    async def _recover(self) -> None:
+        """Look for what was lost with the connection: calls on their way to this host, and its acks.
+
+        After a loss of the server every host does so, one after the other, so that a call which one has
+        found is delivered again before the next one looks.
+        """
+        own = self.alive.get(self._host.id)
+        if own is None:
+            return
+        hosts = sorted(self.alive)
+        await asyncio.sleep(_TURN * hosts.index(own.host))
+        await self._sweep(msgspec.structs.replace(own, inflight={}))
 
     async def empty_lane(self, host: str) -> None:
         """Move the calls that were addressed to a host to the shared lane.
@@ -171,7 +194,8 @@ class Watch:
     # -- what the last heartbeat did not list ------------------------------------------------------
 
     async def _sweep(self, dead: Pulse) -> None:
-        await asyncio.gather(*(self._sweep_one(dead, *where) for where in self._consumers(dead)))
+        async with self._sweeping:  # what one sweep has found is held by somebody when the next one looks
+            await asyncio.gather(*(self._sweep_one(dead, *where) for where in self._consumers(dead)))
 
     async def _sweep_one(self, dead: Pulse, stream: str, consumer: str) -> None:
         try:
@@ -194,7 +218,7 @@ class Watch:
             return
         last = info["delivered"]["stream_seq"]
         listed = set(dead.inflight.get(f"{stream}.{consumer}", ()))
-        held = await self._held_by_living(dead.host, stream, consumer)
+        held = await self._held_by_others(dead.host, stream, consumer)
         if held is None:
             return
         subject = info["config"]["filter_subject"]
@@ -211,18 +235,24 @@ class Watch:
             await self._nak(f"{stream}.{consumer}", orphans)
             self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
 
-    async def _held_by_living(self, dead: str, stream: str, consumer: str) -> set[int] | None:
-        """Sequences that living hosts hold, or None if one of them cannot be asked."""
+    async def _held_by_others(self, dead: str, stream: str, consumer: str) -> set[int] | None:
+        """Sequences that living hosts hold, or None if one of them cannot be asked.
+
+        What another dead host held counts as held: it is given back when that host's turn has come.
+        """
         query = msgspec.msgpack.encode(HoldsQuery(stream, consumer))
         silent = time.monotonic() - self._node.settings.dead_after
-        hosts = [host for host in self.alive if host != dead and self._heard[host] > silent]
+        others = [pulse for pulse in self.alive.values() if pulse.host != dead or dead == self._host.id]
+        hosts = [pulse.host for pulse in others if self._heard[pulse.host] > silent]
+        lost = [pulse.inflight.get(f"{stream}.{consumer}", ()) for pulse in others if pulse.host not in hosts]
         answers: list[Any] = await asyncio.gather(
             *(self._node.connection.request(subjects.control(h), query, 1.0) for h in hosts),
             return_exceptions=True,
         )
         if any(isinstance(answer, BaseException) for answer in answers):
             return None
-        return {sequence for answer in answers for sequence in _decode_holds(answer).sequences}
+        held = {sequence for answer in answers for sequence in _decode_holds(answer).sequences}
+        return held.union(*lost)
 
 
 _PURGE = H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])

@@ -29,6 +29,11 @@ _LIMIT = 64 * 1024 * 1024
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
 _HEALTHY_AFTER = 10.0
 
+_LOOK_EVERY = 500
+"""Milliseconds after which files are looked at although nothing was heard of them."""
+_CLOCK_TICK = 20_000_000
+"""Nanoseconds by which the time of a file may be behind the clock."""
+
 
 class Loaded(msgspec.Struct, tag="loaded"):
     """A host has imported the application.
@@ -314,19 +319,55 @@ async def _discard(children: Sequence[Child]) -> None:
     await asyncio.gather(*(child.ended() for child in children))
 
 
-async def changes(folders: Callable[[], set[Path]]) -> AsyncIterator[list[str]]:
-    """The Python files that were saved, once the dust of a save has settled.
+class Sources:
+    """The Python files of some folders, and which of them were saved since they were last looked at.
+
+    Made before the files are imported, so that what is saved meanwhile is noticed. The operating system
+    tells when to look; what counts is that a file is another one than before.
 
     Args:
-        folders: where to look; asked again after each change, since imports change too.
+        folders: where to look; asked again each time, since imports change too.
     """
-    from watchfiles import awatch
 
-    while True:
-        watched = folders()
-        found = awatch(*watched, watch_filter=lambda _, path: path.endswith(".py"), recursive=False)
-        async with contextlib.aclosing(found):
-            async for change in found:
-                yield sorted({path for _, path in change})
-                if folders() != watched:
-                    break
+    def __init__(self, folders: Callable[[], set[Path]]) -> None:
+        self._folders = folders
+        self._seen: dict[Path, dict[str, tuple[int, int]]] = {}
+        self._since = time.time_ns()
+        self._look()
+
+    async def changes(self) -> AsyncIterator[list[str]]:
+        """The files that were saved, once the dust of a save has settled."""
+        from watchfiles import awatch
+
+        while True:
+            watched = {folder for folder in self._folders() if folder.is_dir()} or {Path.cwd()}
+            news = awatch(*watched, recursive=False, rust_timeout=_LOOK_EVERY, yield_on_timeout=True)
+            async with contextlib.aclosing(news):
+                async for _ in news:
+                    found = self._look()
+                    if found:
+                        self._since = time.time_ns()
+                        yield found
+                    if not self._folders() <= watched:
+                        break
+
+    def _look(self) -> list[str]:
+        changed: set[str] = set()
+        for folder in self._folders():
+            now, before = _stamps(folder), self._seen.get(folder)
+            if before is None:  # only now known to matter: was it saved while it was imported?
+                changed |= {file for file, (saved, _) in now.items() if saved > self._since - _CLOCK_TICK}
+            else:
+                changed |= {file for file in {*now, *before} if now.get(file) != before.get(file)}
+            self._seen[folder] = now
+        return sorted(changed)
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Time of the last change and size of each Python file in a folder."""
+    found = {}
+    for path in folder.glob("*.py"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            told = path.stat()
+            found[str(path)] = (told.st_mtime_ns, told.st_size)
+    return found

@@ -16,7 +16,7 @@ import msgspec
 from callboard.actors.node import Node
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
-from callboard.infra.direct import DirectReader, timestamp
+from callboard.infra.direct import DirectReader, Stored, timestamp
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.settings import GIB, KIB, Settings
 from callboard.infra.topology import Topology, declared
@@ -145,18 +145,26 @@ async def _consumers(topology: Topology, stream: str) -> list[str]:
 async def _registry(seen: Look, reader: DirectReader, now: float) -> None:
     stored = await reader.read(_REGISTRY, subjects.registry("actor.*"))
     seen.actors = [_decode_actor(one.body) for one in stored if one.body]
-    oldest = now + seen.clock - seen.settings.dead_after - _SLACK
-    for one in await reader.read(_REGISTRY, subjects.registry("host.*")):
-        if one.body:
-            (seen.alive if one.at > oldest else seen.vanished).append(_decode_pulse(one.body))
+    hosts = await reader.read(_REGISTRY, subjects.registry("host.*"))
+    seen.alive, seen.vanished = _by_life(hosts, now + seen.clock, seen.settings)
 
 
 async def living(node: Node) -> list[Pulse]:
     """The hosts that have told of themselves lately, by the server's clock."""
     stored = await node.reader.read(_REGISTRY, subjects.registry("host.*"))
     now = timestamp(str((await node.topology.api(f"STREAM.INFO.{_REGISTRY}")).get("ts", "")))
-    oldest = now - node.settings.dead_after - _SLACK
-    return [_decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
+    return _by_life(stored, now, node.settings)[0]
+
+
+def _by_life(stored: Iterable[Stored], now: float, settings: Settings) -> tuple[list[Pulse], list[Pulse]]:
+    """The hosts that live, and those that have vanished."""
+    alive: list[Pulse] = []
+    vanished: list[Pulse] = []
+    for one in stored:
+        if one.body:  # what has left says so with nothing
+            lives = one.at > now - settings.dead_after - _SLACK
+            (alive if lives else vanished).append(_decode_pulse(one.body))
+    return alive, vanished
 
 
 def _local_disk(url: str) -> tuple[str, int] | None:

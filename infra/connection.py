@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -234,6 +235,9 @@ class Connection:
         self.name = name
         self.client = LaneClient()
         self.connected = asyncio.Event()
+        self.since = 0.0
+        """Unix seconds of the last time it was made; a server that was killed in between has lost the latest
+        acks, and does not know any more what it had delivered."""
         self._on_lost = on_lost
         self._on_reconnect: list[Callable[[], None]] = []
         self._watchdog: asyncio.Task[None] | None = None
@@ -278,6 +282,7 @@ class Connection:
             await self.client.close()
             raise
         self._reconnect_for_ever()
+        self.since = time.time()
         self.connected.set()
         self._watchdog = asyncio.get_running_loop().create_task(self._watch())
         return self
@@ -399,6 +404,7 @@ class Connection:
 
     async def _on_reconnected(self) -> None:
         self._log.info("reconnected")
+        self.since = time.time()
         self.connected.set()
         for callback in self._on_reconnect:
             callback()

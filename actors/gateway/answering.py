@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 import nats.errors
 from faststream import BaseMiddleware, ContextRepo, StreamMessage
@@ -69,12 +69,12 @@ class Answering(BaseMiddleware[NatsPublishCommand, Msg]):
     ) -> NatsResponse:
         """Call the handler; whatever it raises is an answer too."""
         begun = perf_counter_ns()
-        request: Request = await msg.decode()
+        request = cast("Request", await msg.decode())
         try:
             answer = await call_next(msg)
         except CallboardError as error:
             answer = failure(error, request.run)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
             _log.exception("request_failed", subject=msg.raw_message.subject, run=request.run)
             answer = failure(error, request.run)
         body, headers, problem = encode(answer, request, self._limit())

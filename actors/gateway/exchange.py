@@ -6,11 +6,12 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
+from pydantic import InstanceOf, WithJsonSchema
 
 from callboard.actors.failures import code_of, text_of
 from callboard.actors.gateway.messages import (
@@ -96,6 +97,26 @@ class Request:
 
 
 _FIRST = {bytes([first]) for first in _MAPS}
+
+Arguments = Annotated[
+    Request,
+    InstanceOf(),
+    WithJsonSchema({"type": "object", "description": "The workflow's arguments by name; empty for none"}),
+]
+"""A request with arguments. Here and below: a request, and what AsyncAPI is told of its body."""
+
+Reason = Annotated[
+    Request,
+    InstanceOf(),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"reason": {"type": "string", "description": "Told to whoever waits for the run"}},
+            "description": "May be empty",
+        }
+    ),
+]
+Nothing = Annotated[Request, InstanceOf(), WithJsonSchema({"description": "Not looked at; may be empty"})]
 
 
 class Options:

@@ -16,7 +16,7 @@ from callboard.actors.gateway import document
 from callboard.actors.gateway.answering import Answering, Tally, read
 from callboard.actors.gateway.broker import SharedBroker, SturdyClient
 from callboard.actors.gateway.discovery import Discovery
-from callboard.actors.gateway.messages import GROUP
+from callboard.actors.gateway.messages import GROUP, subject
 from callboard.actors.gateway.verbs import Verbs
 from callboard.actors.node import Node
 from callboard.infra import log, subjects
@@ -74,15 +74,11 @@ class Gateway:
         self._log = log.get("gateway").bind(gateway=self.id)
 
     def _serve(self, verb: str, at_once: int) -> ConcurrentCoreSubscriber:
-        told = document.VERBS[verb]
+        one = document.VERBS[verb]
         subscriber = self._broker.subscriber(
-            told.address,
-            queue=GROUP,
-            max_workers=at_once,
-            title=verb,
-            description=told.text,
+            subject(verb, one.name), queue=GROUP, max_workers=at_once, title=verb, description=one.text
         )
-        subscriber(told.handler(self._verbs))
+        subscriber(one.method.__get__(self._verbs))
         return subscriber
 
     def asyncapi(self) -> dict[str, Any]:
@@ -116,7 +112,7 @@ class Gateway:
             self._discovery = Discovery(self._connection.client, self.id, texts, self._tallies)
             await self._discovery.start()
         except BaseException:
-            self._state = "new"
+            self._state = "stopped"
             await self._client.close()
             raise
         self._log.info("gateway_ready", verbs=list(document.VERBS))
@@ -132,12 +128,13 @@ class Gateway:
         self._state = "stopped"
         grace = self._settings.grace if grace is None else grace
         self._log.info("draining", grace_s=grace, waiting=len(self._verbs.waits))
-        self._verbs.waits.cut(grace)
+        self._verbs.waits.cut(grace if self._connection.client.is_connected else 0.0)
         try:
             async with asyncio.timeout(grace + _LEAVES_WITHIN):
-                await self._leave()
+                if self._connection.client.is_connected:
+                    await self._leave()
                 await self._broker.stop()
-        except (nats.errors.Error, TimeoutError, CallboardError) as error:
+        except (nats.errors.Error, TimeoutError, CallboardError, ExceptionGroup) as error:
             self._log.warning("drained_in_part", error=str(error) or type(error).__name__)
         await self._client.close()
         self._log.info("stopped")
@@ -149,7 +146,7 @@ class Gateway:
         expected = 0
         for subscription in [subscriber.subscription for subscriber in self._subscribers]:
             assert subscription is not None
-            await subscription.drain()
+            await subscription.drain()  # type: ignore[no-untyped-call]
             expected += subscription.delivered
         for subscriber in self._subscribers:
             subscriber.subscription = None  # it is ended; FastStream would end it again, which is an error

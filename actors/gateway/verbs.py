@@ -12,7 +12,8 @@ from msgspec import UNSET
 
 from callboard.actors import registry, values
 from callboard.actors.client import Client
-from callboard.actors.gateway.exchange import Options, Request, error_of
+from callboard.actors.failures import text_of
+from callboard.actors.gateway.exchange import Arguments, Nothing, Options, Reason, Request, error_of
 from callboard.actors.gateway.messages import (
     Actors,
     Cancelled,
@@ -62,7 +63,7 @@ class Verbs:
 
     # -- submitting --------------------------------------------------------------------------------------
 
-    async def run(self, request: Request) -> Outcome:
+    async def run(self, request: Arguments) -> Outcome:
         """Submit a request and wait for the run's end. Where nobody listens for the answer, only submit."""
         with self.waits.place():
             options, body = await self._read(request)
@@ -86,7 +87,7 @@ class Verbs:
         await self._store(request, options, body)
         return await ending
 
-    async def submit(self, request: Request) -> Submitted:
+    async def submit(self, request: Arguments) -> Submitted:
         """Submit a request; it is stored when this returns."""
         options, body = await self._read(request)
         await self._store(request, options, body)
@@ -95,13 +96,13 @@ class Verbs:
     async def _read(self, request: Request) -> tuple[Options, bytes]:
         name = subjects.token("workflow", request.name)
         options = Options(request)
-        request.run = options.run
         arguments = request.object()
         await self._workflows.check(name, arguments)
         # JSON stays JSON: only who knows the types can tell what a text in it stands for.
         return options, request.body if arguments else b"{}" if request.as_json else b"\x80"
 
     async def _store(self, request: Request, options: Options, body: bytes) -> None:
+        request.run = options.run
         head = options.headers(as_json=request.as_json)
         try:
             async with asyncio.timeout(_STORED_WITHIN):
@@ -116,7 +117,7 @@ class Verbs:
 
     # -- runs --------------------------------------------------------------------------------------------
 
-    async def result(self, request: Request) -> Outcome:
+    async def result(self, request: Nothing) -> Outcome:
         """Wait for a run's end; one that is nowhere is told at once."""
         run = request.run = subjects.token("run id", request.name)
         with self.waits.place():
@@ -131,7 +132,7 @@ class Verbs:
                     return self._goes_on(run, "", timeout)
         return await self._outcome(done)
 
-    async def status(self, request: Request) -> RunStatus:
+    async def status(self, request: Nothing) -> RunStatus:
         """How a run stands."""
         run = request.run = subjects.token("run id", request.name)
         told = await self._node.journal.summary(run)
@@ -151,7 +152,7 @@ class Verbs:
             reason=told.error,
         )
 
-    async def cancel(self, request: Request) -> Cancelled:
+    async def cancel(self, request: Reason) -> Cancelled:
         """Cancel a run and all its calls. The body may hold a ``reason``."""
         run = request.run = subjects.token("run id", request.name)
         given = request.object().get("reason")
@@ -221,14 +222,18 @@ class Verbs:
         return outcome
 
     def _goes_on(self, run: str, workflow: str, timeout: float) -> Outcome:
-        why = "this gateway is being stopped" if self.waits.ending else f"it has not ended after {timeout:.3g} s"
+        why = (
+            "this gateway is being stopped"
+            if self.waits.ending
+            else f"it has not ended after {timeout:.3g} s"
+        )
         text = f"run {run} goes on, but {why}: ask again at {subject('result', run)}"
         error = Error(ResultTimeout.code, text, {"run": run, "timeout": timeout}, ResultTimeout.retryable)
         return Outcome(run, workflow or UNSET, "running", error=error)
 
     # -- the board ---------------------------------------------------------------------------------------
 
-    async def actors(self, request: Request) -> Actors:
+    async def actors(self, request: Nothing) -> Actors:
         """What there is, and which hosts run it."""
         infos, hosts = await asyncio.gather(registry.actors(self._node), self._living())
         return Actors(infos, {host.host: sorted(host.instances) for host in hosts})
@@ -241,7 +246,7 @@ class Verbs:
         oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
         return [_decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
 
-    async def health(self, request: Request) -> Health:
+    async def health(self, request: Nothing) -> Health:
         """How the gateway and the board are. Always answers."""
         server = str(self._node.connection.client.info.get("version", ""))
         health = Health("ok", self._node.name, version("callboard"), server, len(self.waits))
@@ -250,7 +255,7 @@ class Verbs:
                 health.requests = int((await self._requests()).get("messages", 0))
                 hosts = await self._living()
         except (TimeoutError, CallboardError) as error:
-            health.problems.append(f"JetStream does not answer: {error or 'timed out'}")
+            health.problems.append(f"JetStream does not answer: {text_of(error)}")
         else:
             health.hosts = len(hosts)
             running = {name for host in hosts for name, one in host.instances.items() if one.workflow}

@@ -71,5 +71,7 @@ def _missing(workflow: ActorInfo, given: Iterable[str]) -> list[str]:
 def _schema(workflow: ActorInfo) -> dict[str, Any]:
     """The schema of the argument object; empty where it has none."""
     schema = workflow.methods[0].arguments if workflow.methods else {}
-    found: dict[str, Any] = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    found: dict[str, Any] = schema.get("$defs", {}).get(
+        str(schema.get("$ref", "")).rpartition("/")[2], schema
+    )
     return found

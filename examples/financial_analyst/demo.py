@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 _HELP = "Run 'make demo', or: pip install -e '.[examples]'"
 
@@ -71,7 +72,7 @@ class Demo:
         title(f'3. The follow-up in the same session: "{FOLLOW_UP}"')
         say("The plan of the first answer goes along, so that the question can be short.\n")
         second = await self._ask(FOLLOW_UP, first, self._out / "follow-up")
-        demo_screen.report(_beginning(second), f"the beginning of {typed(self._out)}/follow-up/report.md")
+        demo_screen.report(_beginning(second.markdown), f"{typed(self._out)}/follow-up/report.md begins")
         say(f"Both reports and their charts are in {typed(self._out)}.")
         if self._stay:
             await self._receive()
@@ -94,22 +95,22 @@ class Demo:
         """Ask, show the futures while they run, and keep the answer."""
         arguments = {"question": question, "previous": previous.plan if previous else None}
         run = await self._client.submit("research", arguments, session=SESSION)
-        report = await self._followed(run, None if previous else self._kill)
+        report: Report = await self._followed(run, Report, None if previous else self._kill)
         save(report, folder)
         await self._sum_up(run)
         return report
 
-    async def _followed(self, run: str, kill: str | None = None) -> Report:
+    async def _followed(self, run: str, kind: Any, kill: str | None = None) -> Any:
         """The result of a run, whose futures are shown until then."""
         tasks = [asyncio.create_task(watch(self._client, run, Output(as_json=False)))]
         if kill:
             tasks.append(asyncio.create_task(self._kill_in_mid_run(run, kill)))
         try:
-            report: Report = await self._client.result(run, _PATIENCE, Report)
+            result = await self._client.result(run, _PATIENCE, kind)
             await asyncio.gather(*tasks)
         finally:
             await _end(tasks)
-        return report
+        return result
 
     async def _kill_in_mid_run(self, run: str, role: str) -> None:
         """Kill a host once there are prices, and the calls that take them begin."""
@@ -143,15 +144,15 @@ class Demo:
                 seen.add(run)
                 title("Somebody asks")
                 try:
-                    report = await self._followed(run)
-                    demo_screen.report(_beginning(report), f"the beginning of the result of run {run}")
+                    report = await self._followed(run, dict[str, Any])
+                    demo_screen.report(_beginning(report["markdown"]), f"the answer of run {run} begins")
                 except CallboardError as error:
                     say(f"[red]{error}[/]")
 
 
-def _beginning(report: Report) -> str:
+def _beginning(markdown: str) -> str:
     """The summary and the figures."""
-    return "\n## ".join(report.markdown.split("\n## ")[:2]) + "\n"
+    return "\n## ".join(markdown.split("\n## ")[:2]) + "\n"
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -53,7 +53,7 @@ class Hosts:
         home.mkdir()
         output = home / "output.log"
         command = [sys.executable, "-m", "callboard", "host", f"{APP}:{ROLES[role]}", "--nats", self._url]
-        command += ["--json", "--log-level", "warning"]
+        command += ["--grace", "1", "--json", "--log-level", "warning"]
         self._processes[role] = process = await asyncio.to_thread(
             KeptProcess, command, home=home, log=output, scratch=home, prepare=lambda: None
         )
@@ -92,12 +92,19 @@ class Hosts:
 
 
 async def _ready(process: KeptProcess, output: Path) -> str:
-    """Wait for the line that says that a host works; returns the host's id."""
+    """Wait until a host says that it works; returns its id."""
     while process.alive:
-        for line in output.read_text("utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # a line half written, or a warning of Python's
-                said: dict[str, Any] = json.loads(line)
-                if said.get("event") == "host_ready":
-                    return str(said["host"])
+        if said := _host_id(output):
+            return said
         await asyncio.sleep(_LOOK_EVERY)
     raise TimeoutError
+
+
+def _host_id(output: Path) -> str:
+    """The id of the host that wrote this, once it works."""
+    for line in output.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # half a line, or a warning of Python's
+            said: dict[str, Any] = json.loads(line)
+            if said.get("event") == "host_ready":
+                return str(said["host"])
+    return ""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from callboard import agent, tool, workflow
+from callboard import agent, method, tool, workflow
 
 
 class Plan(msgspec.Struct):
@@ -36,20 +36,28 @@ def in_process(n: int) -> int:
 @tool
 async def hold(gate: str) -> str:
     """Say that it has started, then wait until the gate is there; tell of a cancellation."""
-    Path(f"{gate}.started").touch()
+    _touch(f"{gate}.started")
     try:
-        while not Path(gate).exists():  # noqa: ASYNC110 - another process makes the file
+        while not _exists(gate):  # noqa: ASYNC110 - another process makes the file
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
-        Path(f"{gate}.cancelled").touch()
+        _touch(f"{gate}.cancelled")
         raise
     return "let go"
+
+
+def _touch(file: str) -> None:
+    Path(file).touch()
+
+
+def _exists(file: str) -> bool:
+    return Path(file).exists()
 
 
 @tool
 def stuck(gate: str) -> None:
     """Block a thread for good."""
-    Path(f"{gate}.started").touch()
+    _touch(f"{gate}.started")
     threading.Event().wait()
 
 
@@ -63,6 +71,7 @@ async def broken() -> int:
 class Scarce:
     """An agent of which there should be more."""
 
+    @method
     async def sum_up(self, numbers: list[int]) -> int:
         """Calls another actor for each number, one after the other."""
         total = 0
@@ -80,7 +89,7 @@ async def greet(name: str) -> str:
 @workflow
 async def totals(numbers: list[int]) -> dict[str, int]:
     """A call with dependencies, and calls made by a call."""
-    doubled = [add(number, number) for number in numbers]
+    doubled = [add(number, number).arg for number in numbers]
     return {"total": await Scarce.sum_up(doubled), "apart": await in_process(7)}
 
 
@@ -103,7 +112,7 @@ async def sticks(gate: str) -> None:
 
 
 @workflow
-async def typed(
+async def typed(  # noqa: PLR0917 - one of each
     text: str,
     count: int,
     ratio: float = 0.5,

@@ -11,7 +11,6 @@ import pytest
 import structlog
 
 from callboard.cli.commands import run
-
 from callboard.infra.server import EmbeddedServer
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -44,10 +43,12 @@ def typed(
 @pytest.fixture(scope="module")
 def board() -> Iterator[str]:
     """The address of a server with a host of the test application on it; shared by a file's tests."""
-    with EmbeddedServer() as server:
-        with Running("host", APP, "--json", "--grace", "0.5", url=server.url) as host:
-            host.until('"event":"host_ready"')
-            yield server.url
+    with (
+        EmbeddedServer() as server,
+        Running("host", APP, "--json", "--grace", "0.5", url=server.url) as host,
+    ):
+        host.until('"event":"host_ready"')
+        yield server.url
 
 
 @pytest.fixture

@@ -9,16 +9,17 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cli.terminal import APP
 
 from callboard.actors.app import load
 from callboard.actors.declare import Workflow, workflow
 from callboard.actors.registry import describe
 from callboard.cli.arguments import Parameters
 from callboard.infra.errors import InvalidArguments
-from tests.cli.terminal import APP
 
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | FLOATS | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
@@ -26,7 +27,14 @@ JSON = st.recursive(
 
 @workflow
 async def kinds(
-    text: str, whole: int, real: float, flag: bool, items: list[int], table: dict[str, int], anything: Any
+    text: str,
+    whole: int,
+    real: float,
+    *,
+    flag: bool,
+    items: list[int],
+    table: dict[str, int],
+    anything: Any,
 ) -> None:
     """One of each."""
 
@@ -51,7 +59,7 @@ def test_text_stays_as_it_was_typed(text: str) -> None:
 
 @given(
     whole=st.integers(),
-    real=st.floats(allow_nan=False, allow_infinity=False),
+    real=FLOATS,
     flag=st.booleans(),
     items=st.lists(st.integers()),
     table=st.dictionaries(st.text(), st.integers()),
@@ -95,7 +103,9 @@ def test_everything_that_was_read_fits_the_workflow(typed: Workflow[..., object]
         ("on", "true", True),
     ],
 )
-def test_a_value_of_several_types(option: str, text: str, value: object, typed: Workflow[..., object]) -> None:
+def test_a_value_of_several_types(
+    option: str, text: str, value: object, typed: Workflow[..., object]
+) -> None:
     """JSON where it fits one of them, text where only text does."""
     assert read(typed, {option: [text]}, {"text": "", "count": 1})[option] == value
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import nats
 import pytest
+from tests.cli.terminal import APP, ENDS_WITHIN, Running, Typed, command, environment, eventually
 
 from callboard.cli.exits import Exit
 from callboard.infra.server import EmbeddedServer
-from tests.cli.terminal import APP, ENDS_WITHIN, Running, Typed, command, environment, eventually
 
 HOSTS = f"{APP}:add,hold"
 
@@ -32,7 +32,7 @@ def publish(url: str, subject: str, body: bytes, headers: dict[str, str] | None 
 
 @pytest.fixture
 def letters(nats_url: str, typed: Typed) -> Iterator[list[dict[str, Any]]]:
-    """Two calls of `add` and one of `hold` that cannot be decoded, as dead letters; the host is still there."""
+    """Two calls of `add` and one of `hold` that cannot be decoded, dead; the host is still there."""
     with Running("host", HOSTS, "--json", url=nats_url) as host:
         host.until('"event":"host_ready"')
         publish(nats_url, "cb.call.add.any.1", b'{"a": 1}', {"X-Note": "first"})
@@ -86,9 +86,7 @@ def test_one_that_is_not_there(nats_url: str, letters: list[dict[str, Any]], typ
     assert first in sequences(nats_url, typed)
 
 
-def test_requeued_ones_are_handled_again(
-    nats_url: str, letters: list[dict[str, Any]], typed: Typed
-) -> None:
+def test_requeued_ones_are_handled_again(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> None:
     """They leave the list, and come back as new letters if they cannot be handled now either."""
     chosen = [letter["sequence"] for letter in letters if letter["actor"] == "add"]
     told = typed("dead", "requeue", *chosen, "--json", url=nats_url)
@@ -110,7 +108,9 @@ def test_purging(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> 
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
-def test_purging_asks_on_a_terminal(answer: str, left: int, nats_server: EmbeddedServer, typed: Typed) -> None:
+def test_purging_asks_on_a_terminal(
+    answer: str, left: int, nats_server: EmbeddedServer, typed: Typed
+) -> None:
     """Only a yes drops anything."""
     url = nats_server.url
     with Running("host", HOSTS, "--json", url=url) as host:

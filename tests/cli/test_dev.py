@@ -14,11 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-
-from callboard import connect_sync
-from callboard.cli.exits import Exit
-from callboard.infra.errors import CallboardError
-from callboard.infra.server import EmbeddedServer
 from tests.cli.terminal import (
     APP,
     ENDS_WITHIN,
@@ -31,18 +26,22 @@ from tests.cli.terminal import (
     wait_for,
 )
 
+from callboard import connect_sync
+from callboard.cli.exits import Exit
+from callboard.infra.errors import CallboardError
+
 FIRST_RESULT_WITHIN = 3.0
 
-PUBLISH = (
-    sys.executable,
-    "-c",
-    "import asyncio, nats, sys\n"
-    "async def main():\n"
-    "    client = await nats.connect(sys.argv[1])\n"
-    "    await client.publish(sys.argv[2], sys.argv[3].encode())\n"
-    "    await client.drain()\n"
-    "asyncio.run(main())",
-)
+PUBLISH = """
+import asyncio, nats, sys
+
+async def main():
+    client = await nats.connect(sys.argv[1])
+    await client.publish(sys.argv[2], sys.argv[3].encode())
+    await client.drain()
+
+asyncio.run(main())
+"""
 
 ECHO = """
 from callboard import tool, workflow
@@ -121,7 +120,10 @@ def test_it_says_what_to_type_next() -> None:
         with connect_sync(url) as client:
             before = len(client.runs())
             subprocess.run(
-                [*PUBLISH, url, subject, body], check=True, timeout=ENDS_WITHIN, env=environment()
+                [sys.executable, "-c", PUBLISH, url, subject, body],
+                check=True,
+                timeout=ENDS_WITHIN,
+                env=environment(),
             )
             eventually(lambda: [one.status for one in client.runs()][before:] == ["completed"])
 
@@ -175,7 +177,6 @@ def test_it_can_begin_with_code_that_is_broken(path: Path) -> None:
     path.write_text("1 / 0\n")
     with Dev(path) as dev:
         assert dev.event("broken")["kept"] is False
-        # The watch begins a moment after: save until it is seen.
         path.write_text(ECHO.format(version="two"))
         dev.event("ready")
         assert dev.ask() == "two"
@@ -298,7 +299,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, gate: Path) -> None:
 
 
 def test_nothing_outlives_a_kill(path: Path) -> None:
-    """kill -9 of the command ends its hosts and its server."""
+    """Kill -9 of the command ends its hosts and its server."""
     with Dev(path) as dev:
         dev.event("ready")
         children = psutil.Process(dev.pid).children(recursive=True)
@@ -319,7 +320,7 @@ def test_a_server_that_dies_is_started_again(dev: Dev) -> None:
 
     def answers() -> bool:
         try:
-            return dev.ask() == "one"
+            return bool(dev.ask() == "one")
         except (OSError, CallboardError):
             return False
 
@@ -372,4 +373,3 @@ def test_the_store_can_be_kept(path: Path, tmp_path: Path) -> None:
             dev.ask()
             dev.send(signal.SIGTERM)
             assert dev.wait() == Exit.OK
-

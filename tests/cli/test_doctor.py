@@ -13,6 +13,7 @@ from typing import Any
 
 import nats
 import pytest
+from tests.cli.terminal import APP, Running, Typed, eventually
 
 from callboard.cli.exits import Exit
 from callboard.controller.doctor import CHECKS, Finding, Look
@@ -20,7 +21,6 @@ from callboard.infra.messages.registry import ActorInfo, InstanceInfo, Pulse
 from callboard.infra.server import find_binary
 from callboard.infra.settings import GIB, Settings
 from callboard.infra.topology import declared
-from tests.cli.terminal import APP, Running, Typed, eventually
 
 SETTINGS = Settings(nats_url="nats://127.0.0.1:1")
 
@@ -93,7 +93,7 @@ def test_no_server(typed: Typed) -> None:
 
 def test_a_server_that_will_not_do(typed: Typed, tmp_path: Path) -> None:
     """One without JetStream is named as such."""
-    command = [find_binary(), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", tmp_path]
+    command = [str(find_binary()), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as plain:
         try:
             eventually(lambda: any(file.stat().st_size for file in tmp_path.glob("*.ports")))
@@ -160,7 +160,9 @@ def test_too_few_instances(hosted: str, typed: Typed) -> None:
 def test_hosts_with_different_code(hosted: str, typed: Typed, tmp_path: Path) -> None:
     """Both versions are named with their hosts."""
     other = tmp_path / "other_app.py"
-    other.write_text("from callboard import tool\n@tool\nasync def add(a: int, b: int) -> int:\n    return b + a\n")
+    other.write_text(
+        "from callboard import tool\n@tool\nasync def add(a: int, b: int) -> int:\n    return b + a\n"
+    )
     with Running("host", other, "--json", url=hosted) as host:
         name = json.loads(host.until('"event":"host_ready"'))["host"]
         found = problems(hosted, typed)["versions"]
@@ -187,7 +189,9 @@ def test_messages_that_are_too_small(hosted: str, typed: Typed) -> None:
     assert "CALLBOARD_INLINE_LIMIT" in found["fix"]
 
 
-def test_the_disk_of_a_server_on_this_machine(hosted: str, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_of_a_server_on_this_machine(
+    hosted: str, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is looked at where the server stores."""
     asked: list[str] = []
 
@@ -208,7 +212,11 @@ def test_the_disk_of_a_server_on_this_machine(hosted: str, typed: Typed, monkeyp
 def stream(**more: Any) -> dict[str, Any]:
     """What a server says of a stream that is well."""
     config = declared(SETTINGS)["RUNS"] | more.pop("config", {})
-    return {"config": config, "state": {"bytes": 0, "consumer_count": 0, "messages": 0} | more.pop("state", {}), **more}
+    return {
+        "config": config,
+        "state": {"bytes": 0, "consumer_count": 0, "messages": 0} | more.pop("state", {}),
+        **more,
+    }
 
 
 def look(**more: Any) -> Look:
@@ -238,7 +246,11 @@ def test_nothing_is_wrong_with_what_the_next_tests_change() -> None:
     [
         ({"clock": 2.0, "clock_error": 0.1}, "clock", "+2.000 s"),
         ({"clock": -0.7, "clock_error": 0.1}, "clock", "-0.700 s"),
-        ({"streams": {"RUNS": stream(config={"max_bytes": 100}, state={"bytes": 81})}}, "limits", "81 of 100 bytes"),
+        (
+            {"streams": {"RUNS": stream(config={"max_bytes": 100}, state={"bytes": 81})}},
+            "limits",
+            "81 of 100 bytes",
+        ),
         (
             {"streams": {"RUNS": stream(config={"max_consumers": 10}, state={"consumer_count": 9})}},
             "limits",

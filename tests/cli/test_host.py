@@ -9,10 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from callboard import connect_sync
-from callboard.cli.exits import Exit
-from callboard.infra.server import EmbeddedServer
 from tests.cli.terminal import (
     APP,
     ENDS_WITHIN,
@@ -22,6 +18,10 @@ from tests.cli.terminal import (
     eventually,
     wait_for,
 )
+
+from callboard import connect_sync
+from callboard.cli.exits import Exit
+from callboard.infra.server import EmbeddedServer
 
 READY = '"event":"host_ready"'
 

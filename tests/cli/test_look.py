@@ -1,24 +1,29 @@
-"""``runs``, ``show``, ``cancel``, ``actors``, ``control`` and ``stubs``: looking at a board, and steering it."""
+"""``runs``, ``show``, ``cancel``, ``actors``, ``control``, ``stubs``: looking at a board, and steering it."""
 
 from __future__ import annotations
 
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.cli.terminal import APP, Running, Typed, eventually, wait_for
 
 from callboard import connect_sync
 from callboard.cli.exits import Exit
 from callboard.infra.errors import RunFailed
 from callboard.infra.server import EmbeddedServer
-from tests.cli.terminal import APP, Running, Typed, eventually, wait_for
 
 
 @pytest.fixture(scope="module")
 def ran(board: str) -> dict[str, str]:
     """Runs that have ended, by the name of their workflow."""
-    arguments = {"greet": {"name": "x"}, "totals": {"numbers": [1, 2]}, "fails": {}}
+    arguments: dict[str, dict[str, Any]] = {
+        "greet": {"name": "x"},
+        "totals": {"numbers": [1, 2]},
+        "fails": {},
+    }
     ids = {}
     with connect_sync(board) as client:
         for workflow, given in arguments.items():

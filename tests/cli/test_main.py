@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.terminal import APP, ENDS_WITHIN, Typed, callboard, command, environment
 
 from callboard import __version__
 from callboard.cli.commands import build
 from callboard.cli.common import DEFAULTS
 from callboard.cli.exits import MEANING, Exit, exit_for
 from callboard.infra.errors import CallboardError, by_code
-from tests.cli.terminal import APP, Typed, callboard
 
 COMMANDS = (
     "dev", "run", "host", "up", "runs", "show", "actors", "doctor", "cancel", "stubs",
@@ -27,7 +28,7 @@ def test_loads_nothing_heavy() -> None:
     """``import callboard.cli`` and even all commands' names cost no rich, no NATS, no file watcher."""
     code = (
         "import sys, callboard.cli, callboard.cli.commands as c; c.build();"
-        "print([m for m in ('rich', 'nats', 'watchfiles', 'faststream', 'numpy', 'psutil') if m in sys.modules])"
+        "print([m for m in ('rich', 'nats', 'watchfiles', 'faststream', 'psutil') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
@@ -36,8 +37,9 @@ def test_loads_nothing_heavy() -> None:
 def test_a_command_loads_only_its_own() -> None:
     """A command that needs neither a server nor a file watcher loads neither."""
     code = (
-        "import sys; from callboard.cli.commands import run; run(['run', 'greet', '--name', 'x', '--local', "
-        f"{str(APP)!r}]); print([m for m in ('watchfiles', 'faststream', 'nats', 'psutil') if m in sys.modules])"
+        "import sys; from callboard.cli.commands import run\n"
+        f"run(['run', 'greet', '--name', 'x', '--local', {str(APP)!r}])\n"
+        "print([m for m in ('watchfiles', 'faststream', 'nats', 'psutil') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["Hello x", "[]"]
@@ -159,15 +161,15 @@ def test_errors_of_every_class_end_with_a_code_that_is_documented() -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """``callboard ... | head`` prints no traceback."""
-    reader = subprocess.Popen(
-        f"{sys.executable} -m callboard run totals --numbers '{json.dumps(list(range(9)))}' "
-        f"--local {APP} | true",
-        shell=True,  # noqa: S602 - a pipe is what is tested
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    _, said = reader.communicate(timeout=30)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    words = command("run", "totals", "--numbers", json.dumps(list(range(9))), "--local", APP)
+    with subprocess.Popen(
+        words, stdout=theirs, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as writer:
+        os.close(theirs)
+        _, said = writer.communicate(timeout=ENDS_WITHIN)
+    assert writer.returncode == Exit.FAILED
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.cli.terminal import APP, ENDS_WITHIN, Running, Typed, callboard, command, environment, wait_for
 
 from callboard.cli.exits import Exit
-from tests.cli.terminal import APP, ENDS_WITHIN, Running, Typed, callboard, command, environment, wait_for
 
 
 def test_text_is_printed_as_it_is(board: str, typed: Typed) -> None:
@@ -42,7 +42,20 @@ def test_every_kind_of_argument(where: str, board: str, typed: Typed) -> None:
     """Options by their types, the same with and without a server."""
     place = ["--local", APP] if where == "local" else ["--nats", board]
     ran = typed(
-        *("run", "typed", "--text", "-7", "--count", "-3", "--day", "2026-01-31", "--tags", "a", "--tags", "b"),
+        *(
+            "run",
+            "typed",
+            "--text",
+            "-7",
+            "--count",
+            "-3",
+            "--day",
+            "2026-01-31",
+            "--tags",
+            "a",
+            "--tags",
+            "b",
+        ),
         *("--raw", "aGk=", "--plan", '{"title": "t", "steps": [1]}', "--args", '{"ratio": 2, "on": true}'),
         *("--dashed-name", "x", *place),
     )
@@ -216,7 +229,9 @@ def test_an_interrupt_cancels_the_run(board: str, gate: Path, typed: Typed) -> N
     assert typed("show", "stopped", "--json", url=board).json["status"] == "cancelled"
 
 
-@pytest.mark.parametrize(("answer", "status"), [("y\n", "cancelled"), ("n\n", "running"), ("\x03", "running")])
+@pytest.mark.parametrize(
+    ("answer", "status"), [("y\n", "cancelled"), ("n\n", "running"), ("\x03", "running")]
+)
 def test_on_a_terminal_an_interrupt_asks(
     answer: str, status: str, board: str, gate: Path, typed: Typed
 ) -> None:

@@ -7,10 +7,11 @@ import signal
 import socket
 from pathlib import Path
 
+from tests.cli.terminal import APP, ENDS_WITHIN, Running, callboard, free_port
+
 from callboard import connect_sync
 from callboard.cli.exits import Exit
 from callboard.infra.server import EmbeddedServer
-from tests.cli.terminal import APP, ENDS_WITHIN, Running, callboard, free_port
 
 
 def test_it_says_where_it_is_and_what_comes_next() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 import inspect
 import pkgutil
@@ -324,10 +323,3 @@ def test_sizes() -> None:
     """The sizes that the text names are the defaults."""
     assert (SETTINGS.inline_limit, SETTINGS.value_limit) == (64 << 10, 256 << 20)
     assert SETTINGS.pulse_every == 0.4
-
-
-class Mark(enum.Enum):
-    """When a header is on a call."""
-
-    ALWAYS = "always"
-    NEVER = "never"

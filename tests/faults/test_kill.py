@@ -39,10 +39,9 @@ async def test_host(board: Board) -> None:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_driver(board: Board) -> None:
     """The driver dies with runs in flight: another goes on, and no finished call runs again."""
-    _, (driver,) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows"))
-    await board.load(80, pause=0.05)
-    await board.progress(board.chance.randint(50, 250))
-    await board.hosts(1, "workflows")
+    _, (driver, _) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
+    await board.load(80, pause=0.1)
+    await board.progress(board.chance.randint(50, 150))
     killed_at = time.time()
     await driver.kill()
     found = await board.verdict(Allowed(starts=1, late=0.0))
@@ -136,7 +135,7 @@ async def test_takeover_times(board: Board) -> None:
         await asyncio.sleep(board.chance.uniform(0.0, 0.3))  # the phase of the heartbeat, not a wait
         killed[host.pid] = time.time()
         await host.kill()
-    await board.hosts(3, "held")
+    await board.hosts(4, "held")
     await until(lambda: len(board.ledger.refresh()) == 9, "the four calls begun again", STUCK)
     begun = {e.future: e for e in board.ledger.entries[:5]}
     waits = sorted(e.at - killed[begun[e.future].pid] for e in board.ledger.entries[5:])

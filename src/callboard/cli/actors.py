@@ -9,6 +9,7 @@ import msgspec
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
+from callboard.cli.output import table
 from callboard.infra.messages.registry import ActorInfo, InstanceInfo, Pulse
 
 if TYPE_CHECKING:
@@ -64,17 +65,14 @@ def _row(info: ActorInfo, hosts: list[Pulse]) -> Row:
 
 
 def _print(rows: list[Row], screen: Console) -> None:
-    from rich.table import Table
-
     if not rows:
         screen.print("no actors; start some with: callboard host APP")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("actor", "kind", "methods", "version", "hosts", "busy", "waiting", ""):
-        table.add_column(title, justify="right" if title in {"hosts", "busy", "waiting"} else "left")
+    titles = ("actor", "kind", "methods", "version", "hosts", "busy", "waiting", "")
+    listed = table(titles, numbers=("hosts", "busy", "waiting"), texts=("methods", ""))
     for row in rows:
-        table.add_row(*_cells(row))
-    screen.print(table)
+        listed.add_row(*_cells(row))
+    screen.print(listed)
 
 
 def _cells(row: Row) -> list[str]:

@@ -73,7 +73,9 @@ class Parameters:
         """The parameters with their types, one a line."""
         if not self._properties:
             return f"{self._workflow} takes no arguments"
-        lines = [f"  --{name} {self._named(of)}{self._default(name)}" for name, of in self._properties.items()]
+        lines = [
+            f"  --{name} {self._named(of)}{self._default(name)}" for name, of in self._properties.items()
+        ]
         return "\n".join([f"{self._workflow} takes:", *lines])
 
     def example(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from cyclopts import App, Parameter
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound, UsageError
 from callboard.cli.outcome import explained, shown
+from callboard.cli.output import clock, table
 from callboard.infra.errors import StoreRefused
 from callboard.infra.messages.dead import DeadLetter
 
@@ -63,19 +63,23 @@ def list_(*, actor: str = "*", limit: int = 50, common: Common = DEFAULTS) -> in
 
 def _print_list(rows: list[Listed], screen: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     if not rows:
         screen.print("no dead letters")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("seq", "actor", "reason", "since", "delivered", "detail"):
-        table.add_column(title, justify="right" if title in {"seq", "delivered"} else "left")
+    titles = ("seq", "actor", "reason", "since", "delivered", "detail")
+    listed = table(titles, numbers=("seq", "delivered"), texts=("detail",))
     for row in rows:
-        since = datetime.fromtimestamp(row.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        cells = (str(row.sequence), row.actor, row.reason, since, str(row.delivered), escape(row.detail))
-        table.add_row(*cells)
-    screen.print(table)
+        cells = (
+            str(row.sequence),
+            row.actor,
+            row.reason,
+            clock(row.at),
+            str(row.delivered),
+            escape(row.detail),
+        )
+        listed.add_row(*cells)
+    screen.print(listed)
 
 
 @app.command
@@ -181,7 +185,9 @@ def _with_letters(common: Common, work: Callable[[DeadLetters, Node], Awaitable[
 async def _asked(node: Node, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     answer = await node.topology.api(verb, body)
     if "error" in answer:
-        raise StoreRefused(f"the server refuses {verb}: {answer['error'].get('description')}", **answer["error"])
+        raise StoreRefused(
+            f"the server refuses {verb}: {answer['error'].get('description')}", **answer["error"]
+        )
     return answer
 
 

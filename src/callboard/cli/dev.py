@@ -19,7 +19,7 @@ from callboard.cli.arguments import Parameters
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError, restored
 from callboard.cli.up import nats_option, start_server
-from callboard.controller.dev import Broken, Supervisor, changes
+from callboard.controller.dev import Broken, Sources, Supervisor
 from callboard.infra.messages.registry import ActorInfo
 from callboard.infra.server import EmbeddedServer
 
@@ -140,12 +140,13 @@ class _Dev:
     # -- the hosts ------------------------------------------------------------------------------------
 
     async def _host(self, *, reload: bool) -> None:
+        sources = Sources(self._folders)
         broken = await self._supervisor.load()
         if broken is not None and (not reload or broken.hopeless):
             raise restored(broken.code, broken.message, broken.fields)
         if not reload:
             await asyncio.Event().wait()
-        async for files in changes(self._folders):
+        async for files in sources.changes():
             self._tell("changed", {"files": files})
             await self._supervisor.load()
 

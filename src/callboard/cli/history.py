@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from callboard.cli.output import table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -152,21 +154,16 @@ class History:
             rows: most of them; those that are not over and the latest come first.
             start: unix seconds; with it, the times at which calls ended are shown.
         """
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("call", "", "state", "host", "waited", "took", "after"):
-            table.add_column(title, justify="right" if title in {"waited", "took"} else "left")
-        if start:
-            table.add_column("ended at", justify="right")
+        titles = ["call", "", "state", "host", "waited", "took", "after", *(["ended at"] if start else [])]
+        calls = table(titles, numbers=("waited", "took", "ended at"), texts=("after",))
         shown = self._most_telling(rows)
         for call in shown:
             ended = [f"+{seconds(call.at - start)}" if call.host else ""] if start else []
-            table.add_row(*_cells(call), *ended)
+            calls.add_row(*_cells(call), *ended)
         left = len(self.calls) - len(shown)
         if left:
-            table.add_row("", f"[dim]and {left} more[/]")
-        return table
+            calls.add_row("", f"[dim]and {left} more[/]")
+        return calls
 
     def _most_telling(self, rows: int | None) -> list[Call]:
         calls = self.sorted()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _WIDE = 200
 
@@ -86,6 +88,27 @@ def console(*, stderr: bool = False) -> Console:
 
     screen = Console(stderr=stderr)
     return screen if screen.is_terminal else Console(stderr=stderr, width=_WIDE)
+
+
+def table(titles: Iterable[str], *, numbers: Collection[str] = (), texts: Collection[str] = ()) -> Table:
+    """A table without lines.
+
+    Args:
+        numbers: titles of columns that are aligned at the right.
+        texts: titles of columns that may be broken where there is no room.
+    """
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title in numbers else "left"
+        made.add_column(title, justify=justify, no_wrap=title not in texts)
+    return made
+
+
+def clock(unix: float) -> str:
+    """A time for people, in their own zone."""
+    return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def compact(data: Any) -> str:

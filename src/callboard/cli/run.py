@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -98,8 +99,9 @@ class _Request:
         """Submit, follow and tell; returns the exit code."""
         async with self._common.client() as client:
             arguments = await self._arguments(client)
-            run = await client.submit(self._workflow, arguments, run=run_id, session=session)
-            done = await self._followed(client, run, timeout, watch=watch)
+            with _interrupts() as interrupted:
+                run = await client.submit(self._workflow, arguments, run=run_id, session=session)
+                done = await self._followed(client, run, timeout, interrupted, watch=watch)
             if done is None:
                 return await self._cancel(client, run)
             outcome = Outcome(run, self._workflow, done.status, error=done.error)
@@ -123,11 +125,10 @@ class _Request:
             )
         return Parameters(workflows[self._workflow]).read(self._options, self._given)
 
-    async def _followed(self, client: Client, run: str, timeout: float | None, *, watch: bool) -> Done | None:
+    async def _followed(
+        self, client: Client, run: str, timeout: float | None, interrupted: asyncio.Event, *, watch: bool
+    ) -> Done | None:
         """Wait for the end, showing what happens; None if the user interrupts."""
-        interrupted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, interrupted.set)
         waiting = asyncio.create_task(client.done(run, timeout))
         stopping = asyncio.create_task(interrupted.wait())
         watching = asyncio.create_task(self._watch(client, run, watch=watch))
@@ -139,7 +140,6 @@ class _Request:
                 await watching
             return waiting.result()
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
             for task in (waiting, stopping, watching):
                 task.cancel()
             await asyncio.gather(waiting, stopping, watching, return_exceptions=True)
@@ -157,10 +157,21 @@ class _Request:
         await client.cancel(run, "interrupted in the terminal")
         with contextlib.suppress(ResultTimeout):
             await client.done(run, _CANCELS_WITHIN)
-        if self._common.json:
-            self._common.output.answer({"run": run, "status": "cancelled"}, lambda _: None)
+        self._common.output.line({"run": run, "status": "cancelled"}, "")
         err(f"cancelled run {run}")
         return Exit.INTERRUPTED
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[asyncio.Event]:
+    """Have Ctrl-C set an event: from before a run exists, so that none is left behind by it."""
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupted.set)
+    try:
+        yield interrupted
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _agreed(run: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -12,6 +11,7 @@ from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, seconds
 from callboard.cli.outcome import explained, shown
+from callboard.cli.output import clock, table
 from callboard.infra.errors import ResultTimeout, RunUnknown
 from callboard.infra.messages.run import ErrorInfo, RunSummary
 
@@ -56,21 +56,19 @@ def runs(
 
 def _print_runs(found: list[RunSummary], screen: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     if not found:
         screen.print("no runs; start one with: callboard run WORKFLOW")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("run", "workflow", "status", "started", "took", "calls", "error"):
-        table.add_column(title, justify="right" if title in {"took", "calls"} else "left", no_wrap=True)
+    titles = ("run", "workflow", "status", "started", "took", "calls", "error")
+    listed = table(titles, numbers=("took", "calls"), texts=("error",))
     for one in found:
         took = seconds(one.finished - one.started) if one.finished else ""
         state = f"[{_COLORS.get(one.status, '')}]{one.status}[/]"
-        table.add_row(
-            one.run, one.workflow, state, _clock(one.started), took, str(one.calls), escape(one.error)
+        listed.add_row(
+            one.run, one.workflow, state, clock(one.started), took, str(one.calls), escape(one.error)
         )
-    screen.print(table)
+    screen.print(listed)
 
 
 def show(run: str, /, *, common: Common = DEFAULTS) -> int:
@@ -128,14 +126,14 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
     color = _COLORS.get(summary.status, "")
     took = f", took {seconds(summary.finished - summary.started)}" if summary.finished else ""
     screen.print(f"[bold]{summary.run}[/]  {summary.workflow}  [{color}]{summary.status}[/]")
-    screen.print(f"started {_clock(summary.started)}{took}, session {summary.session}", highlight=False)
+    screen.print(f"started {clock(summary.started)}{took}, session {summary.session}", highlight=False)
     for owner in history.owners:
         screen.print(
-            f"driven by {owner['driver']} (epoch {owner['epoch']}) from {_clock(owner['at'])}",
+            f"driven by {owner['driver']} (epoch {owner['epoch']}) from {clock(owner['at'])}",
             highlight=False,
         )
     for signal in history.signals:
-        screen.print(f"{signal['name']} at {_clock(signal['at'])}: {signal['reason']}", markup=False)
+        screen.print(f"{signal['name']} at {clock(signal['at'])}: {signal['reason']}", markup=False)
     if history.calls:
         screen.print()
         screen.print(history.table(start=summary.started))
@@ -185,7 +183,3 @@ def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Com
     text = f"run {run} is cancelled" if status == "cancelled" else f"run {run} had ended before: {status}"
     common.output.answer({"run": run, "status": status}, lambda screen: screen.print(text, highlight=False))
     return Exit.OK if status == "cancelled" else Exit.FAILED
-
-
-def _clock(unix: float) -> str:
-    return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")
