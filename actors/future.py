@@ -241,6 +241,9 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
         """The future itself, to pass on."""
         return self._self_future
 
+    def __repr__(self) -> str:  # the value's: a list of lazy values must read like a list of values
+        return repr(self.value())
+
     def __copy__(self) -> Any:
         return copy.copy(self.value())
 

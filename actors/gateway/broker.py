@@ -73,8 +73,7 @@ class StructLogger:
     def log(
         self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
     ) -> None:
-        """Pass an event on; what FastStream tells of its ordinary work is for debugging."""
-        if level < logging.WARNING:
-            level = logging.DEBUG
-        fields = {key: value for key, value in (extra or {}).items() if value}
-        self._log.log(level, str(msg), exc_info=exc_info, **fields)
+        """Pass an event on; what FastStream tells of its ordinary work, twice a message, is left out."""
+        if level >= logging.WARNING:
+            fields = {key: value for key, value in (extra or {}).items() if value}
+            self._log.log(level, str(msg), exc_info=exc_info, **fields)

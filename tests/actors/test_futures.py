@@ -253,6 +253,7 @@ def _lazily() -> dict[str, tuple[Any, Any]]:
         "math": (math.sqrt(n + 2), 3.0),
         "json": (json.dumps(d["b"]), "[2]"),
         "repr": (repr(i), "[3, 1, 2]"),
+        "repr inside": (str([n, t]), "[7, 'Hello']"),
         "copy": (copy.copy(i) == [3, 1, 2] and copy.deepcopy(d)["b"] == [2], True),
         "pickle": (pickle.loads(pickle.dumps(d)), {"a": 1, "b": [2]}),  # noqa: S301 - our own
         "value": (p.value() == Point(1, 2) and type(n.value()) is int, True),

@@ -78,7 +78,11 @@ class Shell:
         self._bash = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             cwd=self._folder,
-            env=kept | {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "COLUMNS": "150"},
+            env=kept
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+                "PYTHONDONTWRITEBYTECODE": "1",  # two versions of a file within a second look alike to it
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -109,11 +113,7 @@ class Shell:
 
     def write(self, block: Block) -> None:
         """Write the file that a block stands for."""
-        path = self._folder / block.title
-        path.write_text(self._put(block.text), "utf-8")
-        # Two versions of a file within a second look alike to Python's cache.
-        now = time.time_ns()
-        os.utime(path, ns=(now, now))
+        (self._folder / block.title).write_text(self._put(block.text), "utf-8")
 
     def run(self, command: Command) -> None:
         """Run a command to its end (or into the background), and look at what it prints.
@@ -132,6 +132,7 @@ class Shell:
         said = "\n".join(printed)
         assert ended, f"$ {command.text}\ndoes not end; so far it has printed\n{said}"
         expected = [self._put(line) for line in command.expected]
+        wanted = "\n".join(expected)
         assert matches(expected, printed), f"$ {command.text}\nprints\n{said}\nand not\n{wanted}"
 
     def _put(self, text: str) -> str:

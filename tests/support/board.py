@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
+from tests.support.waiting import SOON, eventually
 
 from callboard.actors.client import Client
 from callboard.actors.dead import DeadLetters
@@ -16,11 +17,11 @@ from callboard.actors.instance import Instance
 from callboard.actors.node import Node
 from callboard.infra import headers as H
 from callboard.infra import subjects
+from callboard.infra.direct import Stored
 from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Result
 from callboard.infra.settings import Settings
 from callboard.state.journal import decode_result, read_entries
-from tests.support.waiting import SOON
 
 QUICK: dict[str, Any] = {"pulse_every": 0.1, "dead_after": 0.4, "grace": 5.0}
 """Settings with which death is noticed soon."""
@@ -89,10 +90,12 @@ class Board:
         """Wait for so many dead letters and give them, oldest first."""
         node = await self.node()
         dead = DeadLetters(node.store, node.reader, "test")
-        async with asyncio.timeout(timeout):
-            while len(found := await dead.list()) < count:
-                await asyncio.sleep(0.01)
-        return [letter for _, letter in found]
+
+        async def enough() -> list[DeadLetter]:
+            found = await dead.list()
+            return [letter for _, letter in found] if len(found) >= count else []
+
+        return await eventually(enough, timeout)
 
     async def stream(self, name: str) -> dict[str, Any]:
         """A stream's state."""
@@ -103,9 +106,21 @@ class Board:
     async def emptied(self, name: str, timeout: float = SOON) -> None:
         """Wait until a work queue holds nothing: everything in it was acked."""
         node = await self.node()
-        async with asyncio.timeout(timeout):
-            while (await node.topology.api(f"STREAM.INFO.{name}"))["state"]["messages"]:
-                await asyncio.sleep(0.01)
+
+        async def is_empty() -> bool:
+            return not (await node.topology.api(f"STREAM.INFO.{name}"))["state"]["messages"]
+
+        await eventually(is_empty, timeout)
+
+    async def entries(self, run: str, kind: str, count: int = 1, timeout: float = SOON) -> list[Stored]:
+        """Wait for so many entries of a kind in a run's journal, and give them."""
+        node = await self.node()
+
+        async def enough() -> list[Stored]:
+            found = await node.journal.read(run, kind)
+            return found if len(found) >= count else []
+
+        return await eventually(enough, timeout)
 
     async def kill(self, host: Host) -> None:
         """End a host as ``kill -9`` does: nothing leaves it any more, its connections break."""

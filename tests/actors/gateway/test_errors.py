@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import msgspec
 import pytest
-
-from callboard.actors.gateway import Gateway
-from callboard.infra import headers as H
-from tests.actors.gateway.conftest import Asker, gates, greet, hold
+from structlog.testing import capture_logs
+from tests.actors.gateway.support import Asker, gates, greet, hold
 from tests.support.board import Board
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.usefixtures("gateway")
+from callboard import workflow
+from callboard.actors.gateway import Gateway, verbs
+from callboard.infra import headers as H
 
 
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize("verb", ["run", "submit"])
 async def test_unknown_workflow(ask: Asker, verb: str) -> None:
     """Nobody has announced it: told at once, with what was probably meant; no run is made."""
@@ -30,9 +30,9 @@ async def test_unknown_workflow(ask: Asker, verb: str) -> None:
     assert answer.headers["Nats-Service-Error"] == answer.body["error"]["message"]
 
 
+@pytest.mark.usefixtures("gateway")
 async def test_known_as_soon_as_announced(ask: Asker, board: Board) -> None:
     """What was unknown a moment ago is found once a host has announced it."""
-    from callboard import workflow
 
     @workflow
     async def newcomer() -> str:
@@ -43,6 +43,7 @@ async def test_known_as_soon_as_announced(ask: Asker, board: Board) -> None:
     assert (await ask("run", "newcomer")).body["value"] == "here"
 
 
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize("verb", ["run", "submit"])
 async def test_missing_argument(ask: Asker, verb: str) -> None:
     """Told before anything is submitted."""
@@ -52,6 +53,7 @@ async def test_missing_argument(ask: Asker, verb: str) -> None:
     assert answer.body["error"]["fields"]["missing"] == ["name"]
 
 
+@pytest.mark.usefixtures("gateway")
 async def test_argument_of_the_wrong_type(ask: Asker) -> None:
     """The driver knows the types: the run fails, and the answer says the same as any."""
     answer = await ask("run", "greet", {"name": 1})
@@ -59,12 +61,14 @@ async def test_argument_of_the_wrong_type(ask: Asker) -> None:
     assert "$.name" in answer.body["error"]["message"]
 
 
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize("body", [b"[1]", b'"text"', b"7", b"null", msgspec.msgpack.encode({1: 2})])
 async def test_arguments_without_names(ask: Asker, body: bytes) -> None:
     """Arguments are an object."""
     assert (await ask("run", "greet", body)).code == "invalid_arguments"
 
 
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
@@ -84,6 +88,7 @@ async def test_undecodable(ask: Asker, body: bytes, headers: dict[str, str]) -> 
     assert (await ask("run", "greet", body, **headers)).code in {"undecodable", "invalid_arguments"}
 
 
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
@@ -106,22 +111,86 @@ async def test_headers(ask: Asker, headers: dict[str, str], code: str) -> None:
     assert (await ask("run", "greet", {"name": "Ada"}, **headers)).code == code
 
 
+@pytest.mark.usefixtures("gateway")
+async def test_deadline_of_the_run(ask: Asker) -> None:
+    """The deadline is the run's and the waiting's: the run fails by it, and that is the answer."""
+    answer = await ask("run", "hold", {"name": "a"}, Cb_Deadline=f"{time.time() + 0.3:.3f}")
+    assert (answer.code, answer.body["status"]) == ("deadline_exceeded", "failed")
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_failing_workflow(ask: Asker) -> None:
+    """The workflow's own error: its code, text and data, and where it happened."""
+    answer = await ask("run", "fail", {"text": "no such ticker"})
+    error = answer.body["error"]
+    assert (answer.body["status"], error["code"], error["message"]) == (
+        "failed",
+        "terminal",
+        "no such ticker",
+    )
+    assert error["fields"]["why"] == "asked for"
+    assert error["fields"]["path"] == ["fail"]
+    assert "value" not in answer.body
+    assert answer.headers["Nats-Service-Error-Code"] == "500"
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_in_msgpack(ask: Asker) -> None:
+    """An error too has the encoding of its request."""
+    answer = await ask("run", "gret", msgspec.msgpack.encode({}))
+    assert (answer.headers[H.CONTENT_TYPE], answer.code) == (H.MSGPACK, "unknown_actor")
+
+
+async def test_unforeseen(ask: Asker, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked hears of a mistake in the gateway too, without its insides; the log has them, once."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(gateway._client.node.journal, "summary", broken)
+    with capture_logs() as logs:
+        answer = await ask("status", "any")
+    assert answer.code == "internal"
+    assert [(log["event"], log["log_level"]) for log in logs] == [("request_failed", "error")]
+
+
 async def test_the_run_goes_on_after_a_timeout(ask: Asker, board: Board) -> None:
     """The waiting ends, not the run: its id is told, and its result can be had."""
-    async with Gateway(board.settings(), wait=0.2) as impatient:
-        await impatient_alone(ask, impatient)
+    await board.host(hold)
+    async with Gateway(board.settings(), wait=0.2):
+        answer = await ask("run", "hold", {"name": "a"})
+        assert (answer.code, answer.body["status"]) == ("result_timeout", "running")
+        assert answer.body["error"]["retryable"] is True
+        assert "value" not in answer.body
+        run = answer.body["run"]
+        assert (await ask("result", run)).code == "result_timeout"
+        gates.open.set()
+        assert (await ask("result", run)).body["value"] == "a"
 
 
-async def impatient_alone(ask: Asker, impatient: Gateway) -> None:
-    """Ask until the impatient one of two gateways has taken the request."""
-    while True:
-        asked = asyncio.ensure_future(ask("run", "hold", {"name": "a"}))
-        done, _ = await asyncio.wait([asked], timeout=1.0)
-        if done:
-            break
-    answer = asked.result()
-    assert (answer.code, answer.body["status"]) == ("result_timeout", "running")
-    assert answer.body["error"]["retryable"] is True
-    assert "value" not in answer.body
-    gates.open.set()
-    assert (await ask("result", answer.body["run"])).body["value"] == "a"
+async def test_more_than_may_wait(ask: Asker, board: Board) -> None:
+    """Above the limit a request is refused at once, with a time to come again; others are answered."""
+    await board.host(hold, greet)
+    async with Gateway(board.settings(), most_waiting=2):
+        held = [asyncio.ensure_future(ask("run", "hold", {"name": str(n)})) for n in range(2)]
+        await until(lambda: len(gates.entered) == 2)
+        refused = await ask("run", "greet", {"name": "Ada"})
+        assert refused.code == "overloaded"
+        assert refused.body["error"]["fields"] == {"queue": 2, "retry_after": pytest.approx(0.05, abs=5)}
+        assert "run" not in refused.body
+        assert "run" in (await ask("submit", "greet", {"name": "Ada"})).body
+        gates.open.set()
+        await asyncio.gather(*held)
+        assert (await ask("run", "greet", {"name": "Ada"})).body["value"] == "Hello Ada"
+
+
+async def test_not_stored(ask: Asker, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While JetStream does not take the request, the answer says how to send it again as the same run."""
+    monkeypatch.setattr(verbs, "_STORED_WITHIN", 0.3)
+    await board.host(greet)
+    async with Gateway(board.settings()) as gateway:
+        assert (await ask("run", "greet", {"name": "Ada"})).body["status"] == "completed"
+        monkeypatch.setattr(gateway._client.node.store, "put", lambda *_: None)
+        answer = await ask("submit", "greet", {"name": "Ada"}, Cb_Run="again")
+        assert (answer.code, answer.body["run"]) == ("not_stored", "again")
+        assert "Cb-Run: again" in answer.body["error"]["message"]

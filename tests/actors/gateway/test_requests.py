@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.actors.gateway.support import Asker, gates
+from tests.support.board import Board
+from tests.support.waiting import until
 
 from callboard.actors.gateway import Gateway
 from callboard.infra import headers as H
-from tests.actors.gateway.conftest import Asker, gates
-from tests.support.board import Board
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("gateway")
 
@@ -32,7 +32,9 @@ async def test_json(ask: Asker) -> None:
     assert "Nats-Service-Error" not in answer.headers
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content_Type": H.MSGPACK}, {"content_type": "application/x-msgpack"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content_Type": H.MSGPACK}, {"content_type": "application/x-msgpack"}]
+)
 async def test_msgpack(ask: Asker, headers: dict[str, str]) -> None:
     """msgpack, said or seen: the outcome comes back as msgpack, with what JSON has no words for."""
     body = msgspec.msgpack.encode({"value": {"raw": b"\x00\xff", "pairs": {1: "one"}}})
@@ -128,7 +130,7 @@ async def test_large_values(ask: Asker) -> None:
 @pytest.mark.parametrize(("name", "body"), [("large", {"size": 300_000}), ("untold", {})])
 async def test_values_that_json_cannot_hold(ask: Asker, name: str, body: Any) -> None:
     """A JSON request has an outcome whatever its workflow returns."""
-    answer = await ask("run", name, body, timeout=3)
+    answer = await ask("run", name, body, 3)
     assert answer.body.get("value") == "x" * 300_000 or answer.code == "invalid_result"
 
 

@@ -1,28 +1,24 @@
-"""The numbers of the report against a computation of their own, from the files in plain Python.
+"""The numbers of the report against the computation in `own`; the workflow runs as it is, in this process."""
 
-The workflow runs as it is, in this process. Nothing here is shared with the example: the files are
-found and read anew, and every figure is written out by its definition.
-"""
-
-import csv
-import gzip
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
-from math import sqrt
-from pathlib import Path
-from statistics import correlation, fmean, linear_regression, stdev
+from statistics import correlation, linear_regression
 
 import app
 import pytest
 from finance.model import Report
-
-EXAMPLE = (
-    "Compare AAPL and MSFT between 2004 and 2009: return, volatility, worst drawdown, against the S&P 500"
+from tests.examples.financial_analyst.own import (
+    EXAMPLE,
+    MONTHS,
+    Own,
+    check_figures,
+    close_to,
+    label,
+    number,
+    table,
 )
+
 EVERYTHING = "Show all the figures of all five stocks since 2005 against the S&P 500"
-Month = tuple[int, int]
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @pytest.fixture(scope="module")
@@ -38,127 +34,12 @@ def ask() -> Callable[[str], Report]:
     return answer
 
 
-# --- the independent computation -----------------------------------------------------------------
-
-
-def _file(package: str, path: str) -> Path:
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    return Path(spec.submodule_search_locations[0]) / path
-
-
-def closes_of(name: str) -> dict[Month, float]:
-    """Closes at the ends of complete months."""
-    closes: dict[Month, float] = {}
-    if name == "S&P 500":
-        with gzip.open(_file("arch", "data/sp500/sp500.csv.gz"), "rt") as lines:
-            days = [(row["Date"].split("/"), row["Close"]) for row in csv.DictReader(lines)]
-        for (month, _, year), close in sorted(days, key=lambda day: int(day[0][1])):
-            closes[int(year), int(month)] = float(close)
-        return dict(sorted(closes.items()))
-    with _file("vega_datasets", "_data/stocks.csv").open() as plain:
-        for row in csv.DictReader(plain):
-            month, _, year = row["date"].split()
-            if row["symbol"] == name and (month, year) != ("Mar", "2010"):
-                closes[int(year), MONTHS.index(month) + 1] = float(row["price"])
-    return closes
-
-
-def bills() -> dict[Month, float]:
-    """The risk-free return, a fraction a month."""
-    with gzip.open(_file("arch", "data/frenchdata/frenchdata.csv.gz"), "rt") as lines:
-        return {
-            (int(row["Date"][:4]), int(row["Date"][4:])): float(row["RF"]) / 100
-            for row in csv.DictReader(lines)
-        }
-
-
-class Own:
-    """One series from the month before `first` to `last`, and its figures by their definitions."""
-
-    def __init__(self, name: str, first: Month, last: Month) -> None:
-        closes = closes_of(name)
-        before = (first[0] - 1, 12) if first[1] == 1 else (first[0], first[1] - 1)
-        self.months = [month for month in closes if before <= month <= last]
-        self.closes = [closes[month] for month in self.months]
-        pairs = zip(self.closes, self.closes[1:], strict=False)
-        self.returns = [later / earlier - 1 for earlier, later in pairs]
-
-    @property
-    def total(self) -> float:
-        """From the base to the end."""
-        return self.closes[-1] / self.closes[0] - 1
-
-    @property
-    def yearly(self) -> float:
-        """The same, compounded a year."""
-        years = len(self.returns) / 12
-        return float((self.closes[-1] / self.closes[0]) ** (1 / years) - 1)
-
-    @property
-    def volatility(self) -> float:
-        """Sample deviation of the months, a year."""
-        return stdev(self.returns) * sqrt(12)
-
-    @property
-    def sharpe(self) -> float:
-        """Mean excess over deviation of the excess, a year."""
-        free = bills()
-        excess = [r - free[m] for r, m in zip(self.returns, self.months[1:], strict=True)]
-        return fmean(excess) / stdev(excess) * sqrt(12)
-
-    @property
-    def drawdown(self) -> tuple[float, Month, Month]:
-        """The deepest of all pairs of an earlier and a later close, with their months."""
-        return min(
-            (later / earlier - 1, self.months[at], self.months[at + further])
-            for at, earlier in enumerate(self.closes)
-            for further, later in enumerate(self.closes[at:])
-        )
-
-
-def label(month: Month) -> str:
-    """As the report writes a month."""
-    return f"{MONTHS[month[1] - 1]} {month[0]}"
-
-
-# --- reading the report --------------------------------------------------------------------------
-
-
-def table(report: Report, heading: str) -> dict[str, dict[str, str]]:
-    """The table under a heading: row, column, cell. Columns by the first word of theirs."""
-    section = report.markdown.split(f"## {heading}")[1].split("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
-    rows = [[cell.strip() for cell in row] for row in rows]
-    columns = [re.sub(r" \(.*", "", cell) for cell in rows[0] if cell]
-    return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows[2:]}
-
-
-def number(cell: str) -> float:
-    """The number a cell starts with."""
-    found = re.match(r"[+-]?[\d,]+\.?\d*", cell)
-    assert found is not None, cell
-    return float(found.group().replace(",", ""))
-
-
-def close_to(value: float, decimals: int = 1) -> object:
-    """What a number rounded to so many decimals may be."""
-    return pytest.approx(value, abs=0.5 * 10**-decimals + 1e-9)
-
-
-# --- the tests -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["AAPL", "MSFT", "S&P 500"])
 def test_the_figures_of_the_example_are_right(ask: Callable[[str], Report], name: str) -> None:
     """Return, volatility and drawdown with its dates."""
-    own, found = Own(name, (2004, 1), (2009, 12)), table(ask(EXAMPLE), "Figures")
-    assert number(found["Total return"][name]) == close_to(100 * own.total)
-    assert number(found["Return a year"][name]) == close_to(100 * own.yearly)
-    assert number(found["Volatility a year"][name]) == close_to(100 * own.volatility)
-    depth, peak, trough = own.drawdown
-    assert number(found["Worst drawdown"][name]) == close_to(100 * depth)
+    own, found = Own(name, (2004, 1), (2009, 12)), table(ask(EXAMPLE).markdown, "Figures")
+    check_figures(ask(EXAMPLE).markdown, name, (2004, 1), (2009, 12))
+    _, peak, trough = own.drawdown
     assert found["... from high to low"][name] == f"{label(peak)} to {label(trough)}"
     assert found["Months (from the close of)"][name] == "72 (Dec 2003)"
     assert list(found) == [
@@ -175,11 +56,8 @@ def test_the_figures_of_the_example_are_right(ask: Callable[[str], Report], name
 @pytest.mark.parametrize("name", ["AAPL", "AMZN", "GOOG", "IBM", "MSFT", "S&P 500"])
 def test_all_figures_of_all_stocks_are_right(ask: Callable[[str], Report], name: str) -> None:
     """Over another period, with Sharpe's ratio and the extremes."""
-    own, found = Own(name, (2005, 1), (2010, 2)), table(ask(EVERYTHING), "Figures")
-    assert number(found["Total return"][name]) == close_to(100 * own.total)
-    assert number(found["Return a year"][name]) == close_to(100 * own.yearly)
-    assert number(found["Volatility a year"][name]) == close_to(100 * own.volatility)
-    assert number(found["Worst drawdown"][name]) == close_to(100 * own.drawdown[0])
+    own, found = Own(name, (2005, 1), (2010, 2)), table(ask(EVERYTHING).markdown, "Figures")
+    check_figures(ask(EVERYTHING).markdown, name, (2005, 1), (2010, 2))
     assert number(found["Sharpe ratio"][name]) == close_to(own.sharpe, 2)
     best = own.months[1 + own.returns.index(max(own.returns))]
     assert number(found["Best month"][name]) == close_to(100 * max(own.returns))
@@ -193,7 +71,7 @@ def test_all_figures_of_all_stocks_are_right(ask: Callable[[str], Report], name:
 def test_the_comparison_with_the_index_is_right(ask: Callable[[str], Report], name: str) -> None:
     """Beta and alpha of a regression on the index, Pearson's correlation, the difference."""
     own, index = Own(name, (2005, 1), (2010, 2)), Own("S&P 500", (2005, 1), (2010, 2))
-    found = table(ask(EVERYTHING), "Against the S&P 500")[name]
+    found = table(ask(EVERYTHING).markdown, "Against the S&P 500")[name]
     line = linear_regression(index.returns, own.returns)
     assert number(found["Beta"]) == close_to(line.slope, 2)
     assert number(found["Alpha a year"]) == close_to(100 * ((1 + line.intercept) ** 12 - 1))
@@ -207,10 +85,10 @@ def test_a_stock_listed_later_is_counted_from_its_listing(ask: Callable[[str], R
     """Google's figures and its comparison begin in 2004, and the reader is told."""
     report = ask("Compare Apple and Google between 2002 and 2009: return, against the S&P 500")
     google, index = Own("GOOG", (2002, 1), (2009, 12)), Own("S&P 500", (2004, 9), (2009, 12))
-    found = table(report, "Figures")
+    found = table(report.markdown, "Figures")
     assert number(found["Total return"]["GOOG"]) == close_to(100 * google.total)
     assert found["Months (from the close of)"]["GOOG"] == "64 (Aug 2004)"
-    against = table(report, "Against the S&P 500")["GOOG"]
+    against = table(report.markdown, "Against the S&P 500")["GOOG"]
     assert number(against["S&P 500"]) == close_to(100 * index.total)
     assert "> **Note.** GOOG: the data begin with the close of Aug 2004." in report.markdown
 
@@ -263,7 +141,7 @@ def test_a_period_without_economic_data_is_answered_and_says_so(
     report = ask("IBM in 2010")
     assert report.markdown.count("No data in this period: they end with Q3 2009.") == 2
     own = Own("IBM", (2010, 1), (2010, 2))
-    found = table(report, "Figures")
+    found = table(report.markdown, "Figures")
     assert number(found["Total return"]["IBM"]) == close_to(100 * own.total)
     assert found["Return a year"]["IBM"] == found["Volatility a year"]["IBM"] == "-"
 
@@ -272,7 +150,7 @@ def test_the_benchmark_alone_can_be_asked_about(ask: Callable[[str], Report]) ->
     """Beyond the years of the stocks too."""
     report = ask("What was the return of the S&P 500 between 2011 and 2018?")
     own = Own("S&P 500", (2011, 1), (2018, 12))
-    found = table(report, "Figures")
+    found = table(report.markdown, "Figures")
     assert list(found["Total return"]) == ["S&P 500"]
     assert number(found["Total return"]["S&P 500"]) == close_to(100 * own.total)
     assert "Against" not in re.findall(r"^## (\w+)", report.markdown, re.MULTILINE)

@@ -1,0 +1,143 @@
+"""The workflow over NATS, on a real server: the answers are those of the same code in one process."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import app
+import finance.chart
+import matplotlib.image
+import msgspec
+import psutil
+import pytest
+from demo_hosts import ROLES
+from finance.errors import AnalystError, OutsideDataError, UnknownTickerError
+from finance.model import Plan, Report
+from tests.examples.financial_analyst.own import EXAMPLE
+
+from callboard import Client, connect
+from callboard.actors.declare import Declaration, declaration
+from callboard.actors.host import Host
+from callboard.infra.errors import RunFailed
+
+ENDS_WITHIN = 60.0  # s; drawing needs a new process, which loads matplotlib first
+
+
+def declared(names: str) -> list[Declaration]:
+    """What the application declares under these names."""
+    found = [declaration(getattr(app, name)) for name in names.split(",")]
+    return [one for one in found if one is not None]
+
+
+@pytest.fixture
+async def client(nats_url: str) -> AsyncIterator[Client]:
+    """A client of a server with two hosts: one for agents and tools, one that drives."""
+    hosts = [Host(declared(names), nats_url) for names in ROLES.values()]
+    try:
+        for host in hosts:
+            await host.start()
+        async with connect(nats_url) as client:
+            yield client
+    finally:
+        await asyncio.gather(*(host.stop(grace=1.0) for host in hosts))
+
+
+async def ask(client: Client, question: str, previous: Plan | None = None) -> Report:
+    """Submit a question and wait for the answer."""
+    run = await client.submit("research", {"question": question, "previous": previous}, session="test")
+    report: Report = await client.result(run, ENDS_WITHIN, Report)
+    return report
+
+
+async def test_a_session_over_nats_gives_what_one_process_gives(client: Client) -> None:
+    """The reports, their plans and the pictures, to the last bit."""
+    previous = None
+    for question in (EXAMPLE, "And what about IBM?", "Same for 2008 only, and add Amazon"):
+        remote = await ask(client, question, previous)
+        assert remote == await app.research(question, previous)
+        previous = remote.plan
+
+
+async def test_two_questions_at_once_do_not_mix(client: Client) -> None:
+    """Each gets its own answer from the same hosts."""
+    questions = [f"{name} in {year}, no chart" for name in ("IBM", "Apple") for year in (2003, 2005, 2008)]
+    reports = await asyncio.gather(*(ask(client, question) for question in questions))
+    for question, report in zip(questions, reports, strict=True):
+        assert report == await app.research(question)
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"), [("How did TSLA do?", UnknownTickerError), ("AAPL in 2015", OutsideDataError)]
+)
+async def test_a_refusal_arrives_as_itself(client: Client, question: str, kind: type[AnalystError]) -> None:
+    """As the cause of the run's failure."""
+    with pytest.raises(RunFailed) as failed:
+        await ask(client, question)
+    assert type(failed.value.__cause__) is kind
+
+
+def children() -> list[psutil.Process]:
+    """Processes that multiprocessing has started for this one, at work or waiting."""
+    found = psutil.Process().children(recursive=True)
+    return [child for child in found if any("spawn_main" in word for word in child.cmdline())]
+
+
+async def test_the_chart_is_drawn_in_a_process_of_its_own(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process cannot draw; the picture comes nevertheless, from a child that the host ends."""
+    expected = await app.research(EXAMPLE)
+
+    def draw(*_: Any) -> None:
+        raise AssertionError("drawn in the host")
+
+    monkeypatch.setattr(finance.chart, "draw", draw)
+    with pytest.raises(AssertionError, match="drawn in the host"):
+        await app.research(EXAMPLE)
+    report = await ask(client, EXAMPLE)
+    assert report.chart is not None
+    assert report.chart == expected.chart
+    picture = matplotlib.image.imread(io.BytesIO(report.chart.png))
+    assert picture.shape[:2] == (report.chart.height, report.chart.width)
+    assert len(children()) == 1
+
+
+async def test_the_futures_wait_for_each_other_as_written(client: Client) -> None:
+    """What the journal tells of the calls is the graph of the workflow's text."""
+    run = await client.submit("research", {"question": EXAMPLE})
+    await client.result(run, ENDS_WITHIN)
+    names: dict[str, str] = {}
+    needs: dict[str, list[str]] = {}
+    async for event in client.events(run, follow=False):
+        if event.kind == "result":
+            names[event.data["future"]] = event.data["call"]
+        for future in event.data.get("futures", ()):
+            needs[future["future"]] = future["deps"]
+    graph = sorted((names[one], sorted(names[dep] for dep in deps)) for one, deps in needs.items())
+    series = [["benchmark.call"], ["prices.call"], ["prices.call"]]
+    assert graph == sorted(
+        [
+            ("Analyst.plan", ["catalog.call"]),
+            *(("NewsAgent.about", one) for one in series),
+            ("NewsAgent.economy", ["macro.call"]),
+            *(("StockAnalyst.study", [*one, "rates.call"]) for one in series),
+            *[("MarketResearcher.relate", ["benchmark.call", "prices.call"])] * 2,
+            ("RatesAnalyst.study", ["rates.call"]),
+            ("MarketResearcher.economy", ["macro.call"]),
+            ("chart.call", ["benchmark.call", "prices.call", "prices.call"]),
+            ("Analyst.report", sorted(set(names.values()) - BEFORE_ALL) + ["x"] * 0),
+        ]
+    )
+
+
+@pytest.mark.parametrize("chart", [False, True])
+async def test_a_question_in_plain_json_is_answered(client: Client, *, chart: bool) -> None:
+    """As `nats pub cb.request.research` sends it."""
+    question = "Compare Apple and IBM since 2005" + ("" if chart else ", no chart")
+    request = msgspec.json.encode({"question": question})
+    client.node.connection.publish("cb.request.research", request)
+    while not (runs := await client.runs()):
+        await asyncio.sleep(0.05)
+    answer = await client.result(runs[0].run, ENDS_WITHIN)
+    assert answer["markdown"] == (await app.research(question)).markdown
