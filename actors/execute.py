@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ASYNC_SLOTS = 256
 THREAD_SLOTS = 16
+_ABANDONED = 256
 
 
 def slots(methods: dict[str, Method], concurrency: int | None) -> int:
@@ -92,7 +93,9 @@ class Executor:
 
     async def _in_thread(self, function: Callable[..., Any], arguments: dict[str, Any], scope: Scope) -> Any:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._width, thread_name_prefix=f"callboard-{self._name}")
+            # Room for threads that ignore that they were cancelled: slots limit how many others there are.
+            width = self._width + _ABANDONED
+            self._threads = ThreadPoolExecutor(width, thread_name_prefix=f"callboard-{self._name}")
         context = contextvars.copy_context()
         context.run(current.set, scope)
         work = self._threads.submit(context.run, call_in_thread, function, arguments)
@@ -104,7 +107,7 @@ class Executor:
             raise
 
     async def _in_process(self, method: Method, body: bytes) -> Any:
-        work = self._pool().schedule(run_in_process, args=[*_address(method), body])
+        work = self._pool().schedule(run_in_process, args=[*process_address(method), body])
         ok, outcome = await asyncio.wrap_future(work)  # cancelling it ends the process
         if not ok:
             raise restore(msgspec.msgpack.decode(outcome, type=ErrorInfo))
@@ -119,7 +122,12 @@ class Executor:
         return self._processes
 
 
-def _address(method: Method) -> tuple[str, str, str]:
+def process_address(method: Method) -> tuple[str, str, str]:
+    """Where a process finds a cpu handler.
+
+    Raises:
+        DeclarationInvalid: it is not declared at the top of a module.
+    """
     holder = method.function if method.owner is None else method.owner.cls
     if "<locals>" in holder.__qualname__:
         raise DeclarationInvalid(

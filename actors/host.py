@@ -16,6 +16,7 @@ from callboard.actors.caller import Caller
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import Declaration, Workflow
 from callboard.actors.driver import Driver
+from callboard.actors.execute import process_address
 from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
@@ -118,6 +119,8 @@ class Host:
         for declared in self.declarations:
             for method in declared.methods.values():
                 _ = method.signature  # a wrong annotation is found here, not at the first call
+                if method.directives.cpu:
+                    process_address(method)
         await self.node.open()
         install_task_factory(self.node.loop)
         self.caller = Caller(self.node)

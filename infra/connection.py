@@ -10,6 +10,7 @@ nats-py's inside is named in :class:`LaneClient` alone and held by ``tests/infra
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -399,6 +400,7 @@ class Connection:
 
     async def _on_disconnected(self) -> None:
         self.connected.clear()
+        self.since = math.inf  # what comes before the new time is set came by the new connection, too
         if not self._closing:
             self._log.warning("disconnected", action="reconnecting until it succeeds")
 

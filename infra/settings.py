@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         storage: ``file`` or ``memory``.
         journal_max_age: how long a run's journal is kept.
         dead_max_age: how long dead letters are kept.
-        telemetry_max_age: how long telemetry is kept.
+        telemetry_max_age: how long telemetry is kept; telemetry_max_bytes: and how much of it.
         blob_max_age: how long a large value is kept after it was last stored.
         max_store_bytes: room for each of the requests' and the runs' streams; -1: what the server has.
         max_consumers: consumers that one stream may have.
@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     journal_max_age: float = 7 * DAY
     dead_max_age: float = 30 * DAY
     telemetry_max_age: float = HOUR
+    telemetry_max_bytes: int = 256 * MIB
     blob_max_age: float = 14 * DAY
     max_store_bytes: int = -1
     max_consumers: int = 20_000

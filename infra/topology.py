@@ -54,7 +54,7 @@ def declared(settings: Settings) -> dict[str, dict[str, Any]]:
         "subjects": ["cb.telemetry.>"],
         "discard": "old",
         "max_age": _ns(s.telemetry_max_age),
-        "max_bytes": 1 << 30,
+        "max_bytes": s.telemetry_max_bytes,  # the server sets so much aside at once
     }
     streams: dict[str, dict[str, Any]] = {
         subjects.REQUESTS: work | {"subjects": ["cb.request.>"]},

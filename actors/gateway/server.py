@@ -20,7 +20,7 @@ from callboard.actors.gateway.messages import GROUP, subject
 from callboard.actors.gateway.verbs import Verbs
 from callboard.actors.node import Node
 from callboard.infra import log, subjects
-from callboard.infra.errors import CallboardError, ConnectionLost
+from callboard.infra.errors import ConnectionLost
 from callboard.infra.settings import Settings
 
 _AT_ONCE = 256
@@ -65,7 +65,6 @@ class Gateway:
             apply_types=False,
             decoder=read,
             middlewares=[functools.partial(Answering, self._tallies, lambda: self._connection.max_payload)],
-            graceful_timeout=settings.grace,
             description="The board: a NATS server with JetStream",
         )
         self._subscribers = [self._serve(verb, most_waiting + _AT_ONCE) for verb in document.VERBS]
@@ -128,29 +127,37 @@ class Gateway:
         self._state = "stopped"
         grace = self._settings.grace if grace is None else grace
         self._log.info("draining", grace_s=grace, waiting=len(self._verbs.waits))
-        self._verbs.waits.cut(grace if self._connection.client.is_connected else 0.0)
-        try:
-            async with asyncio.timeout(grace + _LEAVES_WITHIN):
-                if self._connection.client.is_connected:
-                    await self._leave()
-                await self._broker.stop()
-        except (nats.errors.Error, TimeoutError, CallboardError, ExceptionGroup) as error:
-            self._log.warning("drained_in_part", error=str(error) or type(error).__name__)
+        reachable = self._connection.client.is_connected
+        self._verbs.waits.cut(grace if reachable else 0.0)
+        for step in (self._leave, functools.partial(self._broker.drain, grace + _LEAVES_WITHIN)):
+            try:
+                await step()
+            except (nats.errors.Error, TimeoutError, ExceptionGroup) as error:
+                self._log.warning("drained_in_part", error=str(error) or type(error).__name__)
         await self._client.close()
         self._log.info("stopped")
 
     async def _leave(self) -> None:
         """Tell the server that nothing more is wanted, and take what it has sent before it heard of that."""
-        if self._discovery is not None:
-            await self._discovery.stop()
-        expected = 0
-        for subscription in [subscriber.subscription for subscriber in self._subscribers]:
-            assert subscription is not None
-            await subscription.drain()  # type: ignore[no-untyped-call]
-            expected += subscription.delivered
-        for subscriber in self._subscribers:
-            subscriber.subscription = None  # it is ended; FastStream would end it again, which is an error
-        # FastStream drops what it has not begun when it is told to stop.
-        while sum(tally.taken for tally in self._tallies.values()) < expected:
-            self._taken.clear()
-            await self._taken.wait()
+        if not self._connection.client.is_connected:
+            return
+        async with asyncio.timeout(_LEAVES_WITHIN):
+            if self._discovery is not None:
+                await self._discovery.stop()
+            expected = sum(await asyncio.gather(*map(_end, self._subscribers)))
+            # FastStream drops what it has not begun when it is told to stop.
+            while sum(tally.taken for tally in self._tallies.values()) < expected:
+                self._taken.clear()
+                await self._taken.wait()
+
+
+async def _end(subscriber: ConcurrentCoreSubscriber) -> int:
+    """End a subscription; returns how many messages it has had."""
+    subscription = subscriber.subscription
+    if subscription is None:
+        return 0
+    try:
+        await subscription.drain()  # type: ignore[no-untyped-call]
+    finally:
+        subscriber.subscription = None  # else FastStream would end it again, which is an error
+    return subscription.delivered

@@ -161,8 +161,7 @@ class Verbs:
             return Cancelled(run, standing.status)
         await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
         try:
-            with self.waits.place():
-                done = await self.waits.within(_CANCELLED_WITHIN, self._client.done(run))
+            done = await self.waits.within(_CANCELLED_WITHIN, self._client.done(run))
         except TimeoutError:
             return Cancelled(run, "cancelling")
         return Cancelled(run, done.status)

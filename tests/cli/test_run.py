@@ -245,7 +245,7 @@ def test_on_a_terminal_an_interrupt_asks(
         os.kill(terminal.process.pid, signal.SIGINT)
     else:
         terminal.type(answer)
-    assert terminal.wait() == Exit.INTERRUPTED
+    assert terminal.wait() == Exit.INTERRUPTED, terminal.screen
     assert ("cancelled run" if status == "cancelled" else f"run {run} goes on") in terminal.screen
     assert typed("show", run, "--json", url=board).json["status"] == status
     gate.touch()

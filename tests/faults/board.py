@@ -124,12 +124,13 @@ class Board:
     Args:
         folder: for the store, the ledger and the logs.
         seed: of all that is drawn here.
+        max_file_store: bytes that the server may store.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, max_file_store: int | None = None) -> None:
         self.folder = folder
         self.chance = random.Random(seed)
-        self.server = EmbeddedServer(folder / "store")
+        self.server = EmbeddedServer(folder / "store", max_file_store=max_file_store)
         self.ledger = ledger.Reader(folder / "ledger")
         self.workers: list[Worker] = []
         self.accepted: list[Accepted] = []
@@ -154,7 +155,7 @@ class Board:
 
     def settings(self) -> Settings:
         """Settings of the client."""
-        return Settings(nats_url=self.server.url)
+        return Settings(nats_url=self.server.url, telemetry_max_bytes=100_000)
 
     def _show(self) -> None:
         for worker in self.workers:
@@ -172,6 +173,7 @@ class Board:
             settings: other than the default ones.
         """
         log = self.folder / f"worker{len(self.workers)}.log"
+        settings = {"telemetry_max_bytes": self.settings().telemetry_max_bytes, **settings}
         given = {f"CALLBOARD_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {
             **os.environ,
@@ -277,7 +279,10 @@ class Board:
         await evidence.drained(self.server.url, timeout, ignored=(allowed or Allowed()).left)
         found = await evidence.gather(self.server.url, self.accepted, self.ledger.refresh())
         broken = violations(found, allowed or Allowed())
-        assert not broken, f"{len(broken)} violations:\n" + "\n".join(broken[:20])
+        if broken:
+            concerned = [run.id for run in self.accepted if any(run.id in text for text in broken)]
+            stories = await evidence.journals(self.server.url, concerned[:3], found.ledger)
+            raise AssertionError(f"{len(broken)} violations:\n" + "\n".join(broken[:20]) + f"\n{stories}")
         return found
 
 

@@ -27,7 +27,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def board(seed: int, tmp_path: Path) -> AsyncIterator[Board]:
+def max_file_store() -> int | None:
+    """Bytes that the server may store; a file of tests may say less."""
+    return None
+
+
+@pytest.fixture
+async def board(seed: int, tmp_path: Path, max_file_store: int | None) -> AsyncIterator[Board]:
     """A server, a client, and a place for processes; what is left running ends with the test."""
-    async with Board(tmp_path, seed) as board:
+    async with Board(tmp_path, seed, max_file_store) as board:
         yield board

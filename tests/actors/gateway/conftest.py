@@ -13,6 +13,11 @@ from tests.support.board import Board
 from callboard.actors.gateway import Gateway
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """nats-py's micro service asks for the time in a way that Python 3.12 has deprecated."""
+    item.add_marker(pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"))
+
+
 @pytest.fixture(autouse=True)
 def fresh_gates() -> None:
     """Every test has its gates closed, on its own event loop."""

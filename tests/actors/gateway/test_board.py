@@ -17,11 +17,6 @@ from callboard.actors.gateway.document import VERBS
 from callboard.actors.gateway.messages import GROUP
 from callboard.infra.messages.registry import ActorInfo
 
-pytestmark = [
-    # nats-py's micro service asks for the time in a way that Python 3.12 has deprecated.
-    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
-]
-
 
 @pytest.mark.usefixtures("gateway")
 async def test_actors(ask: Asker) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 
 import nats.errors
@@ -132,3 +134,12 @@ async def test_stops_without_a_server(board: Board, nats_server: EmbeddedServer)
     await until(lambda: not gateway._client.node.connection.client.is_connected)
     async with asyncio.timeout(5):
         await gateway.stop()
+
+
+def test_loads_when_used() -> None:
+    """Hosts and clients pay nothing for FastStream."""
+    code = (
+        "import sys, callboard.actors.host, callboard.actors.client, callboard.cli;"
+        "assert not {'faststream', 'pydantic'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from faststream.nats import NatsBroker
 from tests.actors.gateway.support import Asker, gates
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard.actors.gateway import Gateway
 from callboard.infra import headers as H
@@ -140,3 +141,10 @@ async def test_answer_above_the_limit(ask: Asker) -> None:
     assert (answer.code, answer.body["run"]) == ("value_too_large", "huge")
     assert answer.body["error"]["fields"]["size"] > 2_000_000
     assert (await ask("status", "huge")).body["status"] == "completed"
+
+
+async def test_asked_with_faststream(board: Board) -> None:
+    """A FastStream client asks and reads the answer without a word about encodings."""
+    async with NatsBroker(board.url, logger=None) as broker:
+        answer = await broker.request({"name": "Ada"}, "cb.api.run.greet", timeout=SOON)
+        assert (await answer.decode())["value"] == "Hello Ada"  # type: ignore[index,call-overload]

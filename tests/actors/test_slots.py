@@ -1,0 +1,353 @@
+"""Slots: where handlers run, how many at once, and what one that blocks the event loop does to others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from structlog.testing import capture_logs
+from tests.support import cpu_actors
+from tests.support.board import Board, instance
+from tests.support.waiting import stall, until
+
+from callboard import agent, checkpoint, tool, workflow
+from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid, RunFailed
+
+
+class Meter:
+    """Counts how many handlers run at once, and holds them until it is opened."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+        self.total = 0
+        self.open = threading.Event()
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        """A handler begins."""
+        with self._lock:
+            self.now += 1
+            self.total += 1
+            self.most = max(self.most, self.now)
+
+    def leave(self) -> None:
+        """A handler ends."""
+        with self._lock:
+            self.now -= 1
+
+
+METER = Meter()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """A meter of the test's own."""
+    global METER  # noqa: PLW0603 - handlers are declared once
+    METER = Meter()
+
+
+@tool(concurrency=3)
+async def on_the_loop(number: int) -> int:
+    """Three at once, on the loop."""
+    METER.enter()
+    try:
+        await until(METER.open.is_set)
+    finally:
+        METER.leave()
+    return number
+
+
+@tool(concurrency=3)
+def in_threads(number: int) -> int:
+    """Three at once, in threads."""
+    METER.enter()
+    try:
+        METER.open.wait(10)
+    finally:
+        METER.leave()
+    return number
+
+
+@agent(concurrency=2)
+class Mixed:
+    """Methods of both kinds share the slots."""
+
+    async def on_the_loop(self, number: int) -> int:
+        """On the loop."""
+        return await on_the_loop.function(number)  # type: ignore[no-any-return]
+
+    def in_threads(self, number: int) -> int:
+        """In a thread."""
+        return in_threads.function(number)  # type: ignore[no-any-return]
+
+
+@workflow
+async def crowd_flow(which: str, count: int) -> list[int]:
+    """Many calls at once."""
+    made: dict[str, Callable[[int], Any]] = {
+        "loop": on_the_loop,
+        "threads": in_threads,
+        "mixed": lambda n: Mixed.on_the_loop(n) if n % 2 else Mixed.in_threads(n),
+    }
+    return await asyncio.gather(*(made[which](n) for n in range(count)))
+
+
+@pytest.mark.parametrize(("which", "slots"), [("loop", 3), ("threads", 3), ("mixed", 2)])
+async def test_no_more_run_at_once_than_there_are_slots(board: Board, which: str, slots: int) -> None:
+    """Further calls wait, in the stream rather than here, and run when a slot is free."""
+    host = await board.host(crowd_flow, on_the_loop, in_threads, Mixed)
+    run = await board.submit(crowd_flow, which=which, count=12)
+    await until(lambda: METER.now == slots)
+    held = {seq for member in host._members for pull in member.pulls for seq in pull.held}
+    assert len(held) <= slots + 1, "the run's request and the calls that run"
+    METER.open.set()
+    done = await board.done(run)
+    assert done.status == "completed"
+    assert (METER.most, METER.total) == (slots, 12)
+
+
+@tool
+def who() -> list[Any]:
+    """Where it runs."""
+    return [threading.current_thread().name, threading.current_thread() is threading.main_thread()]
+
+
+@workflow
+async def who_flow() -> list[Any]:
+    """Ask it."""
+    return await who()
+
+
+async def test_blocking_handlers_run_in_threads_named_after_their_actor(board: Board) -> None:
+    """Off the event loop."""
+    await board.host(who, who_flow)
+    name, is_main = await board.run(who_flow)
+    assert name.startswith("callboard-who")
+    assert not is_main
+
+
+# -- threads that do not stop -----------------------------------------------------------------
+
+
+@tool(concurrency=1, timeout=0.05)
+def stubborn(number: int) -> int:
+    """The first call ignores its time-out."""
+    METER.enter()
+    if number == 0:
+        METER.open.wait(10)
+    return number
+
+
+@workflow
+async def stubborn_flow() -> list[str]:
+    """Call it twice."""
+    found = [repr(await asyncio.gather(stubborn(n), return_exceptions=True)) for n in range(2)]
+    METER.open.set()
+    return found
+
+
+async def test_a_thread_that_ignores_its_timeout_does_not_keep_its_slot(board: Board) -> None:
+    """A thread cannot be stopped from outside; the next call must not wait for it."""
+    await board.host(stubborn, stubborn_flow)
+    first, second = await board.run(stubborn_flow)
+    assert "CallTimeout" in first
+    assert second == "[1]"
+
+
+@tool(concurrency=1, timeout=0.05)
+def careful() -> int:
+    """Looks whether it should stop."""
+    METER.enter()
+    try:
+        while True:
+            checkpoint()
+            time.sleep(0.002)
+    except CallCancelled:
+        METER.leave()
+        raise
+
+
+@workflow
+async def careful_flow() -> str:
+    """Call it."""
+    return type((await asyncio.gather(careful(), return_exceptions=True))[0]).__name__
+
+
+async def test_a_thread_stops_at_its_next_checkpoint(board: Board) -> None:
+    """After its time-out; its caller got the time-out, not what the thread raised then."""
+    await board.host(careful, careful_flow)
+    assert await board.run(careful_flow) == CallTimeout.__name__
+    await until(lambda: METER.now == 0)
+    assert METER.total == 1
+
+
+# -- processes --------------------------------------------------------------------------------
+
+
+@workflow
+async def cpu_flow() -> dict[str, Any]:
+    """What comes of each."""
+    calls: dict[str, Any] = {
+        "add": cpu_actors.add(1, 2),
+        "fail": cpu_actors.fail("worn out"),
+        "die": cpu_actors.die(),
+        "leave": cpu_actors.leave(),
+        "again": cpu_actors.Worker.again(30_000),
+    }
+    found = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
+    found["again"] = [len(found["again"]), found["again"][1] != os.getpid()]
+    found["after"] = await cpu_actors.add(3, 4)
+    return {
+        name: f"{type(one).__name__}: {one}" if isinstance(one, Exception) else one
+        for name, one in found.items()
+    }
+
+
+async def test_cpu_handlers_run_in_processes(board: Board) -> None:
+    """Results, errors and large values come back; a process that ends is its call's failure alone."""
+    await board.host(
+        cpu_flow, cpu_actors.add, cpu_actors.fail, cpu_actors.die, cpu_actors.leave, cpu_actors.Worker
+    )
+    found = await board.run(cpu_flow, timeout=30)
+    assert found["add"] == 3
+    assert found["fail"] == "Tired: worn out"
+    assert "ProcessExpired" in found["die"]
+    assert "SystemExit: 3" in found["leave"]
+    assert found["again"] == [30_002, True]
+    assert found["after"] == 7
+
+
+@workflow
+async def burning_flow(until_file: str, mark: str) -> int:
+    """Compute for long."""
+    return await cpu_actors.burn(until_file, mark)
+
+
+async def test_cancelling_ends_the_process(board: Board, tmp_path: Path) -> None:
+    """A process is ended, whatever it computes; the loop was free meanwhile."""
+    await board.host(burning_flow, cpu_actors.burn)
+    mark = tmp_path / "mark"
+    run = await board.submit(burning_flow, until_file=str(tmp_path / "never"), mark=str(mark))
+    await until(lambda: mark.exists() and mark.read_text(), timeout=20)
+    pid = int(mark.read_text())
+    assert psutil.pid_exists(pid)
+    await (await board.client()).cancel(run, "enough")
+    assert (await board.done(run)).status == "cancelled"
+    await until(lambda: not _alive(pid))
+    await board.emptied("CALLS")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_cpu_handler_has_to_be_found_by_its_process(board: Board) -> None:
+    """One declared inside of a function cannot be, which its host says when it starts."""
+
+    @tool(cpu=True)
+    def local() -> int:
+        """Not at the top of a module."""
+        return 1
+
+    with pytest.raises(DeclarationInvalid, match=r"local\.call is a cpu handler.*top of a module"):
+        await board.host(local)
+
+
+# -- blocking the loop ------------------------------------------------------------------------
+
+
+@tool
+async def blocks(seconds: float) -> str:
+    """Block the event loop, as a careless handler does."""
+    METER.enter()
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        stall(0.01)
+    return "done"
+
+
+@workflow
+async def blocking_flow(seconds: float) -> str:
+    """Call it."""
+    return await blocks(seconds)
+
+
+async def test_a_handler_that_blocks_the_loop_is_reported_by_name_and_not_lost(board: Board) -> None:
+    """Its host looks alive meanwhile, its message is not delivered again, and its result arrives."""
+    with capture_logs() as logs:
+        worker = await board.host(blocks, ack_wait=0.3)
+        watcher = await board.host(blocking_flow)
+        # The handler blocks the loop of all hosts of this process, so the server is asked from a thread.
+        run = await board.submit(blocking_flow, seconds=1.2)
+        assert (await board.done(run)).status == "completed"
+    reports = [entry for entry in logs if entry["event"] == "event_loop_blocked"]
+    assert reports
+    assert all(report["by"] == "blocks.call" for report in reports)
+    assert "stall" in reports[0]["at"]
+    assert "plain 'def'" in reports[0]["fix"]
+    assert METER.total == 1
+    assert not [entry for entry in logs if entry["event"] == "host_dead"]
+    assert worker.id in watcher.watch.alive
+    (result,) = await board.results(run)
+    assert result.took >= 1.2
+
+
+async def test_a_quick_handler_is_not_reported(board: Board) -> None:
+    """Waiting on the loop is not blocking it."""
+    METER.open.set()
+    with capture_logs() as logs:
+        await board.host(crowd_flow, on_the_loop)
+        await board.run(crowd_flow, which="loop", count=50)
+    assert [entry for entry in logs if entry["event"] == "event_loop_blocked"] == []
+
+
+# -- recursion --------------------------------------------------------------------------------
+
+
+@tool(concurrency=4)
+async def countdown(number: int) -> int:
+    """Call itself, deeper than there are slots."""
+    return 0 if number == 0 else 1 + await countdown(number - 1)
+
+
+@tool(concurrency=4)
+def countdown_in_threads(number: int) -> int:
+    """The same in threads."""
+    return 0 if number == 0 else 1 + countdown_in_threads(number - 1).value()
+
+
+@workflow
+async def recursive_flow(depth: int) -> list[int]:
+    """Call both."""
+    return [await countdown(depth), await countdown_in_threads(depth)]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=RunFailed,
+    reason="a handler that waits for its own calls keeps its slot: deeper recursion stands still",
+)
+async def test_recursion_deeper_than_there_are_slots(board: Board) -> None:
+    """Any depth: a handler that only waits for calls of its own must not keep others from running."""
+    await board.host(countdown, countdown_in_threads, recursive_flow)
+    client = await board.client()
+    run = await client.submit(recursive_flow.name, {"depth": 8}, deadline=2.0)
+    assert await client.result(run, 10) == [8, 8]
+
+
+async def test_recursion_within_the_slots(board: Board) -> None:
+    """Calls of calls, on the loop and in threads."""
+    host = await board.host(countdown, countdown_in_threads, recursive_flow)
+    assert await board.run(recursive_flow, depth=3) == [3, 3]
+    assert instance(host, countdown).running == {}
