@@ -147,8 +147,11 @@ class Instance:
             call = inbound.decode(delivered, headers, self.declared.methods)
         except Undecodable as error:
             handling.bury(self.host, self.name, delivered, headers, error)
+            self._feed_soon()
             return
-        if not self._is_copy(call) and not self._settled_early(call):
+        if self._is_copy(call) or self._settled_early(call):
+            self._feed_soon()  # it took the place of one that could have been started
+        else:
             self._enqueue(call)
 
     def _is_copy(self, call: Call) -> bool:
@@ -273,6 +276,9 @@ class Instance:
         while self._busy < self.slots and len(self.mailbox):
             if not self._start_next():
                 break
+        self._feed_soon()
+
+    def _feed_soon(self) -> None:
         if not self._feeding:  # once in a turn of the loop, however many calls came or ended in it
             self._feeding = True
             self.host.node.loop.call_soon(self._feed_now)

@@ -134,7 +134,7 @@ async def slow_and_not_idempotent() -> int:
 
 
 @workflow
-async def slow_flow(idempotent: bool) -> Any:
+async def slow_flow(*, idempotent: bool) -> Any:
     """Call one of them."""
     return await (slow_at_first() if idempotent else slow_and_not_idempotent())
 

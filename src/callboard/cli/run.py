@@ -102,8 +102,8 @@ class _Request:
             with _interrupts() as interrupted:
                 run = await client.submit(self._workflow, arguments, run=run_id, session=session)
                 done = await self._followed(client, run, timeout, interrupted, watch=watch)
-            if done is None:
-                return await self._cancel(client, run)
+                if done is None:
+                    return await self._cancel(client, run, interrupted)
             outcome = Outcome(run, self._workflow, done.status, error=done.error)
             if done.error is None:
                 outcome.value = await client.result(run)
@@ -150,8 +150,8 @@ class _Request:
 
             await show(client, run, self._common.output)
 
-    async def _cancel(self, client: Client, run: str) -> int:
-        if sys.stdin.isatty() and not self._common.json and not _agreed(run):
+    async def _cancel(self, client: Client, run: str, interrupted: asyncio.Event) -> int:
+        if sys.stdin.isatty() and not self._common.json and not await _agreed(run, interrupted):
             err(f"run {run} goes on")
             return Exit.INTERRUPTED
         await client.cancel(run, "interrupted in the terminal")
@@ -174,10 +174,19 @@ def _interrupts() -> Iterator[asyncio.Event]:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _agreed(run: str) -> bool:
-    """Ask; a second Ctrl-C means no."""
+async def _agreed(run: str, interrupted: asyncio.Event) -> bool:
+    """Ask whether to cancel a run; a second Ctrl-C means no."""
+    interrupted.clear()
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Queue[str] = asyncio.Queue()
+    loop.add_reader(sys.stdin, lambda: answer.put_nowait(sys.stdin.readline()))
+    sys.stderr.write(f"\ncancel run {run}? [Y/n] ")
+    sys.stderr.flush()
+    typed, again = asyncio.create_task(answer.get()), asyncio.create_task(interrupted.wait())
     try:
-        answer = input(f"\ncancel run {run}? [Y/n] ")
-    except (KeyboardInterrupt, EOFError):
-        return False
-    return answer.strip().lower() in {"", "y", "yes"}
+        await asyncio.wait((typed, again), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(sys.stdin)
+        typed.cancel()
+        again.cancel()
+    return typed.done() and typed.result().lower() in {"\n", "y\n", "yes\n"}
