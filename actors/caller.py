@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,6 +106,9 @@ class CallMaker:
         self._heard = time.monotonic()
         self._sid = 0
         self._abandoned = False
+        self._stopped = False
+        self._expanding = False
+        self._line: deque[Result] = deque()
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -137,6 +141,7 @@ class CallMaker:
         if self._sid:
             self._node.connection.unsubscribe(self._sid)
             self._sid = 0
+        self._stopped = True
         self._caller.makers.discard(self)
         if abandon:
             self.abandon()
@@ -230,6 +235,8 @@ class CallMaker:
         return value
 
     def _place(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if self._stopped:  # made by a thread that has not noticed yet
+            asyncio.Future.cancel(future)
         if future.cancelled():
             return
         self.made += 1
@@ -403,6 +410,13 @@ class CallMaker:
             self._early.setdefault(result.future, result)
 
     def _resolve(self, result: Result) -> None:
+        """Results resolve in the order of the journal, also when a large one must be fetched first."""
+        if self._expanding:
+            self._line.append(result)
+        else:
+            self._resolve_now(result)
+
+    def _resolve_now(self, result: Result) -> None:
         future = self.open.get(result.future)
         if future is None:
             return
@@ -417,6 +431,7 @@ class CallMaker:
         if result.error is not None:
             self._fail(future, self._restored(future, result))
         elif result.blobs:
+            self._expanding = True
             self._caller.spawn(self._resolve_large(future, result))
         else:
             self._give(future, result.value, result)
@@ -437,8 +452,12 @@ class CallMaker:
             value = await values.expand(bytes(result.value), result.blobs, self._node.blobs)
         except CallboardError as error:
             self._fail(future, error)
-            return
-        self._give(future, value, result)
+        else:
+            self._give(future, value, result)
+        finally:
+            self._expanding = False
+            while self._line and not self._expanding:
+                self._resolve_now(self._line.popleft())
 
     def _give(self, future: Future[Any], value: bytes | msgspec.Raw, result: Result) -> None:
         self.open.pop(future.id, None)

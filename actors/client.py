@@ -18,6 +18,7 @@ from callboard.actors.node import Node
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
+    CallboardError,
     InvalidArguments,
     ResultTimeout,
     RunCancelled,
@@ -139,8 +140,8 @@ class Client:
         if not run:  # nobody else can have made this run: its driver tells this client how it ends
             items.append((H.REPLY, self._inbox))
             self._ends[run_id] = _End()
-            while len(self._ends) > _ENDS:
-                self._forget(next(iter(self._ends)))
+            while len(self._ends) > _ENDS and (unawaited := self._oldest_unawaited()):
+                self._forget(unawaited)
         await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
         return run_id
 
@@ -169,6 +170,9 @@ class Client:
         if end.waiters:
             del self._ends[run]
 
+    def _oldest_unawaited(self) -> str | None:
+        return next((run for run, end in self._ends.items() if not end.waiters), None)
+
     def _forget(self, run: str) -> None:
         end = self._ends.pop(run, None)
         if end is not None and end.done is None and end.sid:
@@ -181,7 +185,10 @@ class Client:
                 await asyncio.wait_for(self._reconnected.wait(), _ASK_EVERY)
             self._reconnected.clear()
             for run in [run for run, end in self._ends.items() if end.waiters and end.done is None]:
-                done = await self.node.journal.done(run)
+                try:
+                    done = await self.node.journal.done(run)
+                except CallboardError:  # asked again the next time
+                    continue
                 if done is not None:
                     self._ended(run, done)
 
@@ -252,7 +259,7 @@ class Client:
             ) from error
         finally:
             end.waiters.remove(waiter)
-            if not end.waiters:
+            if not end.waiters and self._ends.get(run) is end:
                 self._forget(run)
 
     async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:

@@ -29,6 +29,7 @@ from callboard.infra.errors import (
     Diverged,
     Fenced,
     InvalidResult,
+    Poisoned,
     RunCancelled,
     StoreRefused,
 )
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
 SLOTS = 4096
 _THREADS = 256
 _TELL_AFTER = 0.2
+_GIVE_BACK_AFTER = 2.0
 _INBOX = re.compile(r"_INBOX\.[A-Za-z0-9_.\-]{1,200}")
 _RESUMING = 16
+_DEADLY = 4
 
 
 class Request:
@@ -125,7 +128,7 @@ class Driver:
         self.host = host
         self.declared = declared
         self.name = declared.name
-        self.slots = declared.directives.concurrency or SLOTS
+        self.slots = declared.directives.concurrency or (SLOTS if declared.method.is_async else _THREADS)
         self.standby = False
         self._taking = 0
         self._runs: dict[str, Run] = {}
@@ -142,11 +145,26 @@ class Driver:
         """See to the consumer and begin to pull."""
         node = self.host.node
         name, config = request_consumer(self.name, node.settings)
-        await node.topology.consumer(subjects.REQUESTS, name, config)
         self._pull = Pull(node.connection, subjects.REQUESTS, name, self.accept, lambda _: self._feed.feed())
         self._feed = Steady(self._pull, self._room)
+        await self.host.renew(self._pull, config)
+        node.connection.on_reconnect(self._catch_up_all)
         self._pull.start()
         self._feed.feed()
+
+    def _catch_up_all(self) -> None:
+        for run in self._runs.values():
+            self.host.caller.spawn(self._catch_up(run))
+
+    async def _catch_up(self, run: Run) -> None:
+        """After a lost connection: see whether the run was cancelled or taken over meanwhile."""
+        known = _Known(await self.host.node.journal.read(run.request.run, "*"))
+        if run.lease is not None and known.owner_sequence > run.lease.sequence:
+            run.fenced = True
+            self._stop(run)
+        elif known.cancelled and not run.cancelled:
+            run.cancelled = known.cancelled
+            self._stop(run)
 
     def pause(self) -> None:
         """Pull no more. Idempotent."""
@@ -241,6 +259,9 @@ class Driver:
             request.delivered.forget()  # another driver has the same message
         except StoreRefused as error:
             self.host.dead.put(self.name, request.delivered, "refused_by_store", str(error))
+        except Exception:  # noqa: BLE001 - whatever went wrong, somebody must have the run
+            self._log.exception("driving_failed", run=request.run, action="giving it back")
+            self.host.node.loop.call_later(_GIVE_BACK_AFTER, request.delivered.nak)
         finally:
             run.maker.stop(abandon=True)
             if self._runs.get(request.run) is run:
@@ -282,7 +303,23 @@ class Driver:
         run.cancelled = run.cancelled or known.cancelled
         run.maker.go_on(known.results, replaying=True)
         self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
+        if epoch > _DEADLY * self.host.node.settings.max_deliver:
+            await self._give_up(run, epoch)
+            return False
         return True
+
+    async def _give_up(self, run: Run, epoch: int) -> None:
+        """A run that every driver has lost may be what kills them: it ends here, for an operator to see."""
+        assert run.lease is not None
+        detail = (
+            f"taken over {epoch - 1} times without an outcome: its drivers died or gave it back each time"
+        )
+        error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=epoch - 1)
+        done = self._failed(run, error)
+        await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        self._summarize(run, done.status, done)
+        self._tell(run.request, done)
+        self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
 
     def _owner(self, request: Request, epoch: int) -> Owner:
         return Owner(
@@ -373,19 +410,25 @@ class Driver:
 
     async def _drive(self, run: Run) -> None:
         assert run.lease is not None
-        if run.owner > run.lease.sequence:  # it was taken over before this driver knew that it had it
+        if (
+            run.fenced or run.owner > run.lease.sequence
+        ):  # it was taken over before this driver knew that it had it
             raise Fenced(f"run {run.request.run} has another driver", subject="")
         self._untold[run] = time.monotonic()
         try:
             done = self._cancelled(run) if run.cancelled else await self._outcome(run)
         finally:
             self._untold.pop(run, None)
-        run.maker.stop(abandon=run.fenced)
+        left = list(run.maker.open)
+        run.maker.stop(abandon=True)
         if run.fenced:
             raise Fenced(f"run {run.request.run} has another driver", subject="")
+        await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        # Only now: a driver that did not know it was fenced would stop what its successor waits for.
         if done.status == "cancelled":
             self.host.caller.cancel(run.request.run, [], run.cancelled)
-        await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        elif left:
+            self.host.caller.cancel(run.request.run, left, "its run has ended")
         self._summarize(run, done.status, done)
         self._tell(run.request, done)
         run.request.delivered.ack()
@@ -402,8 +445,7 @@ class Driver:
         limit = asyncio.timeout(max(0.0, deadline - time.time()) if deadline else None)
         try:
             async with limit:
-                value = await self._function(run)
-            return await self._completed(run, value)
+                return await self._completed(run, await self._function(run))
         except asyncio.CancelledError:
             if task is not None and task.cancelling():
                 task.uncancel()
@@ -429,7 +471,7 @@ class Driver:
         context = contextvars.copy_context()
         context.run(current.set, scope)
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"callboard-{self.name}")
+            self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix=f"callboard-{self.name}")
         work = self._threads.submit(context.run, call_in_thread, method.function, arguments)
         try:
             return await asyncio.wrap_future(work)

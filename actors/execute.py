@@ -99,9 +99,11 @@ class Executor:
         context = contextvars.copy_context()
         context.run(current.set, scope)
         work = self._threads.submit(context.run, call_in_thread, function, arguments)
+        outcome = asyncio.wrap_future(work)
         try:
-            return await asyncio.shield(asyncio.wrap_future(work))
+            return await asyncio.shield(outcome)
         except asyncio.CancelledError:
+            outcome.add_done_callback(_unwanted)
             scope.cancel("cancelled by its maker, its deadline or its timeout")
             work.cancel()
             raise
@@ -120,6 +122,12 @@ class Executor:
             context = multiprocessing.get_context("spawn")
             self._processes = ProcessPool(max_workers=self._width, context=context)
         return self._processes
+
+
+def _unwanted(outcome: asyncio.Future[Any]) -> None:
+    """What a thread gives after it was cancelled is looked at, so that asyncio does not complain."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 def process_address(method: Method) -> tuple[str, str, str]:

@@ -8,6 +8,8 @@ is delivered again and found done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -47,14 +49,16 @@ class HandlerMaker:
     """Makes the calls that a handler makes; costs nothing for the many that make none.
 
     Args:
-        host: where it runs; call: being handled.
+        host: where it runs; call: being handled, or the first one of a batch.
+        path: what the ids of the calls made begin with, their last dot left out.
     """
 
-    __slots__ = ("_call", "_host", "_maker")
+    __slots__ = ("_call", "_host", "_maker", "path")
 
-    def __init__(self, host: Host, call: Call) -> None:
+    def __init__(self, host: Host, call: Call, path: str) -> None:
         self._host = host
         self._call = call
+        self.path = path
         self._maker: CallMaker | None = None
 
     def maker(self, *, begin: bool = True) -> CallMaker:
@@ -66,7 +70,7 @@ class HandlerMaker:
                 session=call.session,
                 workflow=call.workflow,
                 creator=self._host.id,
-                parent=attempt_path(call),
+                parent=self.path,
                 path=call.path,
                 deadline=call.deadline,
                 priority=call.priority,
@@ -87,9 +91,14 @@ class HandlerMaker:
         self._maker.listen()
         self._maker.go_on([], replaying=False)
 
+    @property
+    def used(self) -> bool:
+        """Whether the handler has made a call."""
+        return self._maker is not None
+
     async def replay(self) -> None:
         """A call delivered before may have made calls already: take up their outcomes."""
-        kind = subjects.children_kind(attempt_path(self._call))
+        kind = subjects.children_kind(self.path)
         maker = self.maker(begin=False)
         maker.go_on(await self._host.node.journal.read(self._call.run, kind), replaying=True)
 
@@ -118,11 +127,19 @@ def attempt_path(call: Call) -> str:
     return call.id if call.attempt == 1 else f"{call.id}~{call.attempt}"
 
 
+def batch_path(calls: Sequence[Call]) -> str:
+    """The same for a batch: of its own, since the next batch with this call may hold other ones."""
+    names = ",".join(f"{call.id}~{call.attempt}" for call in calls)
+    tag = int.from_bytes(hashlib.sha256(names.encode()).digest()[:6], "big")
+    return f"{attempt_path(calls[0])}~{tag}"
+
+
 async def handle(instance: Instance, calls: list[Call]) -> None:
     """Run one handler for one call, or for a batch, and bring every call to its outcome."""
-    maker = HandlerMaker(instance.host, calls[0])
+    batch = calls[0].method.directives.batchable
+    maker = HandlerMaker(instance.host, calls[0], batch_path(calls) if batch else attempt_path(calls[0]))
     try:
-        if calls[0].method.directives.batchable:
+        if batch:
             await _handle_batch(instance, calls, maker)
         else:
             await _handle_one(instance, calls[0], maker)
@@ -186,7 +203,7 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     arguments = method.signature.decode_arguments(body)
     if call.again:
         await maker.replay()
-    scope = Scope(maker, f"{attempt_path(call)}.", sync=not method.is_async)
+    scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
     return await _limited(instance, [call], arguments, scope, body)
 
 
@@ -208,7 +225,7 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
             columns[name].append(value)
     if not places:
         return outcomes
-    scope = Scope(maker, f"{attempt_path(calls[0])}.", sync=not method.is_async)
+    scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
     results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
         raise InvalidResult(
@@ -231,13 +248,12 @@ async def _limited(
     deadline = max(call.deadline or math.inf for call in calls)
     left = deadline - time.time() if deadline < math.inf else None
     limit = min((t for t in (timeout, left) if t is not None), default=None)
-    run = instance.executor.run
     if limit is None:
-        return await run(method, arguments, scope, body)
+        return await _complete(instance, method, arguments, scope, body)
     running = asyncio.timeout(max(0.0, limit))
     try:
         async with running:
-            return await run(method, arguments, scope, body)
+            return await _complete(instance, method, arguments, scope, body)
     except TimeoutError as error:
         if not running.expired():
             raise  # the handler's own
@@ -246,6 +262,19 @@ async def _limited(
                 f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
             ) from error
         raise DeadlineExceeded(f"{method.where} was stopped: the deadline of its run passed") from error
+
+
+async def _complete(
+    instance: Instance, method: Method, arguments: dict[str, Any], scope: Scope, body: bytes
+) -> Any:
+    """Run the handler, and wait for the calls among what it returns."""
+    value = await instance.executor.run(method, arguments, scope, body)
+    if isinstance(scope.maker, HandlerMaker) and scope.maker.used:
+        with contextlib.suppress(TypeError, ValueError, OverflowError, RecursionError):  # told later
+            waiting = [future for future in values.encode(value).futures if not future.done()]
+            if waiting:
+                await asyncio.wait(waiting)
+    return value
 
 
 async def _succeed(instance: Instance, call: Call, value: Any) -> None:
@@ -352,7 +381,10 @@ def schedule_at(unix: float) -> str:
 
 async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -> None:
     """Tell the caller, then move the message to the dead letters with the errors of its attempts."""
-    history = await instance.host.node.journal.attempts(call.run, call.id)
+    try:
+        history = await instance.host.node.journal.attempts(call.run, call.id)
+    except CallboardError as unread:
+        history = [describe(unread)]
     result = _result(instance, call)
     result.error = describe(error, call.path)
     _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)

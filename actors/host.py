@@ -36,6 +36,7 @@ from callboard.infra.topology import lane_consumer
 from callboard.state.journal import Outcomes
 
 _LANE_ROOM = 64
+_LOOK_EVERY = 0.5
 _YOUNG = 20_000
 _TICK = 0.05
 _decode_control = msgspec.msgpack.Decoder(Control).decode
@@ -98,10 +99,12 @@ class Host:
         self.declarations = list(declarations)
         self.draining = False
         self.beat = time.monotonic()
+        self._looked = 0.0
         self.version = "0"
         self.cancelled = Cancelled()
         self.recent: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._members: list[Instance | Driver] = []
+        self._consumers: dict[Pull, dict[str, Any]] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._log = log.get("host").bind(host=self.id)
@@ -128,7 +131,7 @@ class Host:
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
         self.watch = Watch(self)
-        self.caller.is_alive = lambda host: host in self.watch.alive
+        self.caller.is_alive = self.watch.takes_calls
         self._members = [self._member(declared) for declared in self.declarations]
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
@@ -147,13 +150,19 @@ class Host:
     async def _start_lane(self) -> None:
         """Pull what is addressed to this host."""
         name, config = lane_consumer(self.id, self.node.settings)
-        await self.node.topology.consumer(subjects.CALLS, name, config)
         self._lane = Pull(
             self.node.connection, subjects.CALLS, name, self._on_lane, lambda _: self._lane_feed.feed()
         )
+        await self.renew(self._lane, config)
         self._lane_feed = Steady(self._lane, lambda: _LANE_ROOM)
         self._lane.start()
         self._lane_feed.feed()
+
+    async def renew(self, pull: Pull, config: dict[str, Any]) -> None:
+        """See to the consumer of a pull, now and whenever it is gone."""
+        self._consumers[pull] = config
+        pull.gone = False
+        await self.node.topology.consumer(pull.stream, pull.consumer, config)
 
     def _on_lane(self, delivered: Delivered) -> None:
         actor = delivered.subject.split(".")[2]
@@ -230,7 +239,19 @@ class Host:
             for member in self._members:
                 member.tick()
                 self._limit_instances(member)
+            self._look_after_pulls()
             await asyncio.sleep(_TICK)
+
+    def _look_after_pulls(self) -> None:
+        for pull, config in self._consumers.items():
+            pull.tick()
+            if pull.gone and pull.running and not self.draining:
+                self.caller.spawn(self.renew(pull, config))
+        if time.monotonic() - self._looked > _LOOK_EVERY:
+            self._looked = time.monotonic()
+            for member in self._members:
+                if isinstance(member, Instance) and member.declared.directives.max_queue is not None:
+                    self.caller.spawn(member.look_at_queue())
 
     def _limit_instances(self, member: Instance | Driver) -> None:
         most = member.declared.directives.max_instances
@@ -307,5 +328,8 @@ class Host:
             if not isinstance(member, Instance):
                 continue
             for call in list(member.running.values()):
-                if call.task is not None and self.cancelled.covers(call.run, call.id):
+                if call.task is None or not self.cancelled.covers(call.run, call.id):
+                    continue
+                batch = [c for c in member.running.values() if c.task is call.task]
+                if all(self.cancelled.covers(c.run, c.id) for c in batch):
                     call.task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,9 @@ class Instance:
         node = self.host.node
         for band in subjects.BANDS:
             name, config = call_consumer(self.name, band, node.settings)
-            await node.topology.consumer(subjects.CALLS, name, config)
-            self._pulls.append(Pull(node.connection, subjects.CALLS, name, self.accept, self._ended))
+            pull = Pull(node.connection, subjects.CALLS, name, self.accept, self._ended)
+            await self.host.renew(pull, config)
+            self._pulls.append(pull)
         self._feed = Banded(self._pulls, self._room, self.mailbox.up_to, self._look_ahead)
         for pull in self._pulls:
             pull.start()
@@ -196,6 +198,7 @@ class Instance:
             self._log.warning("journal_unread", future=call.id, error=str(error))
             finished = False
         del self.running[call.key]
+        self._feed_soon()
         if finished:
             call.settle()
         elif call.delivered.delivered > self.host.node.settings.max_deliver:
@@ -220,13 +223,18 @@ class Instance:
         )
         handling.fail(self, call, error, retry=False)
 
-    def shed(self, waiting: int) -> None:
-        """The lane holds so many calls: refuse those above the limit even while all slots are busy."""
+    async def look_at_queue(self) -> None:
+        """Refuse calls above the lane's limit even while all slots are busy and nothing is pulled."""
         limit = self.declared.directives.max_queue
-        if limit is None or waiting <= limit or self._busy < self.slots or self._shedding:
+        if limit is None or self._busy < self.slots:
+            return
+        pull = self._pulls[subjects.MIDDLE_BAND]
+        info = await self.host.node.topology.api(f"CONSUMER.INFO.{pull.stream}.{pull.consumer}")
+        waiting = int(info.get("num_pending", 0))
+        if waiting <= limit or self._busy < self.slots or self._shedding:
             return
         self._shedding = waiting - limit
-        self._pulls[subjects.MIDDLE_BAND].ask(self._shedding, wait=False)
+        pull.ask(self._shedding, wait=False)
 
     def _enqueue(self, call: Call) -> None:
         if self.host.draining or self.standby:
@@ -247,10 +255,12 @@ class Instance:
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended: the next one of its session may start."""
         behind = self._sessions.get(call.session)
-        if behind:
+        if behind and not (self.host.draining or self.standby):
             self.mailbox.push(behind.popleft())
-        else:
-            self._sessions.pop(call.session, None)
+            return
+        for later in self._sessions.pop(call.session, ()):
+            self.running.pop(later.key, None)
+            later.give_back()
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
@@ -261,18 +271,31 @@ class Instance:
             self._give_back()
 
     def _give_back(self) -> None:
+        """Let others have what waits here. Once only, unless this instance leaves.
+
+        Each time counts as a delivery, and a call that is delivered too often counts as deadly.
+        """
+        leaving = self.host.draining or self.standby
+        kept: list[Call] = []
         while len(self.mailbox):
             call = self.mailbox.pop()
+            if call.delivered.delivered > 1 and not leaving:
+                kept.append(call)
+                continue
             self.running.pop(call.key, None)
             call.give_back()
             for later in self._sessions.pop(call.session, ()):
                 self.running.pop(later.key, None)
                 later.give_back()
+        for call in kept:
+            self.mailbox.push(call)
 
     # -- slots -------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Start what can be started, then ask for more."""
+        if self.host.draining or self.standby:
+            return
         while self._busy < self.slots and len(self.mailbox):
             if not self._start_next():
                 break
@@ -314,22 +337,47 @@ class Instance:
         return self.mailbox.take(lambda call: call.method is method, directives.max_batch)
 
     def _wake_in(self, seconds: float) -> None:
-        if self._batch_timer is None:
-            self._batch_timer = self.host.node.loop.call_later(seconds, self._wake)
+        loop = self.host.node.loop
+        if self._batch_timer is not None:
+            if self._batch_timer.when() <= loop.time() + seconds:
+                return
+            self._batch_timer.cancel()
+        self._batch_timer = loop.call_later(seconds, self._wake)
 
     def _wake(self) -> None:
         self._batch_timer = None
         self.pump()
 
     def _start(self, calls: list[Call]) -> None:
+        calls = [call for call in calls if not self._dropped(call)]
+        if not calls:
+            return
         self._busy += 1
         now = time.time()
         for call in calls:
             call.started = now
         # Not through the loop's task factory: a handler is nobody's branch.
         task = asyncio.Task(handling.handle(self, calls), loop=self.host.node.loop)
+        task.add_done_callback(functools.partial(self._not_begun, calls))
         for call in calls:
             call.task = task
+
+    def _not_begun(self, calls: list[Call], task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before its first step, so that the handling has not seen it
+            for call in calls:
+                call.task = None
+                handling.release(self, call)
+            self.slot_free(calls)
+
+    def _dropped(self, call: Call) -> bool:
+        """Whether it was cancelled while it waited here."""
+        if not self.host.cancelled.covers(call.run, call.id):
+            return False
+        self.running.pop(call.key, None)
+        call.settle()
+        if self._sessions:
+            self._next_of_session(call)
+        return True
 
     def slot_free(self, calls: list[Call]) -> None:
         """A handler has ended; these calls are done."""

@@ -70,20 +70,28 @@ class Heart:
         asyncio.run(self._beat())
 
     async def _beat(self) -> None:
-        settings = self._host.node.settings
-        connection = Connection(settings, f"{self._host.id}-pulse")
         self._loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            try:
+                await self._beat_over(Connection(self._host.node.settings, f"{self._host.id}-pulse"))
+            except CallboardError as error:
+                self._log.warning("heart_unconnected", error=str(error), action="trying again")
+                await self._rest()
+
+    async def _beat_over(self, connection: Connection) -> None:
+        """Beat until stopped, or until this connection is closed for good."""
         try:
             await connection.open()
-            while not self._stop.is_set():
+            while not (self._stop.is_set() or connection.client.is_closed):
                 self._beat_once(connection)
                 self._look_at_loop()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), settings.pulse_every)
-        except CallboardError as error:
-            self._log.error("heart_stopped", error=str(error))
+                await self._rest()
         finally:
             await connection.close()
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), self._host.node.settings.pulse_every)
 
     def _beat_once(self, connection: Connection) -> None:
         if not connection.connected.is_set():

@@ -73,6 +73,11 @@ class Watch:
             self._task = None
             self._node.connection.unsubscribe(self._sid)
 
+    def takes_calls(self, host: str) -> bool:
+        """Whether a host lives and is not about to leave."""
+        pulse = self.alive.get(host)
+        return pulse is not None and not pulse.draining
+
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first."""
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]

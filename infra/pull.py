@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 from callboard.infra import headers as H
 from callboard.infra import log
@@ -15,6 +16,7 @@ OnDelivery = Callable[["Delivered"], None]
 
 _EXPIRES = 30.0
 _PAUSE = 0.2
+_LATE = 5.0
 _GONE = frozenset({404, 408, 409})
 
 
@@ -77,6 +79,17 @@ class Delivered:
             self.pull.connection.publish(self.reply, verb)
 
 
+class _Asked:
+    """A request for messages: how many are still to come, and when it must be over, monotonic seconds."""
+
+    __slots__ = ("ends", "left", "number")
+
+    def __init__(self, number: int, left: int, ends: float) -> None:
+        self.number = number
+        self.left = left
+        self.ends = ends
+
+
 class Pull:
     """One consumer: requests out, messages in. When to ask is decided above.
 
@@ -102,13 +115,15 @@ class Pull:
         """Messages delivered and not settled, by stream sequence."""
         self.asked = 0
         """Messages asked for that have not come."""
+        self.gone = False
+        """The server has said that there is no such consumer; whoever makes it again says it is back."""
         self._on_delivery = on_delivery
         self._on_empty = on_empty
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = ""
         self._sid = 0
         # [number, still to come], in the order in which the server serves them: one message each, in turn.
-        self._requests: deque[list[int]] = deque()
+        self._requests: deque[_Asked] = deque()
         self._number = 0
         self._started = False
         self._log = log.get("pull").bind(stream=stream, consumer=consumer)
@@ -144,7 +159,8 @@ class Pull:
         if not self._sid or count <= 0:
             return
         self._number = number = self._number + 1
-        self._requests.append([number, count])
+        ends = monotonic() + (_EXPIRES if wait else 0.0) + _LATE
+        self._requests.append(_Asked(number, count, ends))
         self.asked += count
         body = _waiting_request(count) if wait else b'{"batch":%d,"no_wait":true}' % count
         self.connection.publish(self._subject, body, reply=f"{self._inbox}.{number}")
@@ -180,8 +196,8 @@ class Pull:
         if self._requests:
             self.asked -= 1
             served = self._requests.popleft()
-            served[1] -= 1
-            if served[1] > 0:
+            served.left -= 1
+            if served.left > 0:
                 self._requests.append(served)
 
     def _on_status(self, subject: bytes, head: bytes | None) -> None:
@@ -193,6 +209,7 @@ class Pull:
         if status in {404, 408}:
             self._on_empty(self)
         else:  # the consumer moved or is gone: ask again, but not in a tight loop
+            self.gone = status >= 500 or b"Consumer Deleted" in (head or b"")
             self._log.debug("pull_ended_by_server", status=(head or b"").decode("utf-8", "replace"))
             asyncio.get_running_loop().call_later(_PAUSE, self._on_empty, self)
 
@@ -201,11 +218,20 @@ class Pull:
         if inbox.decode() != self._inbox:
             return False  # of a request that was withdrawn
         for request in self._requests:
-            if request[0] == int(number):
-                self.asked -= request[1]
+            if request.number == int(number):
+                self.asked -= request.left
                 self._requests.remove(request)
                 return True
         return False
+
+    def tick(self) -> None:
+        """Called now and then: a request whose end nobody has told of is over."""
+        if self._requests and self._requests[0].ends < (now := monotonic()):
+            late = [request for request in self._requests if request.ends < now]
+            for request in late:
+                self._requests.remove(request)
+                self.asked -= request.left
+            self._on_empty(self)
 
     def _forget(self) -> None:
         if self._sid:

@@ -24,6 +24,8 @@ from callboard.infra.settings import MIB, Settings
 from callboard.infra.store import Store
 from callboard.infra.subjects import BLOBS_BUCKET, new_id
 
+_LAGGING = (0.02, 0.05, 0.1, 0.2)
+"""Seconds to wait for a server of a cluster that has not got yet what another has stored."""
 _STREAM = f"OBJ_{BLOBS_BUCKET}"
 _CHUNK = 256 * 1024
 _CACHE = 64 * MIB
@@ -92,17 +94,27 @@ class Blobs:
         if cached is not None:
             self._cache.move_to_end(digest)
             return cached
+        for wait in (*_LAGGING, None):
+            content = await self._read(digest)
+            if content is not None:
+                self._remember(digest, content)
+                return content
+            if wait is not None:
+                await asyncio.sleep(wait)
+        raise ValueMissing(
+            f"the value {digest[:12]}.. is not in bucket {BLOBS_BUCKET} any more: it is kept for "
+            f"{self._settings.blob_max_age:.0f} s (setting blob_max_age)",
+            digest=digest,
+        )
+
+    async def _read(self, digest: str) -> bytes | None:
+        """What the server that answers has of it, if that is all."""
         found = await self._meta(digest)
-        stored = await self._reader.read(_STREAM, _chunks(found[0].nuid)) if found else []
+        if found is None:
+            return None
+        stored = await self._reader.read(_STREAM, _chunks(found[0].nuid))
         content = b"".join(chunk.body for chunk in stored)
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueMissing(
-                f"the value {digest[:12]}.. is not in bucket {BLOBS_BUCKET} any more: it is kept for "
-                f"{self._settings.blob_max_age:.0f} s (setting blob_max_age)",
-                digest=digest,
-            )
-        self._remember(digest, content)
-        return content
+        return content if hashlib.sha256(content).hexdigest() == digest else None
 
     async def _stored_at(self, digest: str) -> float:
         """When it was last stored, in unix seconds; 0 if it is not there."""

@@ -119,9 +119,11 @@ class Journal:
             (H.EXPECTED_SUBJECT, subjects.run(lease.run, "owner")),
             (H.MESSAGE_ID, f"{lease.run}~{lease.owner.epoch}"),  # sent again after a lost ack it is one
         ]
-        if as_json:
+        body = json_done(done) if as_json else None
+        if body is not None:
             headers.append((H.CONTENT_TYPE, H.JSON))
-        body = json_done(done) if as_json else encode(done)
+        else:
+            body = encode(done)
         return await self._store.stored(subjects.run(lease.run, "done"), body, H.encode(headers))
 
     # -- entries -----------------------------------------------------------------------------------
@@ -248,9 +250,17 @@ class _Followed:
             return self._finished
 
 
-def json_done(done: Done) -> bytes:
-    """The outcome as JSON, for requesters that sent JSON."""
-    value = msgspec.json.encode(msgspec.msgpack.decode(done.value))
+def json_done(done: Done) -> bytes | None:
+    """The outcome as JSON, for requesters that sent JSON; None if the value has no JSON form.
+
+    A value in the blob store has none, nor has one with keys that JSON does not know.
+    """
+    if done.blobs:
+        return None
+    try:
+        value = msgspec.json.encode(msgspec.msgpack.decode(done.value))
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
     return msgspec.json.encode(msgspec.structs.replace(done, value=msgspec.Raw(value)))
 
 

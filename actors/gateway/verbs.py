@@ -33,6 +33,7 @@ from callboard.infra.direct import timestamp
 from callboard.infra.errors import CallboardError, ResultTimeout, RunUnknown
 from callboard.infra.messages.registry import Pulse
 from callboard.infra.messages.run import Done, RunSummary
+from callboard.state.journal import read_entries
 
 _STORED_WITHIN = 5.0
 _CANCELLED_WITHIN = 5.0
@@ -41,6 +42,8 @@ _AFTER_DEADLINE = 0.5
 """Seconds beyond a run's deadline in which its driver says that it has passed."""
 _SLACK = 1.0
 _LOOKED_AT = 2048
+_PAGE = 64
+_VERSION = version("callboard")
 
 _decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
 
@@ -196,14 +199,16 @@ class Verbs:
 
     async def _by_request(self, run: str) -> RunSummary | None:
         """Look among the newest requests; those that no driver has taken are."""
-        state = await self._requests()
-        after = max(0, int(state.get("last_seq", 0)) - _LOOKED_AT)
-        every = subjects.request("*")
-        for stored in await self._node.reader.read(subjects.REQUESTS, every, after) if state else ():
-            if run in {stored.headers.get(H.RUN), stored.headers.get(H.MESSAGE_ID)}:
-                workflow = stored.subject.rpartition(".")[2]
-                return RunSummary(run, workflow, "submitted", stored.headers.get(H.SESSION, ""))
-        return None
+        after = max(0, int((await self._requests()).get("last_seq", 0)) - _LOOKED_AT)
+        while True:
+            page = await self._node.reader.read(subjects.REQUESTS, subjects.request("*"), after, limit=_PAGE)
+            for stored in page:
+                if run in {stored.headers.get(H.RUN), stored.headers.get(H.MESSAGE_ID)}:
+                    workflow = stored.subject.rpartition(".")[2]
+                    return RunSummary(run, workflow, "submitted", stored.headers.get(H.SESSION, ""))
+            if len(page) < _PAGE:
+                return None
+            after = page[-1].sequence
 
     async def _requests(self) -> dict[str, Any]:
         """State of the stream of requests; each stays in it until its run has ended."""
@@ -243,12 +248,13 @@ class Verbs:
         stored = await self._node.reader.read(stream, subjects.registry("host.*"))
         answer = await self._node.topology.api(f"STREAM.INFO.{stream}")
         oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
-        return [_decode_pulse(one.body) for one in stored if one.body and one.at > oldest]
+        recent = (one for one in stored if one.at > oldest)
+        return [pulse for _, pulse in read_entries(_decode_pulse, recent)]
 
     async def health(self, request: Nothing) -> Health:
         """How the gateway and the board are. Always answers."""
         server = str(self._node.connection.client.info.get("version", ""))
-        health = Health("ok", self._node.name, version("callboard"), server, len(self.waits))
+        health = Health("ok", self._node.name, _VERSION, server, len(self.waits))
         try:
             async with asyncio.timeout(_HEALTH_WITHIN):
                 health.requests = int((await self._requests()).get("messages", 0))

@@ -67,7 +67,7 @@ class Hosts:
         """Start another in the place of each that ends, for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            for role in [role for role, process in self._processes.items() if not process.alive]:
+            for role in [role for role in self._ids if not self._processes[role].alive]:
                 self._tell(f"[bold red]dead[/]      host {self._ids[role]}: starting another one")
                 await self.start(role)
                 self._tell(f"[bold green]here[/]      {self.described(role)}")

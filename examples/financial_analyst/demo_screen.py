@@ -17,7 +17,7 @@ from rich.table import Table
 _WIDEST = 110
 
 screen = Console(highlight=False)
-screen.width = min(screen.width, _WIDEST)
+screen.width = min(screen.width, _WIDEST) if screen.is_terminal else _WIDEST
 
 
 def say(what: RenderableType = "") -> None:

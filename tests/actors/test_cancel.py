@@ -11,7 +11,7 @@ import pytest
 from tests.support.board import Board, instance
 from tests.support.waiting import until
 
-from callboard import agent, checkpoint, tool, workflow
+from callboard import agent, checkpoint, method, tool, workflow
 from callboard.infra.errors import CallCancelled, RunCancelled
 
 SAW: list[str] = []
@@ -59,10 +59,12 @@ def in_thread(name: str) -> int:
 class Middle:
     """Calls in between."""
 
+    @method
     async def nested(self, name: str) -> int:
         """Wait for calls of its own."""
         return sum(await asyncio.gather(forever(f"{name}.a"), in_thread(f"{name}.b")))
 
+    @method
     def nested_in_thread(self, name: str) -> int:
         """The same, in a thread that waits for a value."""
         try:
@@ -78,7 +80,7 @@ async def flow() -> int:
 
 
 @workflow
-def sync_flow() -> int:
+def sync_flow() -> Any:
     """The same in plain code."""
     one, two = forever("one"), Middle.nested("two")
     three = Middle.nested_in_thread("three")

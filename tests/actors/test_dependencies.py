@@ -11,7 +11,7 @@ import pytest
 from tests.support.board import Board
 from tests.support.waiting import until
 
-from callboard import agent, tool, workflow
+from callboard import agent, method, tool, workflow
 from callboard.actors.future import Future
 from callboard.infra import headers as H
 from callboard.infra.errors import (
@@ -93,18 +93,22 @@ async def fail(message: str) -> int:
 class Middle:
     """An agent between the workflow and tools."""
 
+    @method
     async def passes_on(self, number: int) -> int:
         """Give back a call's future without waiting for it."""
         return add(number, 10)  # type: ignore[return-value]
 
+    @method
     async def fails_later(self) -> int:
         """Give back a future that fails."""
         return fail("from below")  # type: ignore[return-value]
 
+    @method
     async def depends(self, number: int) -> int:
         """Make calls that depend on each other."""
         return await add(add(number, 10).arg, add(number, 20).arg)
 
+    @method
     async def deep(self, level: int) -> int:
         """Call itself until something fails at the bottom."""
         return await (fail("bottom") if level == 0 else Middle.deep(level - 1))

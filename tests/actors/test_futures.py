@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from tests.support.board import Board
 
-from callboard import agent, tool, workflow
+from callboard import agent, method, tool, workflow
 from callboard.actors.future import Future, FutureInfo
 from callboard.infra import headers as H
 from callboard.infra.errors import ResultTimeout, RunFailed, WouldBlock
@@ -55,6 +55,7 @@ async def fail(text: str) -> int:
 class Asker:
     """An agent that makes calls of its own."""
 
+    @method
     async def ask(self, number: int) -> int:
         """Call a tool and look at its future."""
         call = add(number)
@@ -85,6 +86,7 @@ async def waiting_flow() -> dict[str, Any]:
     error = (await asyncio.gather(fail("x"), return_exceptions=True))[0]
     try:
         await asyncio.wait_for(gated("never"), 0.01)
+        timed_out = False
     except TimeoutError:
         timed_out = True
     group = []
@@ -220,6 +222,8 @@ def _lazily() -> dict[str, tuple[Any, Any]]:
     i: Any = items
     d: Any = table
     p: Any = point()
+    true: Any = give("true")
+    empty: Any = give("empty")
     return {
         "arithmetic": (n + 1, 8),
         "reflected": (1 - n, -6),
@@ -231,7 +235,7 @@ def _lazily() -> dict[str, tuple[Any, Any]]:
         "index": ([10, 20, 30, 40, 50, 60, 70, 80][n], 80),
         "range": (list(range(n))[-1], 6),
         "comparison": (n > 5 and n == 7 and n != 8 and not n < 7, True),
-        "truth": (bool(give("true")) and not give("empty"), True),
+        "truth": (bool(true) and not empty, True),
         "hash": ({n: "x"}[7], "x"),
         "format": (f"{n:03d} {t!s:>6} {ratio:.2f}", "007  Hello 2.50"),
         "text": (t.upper() + t[1:3] + "!", "HELLOel!"),
@@ -275,7 +279,7 @@ async def test_lazy_values_are_used_like_the_values_themselves(board: Board) -> 
 
 
 @workflow
-def overlapping_flow() -> int:
+def overlapping_flow() -> Any:
     """Make two calls of which the first ends only when the second has begun."""
     first, second = gated("late", 1), notifying()
     return first + second  # type: ignore[operator]
@@ -437,7 +441,7 @@ async def test_a_failed_call_that_nobody_awaits_fails_nobody(board: Board) -> No
 
     @workflow
     async def flow() -> str:
-        fail("unseen")
+        _ = fail("unseen")
         await add(1)
         return "well"
 

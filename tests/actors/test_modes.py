@@ -62,8 +62,8 @@ class NatsRunner(Runner):
         try:
             return await client.run(flow.name, arguments, timeout=SOON)
         except RunFailed as error:
-            assert error.__cause__ is not None
-            raise error.__cause__ from error.__cause__.__cause__
+            cause = error.__cause__ or error
+            raise cause from cause.__cause__
         except RunCancelled as error:
             raise asyncio.CancelledError from error
 
@@ -145,10 +145,12 @@ class Clerk:
     def __init__(self) -> None:
         self.seen = 0
 
+    @method
     async def double(self, number: int) -> int:
         """Call a tool."""
         return await add(number, number)
 
+    @method
     def triple(self, number: int) -> int:
         """Call tools from a thread."""
         return add(number, add(number, number).arg).value()
@@ -161,6 +163,7 @@ class Clerk:
             raise Broke(f"attempt {RUNS['flaky']}")
         return RUNS["flaky"]
 
+    @method
     async def factorial(self, number: int) -> int:
         """Call itself."""
         return 1 if number <= 1 else number * await Clerk.factorial(number - 1)
@@ -171,7 +174,7 @@ class Clerk:
         return [Broke("negative") if n < 0 else n * n for n in numbers]  # type: ignore[misc]
 
 
-# -- calls and their values -------------------------------------------------------------------------------
+# -- calls and their values -------------------------------------------------------------------
 
 
 @workflow
@@ -350,7 +353,7 @@ async def test_a_batchable_method(runner: Runner) -> None:
     assert await runner.run(batch_errors_flow) == ["4", "Broke: negative", "9"]
 
 
-# -- failures ------------------------------------------------------------------------------------------------
+# -- failures ---------------------------------------------------------------------------------
 
 
 @workflow
@@ -519,7 +522,7 @@ async def test_a_workflow_that_raises_what_python_treats_specially(board: Board)
     host = await board.host(exhausted_flow, leaving_flow, add, inner_flow)
     runner = NatsRunner(board)
     for flow in (exhausted_flow, leaving_flow):
-        with pytest.raises(Exception, match="(?i)stopiteration|systemexit"):
+        with pytest.raises(Exception, match=r"(?i)stopiteration|systemexit"):
             await runner.run(flow)
     assert await runner.run(inner_flow, n=1) == 2
     assert not host.draining
@@ -569,7 +572,7 @@ async def test_a_dependency_of_the_wrong_type(runner: Runner) -> None:
         await runner.run(wrong_arguments_flow)
 
 
-# -- retries and time ----------------------------------------------------------------------------------------------
+# -- retries and time -------------------------------------------------------------------------
 
 
 @workflow
@@ -649,8 +652,8 @@ async def test_time_random_numbers_and_uuids(runner: Runner) -> None:
     await runner.serve(replayable_flow)
     first, second = await runner.run(replayable_flow), await runner.run(replayable_flow)
     for at, number, one, other in (first, second):
-        at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
-        assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+        when = at if isinstance(at, datetime) else datetime.fromisoformat(at)
+        assert abs((datetime.now(UTC) - when).total_seconds()) < 60
         assert 0 <= number < 1
         assert uuid_module.UUID(str(one)) != uuid_module.UUID(str(other))
     assert first[1] != second[1]

@@ -46,6 +46,7 @@ class Single:
             raise Flaky("first")
         return len(RAN)
 
+    @method
     async def other(self, number: int) -> int:
         """Run meanwhile."""
         RAN.append(number)
@@ -158,6 +159,7 @@ async def test_a_timeout_is_tried_again_only_where_that_does_no_harm(board: Boar
 class Chain:
     """Calls that call calls."""
 
+    @method
     async def outer(self) -> str:
         """Call the inner one and tell what came of it."""
         RAN.append("outer begins")
@@ -167,6 +169,7 @@ class Chain:
             RAN.append("outer stopped")
             raise
 
+    @method
     async def inner(self) -> str:
         """Wait for ever."""
         RAN.append("inner begins")

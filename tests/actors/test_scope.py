@@ -6,16 +6,26 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callboard.actors.future import Maker
 from callboard.actors.scope import Scope, checkpoint, current, install_task_factory
 from callboard.actors.scope import random as replayed_random
 from callboard.actors.scope import uuid as replayed_uuid
 from callboard.infra.errors import CallCancelled
+
+NOBODY = cast("Maker", None)
+"""Makes no calls."""
+
+
+def scope_of(prefix: str) -> Scope:
+    """A scope in which nobody makes calls."""
+    return Scope(NOBODY, prefix)
+
 
 Program = list[Any]
 """A program: ``"call"`` makes a call, a nested program runs in a concurrent branch."""
@@ -50,7 +60,7 @@ def ids_of(program: Program, seed: int) -> dict[str, str]:
 
     async def main() -> None:
         install_task_factory(asyncio.get_running_loop())
-        current.set(Scope(None, "run:"))  # type: ignore[arg-type] - nobody makes calls here
+        current.set(scope_of("run:"))
         await run(program, random.Random(seed), made, "")
 
     asyncio.run(main())
@@ -99,7 +109,7 @@ async def test_a_task_given_a_context_of_its_own_is_in_that_contexts_scope() -> 
     """Work started on the side with an empty context takes no number from the code that caused it."""
     loop = asyncio.get_running_loop()
     install_task_factory(loop)
-    scope = Scope(None, "run:")  # type: ignore[arg-type]
+    scope = scope_of("run:")
     token = current.set(scope)
 
     async def where() -> Scope | None:
@@ -136,10 +146,10 @@ async def test_a_task_factory_set_before_is_kept() -> None:
         scope = current.get()
         return scope.prefix if scope else ""
 
-    loop.set_task_factory(own)  # type: ignore[arg-type]
+    loop.set_task_factory(own)
     install_task_factory(loop)
     install_task_factory(loop)
-    token = current.set(Scope(None, "run:"))  # type: ignore[arg-type]
+    token = current.set(scope_of("run:"))
     assert await asyncio.create_task(work()) == "run:1/"
     assert made == ["work"]
     current.reset(token)
@@ -149,7 +159,7 @@ def in_scope(prefix: str, action: Callable[[], Any]) -> Any:
     """Run something in a scope of its own."""
 
     def enter() -> Any:
-        current.set(Scope(None, prefix))  # type: ignore[arg-type]
+        current.set(scope_of(prefix))
         return action()
 
     return contextvars.copy_context().run(enter)
@@ -182,7 +192,7 @@ def test_outside_of_a_run_random_numbers_are_random() -> None:
 def test_a_checkpoint_stops_cancelled_code() -> None:
     """And only that; outside of a call it does nothing."""
     checkpoint()
-    scope = Scope(None, "run:")  # type: ignore[arg-type]
+    scope = scope_of("run:")
     scope.checkpoint()
     scope.cancel("its deadline passed")
     with pytest.raises(CallCancelled, match="its deadline passed"):

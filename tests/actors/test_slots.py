@@ -17,7 +17,7 @@ from tests.support import cpu_actors
 from tests.support.board import Board, instance
 from tests.support.waiting import stall, until
 
-from callboard import agent, checkpoint, tool, workflow
+from callboard import agent, checkpoint, method, tool, workflow
 from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid, RunFailed
 
 
@@ -80,17 +80,19 @@ def in_threads(number: int) -> int:
 class Mixed:
     """Methods of both kinds share the slots."""
 
+    @method
     async def on_the_loop(self, number: int) -> int:
         """On the loop."""
         return await on_the_loop.function(number)  # type: ignore[no-any-return]
 
+    @method
     def in_threads(self, number: int) -> int:
         """In a thread."""
         return in_threads.function(number)  # type: ignore[no-any-return]
 
 
 @workflow
-async def crowd_flow(which: str, count: int) -> list[int]:
+async def crowd_flow(which: str, count: int) -> Any:
     """Many calls at once."""
     made: dict[str, Callable[[int], Any]] = {
         "loop": on_the_loop,
@@ -202,7 +204,9 @@ async def cpu_flow() -> dict[str, Any]:
         "leave": cpu_actors.leave(),
         "again": cpu_actors.Worker.again(30_000),
     }
-    found = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
+    found: dict[str, Any] = dict(
+        zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True)
+    )
     found["again"] = [len(found["again"]), found["again"][1] != os.getpid()]
     found["after"] = await cpu_actors.add(3, 4)
     return {

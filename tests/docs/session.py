@@ -128,7 +128,9 @@ class Shell:
         self._bash.stdin.flush()
         with self._changed:
             ended = self._changed.wait_for(lambda: sentinel in self._lines[begun:], ENDS_WITHIN)
-            printed = [line for line in self._lines[begun:] if line != sentinel and not _JOB_ENDED.match(line)]
+            printed = [
+                line for line in self._lines[begun:] if line != sentinel and not _JOB_ENDED.match(line)
+            ]
         said = "\n".join(printed)
         assert ended, f"$ {command.text}\ndoes not end; so far it has printed\n{said}"
         expected = [self._put(line) for line in command.expected]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.docs.pages import DOCS, ROOT
 
 from callboard.actors import driver, feed, instance, mailbox
 from callboard.infra.settings import Settings
-from tests.docs.pages import DOCS, ROOT
 
 PAGE = DOCS / "architecture.md"
 TEXT = PAGE.read_text("utf-8")
@@ -38,7 +38,9 @@ def modules(floor: str) -> set[str]:
 @pytest.mark.parametrize("floor", FLOORS)
 def test_every_file_has_its_place(floor: str) -> None:
     """Those that exist, and no others."""
-    named = {found.removeprefix("cli/") for found in re.findall(r"`((?:cli/)?\w+(?:\.py|/))`", section(floor))}
+    named = {
+        found.removeprefix("cli/") for found in re.findall(r"`((?:cli/)?\w+(?:\.py|/))`", section(floor))
+    }
     assert named == modules(floor)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import nats
 import pytest
-from nats.aio.client import Client as NATS
+from nats.aio.client import Client as Plain
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -50,7 +50,7 @@ class ForeignHost:
         client: a plain connection.
     """
 
-    def __init__(self, client: NATS) -> None:
+    def __init__(self, client: Plain) -> None:
         self.js: JetStreamContext = client.jetstream()
         self.ran = 0
 
@@ -89,7 +89,12 @@ class ForeignHost:
         body = await self.with_blobs(message.data, headers.get("Cb-Blobs", ""))
         self.ran += 1
         value = self.shout(**MSGPACK.decode(body))
-        result = {"future": future, "call": f"{ACTOR}.{headers['Cb-Method']}", "value": value, "host": "foreign"}
+        result = {
+            "future": future,
+            "call": f"{ACTOR}.{headers['Cb-Method']}",
+            "value": value,
+            "host": "foreign",
+        }
         await self.js.publish(subject, MSGPACK.encode(result))
         await message.ack_sync()
 

@@ -7,12 +7,12 @@ import re
 
 import msgspec
 import pytest
+from tests.docs.pages import DOCS, ROOT, blocks, prose, table
 
 from callboard.actors.directives import Directives
 from callboard.actors.future import FutureInfo
 from callboard.infra.messages import run
 from callboard.infra.settings import DAY, Settings
-from tests.docs.pages import DOCS, ROOT, blocks, prose, table
 
 PAGE = DOCS / "guarantees.md"
 _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")

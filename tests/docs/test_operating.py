@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+from tests.docs.pages import DOCS, table, tables
 
 from callboard.cli.exits import MEANING
 from callboard.infra.settings import Settings
-from tests.docs.pages import DOCS, table, tables
 
 PAGE = DOCS / "operating.md"
 
@@ -16,11 +16,13 @@ def test_settings() -> None:
     defaults = msgspec.structs.asdict(Settings())
     rows = table(PAGE, "Settings").records()
     assert {row["setting"]: row["default"] for row in rows} == {
-        name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in defaults.items()
+        name: str(value).removesuffix(".0") for name, value in defaults.items()
     }
 
 
 def test_exit_codes() -> None:
     """As ``callboard --help`` tells them."""
     rows = tables(PAGE, "Looking")[0].records()
-    assert {int(row["code"]): row["meaning"] for row in rows} == {int(code): text for code, text in MEANING.items()}
+    assert {int(row["code"]): row["meaning"] for row in rows} == {
+        int(code): text for code, text in MEANING.items()
+    }

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.docs.pages import DOCS, headings, table, tables
 
 import callboard
 from callboard.actors import inbound
@@ -20,7 +21,6 @@ from callboard.infra import errors, headers, subjects, topology
 from callboard.infra.messages import control, dead, registry, run
 from callboard.infra.settings import Settings
 from callboard.state import journal
-from tests.docs.pages import DOCS, headings, table, tables
 
 PAGE = DOCS / "protocol.md"
 SETTINGS = Settings()
@@ -72,7 +72,9 @@ def test_streams_of_subjects() -> None:
     declared = topology.declared(SETTINGS)
     for row in tables(PAGE, "Subjects")[0].records():
         subject = re.sub(r"<\w+>", "x", row["subject"])
-        taken = [name for name, config in declared.items() if any(takes(s, subject) for s in config["subjects"])]
+        taken = [
+            name for name, config in declared.items() if any(takes(s, subject) for s in config["subjects"])
+        ]
         named = re.match(r"stream (\w+)", row["kind"])
         if row["kind"] == "bucket":
             assert [name.startswith("KV_") for name in taken] == [True]
@@ -186,7 +188,9 @@ def test_consumers() -> None:
 def test_buckets() -> None:
     """Every bucket that has a name is there; those that are not made are said to be reserved."""
     named = {value for key, value in vars(subjects).items() if key.endswith("_BUCKET")}
-    made = {name.partition("_")[2] for name in topology.declared(SETTINGS) if name.startswith(("KV_", "OBJ_"))}
+    made = {
+        name.partition("_")[2] for name in topology.declared(SETTINGS) if name.startswith(("KV_", "OBJ_"))
+    }
     rows = table(PAGE, "Buckets").records()
     assert {row["bucket"] for row in rows} == named
     assert {row["bucket"] for row in rows if not row["value"].startswith("reserved")} == made
@@ -207,7 +211,9 @@ def test_ids() -> None:
 
 def test_headers() -> None:
     """Every header that has a constant is in one of the tables, and no other."""
-    constants = {key: value for key, value in vars(headers).items() if key.isupper() and not key.startswith("_")}
+    constants = {
+        key: value for key, value in vars(headers).items() if key.isupper() and not key.startswith("_")
+    }
     media = {constants.pop("JSON"), constants.pop("MSGPACK")}
     own, of_nats = tables(PAGE, "Headers")
     assert sorted(own.column("header") + of_nats.column("header")) == sorted(constants.values())

@@ -18,13 +18,13 @@ from typing import Any
 
 import nats
 import pytest
+from tests.docs.pages import ROOT, Block, blocks
+from tests.docs.session import Shell, commands
 
 import callboard
 from callboard.actors.app import load
 from callboard.actors.host import Host
 from callboard.infra.settings import Settings
-from tests.docs.pages import ROOT, Block, blocks
-from tests.docs.session import Shell, commands
 
 PAGE = ROOT / "README.md"
 INTEROP = ROOT / "tests/interop"
@@ -44,7 +44,7 @@ def shell_lines(program: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The workflow of the page, as a module."""
     path = tmp_path / "readme_app.py"
     path.write_text(titled("app.py").text, "utf-8")
@@ -54,7 +54,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "readme_app", module)
     spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 def test_the_workflow_is_short() -> None:
@@ -103,9 +103,14 @@ async def test_requests_by_the_nats_tool(board: str) -> None:
 
 async def test_a_request_from_javascript(board: str, tmp_path: Path) -> None:
     """The script of the page, as it stands."""
-    node = shutil.which("node")
-    if node is None or not (INTEROP / "node_modules").is_dir():
-        pytest.skip("there is no node, or its packages are not installed (tests/interop does that)")
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        assert "CI" not in os.environ, "there is no node and npm: .ci/run installs them"
+        pytest.skip("there is no node and npm on PATH")
+    if not (INTEROP / "node_modules/.package-lock.json").exists():
+        await asyncio.to_thread(
+            subprocess.run, [npm, "ci", "--no-audit", "--no-fund"], cwd=INTEROP, check=True
+        )
     (tmp_path / "node_modules").symlink_to(INTEROP / "node_modules")
     (tmp_path / "ask.mjs").write_text(titled("ask.mjs").text, "utf-8")
     script = await asyncio.create_subprocess_exec(
@@ -143,7 +148,12 @@ def test_the_two_terminals(tmp_path: Path) -> None:
         url = next(found[0] for line in server.stdout if (found := re.search(r"nats://\S+", line)))
         assert any(line.startswith("ready") for line in server.stdout)
         ran = subprocess.run(
-            [*program, *run, "--nats", url], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+            [*program, *run, "--nats", url],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         server.terminate()
         server.stdout.read()

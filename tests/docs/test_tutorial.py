@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from callboard.infra.server import EmbeddedServer
 from tests.docs.pages import DOCS, blocks
 from tests.docs.session import Shell, commands, matches
+
+from callboard.infra.server import EmbeddedServer
 
 PAGE = DOCS / "tutorial.md"
 PORT = "4222"

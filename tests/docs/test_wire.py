@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import nats
 import pytest
-from nats.aio.client import Client as NATS
+from nats.aio.client import Client as Plain
 from nats.aio.msg import Msg
+from tests.docs.pages import DOCS, tables
 
 import callboard
-from callboard import agent, tool, workflow
+from callboard import agent, method, tool, workflow
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
 from callboard.infra.settings import Settings
-from tests.docs.pages import DOCS, tables
 
 PAGE = DOCS / "protocol.md"
 LARGE = 200_000
@@ -36,6 +36,7 @@ async def once_more(size: int) -> bytes:
 class Measurer:
     """Calls others."""
 
+    @method
     async def length(self, content: bytes) -> int:
         """Ask a tool."""
         return await length_of(content)
@@ -64,7 +65,7 @@ async def board(nats_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def wire(board: str) -> AsyncIterator[NATS]:
+async def wire(board: str) -> AsyncIterator[Plain]:
     """A plain connection."""
     client = await nats.connect(board)
     yield client
@@ -86,7 +87,7 @@ class Seen:
         return [dict(m.headers or {}) for m in self.messages if m.subject.startswith(subject)]
 
 
-async def test_headers_are_on_the_messages_that_the_page_names(board: str, wire: NATS) -> None:
+async def test_headers_are_on_the_messages_that_the_page_names(board: str, wire: Plain) -> None:
     """What is said to be always there is, what is said to be never there is not, nothing else is."""
     seen = Seen()
     await wire.subscribe("cb.>", cb=seen.take)
@@ -116,7 +117,7 @@ async def test_headers_are_on_the_messages_that_the_page_names(board: str, wire:
 
 
 @pytest.mark.usefixtures("board")
-async def test_a_request_without_any_header(wire: NATS) -> None:
+async def test_a_request_without_any_header(wire: Plain) -> None:
     """JSON is seen from its first byte; the run gets an id of the server's making."""
     seen = Seen()
     await wire.subscribe("cb.journal.*.done", cb=seen.take)
@@ -129,8 +130,8 @@ async def test_a_request_without_any_header(wire: NATS) -> None:
 
 
 @pytest.mark.usefixtures("board")
-async def test_the_outcome_can_be_read_later(wire: NATS) -> None:
-    """Who was not there finds the last message of ``cb.run.<id>.done`` in the stream; cancelling works too."""
+async def test_the_outcome_can_be_read_later(wire: Plain) -> None:
+    """Who was not there finds the last message of ``cb.run.<id>.done``; cancelling works as the page says."""
     waiting = await wire.subscribe("cb.journal.mine.done")
     await wire.publish("cb.run.mine.signal", msgspec.msgpack.encode({"name": "cancel", "reason": "mine"}))
     await wire.jetstream().publish("cb.request.measure", b'{"size": 1}', headers={"Nats-Msg-Id": "mine"})

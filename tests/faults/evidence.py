@@ -83,9 +83,23 @@ async def drained(url: str, timeout: float, ignored: Collection[str] = ()) -> No
     async with connected(url) as client:
         while counts := {s: n for s, n in (await left(client)).items() if s not in ignored}:
             if time.monotonic() > ends:
-                text = await _consumers(client)
+                text = f"{await _peek(client)}\n{await _consumers(client)}"
                 raise AssertionError(f"left in the streams after {timeout} s: {counts}\n{text}")
             await asyncio.sleep(0.03)
+
+
+async def _peek(client: Client) -> str:
+    """What is left in the streams of work, without consuming it."""
+    js = client.jetstream()
+    lines = []
+    for stream in WORK:
+        sequence = 0
+        with contextlib.suppress(NotFoundError):
+            while len(lines) < 20:
+                message = await js.get_msg(stream, seq=sequence + 1, next=True, subject=">")
+                sequence = message.seq or 0
+                lines.append(f"#{sequence} {message.subject} {message.headers} {(message.data or b'')[:80]!r}")
+    return "\n".join(lines)
 
 
 async def _consumers(client: Client) -> str:

@@ -9,7 +9,7 @@ import pytest
 from callboard.infra import errors
 from callboard.infra.errors import CallboardError, by_code
 
-CLASSES = sorted(by_code().values(), key=lambda cls: cls.code)
+CLASSES = [cls for _, cls in sorted(by_code().items())]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.code)

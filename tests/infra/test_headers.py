@@ -38,9 +38,9 @@ def test_no_value_can_add_a_header_or_end_the_block(items: list[tuple[str, str]]
 def test_any_bytes_can_be_decoded(raw: bytes) -> None:
     """A header block is somebody else's text: no bytes make decoding raise."""
     found = H.decode(b"NATS/1.0\r\n" + raw)
-    assert all(isinstance(name, str) and isinstance(value, str) for name, value in found.items())
-    assert isinstance(H.status(raw), int)
-    assert isinstance(H.find_int(raw, b"Nats-Sequence"), int)
+    assert len(found) <= raw.count(b":")
+    assert H.status(raw) >= 0
+    assert H.find_int(raw, b"Nats-Sequence") >= 0
 
 
 def test_the_last_of_equal_names_wins() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ async def join(nats_url: str) -> AsyncIterator[Join]:
     """Opens further processes on the test's server; all are closed after the test."""
     opened: list[Process] = []
 
-    async def join(**settings: object) -> Process:
+    async def join(**settings: Any) -> Process:
         process = Process(Settings.load({}, nats_url=nats_url, **settings))
         opened.append(process)
         return await process.open()

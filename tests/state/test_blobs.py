@@ -129,7 +129,7 @@ async def test_what_is_still_used_is_stored_anew_before_it_gets_too_old(
     later = time.time() + 0.6 * 14 * 24 * 3600
     process = await join()
     before = (await held(process))[0]
-    monkeypatch.setattr(blobs_module.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     await process.blobs.put(content)
     assert (await held(process))[0] > before
     assert await (await join()).blobs.get(digest) == content
@@ -143,7 +143,7 @@ async def test_a_long_lived_process_notices_that_a_value_has_expired(
     digest = await process.blobs.put(content)
     await process.topology.api(f"STREAM.PURGE.{STREAM}")
     later = time.time() + 15 * 24 * 3600
-    monkeypatch.setattr(blobs_module.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     await process.blobs.put(content)
     assert await (await join()).blobs.get(digest) == content
 
