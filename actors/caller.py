@@ -126,7 +126,9 @@ class CallMaker:
             replaying: somebody made calls before, so results of calls not made yet are kept.
         """
         self._going = True
-        self._keep = replaying
+        # A handler may run beside another one of the same call, on a host that is taken for dead by mistake:
+        # that one may be ahead, and have made calls before this one comes to them.
+        self._keep = replaying or bool(self.context.parent)
         if entries:
             self.replay(entries)
         if self._heard_early:  # perhaps after the journal was read

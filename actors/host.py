@@ -328,8 +328,10 @@ class Host:
             if not isinstance(member, Instance):
                 continue
             for call in list(member.running.values()):
-                if call.task is None or not self.cancelled.covers(call.run, call.id):
-                    continue
+                if call.task is None or call.stopping or not self.cancelled.covers(call.run, call.id):
+                    continue  # a second time would disturb its cleaning up
                 batch = [c for c in member.running.values() if c.task is call.task]
                 if all(self.cancelled.covers(c.run, c.id) for c in batch):
+                    for one in batch:
+                        one.stopping = True
                     call.task.cancel()

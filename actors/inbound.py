@@ -30,7 +30,7 @@ class Call:
         band, priority, stored_at: what the mailbox orders by.
         deadline: unix seconds, 0 for none.
         again: it may have run before, here or elsewhere.
-        task: while it runs.
+        task: while it runs; stopping: it has been cancelled.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Call:
         "session",
         "stage",
         "started",
+        "stopping",
         "stored_at",
         "task",
         "workflow",
@@ -82,6 +83,7 @@ class Call:
         self.stored_at = delivered.stored_at
         self.arrived = time.monotonic()
         self.started = 0.0
+        self.stopping = False
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
 
     @property

@@ -213,7 +213,8 @@ class Outcomes:
         self._followed.move_to_end(key)
         while len(self._followed) > self._size:
             self._followed.popitem(last=False)
-        return future in await followed.upto_now(self._journal, *key) or await self.ended(run)
+        # The call's own outcome last: between this answer and the start of the call it may still come.
+        return await self.ended(run) or future in await followed.upto_now(self._journal, *key)
 
     async def ended(self, run: str) -> bool:
         """Whether the run has ended; an answer may be a second old."""

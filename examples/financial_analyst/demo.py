@@ -65,10 +65,8 @@ class Demo:
         """From the start of the hosts to what can be tried next."""
         await self._introduce()
         title(f'2. The question: "{QUESTION}"')
-        say(
-            "Calls give futures. The workflow awaits the plan; it passes the others on as arguments. Each call"
-        )
-        say("begins by itself once those are done whose numbers stand at the end of its line.\n")
+        say("Calls give futures. The workflow awaits the plan and passes the others on as arguments: each")
+        say("call begins by itself when those are done whose numbers stand at the end of its line.\n")
         first = await self._ask(QUESTION, None, self._out)
         demo_screen.report(first.markdown, f"{typed(self._out)}/report.md")
         title(f'3. The follow-up in the same session: "{FOLLOW_UP}"')

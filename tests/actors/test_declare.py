@@ -347,7 +347,6 @@ def test_parameters_that_cannot_be_declared(function: Callable[..., Any], text: 
 
 def test_a_batchable_method_takes_and_gives_lists() -> None:
     """The error says which annotation is not one."""
-
     careless: Any = batchable
 
     @agent

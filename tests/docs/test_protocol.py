@@ -17,6 +17,8 @@ from tests.docs.pages import DOCS, headings, table, tables
 
 import callboard
 from callboard.actors import inbound
+from callboard.actors.gateway import document
+from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
 from callboard.infra.messages import control, dead, registry, run
 from callboard.infra.settings import Settings
@@ -35,6 +37,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.journal: ("<run>", "<kind>"),
     subjects.dead: ("<actor>",),
     subjects.control: ("<host>",),
+    gateway.subject: ("<verb>", "<name>"),
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
@@ -62,7 +65,8 @@ def functions(module: types.ModuleType) -> Iterator[tuple[str, Callable[..., Any
 
 def test_subjects() -> None:
     """One row for each function that makes a subject, and no other."""
-    assert {name for name, _ in functions(subjects)} == OTHERS | {make.__name__ for make in SUBJECTS}
+    makers = {make.__name__ for make in SUBJECTS if make.__module__ == subjects.__name__}
+    assert {name for name, _ in functions(subjects)} == OTHERS | makers
     made = [make(*arguments) for make, arguments in SUBJECTS.items()]
     assert sorted(tables(PAGE, "Subjects")[0].column("subject")) == sorted(made)
 
@@ -302,27 +306,39 @@ def test_control() -> None:
 # -- errors, sizes ---------------------------------------------------------------------------------
 
 
-def error_classes() -> dict[str, type[errors.CallboardError]]:
-    """Every error class of the package by its code."""
+def error_classes(*, of_gateway: bool) -> dict[str, type[errors.CallboardError]]:
+    """The error classes of the gateway, or all others of the package, by code."""
     for found in pkgutil.walk_packages(callboard.__path__, "callboard."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
-    known = errors.by_code()
+    known: dict[str, type[errors.CallboardError]] = {}
     waiting: list[type[errors.CallboardError]] = [errors.CallboardError]
     while waiting:
         cls = waiting.pop()
-        if cls.__module__.startswith("callboard."):
-            known.setdefault(cls.code, cls)
         waiting += cls.__subclasses__()
+        if cls.__module__.startswith("callboard."):  # not a test's own
+            if cls.__module__.startswith("callboard.actors.gateway.") == of_gateway:
+                assert known.setdefault(cls.code, cls) is cls, "two classes have one code"
     return known
 
 
-def test_errors() -> None:
+@pytest.mark.parametrize(("heading", "of_gateway"), [("Errors", False), ("Gateway", True)])
+def test_errors(heading: str, *, of_gateway: bool) -> None:
     """Every code with its class, and whether trying again can help."""
-    rows = table(PAGE, "Errors").records()
+    rows = tables(PAGE, heading)[-1].records()
     assert {row["code"]: (row["class"], row["retryable"]) for row in rows} == {
-        code: (cls.__name__, "yes" if cls.retryable else "no") for code, cls in error_classes().items()
+        code: (cls.__name__, "yes" if cls.retryable else "no")
+        for code, cls in error_classes(of_gateway=of_gateway).items()
     }
+
+
+def test_verbs_of_the_gateway() -> None:
+    """Every verb with its subject."""
+    made = [
+        gateway.subject(verb, one.name.replace("{", "<").replace("}", ">"))
+        for verb, one in document.VERBS.items()
+    ]
+    assert tables(PAGE, "Gateway")[0].column("subject") == made
 
 
 def test_sizes() -> None:

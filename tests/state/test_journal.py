@@ -164,7 +164,9 @@ def test_an_outcome_is_the_same_in_json_and_msgpack(value: Any, status: str) -> 
     error = ErrorInfo("call_failed", "why", path=["w", "t.call"]) if status == "failed" else None
     done = finished(value, status, error=error)
     assert decode_done(encode(done), {}) == done
-    again = decode_done(json_done(done), {H.CONTENT_TYPE: H.JSON})
+    body = json_done(done)
+    assert body is not None
+    again = decode_done(body, {H.CONTENT_TYPE: H.JSON})
     if not _has_infinity(value):
         assert msgspec.msgpack.decode(again.value) == value
     assert msgspec.structs.replace(again, value=done.value) == done

@@ -30,6 +30,7 @@ _COMMANDS = (
     ("run", "callboard.cli.run:run", _WORK, "Run a workflow and print its result."),
     ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
+    ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
