@@ -91,6 +91,7 @@ class CallMaker:
         self._keep = False
         self._going = False
         self._heard_early = False
+        self._looking = False
         self._early: dict[str, Result] = {}
         self._replay: list[Result] = []
         self._scheduled: set[str] = set()
@@ -389,6 +390,16 @@ class CallMaker:
         self._heard = time.monotonic()
         self._outcome(data)
 
+    def look_again(self) -> None:
+        """Some results may have been there before this began to listen: read them, many in one go."""
+        if not self._looking:
+            self._looking = True
+            self._caller.spawn(self._look_again())
+
+    async def _look_again(self) -> None:
+        self._looking = False
+        await self.resync()
+
     async def resync(self) -> None:
         """Read what was missed from the journal itself."""
         kind = self._subject.split(".", 3)[3]
@@ -546,6 +557,10 @@ class _OnCallStored:
     def __call__(self, outcome: int | StoreRefused) -> None:
         if isinstance(outcome, StoreRefused):
             self._maker.call_refused(self._future_id, outcome)
+
+    def on_duplicate(self) -> None:
+        """The call had been sent before, perhaps by another maker: its result may be there already."""
+        self._maker.look_again()
 
 
 class _Dependencies:

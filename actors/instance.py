@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import handling, inbound
-from callboard.actors.declare import AgentClass, Tool, code_version
+from callboard.actors.declare import AgentClass, Method, Tool, code_version
 from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import AHEAD, MOST_AHEAD, Banded
 from callboard.actors.inbound import Call, Undecodable
@@ -316,25 +316,33 @@ class Instance:
         if not method.directives.batchable:
             self._start([self.mailbox.pop()])
             return True
-        batch = self._batch(method)
-        if not batch:
-            plain = self.mailbox.take(lambda call: not call.method.directives.batchable, 1)
-            if not plain:
-                return False
-            batch = plain
-        self._start(batch)
-        return True
+        batch = (
+            self._batch(method)
+            or self.mailbox.take(lambda call: not call.method.directives.batchable, 1)
+            or self._other_batch(method)
+        )
+        if batch:
+            self._start(batch)
+        return bool(batch)
 
-    def _batch(self, method: Any) -> list[Call]:
+    def _batch(self, method: Method) -> list[Call]:
         """The calls to hand over together, or none while it is worth waiting for more."""
         directives = method.directives
-        waited = time.monotonic() - self.mailbox.peek().arrived
+        first = self.mailbox.first(lambda call: call.method is method)
+        if first is None:
+            return []
+        waited = time.monotonic() - first.arrived
         if waited < directives.max_wait:
             count = self.mailbox.count(lambda call: call.method is method)
             if count < directives.max_batch:
                 self._wake_in(directives.max_wait - waited)
                 return []
         return self.mailbox.take(lambda call: call.method is method, directives.max_batch)
+
+    def _other_batch(self, method: Method) -> list[Call]:
+        """A batch of another method, while this one's waits for more."""
+        others = (m for m in self.declared.methods.values() if m.directives.batchable and m is not method)
+        return next((batch for other in others if (batch := self._batch(other))), [])
 
     def _wake_in(self, seconds: float) -> None:
         loop = self.host.node.loop

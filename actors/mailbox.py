@@ -87,6 +87,11 @@ class Mailbox(Generic[C]):
             self._bands[call.band] -= 1
         return taken
 
+    def first(self, fits: Callable[[C], bool]) -> C | None:
+        """The call that goes next among those that fit."""
+        found = min((entry for entry in self._heap if fits(entry[2])), default=None)
+        return found[2] if found else None
+
     def count(self, fits: Callable[[C], bool]) -> int:
         """How many waiting calls fit."""
         return sum(1 for entry in self._heap if fits(entry[2]))

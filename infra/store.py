@@ -23,7 +23,10 @@ from callboard.infra.connection import Connection
 from callboard.infra.errors import Fenced, StoreFull, StoreRefused
 
 OnStored = Callable[["int | StoreRefused"], None]
-"""Called once with the stream sequence, or with the reason why the message is not stored."""
+"""Called once with the stream sequence, or with the reason why the message is not stored.
+
+One that has a method ``on_duplicate`` is told by it that the message had been stored before.
+"""
 
 _WINDOW = 4096
 _GROUP = 32
@@ -41,6 +44,7 @@ class _AckError(msgspec.Struct):
 
 class _PubAck(msgspec.Struct):
     seq: int = 0
+    duplicate: bool = False
     error: _AckError | None = None
 
 
@@ -180,7 +184,10 @@ class Store:
             return
         if data and b'"error"' not in data:
             if entry.on_stored is not None:
-                entry.on_stored(self._decode(data).seq)
+                ack = self._decode(data)
+                entry.on_stored(ack.seq)
+                if ack.duplicate and (tell := getattr(entry.on_stored, "on_duplicate", None)):
+                    tell()
             self._pump()
         else:
             self._refused(entry, data, head)

@@ -155,7 +155,7 @@ class Journal:
         """Tell how a run stands in bucket ``cb_runs``."""
         # That it runs is told only if nothing was told yet: a driver that stood still, or a message sent
         # again late, must not hide the end.
-        first = summary.finished == 0.0
+        first = summary.status == "running"
         head = H.encode([(H.EXPECTED_SEQUENCE, "0")]) if first else None
         self._store.put(subjects.run_summary(summary.run), encode(summary), head, _ignore if first else None)
 

@@ -22,6 +22,7 @@ try:
     from demo_screen import say, title, typed
     from finance.model import Report
     from finance.save import save
+    from rich.text import Text
 
     from callboard import CallboardError, Client, connect
     from callboard.cli.history import History
@@ -73,7 +74,7 @@ class Demo:
         say("The plan of the first answer goes along, so that the question can be short.\n")
         second = await self._ask(FOLLOW_UP, first, self._out / "follow-up")
         demo_screen.report(_beginning(second.markdown), f"{typed(self._out)}/follow-up/report.md begins")
-        say(f"Both reports and their charts are in {typed(self._out)}.")
+        say(Text(f"Both reports and their charts are in {typed(self._out)}."))
         if self._stay:
             await self._receive()
         else:
@@ -147,7 +148,7 @@ class Demo:
                     report = await self._followed(run, dict[str, Any])
                     demo_screen.report(_beginning(report["markdown"]), f"the answer of run {run} begins")
                 except CallboardError as error:
-                    say(f"[red]{error}[/]")
+                    say(Text(str(error), style="red"))
 
 
 def _beginning(markdown: str) -> str:

@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 _WIDEST = 110
 
@@ -21,9 +22,9 @@ screen.width = min(screen.width, _WIDEST) if screen.is_terminal else _WIDEST
 
 
 def say(what: RenderableType = "") -> None:
-    """Print, text as rich markup; through `print`, so that it stands above a live table and not within."""
+    """Print, a string as rich markup; through `print`, so that it stands above a live table, not in it."""
     with screen.capture() as captured:
-        screen.print(what, soft_wrap=isinstance(what, str))
+        screen.print(what, soft_wrap=isinstance(what, (str, Text)))
     print(captured.get(), end="", flush=True)
 
 
@@ -43,7 +44,7 @@ def parts(rows: Sequence[tuple[str, str, str]]) -> None:
 def report(markdown: str, name: str) -> None:
     """Print a report: formatted on a terminal, as it is elsewhere."""
     if screen.is_terminal:
-        framed = Panel(Markdown(markdown), title=name, border_style="cyan", padding=(1, 2))
+        framed = Panel(Markdown(markdown), title=Text(name), border_style="cyan", padding=(1, 2))
         say(Padding(framed, (1, 0)))
     else:
         print(f"\n{markdown}", flush=True)

@@ -68,6 +68,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         fits: Callable[[Letter], bool] = lambda letter: letter.number % modulus == 0  # noqa: E731
         expected = [letter for letter in self.in_order() if fits(letter)][:most]
         assert self.mailbox.count(fits) == sum(map(fits, self.model))
+        assert self.mailbox.first(fits) is next(filter(fits, self.in_order()), None)
         assert self.mailbox.take(fits, most) == expected
         for letter in expected:
             self.model.remove(letter)

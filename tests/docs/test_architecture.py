@@ -55,6 +55,7 @@ def test_figures() -> None:
     settings = Settings()
     assert (settings.pulse_every, settings.dead_after, settings.ack_wait) == (0.4, 1.3, 30.0)
     assert settings.max_deliver == 5
-    assert (driver.SLOTS, driver._RESUMING) == (4096, 16)
+    assert (driver.SLOTS, driver._THREADS, driver._RESUMING) == (4096, 256, 16)
+    assert driver._DEADLY * settings.max_deliver == 20
     assert (feed.AHEAD, feed.MOST_AHEAD, feed._FAIRNESS, instance.STUCK) == (0.01, 256, 8, 0.05)
     assert (mailbox.BAND, mailbox.STEP, mailbox.MOST) == (10.0, 1.0, 9)
