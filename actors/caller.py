@@ -42,6 +42,7 @@ T = TypeVar("T")
 _QUIET = 15.0
 _PATIENCE = 20
 _ANNOUNCED = 1000
+_CANCELLED = 1000
 _DEPS_LIMIT = 64 * 1024
 
 
@@ -643,8 +644,9 @@ class Caller:
 
     def cancel(self, run: str, futures: list[str], reason: str) -> None:
         """Tell every host to stop these calls and what they called; all of the run if none is named."""
-        body = msgspec.msgpack.encode(Cancel(run=run, futures=futures, reason=reason))
-        self.node.connection.publish(subjects.control(), body)
+        for start in range(0, max(1, len(futures)), _CANCELLED):  # one message has room for a megabyte
+            some = Cancel(run=run, futures=futures[start : start + _CANCELLED], reason=reason)
+            self.node.connection.publish(subjects.control(), msgspec.msgpack.encode(some))
 
     def _resync_all(self) -> None:
         for maker in self.makers:

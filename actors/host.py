@@ -39,6 +39,7 @@ _LANE_ROOM = 64
 _LOOK_EVERY = 0.5
 _YOUNG = 20_000
 _TICK = 0.05
+_LEAVE = 5.0
 _decode_control = msgspec.msgpack.Decoder(Control).decode
 
 
@@ -197,7 +198,11 @@ class Host:
         await self._finish_calls(ends)
         drivers = [m for m in self._members if isinstance(m, Driver)]
         await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
-        await self.watch.empty_lane(self.id)
+        try:
+            async with asyncio.timeout(_LEAVE):
+                await self.watch.empty_lane(self.id)
+        except (CallboardError, TimeoutError) as error:  # with the server gone, whoever is left does it
+            self._log.warning("lane_not_emptied", error=str(error) or "no answer in time")
         await self.node.store.stop()
         self._heart.stop()
         self.watch.stop()

@@ -197,8 +197,8 @@ Tell = Callable[[str, dict[str, Any]], None]
 class Supervisor:
     """Keeps a number of hosts running the newest code that can be imported.
 
-    It tells ``ready`` and ``reloaded`` (actors), ``broken`` (a :class:`Broken`, and whether the old
-    code is kept), ``crashed`` (code, retry_in).
+    It tells ``ready``, ``reloaded`` and ``restarted`` (actors), ``broken`` (a :class:`Broken`, and
+    whether the old code is kept), ``crashed`` (code, retry_in).
 
     Args:
         command: runs a host on its leash.

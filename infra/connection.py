@@ -348,9 +348,12 @@ class Connection:
 
         Raises:
             RequestTimeout: nobody answered in time, or nobody listens.
+            ConnectionLost: the connection is closed.
         """
         try:
             message = await self.client.request(subject, body, timeout=timeout)
+        except nats.errors.ConnectionClosedError as error:
+            raise ConnectionLost(f"{subject} was not asked: the connection to NATS is closed") from error
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
             raise RequestTimeout(
                 f"no answer on {subject} within {timeout} s", subject=subject, timeout=timeout

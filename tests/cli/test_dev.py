@@ -244,6 +244,9 @@ def test_without_reload(path: Path) -> None:
         dev.event("ready")
         path.write_text(ECHO.format(version="two"))
         assert dev.ask() == "one"
+        (host,) = dev.hosts()
+        host.kill()
+        dev.event("restarted")  # takes longer than a change goes unnoticed
         dev.send(signal.SIGTERM)
         assert dev.wait() == Exit.OK
         assert '"changed"' not in dev.output

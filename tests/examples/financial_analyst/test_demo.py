@@ -198,8 +198,8 @@ def test_it_stays_for_the_questions_and_kills_of_others(tmp_path: Path) -> None:
     """Until Ctrl-C, which ends everything."""
     with Running(tmp_path, "--stay") as run:
         url = run.until(r"actors --nats (nats://\S+)\n")[1]
-        asyncio.run(publish(url, "IBM in 2008, no chart"))
-        run.until(r"\n# IBM in 2008, no chart\n[\s\S]+Worst drawdown")
+        asyncio.run(publish(url, "IBM in 2008"))
+        run.until(r"\n# IBM in 2008\n[\s\S]+Worst drawdown")
         asyncio.run(publish(url, "How did TSLA do?"))
         run.until("There are no prices for 'TSLA'")
         os.kill(int(run.until(r"\nkill -9 (\d+)")[1]), signal.SIGKILL)

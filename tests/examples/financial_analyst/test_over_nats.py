@@ -16,13 +16,13 @@ from demo_hosts import ROLES
 from finance.errors import AnalystError, OutsideDataError, UnknownTickerError
 from finance.model import Plan, Report
 from tests.examples.financial_analyst.own import EXAMPLE
-from tests.support.waiting import SOON, until
+from tests.support.waiting import until
 
 from callboard import Client, connect
 from callboard.actors.declare import Declaration, declaration
 from callboard.actors.host import Host
 from callboard.infra import headers as H
-from callboard.infra.errors import DependencyFailed, ResultTimeout, RunFailed
+from callboard.infra.errors import DependencyFailed, RunFailed
 
 ENDS_WITHIN = 60.0  # s; drawing needs a new process, which loads matplotlib first
 
@@ -154,16 +154,11 @@ async def test_the_futures_wait_for_each_other_as_written(client: Client) -> Non
     assert graph == sorted([("Analyst.plan", ["catalog.call"]), *findings, report])
 
 
-_HANGS = pytest.mark.xfail(
-    raises=ResultTimeout, reason="journal.json_done cannot write a value that is in the blob store"
-)
-
-
-@pytest.mark.parametrize("more", [", no chart", pytest.param("", marks=_HANGS)])
+@pytest.mark.parametrize("more", [", no chart", ""])
 async def test_a_question_in_plain_json_is_answered(client: Client, more: str) -> None:
     """As any NATS client publishes it, with a message id in order to find the run."""
     question = f"Compare Apple and IBM since 2005{more}"
     body = msgspec.json.encode({"question": question})
     client.node.connection.publish("cb.request.research", body, H.encode([(H.MESSAGE_ID, "mine")]))
-    answer = await client.result("mine", SOON)
+    answer = await client.result("mine", ENDS_WITHIN)
     assert answer["markdown"] == (await app.research(question)).markdown

@@ -1,0 +1,79 @@
+"""At most so many instances: further hosts stand by, and step in."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.support.board import Board, instance
+from tests.support.waiting import until
+
+from callboard import tool, workflow
+
+RAN: list[int] = []
+GATE = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has run."""
+    global GATE  # noqa: PLW0603 - an event belongs to one loop
+    GATE = asyncio.Event()
+    RAN.clear()
+
+
+@tool(max_instances=1, concurrency=1)
+async def single(number: int) -> int:
+    """One at a time, on one host."""
+    RAN.append(number)
+    await GATE.wait()
+    return number
+
+
+@workflow
+async def flow(count: int) -> int:
+    """Many calls."""
+    return sum(await asyncio.gather(*(single(n) for n in range(count))))
+
+
+async def test_hosts_above_the_maximum_stand_by(board: Board) -> None:
+    """The longest running serves; the others pull nothing, though calls wait."""
+    first, second, third = [await board.host(single) for _ in range(3)]
+    await until(lambda: instance(second, single).standby and instance(third, single).standby)
+    assert not instance(first, single).standby
+    await board.host(flow)
+    run = await board.submit(flow, count=3)
+    await until(lambda: RAN)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    assert {result.host for result in await board.results(run)} == {first.id}
+
+
+async def test_one_that_stands_by_steps_in_when_the_serving_host_leaves(board: Board) -> None:
+    """And when it dies; again only one of them."""
+    first, second, third = [await board.host(single) for _ in range(3)]
+    await until(lambda: instance(second, single).standby and instance(third, single).standby)
+    await first.stop()
+    await until(lambda: not instance(second, single).standby)
+    assert instance(third, single).standby
+    await board.kill(second)
+    await until(lambda: not instance(third, single).standby)
+    GATE.set()
+    await board.host(flow)
+    assert await board.run(flow, count=3) == 3
+
+
+async def test_a_call_in_hand_is_not_lost_when_a_host_goes_to_stand_by(board: Board) -> None:
+    """What it has started it finishes; what it has not it gives back."""
+    first = await board.host(single)
+    await board.host(flow)
+    run = await board.submit(flow, count=3)
+    await until(lambda: RAN)
+    instance(first, single).set_standby(standby=True)
+    instance(first, single).set_standby(standby=True)
+    GATE.set()
+    await until(lambda: not instance(first, single).running)
+    assert len(RAN) == 1
+    instance(first, single).set_standby(standby=False)
+    assert (await board.done(run)).status == "completed"
+    assert sorted(RAN) == [0, 1, 2]
