@@ -274,9 +274,21 @@ class Client:
             RunUnknown: there is no such run.
         """
         summary = await self.node.journal.summary(subjects.token("run id", run))
-        if summary is None:
+        if summary is not None:
+            return summary
+        found = await self.node.journal.owner(run)  # one that has just begun is in its journal only
+        if found is None:
             raise RunUnknown(f"there is no run {run}; see 'callboard runs'", run=run)
-        return summary
+        owner = found[0]
+        return RunSummary(
+            run,
+            owner.workflow,
+            "running",
+            session=owner.session,
+            driver=owner.driver,
+            epoch=owner.epoch,
+            started=owner.at,
+        )
 
     async def runs(self) -> list[RunSummary]:
         """All runs that are still kept."""

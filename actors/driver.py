@@ -79,8 +79,8 @@ class Request:
         self.body = delivered.body
         self.run = self._run_id(delivered, headers)
         self.session = headers.get(H.SESSION) or self.run
-        self.deadline = float(headers.get(H.DEADLINE, "0"))
-        self.priority = int(headers.get(H.PRIORITY, "0"))
+        self.deadline = H.moment(headers, H.DEADLINE)
+        self.priority = H.whole(headers, H.PRIORITY, 0)
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
         self.reply = headers.get(H.REPLY, "")
@@ -168,7 +168,8 @@ class Driver:
 
     def pause(self) -> None:
         """Pull no more. Idempotent."""
-        self._pull.stop()
+        for pull in self.pulls:
+            pull.stop()
 
     def set_standby(self, *, standby: bool) -> None:
         """Stand by while more hosts drive this workflow than may, or go on."""

@@ -21,13 +21,14 @@ from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.node import Node
+from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
 from callboard.actors.scope import install_task_factory
 from callboard.actors.takeover import Watch
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
-from callboard.infra.errors import ConnectionLost
+from callboard.infra.errors import CallboardError, ConnectionLost
 from callboard.infra.messages.control import Acknowledged, Cancel, Control, Drain, Holds, HoldsQuery
 from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered, Pull
@@ -96,7 +97,7 @@ class Host:
         if isinstance(settings, str):
             settings = Settings.load(nats_url=settings)
         self.id = f"h-{subjects.new_id()[-12:].lower()}"
-        self.node = Node(settings, self.id, on_lost)
+        self.node = Node(settings, self.id, on_lost, migrates=True)
         self.declarations = list(declarations)
         self.draining = False
         self.beat = time.monotonic()
@@ -132,8 +133,16 @@ class Host:
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
         self.watch = Watch(self)
+        self.overdue = Overdue(self.node)
         self.caller.is_alive = self.watch.takes_calls
         self._members = [self._member(declared) for declared in self.declarations]
+        try:
+            await self._begin()
+        except BaseException:
+            await self.stop(grace=0.0)  # nothing goes on of a host that could not start
+            raise
+
+    async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
         await announce(self.node, self.declarations)
@@ -193,7 +202,8 @@ class Host:
         self._log.info("draining", grace_s=grace)
         for member in self._members:
             member.pause()
-        self._lane.stop()
+        if hasattr(self, "_lane"):
+            self._lane.stop()
         ends = time.monotonic() + grace
         await self._finish_calls(ends)
         drivers = [m for m in self._members if isinstance(m, Driver)]
@@ -204,7 +214,11 @@ class Host:
         except (CallboardError, TimeoutError) as error:  # with the server gone, whoever is left does it
             self._log.warning("lane_not_emptied", error=str(error) or "no answer in time")
         await self.node.store.stop()
-        self._heart.stop()
+        for pull in self.pulls():  # what is still being looked up, or could not be stored
+            for delivered in list(pull.held.values()):
+                delivered.nak()
+        if hasattr(self, "_heart"):
+            self._heart.stop()
         self.watch.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -245,6 +259,8 @@ class Host:
                 member.tick()
                 self._limit_instances(member)
             self._look_after_pulls()
+            if self.overdue.due and not self.draining:
+                self.caller.spawn(self.overdue.look())
             await asyncio.sleep(_TICK)
 
     def _look_after_pulls(self) -> None:

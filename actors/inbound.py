@@ -12,7 +12,7 @@ from callboard.infra import headers as H
 from callboard.infra.errors import CallboardError
 from callboard.infra.pull import Delivered
 
-_FUTURE = re.compile(r"[A-Za-z0-9_\-]{1,128}:[0-9./~]{1,512}")
+_FUTURE = re.compile(r"[A-Za-z0-9_\-]{1,128}:(?=.{1,512}\Z)[0-9]+(?:[./~][0-9]+)*")
 
 
 class Undecodable(CallboardError):
@@ -67,14 +67,14 @@ class Call:
         self.method = method
         self.headers = headers
         self.id = headers[H.FUTURE]
-        self.run = get(H.RUN) or self.id.partition(":")[0]
+        self.run = self.id.partition(":")[0]
         self.session = get(H.SESSION) or self.run
         self.workflow = get(H.WORKFLOW, "")
         self.creator = get(H.CREATOR, "")
-        self.priority = int(headers[H.PRIORITY]) if H.PRIORITY in headers else 0
-        self.deadline = float(headers[H.DEADLINE]) if H.DEADLINE in headers else 0.0
-        self.attempt = int(headers[H.ATTEMPT]) if H.ATTEMPT in headers else 1
-        self.stage = int(get(H.STAGE, "1"))
+        self.priority = H.whole(headers, H.PRIORITY, 0) if H.PRIORITY in headers else 0
+        self.deadline = H.moment(headers, H.DEADLINE) if H.DEADLINE in headers else 0.0
+        self.attempt = H.whole(headers, H.ATTEMPT, 1, least=1) if H.ATTEMPT in headers else 1
+        self.stage = H.whole(headers, H.STAGE, 1, least=0)
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
         parents = get(H.PATH)
         self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
@@ -125,6 +125,12 @@ def decode(delivered: Delivered, headers: dict[str, str], methods: dict[str, Met
     if not is_future_id(future):
         raise Undecodable(
             f"header {H.FUTURE} is {future[:80]!r}: expected <run>:<position>", reason="undecodable"
+        )
+    run = headers.get(H.RUN)
+    if run is not None and run != future.partition(":")[0]:
+        raise Undecodable(
+            f"header {H.RUN} is {run[:80]!r}, but the call is of the run in {future[:80]!r}",
+            reason="undecodable",
         )
     name = headers.get(H.METHOD, "call")
     method = methods.get(name)

@@ -16,7 +16,7 @@ from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
-from callboard.infra.errors import CallboardError, DeadlineExceeded, Overloaded, Poisoned
+from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
 from callboard.infra.messages.registry import InstanceInfo
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import call_consumer
@@ -194,7 +194,7 @@ class Instance:
         outcomes = self.host.outcomes
         try:
             finished = await (outcomes.known(call.run, call.id) if call.again else outcomes.ended(call.run))
-        except CallboardError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
             self._log.warning("journal_unread", future=call.id, error=str(error))
             finished = False
         del self.running[call.key]

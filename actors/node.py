@@ -22,6 +22,7 @@ class Node:
         settings: with the server's address.
         name: of the process, a subject token: a host's id, or what a client calls itself.
         on_lost: awaited once if the connection is closed for good.
+        migrates: its settings count: streams that differ are brought to their declarations.
     """
 
     def __init__(
@@ -29,7 +30,10 @@ class Node:
         settings: Settings,
         name: str,
         on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+        *,
+        migrates: bool = False,
     ) -> None:
+        self._migrates = migrates
         self.settings = settings
         self.name = name
         self.connection = Connection(settings, name, on_lost)
@@ -49,7 +53,7 @@ class Node:
             self.reader = DirectReader(self.connection)
             self.journal = Journal(self.store, self.reader)
             self.blobs = Blobs(self.connection, self.store, self.reader, self.settings)
-            await self.topology.ensure()
+            await self.topology.ensure(migrate=self._migrates)
         except BaseException:
             await self.connection.close()
             raise

@@ -46,6 +46,7 @@ class Heart:
         self._host = host
         self._thread: threading.Thread | None = None
         self._stop = asyncio.Event()
+        self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main = threading.get_ident()
         self._started = time.time()
@@ -60,6 +61,7 @@ class Heart:
 
     def stop(self) -> None:
         """Beat no more; waits for the last beat. Idempotent."""
+        self._ended = True  # seen by a thread that is only about to begin
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
@@ -71,7 +73,7 @@ class Heart:
 
     async def _beat(self) -> None:
         self._loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self._ended):
             try:
                 await self._beat_over(Connection(self._host.node.settings, f"{self._host.id}-pulse"))
             except CallboardError as error:
@@ -82,7 +84,7 @@ class Heart:
         """Beat until stopped, or until this connection is closed for good."""
         try:
             await connection.open()
-            while not (self._stop.is_set() or connection.client.is_closed):
+            while not (self._stop.is_set() or self._ended or connection.client.is_closed):
                 self._beat_once(connection)
                 self._look_at_loop()
                 await self._rest()

@@ -63,7 +63,7 @@ class Watch:
         self._node.connection.on_reconnect(self._on_reconnect)
         for stored in await self._node.reader.read(_REGISTRY, subjects.registry("host.*")):
             if stored.body:
-                self._note(_decode(stored.body))
+                self._note(stored.subject, stored.body)
         self._task = self._node.loop.create_task(self._watch())
 
     def stop(self) -> None:
@@ -85,7 +85,7 @@ class Watch:
 
     def _on_pulse(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         if data:
-            self._note(_decode(data))
+            self._note(subject.decode("utf-8", "replace"), data)
         else:  # the host has left in good order
             host = subject.decode().rpartition(".")[2]
             self.alive.pop(host, None)
@@ -94,9 +94,11 @@ class Watch:
     def _on_reconnect(self) -> None:
         self._reconnected = True
 
-    def _note(self, pulse: Pulse) -> None:
-        self.alive[pulse.host] = pulse
-        self._heard[pulse.host] = time.monotonic()
+    def _note(self, subject: str, body: bytes) -> None:
+        pulse = _read_pulse(subject.rpartition(".")[2], body)
+        if pulse is not None:
+            self.alive[pulse.host] = pulse
+            self._heard[pulse.host] = time.monotonic()
 
     async def _watch(self) -> None:
         dead_after = self._node.settings.dead_after
@@ -258,6 +260,18 @@ class Watch:
             return None
         held = {sequence for answer in answers for sequence in _decode_holds(answer).sequences}
         return held.union(*lost)
+
+
+def _read_pulse(host: str, body: bytes) -> Pulse | None:
+    """A heartbeat; None for what is none, whoever has put it there. Its names are used in subjects."""
+    try:
+        pulse = _decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    names = [*pulse.instances, *(name for key in pulse.inflight for name in key.partition(".")[::2])]
+    if pulse.host != host or not all(map(subjects.is_token, (host, *names))):
+        return None
+    return pulse
 
 
 _PURGE = H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])

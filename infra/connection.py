@@ -257,7 +257,7 @@ class Connection:
         url = self.settings.nats_url
         try:
             await self.client.connect(
-                url,
+                url.split(","),
                 name=self.name,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnected,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 FUTURE = "Cb-Future"
 RUN = "Cb-Run"
@@ -36,6 +37,7 @@ SUBJECT = "Nats-Subject"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
+_MOST = 2**31
 _VERSION = b"NATS/1.0"
 _FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
 
@@ -62,6 +64,36 @@ def decode(raw: bytes | None) -> dict[str, str]:
         if colon:
             found[name.strip()] = value.strip()
     return found
+
+
+def whole(headers: Mapping[str, str], name: str, default: int, least: int = -_MOST, most: int = _MOST) -> int:
+    """The value of an integer header.
+
+    Raises:
+        ValueError: it is no integer, or out of bounds.
+    """
+    text = headers.get(name)
+    if text is None:
+        return default
+    value = int(text)
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {text[:40]}: expected {least} to {most}")
+    return value
+
+
+def moment(headers: Mapping[str, str], name: str) -> float:
+    """The value of a header that is a time, in unix seconds; 0 if there is none.
+
+    Raises:
+        ValueError: it is no number, or no finite one.
+    """
+    text = headers.get(name)
+    if text is None:
+        return 0.0
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {text[:40]}: expected unix seconds")
+    return value
 
 
 def status(raw: bytes | None) -> int:

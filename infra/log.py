@@ -8,11 +8,12 @@ import sys
 import structlog
 
 
-def configure(level: str = "info", *, json: bool | None = None) -> None:
+def configure(level: str = "info", *, json: bool | None = None, cache: bool = True) -> None:
     """Set structlog up for this process.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
+        cache: loggers made from here on keep this configuration.
         json: JSON lines; by default whenever stderr is not a terminal.
     """
     as_json = not sys.stderr.isatty() if json is None else json
@@ -30,12 +31,17 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=cache,
     )
     logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 def get(component: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of a component; its events carry the component's name."""
+    """The logger of a component; its events carry the component's name.
+
+    A program that uses Callboard as a library and has not set structlog up gets warnings, on stderr.
+    """
+    if not structlog.is_configured():
+        configure("warning", cache=False)
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=component)
     return logger

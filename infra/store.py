@@ -77,6 +77,8 @@ class Store:
         self._outstanding: dict[int, _Entry] = {}
         self._queue: deque[_Entry] = deque()
         self._together: list[_Entry] = []
+        self.full_at = 0.0
+        """When (by ``monotonic()``) something was last refused for want of room."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -206,6 +208,7 @@ class Store:
             error = _AckError(H.status(head), 0, "no stream takes this subject right now")
         refusal = _refusal(entry.subject, error)
         if refusal.retryable or not data:
+            self.full_at = monotonic()
             entry.tries += 1
             delay = min(5.0, 0.05 * 2**entry.tries) * (0.5 + random.random())
             if entry.tries in {1, 5} or entry.tries % 20 == 0:

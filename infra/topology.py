@@ -138,20 +138,24 @@ class Topology:
         self._settings = settings
         self._log = log.get("topology")
 
-    async def ensure(self) -> None:
-        """Create or migrate every stream and bucket.
+    async def ensure(self, *, migrate: bool = True) -> None:
+        """Create what is missing.
+
+        Args:
+            migrate: also bring to its declaration what differs; for hosts, whose settings count.
 
         Raises:
             StoreRefused: the server refuses a stream (for example: not enough servers for the replicas).
         """
-        await asyncio.gather(*(self._stream(c) for c in declared(self._settings).values()))
+        every = declared(self._settings).values()
+        await asyncio.gather(*(self._stream(config, migrate=migrate) for config in every))
 
-    async def _stream(self, config: dict[str, Any]) -> None:
+    async def _stream(self, config: dict[str, Any], *, migrate: bool) -> None:
         name = config["name"]
         answer = await self.api(f"STREAM.CREATE.{name}", config)
         code = answer.get("error", {}).get("err_code")
         if code == _EXISTS:
-            answer = await self._migrate(name, config)
+            answer = await self._migrate(name, config) if migrate else {}
         self._raise(answer, f"stream {name}")
 
     async def _migrate(self, name: str, config: dict[str, Any]) -> dict[str, Any]:

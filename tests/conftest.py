@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from callboard.infra.server import EmbeddedServer
+
+
+# Every event, so that tests may look for it; a program that sets nothing up gets warnings only.
+structlog.configure(cache_logger_on_first_use=False)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -133,6 +134,7 @@ class Board:
         self.server = EmbeddedServer(folder / "store", max_file_store=max_file_store)
         self.ledger = ledger.Reader(folder / "ledger")
         self.workers: list[Worker] = []
+        self._numbers = itertools.count()
         self.accepted: list[Accepted] = []
         self.started = time.monotonic()
         sys.stdout.write(f"seed {seed}, set CALLBOARD_FAULT_SEEDS={seed} to repeat\n")
@@ -172,7 +174,7 @@ class Board:
             url: where it connects; the server by default.
             settings: other than the default ones.
         """
-        log = self.folder / f"worker{len(self.workers)}.log"
+        log = self.folder / f"worker{next(self._numbers)}.log"
         settings = {"telemetry_max_bytes": self.settings().telemetry_max_bytes, **settings}
         given = {f"CALLBOARD_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {

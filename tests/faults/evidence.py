@@ -102,6 +102,13 @@ async def _peek(client: Client) -> str:
     return "\n".join(lines)
 
 
+async def redelivered(client: Client) -> dict[str, int]:
+    """How many messages each consumer has delivered again."""
+    js = client.jetstream()
+    infos = [info for stream in WORK for info in await js.consumers_info(stream)]
+    return {info.name: info.num_redelivered or 0 for info in infos}
+
+
 async def _consumers(client: Client) -> str:
     js = client.jetstream()
     lines = []
@@ -122,7 +129,7 @@ def _entry(message: _Message) -> Entry:
     if shape is not None:
         as_json = message.headers.get("Content-Type") == "application/json"
         decode = msgspec.json.decode if as_json else msgspec.msgpack.decode
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
             decoded = decode(message.data, type=shape)
     return Entry(run, kind, message.sequence, message.at, decoded)
 

@@ -12,13 +12,12 @@ from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, seconds
 from callboard.cli.outcome import explained, shown
 from callboard.cli.output import clock, table
-from callboard.infra.errors import ResultTimeout, RunUnknown
+from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import ErrorInfo, RunSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from callboard.actors.client import Client
 
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 _VALUE_SHOWN = 2_000
@@ -83,7 +82,7 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
     async def look() -> tuple[RunSummary, History, Any]:
         history = History()
         async with common.client() as client:
-            summary = await _summary(client, run)
+            summary = await client.status(run)
             async for event in client.events(run, follow=False):
                 history.add(event)
             completed = history.done is not None and history.done["status"] == "completed"
@@ -100,26 +99,6 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
     }
     common.output.answer(data, lambda screen: _print_run(summary, history, value, screen))
     return Exit.OK
-
-
-async def _summary(client: Client, run: str) -> RunSummary:
-    """How a run stands; one that has just begun is in the journal only."""
-    try:
-        return await client.status(run)
-    except RunUnknown:
-        found = await client.node.journal.owner(run)
-        if found is None:
-            raise
-        owner = found[0]
-        return RunSummary(
-            run,
-            owner.workflow,
-            "running",
-            session=owner.session,
-            driver=owner.driver,
-            epoch=owner.epoch,
-            started=owner.at,
-        )
 
 
 def _print_run(summary: RunSummary, history: History, value: Any, screen: Console) -> None:
@@ -166,7 +145,7 @@ def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Com
 
     async def end() -> str:
         async with common.client() as client:
-            summary = await _summary(client, run)
+            summary = await client.status(run)
             if summary.status == "running":
                 await client.cancel(run, reason)
                 try:
