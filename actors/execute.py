@@ -7,6 +7,7 @@ import contextvars
 import importlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ class Executor:
             self._threads = None
         if self._processes is not None:
             self._processes.stop()  # type: ignore[no-untyped-call]
+            # They end only while somebody waits for them; nobody should have to.
+            threading.Thread(target=self._processes.join, name="callboard-end", daemon=True).start()
             self._processes = None
 
     async def run(self, method: Method, arguments: dict[str, Any], scope: Scope, body: bytes) -> Any:

@@ -9,7 +9,6 @@ import structlog
 
 from callboard.infra.server import EmbeddedServer
 
-
 # Every event, so that tests may look for it; a program that sets nothing up gets warnings only.
 structlog.configure(cache_logger_on_first_use=False)
 

@@ -31,7 +31,7 @@ _LEAVES_WITHIN = 2.0
 class Gateway:
     """Serves ``cb.api.<verb>.<name>``; start as many as wanted, they share the requests.
 
-    Use as ``async with Gateway(settings)``, or with :meth:`start` and :meth:`stop`.
+    Use as ``async with Gateway(settings)``, or with :meth:`start` and :meth:`stop`, or :meth:`serve`.
 
     Args:
         settings: with the server's address; a string is taken for that address.
@@ -53,7 +53,7 @@ class Gateway:
         self.id = f"gateway-{subjects.new_id()[-8:].lower()}"
         self._settings = settings
         self._client = Client(settings)
-        self._client.node = Node(settings, self.id, on_lost)
+        self._client.node = Node(settings, self.id, self._gone)
         self._connection = self._client.node.connection
         self._connection.client = SturdyClient()
         self._verbs = Verbs(self._client, wait, most_waiting)
@@ -69,6 +69,9 @@ class Gateway:
         )
         self._subscribers = [self._serve(verb, most_waiting + _AT_ONCE) for verb in document.VERBS]
         self._discovery: Discovery | None = None
+        self._on_lost = on_lost
+        self._lost: ConnectionLost | None = None
+        self._ended = asyncio.Event()
         self._state = "new"
         self._log = log.get("gateway").bind(gateway=self.id)
 
@@ -94,6 +97,28 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Start, answer until told to stop, and drain.
+
+        Raises:
+            ConnectionLost: the connection is closed for good; what :meth:`start` raises.
+        """
+        async with self:
+            told = [asyncio.create_task(event.wait()) for event in (stop, self._ended)]
+            try:
+                await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in told:
+                    task.cancel()
+        if self._lost is not None:
+            raise self._lost
+
+    async def _gone(self, error: ConnectionLost) -> None:
+        self._lost = error
+        self._ended.set()
+        if self._on_lost is not None:
+            await self._on_lost(error)
 
     async def start(self) -> None:
         """Connect and begin to answer. Idempotent.

@@ -1,4 +1,5 @@
 import pytest
+
 from bench.harness import Bound
 
 

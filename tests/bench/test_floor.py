@@ -3,10 +3,10 @@ from collections.abc import AsyncIterator
 
 import psutil
 import pytest
-from bench.harness import Role
-from bench.sides import Stage, open_side
 
 from bench import jobs
+from bench.harness import Role
+from bench.sides import Stage, open_side
 
 
 @pytest.fixture

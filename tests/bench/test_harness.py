@@ -8,10 +8,10 @@ from typing import Any
 
 import psutil
 import pytest
-from bench.accounting import CpuMeter, by_part, growth, memory_bytes, percentile
-from bench.harness import Bound, Case, Metric, Role, RoundFailed, Row, Sample
 
 from bench import harness, report
+from bench.accounting import CpuMeter, by_part, growth, memory_bytes, percentile
+from bench.harness import Bound, Case, Metric, Role, RoundFailed, Row, Sample
 
 REQUIRED = {"case", "value", "unit", "floor", "ratio", "bound", "holds"}
 FIGURES = {Role.FLOOR: [10.0, 30.0, 20.0], Role.CALLBOARD: [40.0, 20.0, 30.0]}

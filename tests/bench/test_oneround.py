@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+
 from bench.harness import Role, RoundFailed, load_cases
 from bench.oneround import measure
 

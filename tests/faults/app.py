@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.faults import ledger
+
 import callboard
 from callboard.actors.scope import current
-from tests.faults import ledger
 
 _path = os.environ.get("FAULTS_LEDGER")
 _writer = ledger.Writer(Path(_path)) if _path else None

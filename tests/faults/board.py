@@ -15,11 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.faults import app, evidence, ledger
+from tests.faults.checker import Accepted, Allowed, violations
+
 import callboard
 from callboard.infra.server import EmbeddedServer
 from callboard.infra.settings import Settings
-from tests.faults import app, evidence, ledger
-from tests.faults.checker import Accepted, Allowed, violations
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = float(os.environ.get("CALLBOARD_FAULT_STUCK", "25"))

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
+from tests.faults import ledger
 
 from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Owner, Result, RunSummary
-from tests.faults import ledger
 
 
 class Accepted(NamedTuple):

@@ -13,11 +13,11 @@ import nats
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import NotFoundError
+from tests.faults import ledger
+from tests.faults.checker import Accepted, Entry, Evidence
 
 from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Owner, Result, RunSummary
-from tests.faults import ledger
-from tests.faults.checker import Accepted, Entry, Evidence
 
 WORK = ("CALLS", "REQUESTS")
 _KINDS: dict[str, type] = {"result": Result, "done": Done, "owner": Owner}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from tests.faults.board import Board
 from tests.faults.checker import Allowed
 

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-
 from tests.faults import evidence
 from tests.faults.board import Board
 from tests.faults.checker import Allowed

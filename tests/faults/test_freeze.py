@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
-from callboard.infra.settings import Settings
 from tests.faults.board import Board
 from tests.faults.checker import Allowed
+
+from callboard.infra.settings import Settings
 
 pytestmark = pytest.mark.fault
 

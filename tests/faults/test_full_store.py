@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 from nats.js.errors import APIError
-
-from callboard.infra.settings import Settings
 from tests.faults import evidence
 from tests.faults.board import Board
+
+from callboard.infra.settings import Settings
 
 pytestmark = pytest.mark.fault
 

@@ -7,7 +7,6 @@ import sys
 import time
 
 import pytest
-
 from tests.faults.board import STUCK, Board, until
 from tests.faults.checker import Allowed
 from tests.faults.evidence import Evidence

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pytest
 from nats.aio.client import Client
 from nats.js.errors import APIError
-
 from tests.faults import evidence, malformed
 from tests.faults.board import Board
 from tests.faults.checker import Allowed

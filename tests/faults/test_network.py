@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
-
 from tests.faults.board import Board, until
 from tests.faults.checker import Allowed
 from tests.faults.proxy import Proxy

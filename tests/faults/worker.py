@@ -10,13 +10,13 @@ import signal
 import sys
 
 import uvloop
+from tests.faults import app
 
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
 from callboard.infra import log
 from callboard.infra.errors import CallboardError, ConnectionLost
 from callboard.infra.settings import Settings
-from tests.faults import app
 
 LOST = 3
 """Exit code when the connection is closed for good."""

@@ -15,7 +15,7 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard.actors.gateway import Gateway
-from callboard.infra.errors import ConnectFailed
+from callboard.infra.errors import ConnectFailed, ConnectionLost
 from callboard.infra.server import EmbeddedServer
 
 
@@ -134,6 +134,34 @@ async def test_stops_without_a_server(board: Board, nats_server: EmbeddedServer)
     await until(lambda: not gateway._client.node.connection.client.is_connected)
     async with asyncio.timeout(5):
         await gateway.stop()
+
+
+async def test_serves_until_told(ask: Asker, board: Board) -> None:
+    """For a command: it answers, and returns once it has drained."""
+    stop = asyncio.Event()
+    gateway = Gateway(board.settings())
+    serving = asyncio.create_task(gateway.serve(stop))
+    await until(lambda: gateway._state == "running" and gateway._discovery is not None)
+    assert (await ask("health", "all")).body["gateway"] == gateway.id
+    stop.set()
+    await serving
+    assert gateway._state == "stopped"
+
+
+async def test_connection_lost_for_good(board: Board) -> None:
+    """A closed connection ends serving with an error, so that the process ends; whoever asked is told."""
+    told: list[ConnectionLost] = []
+
+    async def on_lost(error: ConnectionLost) -> None:
+        told.append(error)
+
+    gateway = Gateway(board.settings(), on_lost)
+    serving = asyncio.create_task(gateway.serve(asyncio.Event()))
+    await until(lambda: gateway._discovery is not None)
+    await gateway._client.node.connection.client.close()
+    with pytest.raises(ConnectionLost):
+        await serving
+    assert len(told) == 1
 
 
 def test_loads_when_used() -> None:

@@ -118,7 +118,6 @@ async def test_the_chart_is_drawn_in_a_process_of_its_own(
     assert children() - before
 
 
-@pytest.mark.xfail(reason="Executor.close stops the pool of processes but does not join it, so they stay")
 async def test_the_processes_for_drawing_end_with_their_host(nats_url: str) -> None:
     """Nothing is left of a host that has stopped."""
     before = children()
