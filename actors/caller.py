@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _QUIET = 15.0
+_KNOWN_IDS = 100.0
 _PATIENCE = 20
 _ANNOUNCED = 1000
 _CANCELLED = 1000
@@ -333,7 +334,13 @@ class CallMaker:
     def _publish(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> None:
         if future.done():
             return
-        future.sent = True
+        future.sent = time.monotonic()
+        future.body = encoded  # kept until there is an outcome: it may have to be sent again
+        subject, head = self._addressed(future, encoded, message_id)
+        self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
+
+    def _addressed(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> tuple[str, bytes]:
+        """Subject and headers of a call."""
         head = self._head(future.method)
         extra = f"Cb-Future: {future.id}\r\nNats-Msg-Id: {message_id}\r\nCb-Stage: {future.stage}\r\n"
         deps = ",".join(future.deps)
@@ -343,16 +350,12 @@ class CallMaker:
             extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
         if future.priority:
             extra += f"Cb-Priority: {future.priority}\r\n"
-        if future.method.directives.max_queue is not None:
-            future.body = encoded
         lane = subjects.ANY
         if future.executor and self._caller.is_alive(future.executor):
             lane = future.executor
             extra += f"Cb-Executor: {lane}\r\n"
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
-        self._node.store.put_together(
-            subject, encoded.body, f"{head}{extra}\r\n".encode(), _OnCallStored(self, future.id)
-        )
+        return subject, f"{head}{extra}\r\n".encode()
 
     def _head(self, method: Method) -> str:
         """The part of the headers that all calls of a method by this maker share."""
@@ -413,6 +416,17 @@ class CallMaker:
     def quiet(self, now: float) -> bool:
         """Whether it waits for results and has heard none for a while."""
         return bool(self.open) and now - self._heard > _QUIET
+
+    def send_again(self, now: float) -> None:
+        """Send calls again of which nobody has said anything: the stream may never have had them.
+
+        Under the same message id that is one call. The stream knows the ids of two minutes, so what was
+        sent earlier is left alone.
+        """
+        for future in list(self.open.values()):
+            if future.body is not None and future.sent and _QUIET < now - future.sent < _KNOWN_IDS:
+                subject, head = self._addressed(future, future.body, future.id)
+                self._node.store.put(subject, future.body.body, head)
 
     def _outcome(self, data: bytes) -> None:
         result = read_entry(decode_result, data)
@@ -659,6 +673,7 @@ class Caller:
             for maker in [m for m in self.makers if m.quiet(now)]:
                 try:
                     await maker.resync()
+                    maker.send_again(now)
                 except CallboardError as error:
                     self._log.warning("resync_failed", run=maker.context.run, error=str(error))
 

@@ -15,6 +15,7 @@ from callboard.infra.pull import Delivered
 from callboard.infra.store import Store
 
 _decode = msgspec.msgpack.Decoder(DeadLetter).decode
+_HISTORY = 10
 _UNSENT = frozenset({"Nats-Msg-Id", "Nats-Scheduler", "Nats-Schedule-Next", "Nats-TTL"})
 
 
@@ -52,12 +53,13 @@ class DeadLetters:
             delivered=delivered.delivered,
             at=time.time(),
             host=self._host,
-            history=history or [],
+            history=(history or [])[-_HISTORY:],
         )
         self._log.error("dead_letter", actor=actor, reason=reason, detail=detail, subject=letter.subject)
         # One message may be found dead by two hosts: the id makes one letter of it.
         head = H.encode([(H.MESSAGE_ID, f"{letter.stream}:{letter.sequence}")])
-        self._store.put(subjects.dead(actor), msgspec.msgpack.encode(letter), head, lambda _: delivered.ack())
+        body = _fitting(letter, delivered.pull.connection.max_payload - len(head))
+        self._store.put(subjects.dead(actor), body, head, lambda _: delivered.ack())
 
     async def list(self, actor: str = "*", limit: int | None = None) -> list[tuple[int, DeadLetter]]:
         """Letters with their stream sequences, oldest first."""
@@ -73,3 +75,14 @@ class DeadLetters:
         """Publish the message again, as it was; returns its new stream sequence."""
         items = [(name, value) for name, value in letter.headers.items() if name not in _UNSENT]
         return await self._store.stored(letter.subject, letter.body, H.encode(items))
+
+
+def _fitting(letter: DeadLetter, room: int) -> bytes:
+    """The letter encoded; of a message as large as one may be, a letter about it has to leave a part out."""
+    body = msgspec.msgpack.encode(letter)
+    if len(body) > room:
+        whole = len(letter.body)
+        letter.body = letter.body[: max(0, whole - (len(body) - room) - 200)]
+        letter.detail += f" (of its {whole:,} bytes the first {len(letter.body):,} are kept here)"
+        body = msgspec.msgpack.encode(letter)
+    return body

@@ -102,9 +102,10 @@ class Run:
         lease: this driver's hold on it, once taken; owner: sequence of the newest owner's entry seen.
         task: while its function runs.
         cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
+        closed: an outcome was seen.
     """
 
-    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "owner", "request", "task")
+    __slots__ = ("cancelled", "closed", "diverged", "fenced", "lease", "maker", "owner", "request", "task")
 
     def __init__(self, request: Request, maker: CallMaker) -> None:
         self.request = request
@@ -114,6 +115,7 @@ class Run:
         self.cancelled = ""
         self.diverged: Diverged | None = None
         self.fenced = False
+        self.closed = False
         self.task: asyncio.Task[Any] | None = None
 
 
@@ -301,6 +303,9 @@ class Driver:
             return False
         epoch = known.owner.epoch + 1 if known.owner else 1
         run.lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
+        if run.closed and (done := await journal.done(request.run)) is not None:
+            self._closed_already(request, done)  # by the last owner, between the reading and the taking
+            return False
         run.cancelled = run.cancelled or known.cancelled
         run.maker.go_on(known.results, replaying=True)
         self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
@@ -386,10 +391,14 @@ class Driver:
     def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
         """Something else than a result is in the run's journal."""
         if subject.endswith(b".owner"):
+            if read_entry(decode_owner, data) is None:
+                return  # somebody's rubbish; what it does to the lease is seen when the run is closed
             run.owner = H.find_int(head, b"Nats-Sequence")
             if run.lease is not None and run.owner > run.lease.sequence:
                 run.fenced = True
                 self._stop(run)
+        elif subject.endswith(b".done"):
+            run.closed = True
         elif subject.endswith(b".signal"):
             signal = read_entry(decode_signal, data)
             if signal is not None and signal.name == "cancel":
@@ -424,7 +433,13 @@ class Driver:
         run.maker.stop(abandon=True)
         if run.fenced:
             raise Fenced(f"run {run.request.run} has another driver", subject="")
-        await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        try:
+            await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        except Fenced:
+            if not await self._retake(run):
+                raise
+            done.epoch = run.lease.owner.epoch
+            await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         # Only now: a driver that did not know it was fenced would stop what its successor waits for.
         if done.status == "cancelled":
             self.host.caller.cancel(run.request.run, [], run.cancelled)
@@ -433,6 +448,17 @@ class Driver:
         self._summarize(run, done.status, done)
         self._tell(run.request, done)
         run.request.delivered.ack()
+
+    async def _retake(self, run: Run) -> bool:
+        """Whether it was no owner that fenced this one off, but rubbish; then the lease is taken anew."""
+        assert run.lease is not None
+        journal = self.host.node.journal
+        stored = await self.host.node.reader.last(subjects.RUNS, subjects.run(run.request.run, "owner"))
+        if stored is None or read_entry(decode_owner, stored.body) is not None:
+            return False
+        owner = self._owner(run.request, run.lease.owner.epoch + 1)
+        run.lease = await journal.take(run.request.run, owner, stored.sequence)
+        return True
 
     def _tell(self, request: Request, done: Done) -> None:
         """Tell who has submitted the run how it ended; what they miss, they find in the journal."""

@@ -101,7 +101,7 @@ class Future(asyncio.Future[T]):
         self.raw: bytes | msgspec.Raw = _UNSET
         self.blobs: list[str] | tuple[str, ...] = ()
         self.body: values.Encoded | None = None
-        self.sent = False
+        self.sent = 0.0  # monotonic seconds
         self.stage = 1
         self.attempt = 1
         self.executor = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,7 +98,7 @@ class LocalMaker:
         for dep in encoded.futures:
             dep.consumers += (future.id,)
         future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
-        future.sent = True
+        future.sent = time.monotonic()
         if _running() is self._loop:
             self._start(future, encoded)
         else:

@@ -13,6 +13,7 @@ from callboard.actors.declare import AgentClass, Declaration, Method, code_versi
 from callboard.actors.directives import Directives
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, MethodInfo, Pulse
+from callboard.state.journal import read_entries
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -68,10 +69,10 @@ async def _announce(node: Node, declared: Declaration) -> None:
 async def actors(node: Node) -> list[ActorInfo]:
     """All actors ever announced, by name."""
     stored = await node.reader.read(_STREAM, subjects.registry("actor.*"))
-    return sorted((_decode_actor(s.body) for s in stored if s.body), key=lambda a: a.name)
+    return sorted((actor for _, actor in read_entries(_decode_actor, stored)), key=lambda a: a.name)
 
 
 async def hosts(node: Node) -> list[Pulse]:
     """The last heartbeat of every host that has not left; dead ones are removed by who takes over."""
     stored = await node.reader.read(_STREAM, subjects.registry("host.*"))
-    return [_decode_pulse(s.body) for s in stored if s.body]
+    return [pulse for _, pulse in read_entries(_decode_pulse, stored)]

