@@ -475,6 +475,8 @@ class Driver:
                 return await self._completed(run, await self._function(run))
         except asyncio.CancelledError:
             if task is not None and task.cancelling():
+                if not (run.cancelled or run.diverged or run.fenced):
+                    raise  # the process ends: the run goes on with another driver
                 task.uncancel()
             return self._failed(run, run.diverged) if run.diverged else self._cancelled(run)
         except BaseException as error:  # noqa: BLE001 - whatever a workflow raises is its outcome

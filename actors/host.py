@@ -322,7 +322,7 @@ class Host:
     def _on_control(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         try:
             control: Any = _decode_control(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             self._log.warning("control_undecodable", error=str(error))
             return
         if isinstance(control, Cancel):

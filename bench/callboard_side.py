@@ -37,9 +37,7 @@ class CallboardSide:
         tools: names of the tools that hosts serve.
     """
 
-    def __init__(
-        self, here: Place, server: Server, client: callboard.Client, tools: Sequence[str]
-    ) -> None:
+    def __init__(self, here: Place, server: Server, client: callboard.Client, tools: Sequence[str]) -> None:
         self._here = here
         self._server = server
         self._client = client
@@ -164,9 +162,7 @@ async def seconds_to_first_result(timeout_s: float = 30) -> float:
     port = free_port()
     async with place() as here:
         begun = time.perf_counter()
-        await here.spawn_python(
-            "callboard", "dev", APP, "--port", str(port), extra_env=worker_env(here)
-        )
+        await here.spawn_python("callboard", "dev", APP, "--port", str(port), extra_env=worker_env(here))
         async with asyncio.timeout(timeout_s):
             await _first_result(f"nats://127.0.0.1:{port}")
         return time.perf_counter() - begun

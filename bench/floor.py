@@ -65,9 +65,7 @@ class FloorClient:
         else:
             future.set_result(None)
 
-    async def submit(
-        self, kind: Kind, *, number: int = 0, seconds: float = 0.0
-    ) -> asyncio.Future[None]:
+    async def submit(self, kind: Kind, *, number: int = 0, seconds: float = 0.0) -> asyncio.Future[None]:
         """Store a job; returns once the server has acked it, with the future of its reply."""
         job = Job(id=next(self._ids), reply=self._inbox, kind=kind, number=number, seconds=seconds)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

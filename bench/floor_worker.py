@@ -119,9 +119,7 @@ async def _in_progress(message: Msg) -> AsyncIterator[None]:
 async def serve(url: str) -> None:
     """Work until SIGTERM."""
     connection = await nats.connect(url)
-    subscription = await connection.jetstream().pull_subscribe(
-        SUBJECT, durable=CONSUMER, stream=STREAM
-    )
+    subscription = await connection.jetstream().pull_subscribe(SUBJECT, durable=CONSUMER, stream=STREAM)
     pulling = asyncio.create_task(Worker(connection).pull(subscription))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pulling.cancel)
     print(READY, flush=True)

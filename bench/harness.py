@@ -289,6 +289,4 @@ def _cpu(samples: Sequence[Sample]) -> float | None:
 def _details(samples: Sequence[Sample]) -> dict[str, float]:
     figures = [sample.figures() for sample in samples]
     names = {name: None for each in figures for name in each}
-    return {
-        name: statistics.median(each[name] for each in figures if name in each) for name in names
-    }
+    return {name: statistics.median(each[name] for each in figures if name in each) for name in names}

@@ -107,9 +107,7 @@ class Place:
         self._children.append(child)
         return child
 
-    async def spawn_python(
-        self, module: str, *arguments: str, extra_env: Mapping[str, str] = {}
-    ) -> Child:
+    async def spawn_python(self, module: str, *arguments: str, extra_env: Mapping[str, str] = {}) -> Child:
         """Start `python -m <module>` with this interpreter."""
         return await self.spawn([sys.executable, "-m", module, *arguments], extra_env)
 

@@ -79,9 +79,7 @@ def _cpu_model() -> str:
 
 
 def _server_version() -> str:
-    told = subprocess.run(
-        [server_binary(), "--version"], capture_output=True, text=True, check=True
-    )
+    told = subprocess.run([server_binary(), "--version"], capture_output=True, text=True, check=True)
     return told.stdout.rpartition("v")[2].strip()
 
 
@@ -97,8 +95,7 @@ def as_json(rows: Sequence[Row], machine: Machine) -> bytes:
     """The rows as an indented JSON list, each with the time and the machine."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     flat = [
-        {**msgspec.to_builtins(row), "time": time, "machine": msgspec.to_builtins(machine)}
-        for row in rows
+        {**msgspec.to_builtins(row), "time": time, "machine": msgspec.to_builtins(machine)} for row in rows
     ]
     return msgspec.json.format(msgspec.json.encode(flat), indent=2)
 

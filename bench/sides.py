@@ -71,9 +71,7 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def open_side(
-    role: Role, tools: Sequence[str], workflows: Sequence[str]
-) -> AsyncIterator[Stage]:
+async def open_side(role: Role, tools: Sequence[str], workflows: Sequence[str]) -> AsyncIterator[Stage]:
     """Start a side for one round.
 
     Its module is imported here and not above: both need this one, and the floor must not carry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -20,7 +21,7 @@ from callboard.actors.gateway.messages import GROUP, subject
 from callboard.actors.gateway.verbs import Verbs
 from callboard.actors.node import Node
 from callboard.infra import log, subjects
-from callboard.infra.errors import ConnectionLost
+from callboard.infra.errors import ConnectFailed, ConnectionLost
 from callboard.infra.settings import Settings
 
 _AT_ONCE = 256
@@ -132,12 +133,17 @@ class Gateway:
         try:
             await self._client.__aenter__()
             await self._broker.start()
-            texts = {verb: told.text for verb, told in document.VERBS.items()}
+            texts = {verb: one.text for verb, one in document.VERBS.items()}
             self._discovery = Discovery(self._connection.client, self.id, texts, self._tallies)
             await self._discovery.start()
-        except BaseException:
+        except BaseException as error:
             self._state = "stopped"
+            with contextlib.suppress(ExceptionGroup, nats.errors.Error):
+                await self._broker.stop()
             await self._client.close()
+            if isinstance(error, nats.errors.Error):
+                text = f"the connection was lost while the gateway started ({error}): start it again"
+                raise ConnectFailed(text, url=self._settings.nats_url) from error
             raise
         self._log.info("gateway_ready", verbs=list(document.VERBS))
 

@@ -21,6 +21,4 @@ async def chain(role: Role) -> Sample:
         await side.run(workflow, count=CALLS)
         with CpuMeter(side.parts()) as cpu:
             elapsed_s = [await side.run(workflow, count=CALLS) for _ in range(REPEATS)]
-    return Sample(
-        values={"": statistics.median(elapsed_s) * 1000}, calls=CALLS * REPEATS, cpu_s=cpu.seconds
-    )
+    return Sample(values={"": statistics.median(elapsed_s) * 1000}, calls=CALLS * REPEATS, cpu_s=cpu.seconds)

@@ -17,6 +17,4 @@ async def sequential(role: Role) -> Sample:
         await stage.side.sequential(WARM_UP)
         with CpuMeter(stage.side.parts()) as cpu:
             latencies = await stage.side.sequential(CALLS)
-    return Sample(
-        values={"p50": statistics.median(latencies) * 1000}, calls=CALLS, cpu_s=cpu.seconds
-    )
+    return Sample(values={"p50": statistics.median(latencies) * 1000}, calls=CALLS, cpu_s=cpu.seconds)

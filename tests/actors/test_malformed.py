@@ -17,7 +17,7 @@ from callboard.actors.dead import DeadLetters
 from callboard.actors.host import Host
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.errors import CallboardError, InvalidArguments, Poisoned, RunFailed
+from callboard.infra.errors import CallboardError, InvalidArguments, Poisoned, RunFailed, ValueMissing
 from callboard.infra.messages.control import Cancel, HoldsQuery
 from callboard.infra.messages.registry import Pulse
 from callboard.infra.messages.run import ErrorInfo, Result, Signal
@@ -70,7 +70,7 @@ async def still_works(board: Board, host: Host) -> None:
     await board.emptied("REQUESTS")
 
 
-# -- cb.call ----------------------------------------------------------------------------------------------
+# -- cb.call ----------------------------------------------------------------------------------
 
 GARBAGE = [b"", b"\xc1", b"{}", b"null", b"\x93\x01\x02\x03", b"\x81\xa6number\xa1\xff", b"\x91" * 5000]
 NOT_CALLS: list[tuple[str, bytes | None]] = [
@@ -104,54 +104,57 @@ BAD_HEADERS = [
 ]
 
 
-@pytest.mark.parametrize(("what", "head"), NOT_CALLS, ids=[what for what, _ in NOT_CALLS])
-async def test_what_is_no_call_goes_to_the_dead_letters(board: Board, what: str, head: bytes | None) -> None:
-    """With the reason and the message as it was; it is not delivered again."""
+async def test_what_is_no_call_goes_to_the_dead_letters(board: Board) -> None:
+    """With the reason and the message as it was; none is delivered again, and none ends the host."""
     host = await board.host(double, flow)
     node = await board.node()
-    await node.store.stored(call_subject(double), b"some body", head)
-    (letter,) = await board.letters()
-    assert (letter.actor, letter.reason, letter.body) == ("double", "undecodable", b"some body")
-    assert letter.subject == "cb.call.double.any.1"
-    assert (letter.stream, letter.sequence, letter.host) == ("CALLS", 1, host.id)
-    assert "Cb-Future" in letter.detail
+    for what, head in NOT_CALLS:
+        await node.store.stored(call_subject(double), what.encode(), head)
+    letters = await board.letters(len(NOT_CALLS))
+    assert [letter.body.decode() for letter in letters] == [what for what, _ in NOT_CALLS]
+    for number, letter in enumerate(letters, 1):
+        assert (letter.actor, letter.reason) == ("double", "undecodable")
+        assert letter.subject == "cb.call.double.any.1"
+        assert (letter.stream, letter.sequence, letter.host) == ("CALLS", number, host.id)
+        assert "Cb-Future" in letter.detail
     await still_works(board, host)
     assert RAN == {7: 1}
 
 
-@pytest.mark.parametrize(("what", "more"), BAD_HEADERS, ids=[what for what, _ in BAD_HEADERS])
-async def test_a_header_that_cannot_be_used_is_told_to_the_waiting_caller(
-    board: Board, what: str, more: dict[str, str]
-) -> None:
-    """A typed error is the call's outcome; a dead letter where there was no way to run it."""
+async def test_a_header_that_cannot_be_used_is_told_to_the_waiting_caller(board: Board) -> None:
+    """A typed error is the call's outcome, and a letter where there was no way to run it."""
     host = await board.host(double, flow)
     node = await board.node()
-    head = call_headers("waiting:1", **more)
-    await node.store.stored(call_subject(double), packed({"number": 1}), head)
-    await board.entries("waiting", "result")
-    (result,) = await board.results("waiting")
-    assert result.future == "waiting:1"
-    if result.error is None:
-        assert what in {"another run", "a run with wildcards", "a session", "huge attempt", "huge stage"}
-    else:
-        assert result.error.code in {Poisoned.code, "value_missing"}
-        if result.error.code == Poisoned.code:
-            (letter,) = await board.letters()
-            assert letter.detail
+    told: dict[str, str] = {}
+    for number, (_, more) in enumerate(BAD_HEADERS):
+        head = call_headers(f"waiting{number}:1", **more)
+        await node.store.stored(call_subject(double), packed({"number": number + 100}), head)
+    for number, (what, _) in enumerate(BAD_HEADERS):
+        await board.entries(f"waiting{number}", "result")
+        (result,) = await board.results(f"waiting{number}")
+        assert result.future == f"waiting{number}:1"
+        told[what] = result.error.code if result.error else "ran"
+    assert set(told.values()) <= {Poisoned.code, ValueMissing.code, "ran"}
+    for what in ("priority", "deadline", "attempt", "stage", "an unknown method", "an odd method"):
+        assert told[what] == Poisoned.code, what
+    assert told["blobs"] == ValueMissing.code
+    poisoned = [what for what, code in told.items() if code == Poisoned.code]
+    assert len(await board.letters(len(poisoned))) == len(poisoned)
     await still_works(board, host)
 
 
-@pytest.mark.parametrize("body", GARBAGE, ids=repr)
-async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Board, body: bytes) -> None:
+async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Board) -> None:
     """Published by hand, past any stub: the typed error is the outcome, and the handler never runs."""
     host = await board.host(double, flow)
     node = await board.node()
-    await node.store.stored(call_subject(double), body, call_headers("byhand:1"))
-    await board.entries("byhand", "result")
-    (result,) = await board.results("byhand")
-    assert result.error is not None
-    assert result.error.code == InvalidArguments.code
-    assert result.error.fields == {"actor": "double", "method": "call"}
+    for number, body in enumerate(GARBAGE):
+        await node.store.stored(call_subject(double), body, call_headers(f"byhand{number}:1"))
+    for number in range(len(GARBAGE)):
+        await board.entries(f"byhand{number}", "result")
+        (result,) = await board.results(f"byhand{number}")
+        assert result.error is not None
+        assert result.error.code == InvalidArguments.code
+        assert result.error.fields == {"actor": "double", "method": "call"}
     await still_works(board, host)
     assert RAN == {7: 1}
 
@@ -178,26 +181,26 @@ async def test_an_actor_that_a_host_does_not_run(board: Board) -> None:
     await node.store.stored(subject, packed({}), call_headers("lost:1"))
     (letter,) = await board.letters()
     assert (letter.actor, letter.reason) == ("nobody", "unknown_actor")
-    (result,) = [r for r in await board.results("lost")]
+    (result,) = await board.results("lost")
     assert result.error is not None
     assert result.error.code == Poisoned.code
     await still_works(board, host)
 
 
 async def test_a_dead_letter_can_be_sent_again(board: Board) -> None:
-    """As it was; once its cause is mended it runs."""
+    """As it was, or mended: a request that became no run becomes one then."""
     node = await board.node()
-    await board.host(double)
-    head = call_headers("again:1", Cb_Method="call2")
-    await node.store.stored(call_subject(double), packed({"number": 3}), head)
+    await board.host(double, flow)
+    head = H.encode([(H.RUN, "mended"), (H.PRIORITY, "high")])
+    await node.store.stored("cb.request.flow", b'{"number": 3}', head)
     (letter,) = await board.letters()
     dead = DeadLetters(node.store, node.reader, "test")
-    letter.headers[H.METHOD] = "call"
+    letter.headers[H.PRIORITY] = "1"
     await dead.requeue(letter)
-    await until(lambda: RAN == {3: 1})
+    assert msgspec.msgpack.decode((await board.done("mended")).value) == 6
 
 
-# -- cb.request -------------------------------------------------------------------------------------------------
+# -- cb.request -------------------------------------------------------------------------------
 
 BAD_REQUESTS = [
     ("run id", b"{}", {"Cb_Run": "a.b"}),
@@ -208,36 +211,38 @@ BAD_REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("what", "body", "more"), BAD_REQUESTS, ids=[case[0] for case in BAD_REQUESTS])
-async def test_a_request_that_cannot_become_a_run(
-    board: Board, what: str, body: bytes, more: dict[str, str]
-) -> None:
-    """A dead letter with the reason; the driver goes on."""
+async def test_requests_that_cannot_become_runs(board: Board) -> None:
+    """Dead letters with the reason; the driver goes on."""
     host = await board.host(double, flow)
     node = await board.node()
-    items = [(name.replace("_", "-"), value) for name, value in more.items()]
-    await node.store.stored("cb.request.flow", body, H.encode(items))
-    (letter,) = await board.letters()
-    assert (letter.actor, letter.reason) == ("flow", "undecodable")
+    for _, body, more in BAD_REQUESTS:
+        items = [(name.replace("_", "-"), value) for name, value in more.items()]
+        await node.store.stored("cb.request.flow", body, H.encode(items))
+    letters = await board.letters(len(BAD_REQUESTS))
+    assert {(letter.actor, letter.reason) for letter in letters} == {("flow", "undecodable")}
     await still_works(board, host)
 
 
-@pytest.mark.parametrize("body", [*GARBAGE, b"{", b'{"number": "x"}', b'{"number": 1, "more": 2}x'], ids=repr)
+BAD_BODIES = [*GARBAGE, b"{", b'{"number": "x"}', b'{"number": 1, "more": 2}x']
+
+
 @pytest.mark.parametrize("kind", ["", "application/json", "application/msgpack", "text/plain"])
-async def test_a_request_whose_arguments_do_not_fit(board: Board, body: bytes, kind: str) -> None:
-    """It is a run that fails with the typed error, so that its requester hears of it."""
+async def test_requests_whose_arguments_do_not_fit(board: Board, kind: str) -> None:
+    """Runs that fail with the typed error, so that their requesters hear of it."""
     host = await board.host(double, flow)
     node = await board.node()
-    items = [(H.RUN, "bad-one"), *([(H.CONTENT_TYPE, kind)] if kind else [])]
-    await node.store.stored("cb.request.flow", body, H.encode(items))
-    done = await board.done("bad-one")
-    assert done.status == "failed"
-    assert done.error is not None
-    assert done.error.code == InvalidArguments.code
+    for number, body in enumerate(BAD_BODIES):
+        items = [(H.RUN, f"bad{number}"), *([(H.CONTENT_TYPE, kind)] if kind else [])]
+        await node.store.stored("cb.request.flow", body, H.encode(items))
+    for number in range(len(BAD_BODIES)):
+        done = await board.done(f"bad{number}")
+        assert done.status == "failed"
+        assert done.error is not None
+        assert done.error.code == InvalidArguments.code
     await still_works(board, host)
 
 
-# -- cb.run -----------------------------------------------------------------------------------------------------
+# -- cb.run -----------------------------------------------------------------------------------
 
 
 def strange_results(run: str) -> list[bytes]:
@@ -331,7 +336,7 @@ async def test_garbage_where_a_runs_outcome_should_be(board: Board) -> None:
     assert await client.result(run, 10) == 2
 
 
-# -- cb.control and the registry -----------------------------------------------------------------------------------
+# -- cb.control and the registry --------------------------------------------------------------
 
 
 async def test_garbage_on_control_subjects(board: Board) -> None:

@@ -16,9 +16,7 @@ from bench.harness import Bound
         (Bound(ratio_at_least=1.0), 1.0, 0.99, False),
     ],
 )
-def test_a_limit_is_inclusive(
-    *, bound: Bound, value: float, ratio: float | None, holds: bool
-) -> None:
+def test_a_limit_is_inclusive(*, bound: Bound, value: float, ratio: float | None, holds: bool) -> None:
     """A figure exactly at its limit holds, one beyond does not."""
     assert bound.holds(value, ratio) is holds
 

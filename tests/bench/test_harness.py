@@ -121,9 +121,7 @@ def test_the_results_describe_the_machine_without_names(results: list[dict[str, 
     """Rows say what they were measured on, and neither where nor under which name."""
     machine = results[0]["machine"]
     assert isinstance(machine, dict)
-    assert {"cpu", "cores", "memory_gib", "kernel", "python", "nats_server", "nats_py"} <= set(
-        machine
-    )
+    assert {"cpu", "cores", "memory_gib", "kernel", "python", "nats_server", "nats_py"} <= set(machine)
     assert str(Path.home()) not in json.dumps(results)
 
 

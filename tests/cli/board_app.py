@@ -38,7 +38,7 @@ async def hold(gate: str) -> str:
     """Say that it has started, then wait until the gate is there; tell of a cancellation."""
     _touch(f"{gate}.started")
     try:
-        while not _exists(gate):  # noqa: ASYNC110 - another process makes the file
+        while not _exists(gate):
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
         _touch(f"{gate}.cancelled")

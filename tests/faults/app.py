@@ -80,7 +80,7 @@ async def broken(value: int) -> int:
 async def held(number: int) -> int:
     """Runs until the file ``gate`` is there."""
     with execution():
-        while not _gate.exists():  # noqa: ASYNC110 - the gate is opened by another process
+        while not _gate.exists():
             await asyncio.sleep(0.01)
         return number
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.faults import app, evidence, ledger
-from tests.faults.checker import Accepted, Allowed, violations
+from tests.faults.checker import Accepted, Allowed, Evidence, violations
 
 import callboard
 from callboard.infra.server import EmbeddedServer
@@ -276,7 +276,7 @@ class Board:
         for wait in waits:
             wait.result()
 
-    async def verdict(self, allowed: Allowed | None = None, timeout: float = STUCK) -> evidence.Evidence:
+    async def verdict(self, allowed: Allowed | None = None, timeout: float = STUCK) -> Evidence:
         """Wait for all outcomes and for empty streams, then hold everything against the guarantees."""
         await self.settled(timeout)
         await evidence.drained(self.server.url, timeout, ignored=(allowed or Allowed()).left)

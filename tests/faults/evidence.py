@@ -91,14 +91,16 @@ async def drained(url: str, timeout: float, ignored: Collection[str] = ()) -> No
 async def _peek(client: Client) -> str:
     """What is left in the streams of work, without consuming it."""
     js = client.jetstream()
-    lines = []
+    lines: list[str] = []
     for stream in WORK:
         sequence = 0
         with contextlib.suppress(NotFoundError):
             while len(lines) < 20:
                 message = await js.get_msg(stream, seq=sequence + 1, next=True, subject=">")
                 sequence = message.seq or 0
-                lines.append(f"#{sequence} {message.subject} {message.headers} {(message.data or b'')[:80]!r}")
+                lines.append(
+                    f"#{sequence} {message.subject} {message.headers} {(message.data or b'')[:80]!r}"
+                )
     return "\n".join(lines)
 
 

@@ -62,7 +62,9 @@ def _bodies() -> list[Kind]:
         "integer keys": _encode({1: 2}),
         "wrong types": _encode({"number": "one", "steps": [], "pause": {}, "a": "x", "b": None}),
         "missing": _encode({"number": 1}),
-        "nan": _encode({"number": 1, "steps": float("nan"), "pause": float("nan"), "a": 1.5, "b": float("inf")}),
+        "nan": _encode(
+            {"number": 1, "steps": float("nan"), "pause": float("nan"), "a": 1.5, "b": float("inf")}
+        ),
         "extension": b"\xc7\x05\x01abcde",
         "blob reference": b"\xc7\x20\x01" + bytes(32),
         "long string header": b"\xdb\xff\xff\xff\xff",
@@ -118,13 +120,16 @@ def _headers() -> list[Kind]:
         if name != "Cb-Deadline":
             values |= {"long": long, "beyond 64 bits": str(2**70), "fraction": "1.5"}
         kinds += [
-            Kind(f"{name}: {n}", headers={name: v}, dead_call=True, dead_request=request) for n, v in values.items()
+            Kind(f"{name}: {n}", headers={name: v}, dead_call=True, dead_request=request)
+            for n, v in values.items()
         ]
     kinds += [
         Kind(f"Cb-Deadline: {v}", headers={"Cb-Deadline": v}, dead_call=True, dead_request=True)
         for v in ("nan", "inf", "-inf", "1e999")
     ]
-    kinds += [Kind(f"Cb-Attempt: {v}", headers={"Cb-Attempt": v}, dead_call=True) for v in ("0", "-1", "-1000000")]
+    kinds += [
+        Kind(f"Cb-Attempt: {v}", headers={"Cb-Attempt": v}, dead_call=True) for v in ("0", "-1", "-1000000")
+    ]
     methods = {"absent": "no_such", "private": "__init__", "long": "m" * 5000, "dots": "add.call"}
     kinds += [Kind(f"method: {n}", headers={"Cb-Method": v}, dead_call=True) for n, v in methods.items()]
     others: dict[str, dict[str, str | None]] = {

@@ -40,7 +40,10 @@ class Copier:
 
     async def _heard(self, message: Msg) -> None:
         headers = dict(message.headers or {})
-        key = (headers.get("Cb-Future", message.subject), headers.get("Cb-Attempt", headers.get("Cb-Run", "")))
+        key = (
+            headers.get("Cb-Future", message.subject),
+            headers.get("Cb-Attempt", headers.get("Cb-Run", "")),
+        )
         if key in self._seen or self._board.chance.random() > self._share:
             return
         self._seen.add(key)

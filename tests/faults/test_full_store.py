@@ -58,9 +58,7 @@ async def test_full_under_load(board: Board) -> None:
 
 async def test_host_dies_while_full(board: Board) -> None:
     """A host and a driver die while nobody can store that he takes over."""
-    (host, _), (driver, _) = await asyncio.gather(
-        board.hosts(2, "tools"), board.hosts(2, "workflows")
-    )
+    (host, _), (driver, _) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
     await board.load(60, pause=0.1)
     await board.progress(board.chance.randint(20, 100))
     await fill(board)

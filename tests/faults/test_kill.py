@@ -8,8 +8,7 @@ import time
 
 import pytest
 from tests.faults.board import STUCK, Board, until
-from tests.faults.checker import Allowed
-from tests.faults.evidence import Evidence
+from tests.faults.checker import Allowed, Evidence
 
 pytestmark = pytest.mark.fault
 
@@ -50,7 +49,11 @@ async def test_driver(board: Board) -> None:
 def first_progress(found: Evidence, since: float) -> float:
     """Seconds until a run that was taken over went on: the first result after a new owner's lease."""
     taken = {e.run: e.sequence for e in reversed(found.journal) if e.kind == "owner" and e.body.epoch > 1}
-    results = [e.at for e in found.journal if e.kind in {"result", "done"} and e.sequence > taken.get(e.run, e.sequence)]
+    results = [
+        e.at
+        for e in found.journal
+        if e.kind in {"result", "done"} and e.sequence > taken.get(e.run, e.sequence)
+    ]
     assert results, "the driver had no run in flight"
     seconds = min(results) - since
     sys.stdout.write(f"{len(taken)} runs taken over, first progress after {seconds:.2f} s\n")

@@ -11,13 +11,18 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 from tests.faults import evidence, malformed
 from tests.faults.board import Board
-from tests.faults.checker import Allowed
-from tests.faults.evidence import Evidence
+from tests.faults.checker import Allowed, Evidence
 from tests.faults.malformed import Kind, Target
 
 pytestmark = pytest.mark.fault
 
-_BROKEN = ("disconnected", "connection_closed", "driving_failed", "background_work_failed", "heart_unconnected")
+_BROKEN = (
+    "disconnected",
+    "connection_closed",
+    "driving_failed",
+    "background_work_failed",
+    "heart_unconnected",
+)
 """What no process may say because of somebody else's message."""
 
 
@@ -69,7 +74,9 @@ def buried_wrongly(found: Evidence, sent: list[Sent]) -> list[str]:
         for one in work
         if not expected(one) and key(one) in dead
     ]
-    wrong += [f"{x.subject} #{x.sequence} was delivered {x.delivered} times" for x in found.dead if x.delivered > 1]
+    wrong += [
+        f"{x.subject} #{x.sequence} was delivered {x.delivered} times" for x in found.dead if x.delivered > 1
+    ]
     return wrong
 
 
@@ -116,7 +123,12 @@ async def test_hundred_kinds_on_every_subject(board: Board) -> None:
     complaints = [
         *buried_wrongly(found, sent),
         *without_outcome(found, sent),
-        *[f"{worker.log.name} says {event}" for worker in board.workers for event in _BROKEN if worker.said(event)],
+        *[
+            f"{worker.log.name} says {event}"
+            for worker in board.workers
+            for event in _BROKEN
+            if worker.said(event)
+        ],
         *[f"{worker.log.name} has ended" for worker in board.workers if not worker.running],
         *[f"{name} has redelivered {count}" for name, count in redelivered.items() if count],
     ]

@@ -25,7 +25,9 @@ async def proxy(board: Board) -> AsyncIterator[Proxy]:
 async def test_delays_and_pieces(board: Board, proxy: Proxy) -> None:
     """All messages are late, and arrive in pieces of a few bytes."""
     await asyncio.gather(
-        board.hosts(2, "tools", url=proxy.url), board.hosts(1, "workflows", url=proxy.url), board.hosts(1, "tools")
+        board.hosts(2, "tools", url=proxy.url),
+        board.hosts(1, "workflows", url=proxy.url),
+        board.hosts(1, "tools"),
     )
     proxy.delay, proxy.piece = 0.002, 1000
     await board.load(30)
@@ -64,9 +66,7 @@ async def test_driver_cut_off(board: Board, proxy: Proxy) -> None:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_connections_lost(board: Board, proxy: Proxy) -> None:
     """Connections of hosts and of a driver are cut again and again; what was on its way is lost."""
-    await asyncio.gather(
-        board.hosts(2, "tools", url=proxy.url), board.hosts(1, "workflows", url=proxy.url)
-    )
+    await asyncio.gather(board.hosts(2, "tools", url=proxy.url), board.hosts(1, "workflows", url=proxy.url))
     await board.load(60, pause=0.05)
     for ends in (30, 80, 130, 180):
         await board.progress(ends + board.chance.randint(0, 40))
@@ -78,7 +78,9 @@ async def test_connections_lost(board: Board, proxy: Proxy) -> None:
 async def test_cut_after_silence(board: Board, proxy: Proxy) -> None:
     """First nothing passes, then the connection is gone: what was sent in between is lost on both sides."""
     ((host,), _, _) = await asyncio.gather(
-        board.hosts(1, "tools", url=proxy.url), board.hosts(1, "tools"), board.hosts(1, "workflows", url=proxy.url)
+        board.hosts(1, "tools", url=proxy.url),
+        board.hosts(1, "tools"),
+        board.hosts(1, "workflows", url=proxy.url),
     )
     await board.load(50, pause=0.05)
     for ends in (30, 120):
@@ -93,7 +95,9 @@ async def test_cut_after_silence(board: Board, proxy: Proxy) -> None:
 async def test_slow_consumers(board: Board, proxy: Proxy) -> None:
     """A host and a driver can take far less than they are sent."""
     await asyncio.gather(
-        board.hosts(1, "tools", url=proxy.url), board.hosts(1, "workflows", url=proxy.url), board.hosts(1, "tools")
+        board.hosts(1, "tools", url=proxy.url),
+        board.hosts(1, "workflows", url=proxy.url),
+        board.hosts(1, "tools"),
     )
     proxy.rate = 60_000
     await board.load(40)

@@ -70,9 +70,7 @@ def run(*command: str, cwd: Path) -> str:
     """Run a command to its end and return what it printed; a failure shows all of its output."""
     # Bytecode is written even where the caller's environment forbids it: start-up is measured.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -85,9 +83,7 @@ def pip(*arguments: str, cwd: Path) -> None:
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
     """Every file that is in the repository or about to be, relative to its root."""
-    listed = run(
-        "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY
-    )
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY)
     files = [Path(name) for name in listed.split("\0") if name]
     return [file for file in files if os.path.lexists(REPOSITORY / file)]
 

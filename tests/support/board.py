@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from tests.support.waiting import SOON, eventually
 
+from callboard.actors import registry
 from callboard.actors.client import Client
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import Workflow, declaration
@@ -122,6 +123,15 @@ class Board:
 
         return await eventually(enough, timeout)
 
+    async def emptied_of_host(self, host: Host, timeout: float = SOON) -> None:
+        """Wait until somebody has swept up after a dead host."""
+        node = await self.node()
+
+        async def is_gone() -> bool:
+            return host.id not in [pulse.host for pulse in await registry.hosts(node)]
+
+        await eventually(is_gone, timeout)
+
     async def kill(self, host: Host) -> None:
         """End a host as ``kill -9`` does: nothing leaves it any more, its connections break."""
         self._hosts.remove(host)
@@ -145,9 +155,11 @@ class Board:
                 tasks.add(task)
         if host.node.connection._watchdog is not None:
             tasks.add(host.node.connection._watchdog)
-        for one in tasks:
-            one.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        pending = tasks
+        while pending:  # some of them try to tell others of their end first
+            for one in pending:
+                one.cancel()
+            pending = (await asyncio.wait(pending, timeout=0.01))[1]
         for member in host._members:
             member.close()
 

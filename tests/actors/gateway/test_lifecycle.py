@@ -15,6 +15,7 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard.actors.gateway import Gateway
+from callboard.actors.gateway.discovery import Discovery
 from callboard.infra.errors import ConnectFailed, ConnectionLost
 from callboard.infra.server import EmbeddedServer
 
@@ -47,6 +48,19 @@ async def test_no_server() -> None:
     """Told as for any process on the board; it can be tried again with another gateway."""
     with pytest.raises(ConnectFailed):
         await Gateway("nats://127.0.0.1:1").start()
+
+
+async def test_connection_lost_while_starting(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told as an error of Callboard's, and nothing is left behind."""
+
+    async def lost(_: object) -> None:
+        raise nats.errors.FlushTimeoutError
+
+    monkeypatch.setattr(Discovery, "start", lost)
+    gateway = Gateway(board.settings())
+    with pytest.raises(ConnectFailed, match="while the gateway started"):
+        await gateway.start()
+    assert gateway._client.node.connection.client.is_closed
 
 
 async def test_two_share_the_work(ask: Asker, board: Board) -> None:
@@ -140,8 +154,8 @@ async def test_serves_until_told(ask: Asker, board: Board) -> None:
     """For a command: it answers, and returns once it has drained."""
     stop = asyncio.Event()
     gateway = Gateway(board.settings())
+    await gateway.start()
     serving = asyncio.create_task(gateway.serve(stop))
-    await until(lambda: gateway._state == "running" and gateway._discovery is not None)
     assert (await ask("health", "all")).body["gateway"] == gateway.id
     stop.set()
     await serving
@@ -156,8 +170,8 @@ async def test_connection_lost_for_good(board: Board) -> None:
         told.append(error)
 
     gateway = Gateway(board.settings(), on_lost)
+    await gateway.start()
     serving = asyncio.create_task(gateway.serve(asyncio.Event()))
-    await until(lambda: gateway._discovery is not None)
     await gateway._client.node.connection.client.close()
     with pytest.raises(ConnectionLost):
         await serving

@@ -1,0 +1,261 @@
+"""Messages that come again: found done, found running, or found deadly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.waiting import until
+
+from callboard import agent, method, options, tool, workflow
+from callboard.actors.pulse import Heart
+from callboard.infra import headers as H
+from callboard.infra.errors import Poisoned, RunFailed
+from callboard.infra.messages.run import Result
+from callboard.infra.pull import Delivered
+
+RAN: Counter[str] = Counter()
+GATE = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has run."""
+    global GATE  # noqa: PLW0603 - an event belongs to one loop
+    GATE = asyncio.Event()
+    RAN.clear()
+
+
+@tool
+async def work(name: str) -> str:
+    """Count how often it ran."""
+    RAN[name] += 1
+    return name
+
+
+@tool
+async def gated(name: str) -> str:
+    """Wait for the gate."""
+    RAN[name] += 1
+    await GATE.wait()
+    return name
+
+
+@agent
+class Nester:
+    """Calls others."""
+
+    @method
+    async def steps(self, name: str) -> list[str]:
+        """Two calls, of which the second waits."""
+        RAN[f"{name} steps"] += 1
+        return [await work(f"{name}.first"), await gated(f"{name}.second")]
+
+
+@workflow
+async def flow(name: str) -> str:
+    """One call."""
+    return await gated(name)
+
+
+@workflow
+async def nested_flow(name: str) -> list[str]:
+    """Nested ones."""
+    return await Nester.steps(name)
+
+
+async def test_the_same_call_published_again_is_not_run_again(board: Board) -> None:
+    """Long after the server has forgotten the message's id: the host remembers it, or the journal does."""
+    first = await board.host(work)
+    node = await board.node()
+    for _ in range(3):
+        await node.store.stored(call_subject(work), packed({"name": "a"}), call_headers("r:1"))
+    await board.entries("r", "result")
+    await board.emptied("CALLS")
+    await first.stop()
+    await board.host(work)
+    for _ in range(3):
+        await node.store.stored(call_subject(work), packed({"name": "a"}), call_headers("r:1"))
+    await board.emptied("CALLS")
+    assert RAN == {"a": 1}
+    assert len(await board.results("r")) == 1
+
+
+async def test_copies_that_arrive_while_the_call_runs_join_it(board: Board) -> None:
+    """One execution, one outcome; all copies are acked with it."""
+    host = await board.host(gated)
+    node = await board.node()
+    for _ in range(4):
+        await node.store.stored(call_subject(gated), packed({"name": "a"}), call_headers("r:1"))
+    await until(lambda: RAN["a"] == 1 and len(next(iter(instance(host, gated).running.values())).copies) == 3)
+    GATE.set()
+    await board.emptied("CALLS")
+    assert RAN == {"a": 1}
+    assert len(await board.results("r")) == 1
+
+
+async def test_a_finished_call_delivered_again_is_acked_without_running(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its host died between storing the outcome and acking the call."""
+    first = await board.host(gated, flow)
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivered, "ack", lambda self: None)
+        run = await board.submit(flow, name="a")
+        await until(lambda: RAN["a"] == 1)
+        GATE.set()
+        await board.entries(run, "result")
+        await board.kill(first)
+    await board.host(gated)
+    await board.emptied("CALLS")
+    assert RAN == {"a": 1}
+
+
+async def test_a_call_of_a_run_that_has_ended_is_not_run(board: Board) -> None:
+    """Nobody waits for it."""
+    node = await board.node()
+    await board.host(flow, gated)
+    run = await board.submit(flow, name="a")
+    GATE.set()
+    await board.done(run)
+    head = call_headers(f"{run}:77")
+    await node.store.stored(call_subject(work), packed({"name": "late"}), head)
+    await board.host(work)
+    await board.emptied("CALLS")
+    assert RAN == {"a": 1}
+
+
+async def test_a_host_that_dies_is_replaced_within_its_time(board: Board) -> None:
+    """Its calls run elsewhere soon after its heart stops, long before the ack wait."""
+    first = await board.host(gated)
+    await board.host(flow)
+    run = await board.submit(flow, name="a")
+    await until(lambda: RAN["a"] == 1)
+    second = await board.host(gated)
+    await board.kill(first)
+    await until(lambda: RAN["a"] == 2, timeout=3.0)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    (result,) = await board.results(run)
+    assert result.host == second.id
+    await until(lambda: first.id not in second.watch.alive)
+    await board.emptied("CALLS")
+
+
+async def test_a_call_that_died_with_its_host_does_not_repeat_what_it_had_done(board: Board) -> None:
+    """Calls of its own that have their outcome are not made again when it runs again."""
+    first = await board.host(Nester)
+    worker = await board.host(work, gated, nested_flow)
+    run = await board.submit(nested_flow, name="a")
+    await until(lambda: RAN["a.second"] == 1)
+    await board.kill(first)
+    await board.host(Nester)
+    await until(lambda: RAN["a steps"] == 2)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    assert RAN == {"a steps": 2, "a.first": 1, "a.second": 1}
+    assert instance(worker, gated).running == {}
+
+
+async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board) -> None:
+    """After so many deliveries without an outcome; its caller gets a typed error, its letter the history."""
+    await board.host(flow)
+    run = await board.submit(flow, name="deadly")
+    for number in range(1, 4):
+        victim = await board.host(gated, max_deliver=3)
+        await until(lambda number=number: RAN["deadly"] == number)  # type: ignore[misc]
+        await board.kill(victim)
+        await board.emptied_of_host(victim)
+    await board.host(gated, max_deliver=3)
+    with pytest.raises(RunFailed) as caught:
+        await (await board.client()).result(run, 10)
+    error = caught.value.__cause__
+    assert isinstance(error, Poisoned)
+    assert error.fields["delivered"] == 3
+    (letter,) = await board.letters()
+    assert (letter.actor, letter.reason) == ("gated", "too_many_deliveries")
+    assert letter.headers[H.FUTURE] == f"{run}:1"
+    await board.emptied("CALLS")
+    assert RAN == {"deadly": 3}
+
+
+@tool(concurrency=1)
+async def busy(name: str, seconds: float) -> str:
+    """Hold the only slot for a while."""
+    RAN[name] += 1
+    await asyncio.sleep(seconds)
+    return name
+
+
+@workflow
+async def busy_flow(rounds: int) -> Any:
+    """Bursts of quick calls and then a long one, again and again, while a patient call waits."""
+    with options(priority=-1):
+        patient = [busy(f"patient {n}", 0.0) for n in range(3)]
+    for number in range(rounds):
+        await asyncio.gather(*(busy(f"{number}.{n}", 0.0) for n in range(30)), busy(f"long {number}", 0.09))
+    return await asyncio.gather(*patient)
+
+
+async def test_a_call_that_is_given_back_often_is_not_taken_for_deadly(board: Board) -> None:
+    """A busy host gives back what it cannot start soon; that says nothing against the call."""
+    await board.host(busy, max_deliver=2)
+    await board.host(busy_flow)
+    assert await board.run(busy_flow, rounds=6, timeout=20) == [f"patient {n}" for n in range(3)]
+    assert set(RAN.values()) == {1}
+
+
+async def test_a_host_that_drains_does_not_make_its_calls_look_deadly(board: Board) -> None:
+    """However often hosts come and go with a call in hand that outlasts their grace."""
+    await board.host(flow)
+    run = await board.submit(flow, name="a")
+    for number in range(1, 5):
+        host = await board.host(gated, max_deliver=10)
+        await until(lambda number=number: RAN["a"] == number)  # type: ignore[misc]
+        await host.stop(grace=0.0)
+    await board.host(gated, max_deliver=10)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+
+
+async def test_a_result_that_is_stored_twice_counts_once(board: Board) -> None:
+    """The first one in the journal wins, whatever a late host says."""
+    await board.host(flow, gated)
+    node = await board.node()
+    run = await board.submit(flow, name="a")
+    await until(lambda: RAN["a"] == 1)
+    for value in ("first", "second"):
+        result = Result(f"{run}:1", "gated.call", host="h-late")
+        result.value = type(result.value)(packed(value))
+        await node.store.stored(f"cb.run.{run}.result", packed(result))
+    assert await (await board.client()).result(run, 10) == "first"
+    GATE.set()
+    await board.emptied("CALLS")
+
+
+async def test_a_long_call_is_kept_alive_beyond_the_ack_wait(board: Board) -> None:
+    """Its heart tells the server that somebody works on it, so that it is not delivered again."""
+    await board.host(gated, ack_wait=0.3)
+    await board.host(flow)
+    run = await board.submit(flow, name="a")
+    await until(lambda: RAN["a"] == 1)
+    node = await board.node()
+    beats: list[bytes] = []
+    node.connection.subscribe("$KV.cb_registry.host.*", lambda subject, reply, data, head: beats.append(data))
+    await until(lambda: len(beats) >= 16)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    assert RAN == {"a": 1}
+
+
+async def test_a_heart_that_is_stopped_at_once_has_stopped(board: Board) -> None:
+    """Even before its thread has begun: nothing beats on."""
+    host = await board.host(work)
+    for _ in range(20):
+        heart = Heart(host)
+        heart.start()
+        heart.stop()
+        assert heart._thread is None
