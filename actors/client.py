@@ -125,7 +125,7 @@ class Client:
         run_id = subjects.token("run id", run) if run else subjects.new_id()
         try:
             encoded = values.encode(arguments or {})
-        except TypeError as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArguments(f"{workflow}: {error}", actor=workflow, method="run") from error
         await values.shrink(encoded, self.node.blobs, self.node.settings)
         items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id), (H.CONTENT_TYPE, H.MSGPACK)]
@@ -410,11 +410,15 @@ class SyncClient:
     def events(self, run: str, *, follow: bool = True) -> Iterator[Event]:
         """See :meth:`Client.events`."""
         events = self._client.events(run, follow=follow)
-        while True:
-            try:
-                yield self._wait(anext(events))  # type: ignore[arg-type]
-            except StopAsyncIteration:
-                return
+        try:
+            while True:
+                try:
+                    yield self._wait(anext(events))  # type: ignore[arg-type]
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop.is_running():
+                self._wait(events.aclose())  # type: ignore[attr-defined]
 
 
 def connect(url: str | None = None, settings: Settings | None = None) -> Client:

@@ -215,7 +215,9 @@ class Instance:
 
     def _refuse(self, call: Call, queue: int) -> None:
         limit = self.declared.directives.max_queue or queue
-        retry_after = max(0.05, min(30.0, (queue - limit + 1) / max(self.rate(), 1.0)))
+        above, rate = queue - limit + 1, self.rate()
+        expected = above / rate if rate > 0 else 0.2 + above / 100  # nothing has been measured yet
+        retry_after = max(0.05, min(30.0, expected))
         error = Overloaded(
             f"{self.name} has {queue} calls waiting, its limit is {limit}: try again in {retry_after:.2f} s",
             queue=queue,

@@ -13,6 +13,7 @@ from callboard.infra.connection import Connection
 from callboard.infra.errors import RequestTimeout
 
 _BATCH = 512
+_ATTEMPTS = 3
 _MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -43,6 +44,7 @@ class DirectReader:
         self._number = 0
         self._waiting: dict[int, _Batch] = {}
         self._listening = False
+        connection.on_reconnect(self._on_reconnect)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of one subject, or None."""
@@ -79,7 +81,8 @@ class DirectReader:
         if not self._listening:
             self._listening = True
             self._connection.subscribe(f"{self._inbox}.*", self._on_message)
-        for attempt in range(3):
+        attempt = 0
+        while attempt < _ATTEMPTS:
             self._number = number = self._number + 1
             batch = _Batch(single="batch" not in query)
             self._waiting[number] = batch
@@ -90,7 +93,10 @@ class DirectReader:
                     reply=f"{self._inbox}.{number}",
                 )
                 return await asyncio.wait_for(batch.done, timeout * (attempt + 1))
+            except _Lost:
+                pass
             except TimeoutError:
+                attempt += 1
                 await self._connection.connected.wait()
             finally:
                 self._waiting.pop(number, None)
@@ -104,6 +110,16 @@ class DirectReader:
         batch = self._waiting.get(int(subject.rpartition(b".")[2]))
         if batch is not None and not batch.done.done():
             batch.take(data, head)
+
+
+    def _on_reconnect(self) -> None:
+        for batch in self._waiting.values():
+            if not batch.done.done():
+                batch.done.set_exception(_Lost())
+
+
+class _Lost(Exception):
+    """The connection on which an answer was to come is gone."""
 
 
 class _Batch:

@@ -171,6 +171,8 @@ class Gateway:
     async def _leave(self) -> None:
         """Tell the server that nothing more is wanted, and take what it has sent before it heard of that."""
         if not self._connection.client.is_connected:
+            for subscriber in self._subscribers:
+                subscriber.subscription = None
             return
         async with asyncio.timeout(_LEAVES_WITHIN):
             if self._discovery is not None:

@@ -77,7 +77,7 @@ async def test_a_refusal_that_nobody_can_wait_out_is_told(board: Board) -> None:
     refusals = [r.error for r in await board.results(run) if r.error and r.error.code == Overloaded.code]
     assert refusals
     for error in refusals:
-        assert error.fields["queue"] > 3
+        assert error.fields["queue"] >= 3
         assert 0.05 <= error.fields["retry_after"] <= 30
         assert str(error.fields["queue"]) in error.message
     GATE.set()

@@ -7,7 +7,7 @@ import re
 
 import msgspec
 import pytest
-from tests.docs.pages import DOCS, ROOT, blocks, prose, table
+from tests.docs.pages import DOCS, ROOT, blocks, prose, table, tables
 
 from callboard.actors.directives import Directives
 from callboard.actors.future import FutureInfo
@@ -36,7 +36,7 @@ def test_every_promise_names_its_test() -> None:
     """No row of a table of promises is without one."""
     rows = [line for line in prose(PAGE) if line.startswith("|") and line.rstrip(" |").endswith("`")]
     assert len(named()) == len([row for row in rows if "::" in row])
-    for heading in ("Runs", "Calls", "Values and errors", "Connections and stores"):
+    for heading in ("Runs", "Calls", "Values, errors, connections"):
         assert all(test for test in table(PAGE, heading).column("test"))
 
 
@@ -72,7 +72,7 @@ def test_directives() -> None:
 
 def directives() -> list[str]:
     """The first column of the table of directives."""
-    return table(PAGE, "Directives: enforced, and announced only").column("directive")
+    return tables(PAGE, "Directives: enforced, and announced only")[0].column("directive")
 
 
 def test_defaults() -> None:

@@ -151,8 +151,6 @@ class Board:
     ) -> None:
         for worker in self.workers:
             await worker.end()
-        if error is not None:
-            self._show()
         await self.client.close()
         await asyncio.to_thread(self.server.stop)
 
@@ -160,7 +158,14 @@ class Board:
         """Settings of the client."""
         return Settings(nats_url=self.server.url, telemetry_max_bytes=100_000)
 
-    def _show(self) -> None:
+    async def show(self) -> None:
+        """Tell what every process has logged, and what those that are left hold and wait for."""
+        alive = [worker for worker in self.workers if worker.running and worker.host]
+        for worker in alive:
+            worker.thaw()
+            worker.signal(signal.SIGUSR1)
+        with contextlib.suppress(AssertionError):
+            await until(lambda: all(worker.said("state") for worker in alive), "states", 2.0)
         for worker in self.workers:
             sys.stdout.write(f"--- {worker.log.name}, pid {worker.pid}, {worker.host}\n{worker.tail()}\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", [int(seed) for seed in seeds], ids=lambda seed: f"seed{seed}")
 
 
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test has failed, for the fixture that tells what was going on."""
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
 @pytest.fixture
 def max_file_store() -> int | None:
     """Bytes that the server may store; a file of tests may say less."""
@@ -33,7 +47,11 @@ def max_file_store() -> int | None:
 
 
 @pytest.fixture
-async def board(seed: int, tmp_path: Path, max_file_store: int | None) -> AsyncIterator[Board]:
+async def board(
+    request: pytest.FixtureRequest, seed: int, tmp_path: Path, max_file_store: int | None
+) -> AsyncIterator[Board]:
     """A server, a client, and a place for processes; what is left running ends with the test."""
     async with Board(tmp_path, seed, max_file_store) as board:
         yield board
+        if request.node.stash.get(_FAILED, default=False):
+            await board.show()

@@ -24,6 +24,20 @@ REFUSED = 4
 """Exit code when the host cannot start."""
 
 
+def tell_state(host: Host) -> None:
+    """Log what it holds and waits for: the test asks for it when something is stuck."""
+    state: dict[str, object] = {"outstanding": host.node.store.outstanding}
+    for member in host.instances():
+        state[member.name] = {
+            "busy": getattr(member, "_busy", len(getattr(member, "_runs", ()))),
+            "running": [f"{future}~{attempt}" for future, attempt in getattr(member, "running", {})],
+            "mailbox": len(getattr(member, "mailbox", ())),
+            "pulls": {pull.consumer: (list(pull.held), pull.asked) for pull in member.pulls},
+        }
+    state["open"] = {m.context.parent or m.context.run: list(m.open)[:5] for m in host.caller.makers if m.open}
+    log.get("worker").warning("state", **state)
+
+
 def say(text: str) -> None:
     """Tell the test."""
     sys.stdout.write(f"{text}\n")
@@ -46,6 +60,7 @@ async def main(url: str, names: list[str]) -> int:
     except CallboardError as error:
         log.get("worker").error("not_started", exc_info=error)
         return REFUSED
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_state, host)
     say(f"ready {host.id}")
     waits = [asyncio.ensure_future(event.wait()) for event in (told, lost)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
