@@ -369,6 +369,10 @@ class Driver:
 
     def _closed_already(self, request: Request, done: Done) -> None:
         """The run has its outcome; whoever wrote it may have died before it could say so."""
+        if request.delivered.delivered == 1:  # a late duplicate: all was said when the run ended
+            self._tell(request, done)
+            request.delivered.ack()
+            return
         self.host.node.journal.put_summary(
             RunSummary(
                 run=request.run,

@@ -59,6 +59,7 @@ class Instance:
         self._progress = time.monotonic()
         self._sessions: dict[str, deque[Call]] = {}
         self._shedding = 0
+        self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
         self._batch_timer: asyncio.TimerHandle | None = None
@@ -136,7 +137,7 @@ class Instance:
         return min(MOST_AHEAD, int(self.rate() * AHEAD))
 
     def _room(self) -> int:
-        return (self.slots - self._busy) * self._width
+        return (self.slots - self._busy) * self._width - self._looking
 
     def _ended(self, pull: Pull) -> None:
         self._feed.ended(pull)
@@ -185,6 +186,7 @@ class Instance:
         call.again = _may_have_run(call)
         if call.again or time.time() - call.stored_at > _OLD:
             self.running[call.key] = call
+            self._looking += 1
             self.host.caller.spawn(self._look_up(call))
             return True
         return False
@@ -197,6 +199,8 @@ class Instance:
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
             self._log.warning("journal_unread", future=call.id, error=str(error))
             finished = False
+        finally:
+            self._looking -= 1
         del self.running[call.key]
         self._feed_soon()
         if finished:

@@ -347,7 +347,7 @@ async def test_events_that_nobody_reads_to_the_end(board: Board) -> None:
     client = await board.client()
     run = await client.submit("gated_flow")
     await until(lambda: RAN["gated"] == 1)
-    await client.status(run)
+    await client.runs()
     lanes = len(client.node.connection.client._lanes)
     events = client.events(run)
     assert (await anext(events)).kind == "owner"
@@ -424,7 +424,7 @@ async def test_a_sync_client_cancels_and_leaves_events_early(board: Board) -> No
             client.cancel(run, "enough")
             with pytest.raises(Exception, match="enough"):
                 client.result(run, 10)
-            return client.status(run).run
+            return run
 
     assert await asyncio.to_thread(main)
 
