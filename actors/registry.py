@@ -13,7 +13,6 @@ from callboard.actors.declare import AgentClass, Declaration, Method, code_versi
 from callboard.actors.directives import Directives
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, MethodInfo, Pulse
-from callboard.state.journal import read_entries
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -68,11 +67,15 @@ async def _announce(node: Node, declared: Declaration) -> None:
 
 async def actors(node: Node) -> list[ActorInfo]:
     """All actors ever announced, by name."""
+    from callboard.state.journal import read_entries
+
     stored = await node.reader.read(_STREAM, subjects.registry("actor.*"))
     return sorted((actor for _, actor in read_entries(_decode_actor, stored)), key=lambda a: a.name)
 
 
 async def hosts(node: Node) -> list[Pulse]:
     """The last heartbeat of every host that has not left; dead ones are removed by who takes over."""
+    from callboard.state.journal import read_entries
+
     stored = await node.reader.read(_STREAM, subjects.registry("host.*"))
     return [pulse for _, pulse in read_entries(_decode_pulse, stored)]

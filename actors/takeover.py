@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +28,7 @@ _CHECK = 0.2
 _RETRY = 3.0
 _LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
 _PAGE = 512
+_REMEMBERED = 10_000
 _TURN = 0.3
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Pulse).decode
@@ -51,6 +53,7 @@ class Watch:
         self._sid = 0
         self._since = time.monotonic()
         self._claimed: dict[str, float] = {}
+        self._given_back: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._sweeping = asyncio.Lock()
         self._reconnected = False
         self._log = log.get("takeover")
@@ -196,6 +199,9 @@ class Watch:
         delivered = info.get("delivered", {}).get("consumer_seq", 0)
         for sequence in sequences:
             self._node.connection.publish(subjects.ack(stream, consumer, sequence, delivered), b"-NAK")
+            self._given_back[key, sequence] = None
+        while len(self._given_back) > _REMEMBERED:
+            self._given_back.popitem(last=False)
         return len(sequences) if delivered else 0
 
     # -- what the last heartbeat did not list ------------------------------------------------------
@@ -224,7 +230,10 @@ class Watch:
         if not info.get("num_ack_pending"):
             return
         last = info["delivered"]["stream_seq"]
-        listed = set(dead.inflight.get(f"{stream}.{consumer}", ()))
+        key = f"{stream}.{consumer}"
+        listed = set(dead.inflight.get(key, ()))
+        # While nobody asks for calls, those that were given back wait in the consumer, and are not lost.
+        asked_for = bool(info.get("num_waiting"))
         held = await self._held_by_others(dead.host, stream, consumer)
         if held is None:
             return
@@ -236,10 +245,13 @@ class Watch:
             orphans += [
                 s.sequence
                 for s in stored
-                if s.sequence <= last and s.sequence not in held and s.sequence not in listed
+                if s.sequence <= last
+                and s.sequence not in held
+                and s.sequence not in listed
+                and (asked_for or (key, s.sequence) not in self._given_back)
             ]
         if orphans:
-            await self._nak(f"{stream}.{consumer}", orphans)
+            await self._nak(key, orphans)
             self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
 
     async def _held_by_others(self, dead: str, stream: str, consumer: str) -> set[int] | None:
