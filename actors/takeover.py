@@ -147,7 +147,7 @@ class Watch:
             await asyncio.sleep(wait)
             if dead.host in self.alive:
                 return
-            await self._sweep(msgspec.structs.replace(dead, inflight={}))
+            await self._sweep(msgspec.structs.replace(dead, inflight={}), again=True)
 
     async def _recover(self) -> None:
         """Look for what was lost with the connection: calls on their way to this host, and its acks.
@@ -160,7 +160,7 @@ class Watch:
             return
         hosts = sorted(self.alive)
         await asyncio.sleep(_TURN * hosts.index(own.host))
-        await self._sweep(msgspec.structs.replace(own, inflight={}))
+        await self._sweep(msgspec.structs.replace(own, inflight={}), again=True)
 
     async def empty_lane(self, host: str) -> None:
         """Move the calls that were addressed to a host to the shared lane.
@@ -206,13 +206,14 @@ class Watch:
 
     # -- what the last heartbeat did not list ------------------------------------------------------
 
-    async def _sweep(self, dead: Pulse) -> None:
+    async def _sweep(self, dead: Pulse, *, again: bool = False) -> None:
         async with self._sweeping:  # what one sweep has found is held by somebody when the next one looks
-            await asyncio.gather(*(self._sweep_one(dead, *where) for where in self._consumers(dead)))
+            work = [self._sweep_one(dead, *where, again=again) for where in self._consumers(dead)]
+            await asyncio.gather(*work)
 
-    async def _sweep_one(self, dead: Pulse, stream: str, consumer: str) -> None:
+    async def _sweep_one(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> None:
         try:
-            await self._sweep_consumer(dead, stream, consumer)
+            await self._sweep_consumer(dead, stream, consumer, again=again)
         except CallboardError as error:
             self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
 
@@ -225,10 +226,22 @@ class Watch:
                 found += [(subjects.CALLS, f"{actor}_any_{band}") for band in subjects.BANDS]
         return found
 
-    async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str) -> None:
+    async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> None:
+        orphans = await self._orphans(dead, stream, consumer)
+        if orphans and again:
+            # Perhaps they were only on their way from whoever gave them back to whoever has them now.
+            await asyncio.sleep(_CHECK)
+            still = await self._orphans(dead, stream, consumer)
+            orphans = [sequence for sequence in orphans if sequence in still]
+        if orphans:
+            await self._nak(f"{stream}.{consumer}", orphans)
+            self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
+
+    async def _orphans(self, dead: Pulse, stream: str, consumer: str) -> list[int]:
+        """Sequences that were delivered and are held by nobody who lives."""
         info = await self._node.topology.api(f"CONSUMER.INFO.{stream}.{consumer}")
         if not info.get("num_ack_pending"):
-            return
+            return []
         last = info["delivered"]["stream_seq"]
         key = f"{stream}.{consumer}"
         listed = set(dead.inflight.get(key, ()))
@@ -236,7 +249,7 @@ class Watch:
         asked_for = bool(info.get("num_waiting"))
         held = await self._held_by_others(dead.host, stream, consumer)
         if held is None:
-            return
+            return []
         subject = info["config"]["filter_subject"]
         first = info["ack_floor"]["stream_seq"]
         orphans: list[int] = []
@@ -250,9 +263,7 @@ class Watch:
                 and s.sequence not in listed
                 and (asked_for or (key, s.sequence) not in self._given_back)
             ]
-        if orphans:
-            await self._nak(key, orphans)
-            self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
+        return orphans
 
     async def _held_by_others(self, dead: str, stream: str, consumer: str) -> set[int] | None:
         """Sequences that living hosts hold, or None if one of them cannot be asked.

@@ -111,7 +111,6 @@ class DirectReader:
         if batch is not None and not batch.done.done():
             batch.take(data, head)
 
-
     def _on_reconnect(self) -> None:
         for batch in self._waiting.values():
             if not batch.done.done():

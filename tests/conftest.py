@@ -18,6 +18,7 @@ def nats_server() -> Iterator[EmbeddedServer]:
     """A real server of the test's own: a free port and a temporary store. Ready in about 50 ms."""
     with EmbeddedServer() as server:
         yield server
+        server.kill()  # ending it gently takes longer than most tests
 
 
 @pytest.fixture

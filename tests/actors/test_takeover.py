@@ -348,8 +348,9 @@ async def test_a_driver_that_was_only_cut_off_is_fenced(board: Board) -> None:
     assert await node.journal.done(run) is None
     assert await node.journal.owner(run) == (lease.owner, lease.sequence)
     assert RAN["six"] == 0
+    third = Owner(driver="h-third", epoch=2, request=known.request, workflow=known.workflow)
     with pytest.raises(Fenced):
-        await node.journal.take(run, usurper, entry.sequence)
+        await node.journal.take(run, third, entry.sequence)
 
 
 async def test_calls_are_left_alone_when_their_driver_is_fenced(board: Board) -> None:

@@ -34,7 +34,9 @@ def tell_state(host: Host) -> None:
             "mailbox": len(getattr(member, "mailbox", ())),
             "pulls": {pull.consumer: (list(pull.held), pull.asked) for pull in member.pulls},
         }
-    state["open"] = {m.context.parent or m.context.run: list(m.open)[:5] for m in host.caller.makers if m.open}
+    state["open"] = {
+        m.context.parent or m.context.run: list(m.open)[:5] for m in host.caller.makers if m.open
+    }
     log.get("worker").warning("state", **state)
 
 
