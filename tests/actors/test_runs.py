@@ -392,7 +392,7 @@ async def test_the_sync_client(board: Board) -> None:
             found = use(client)
             results: list[Any] = []
             threads = [
-                threading.Thread(target=lambda n=n: results.append(client.run("flow", {"n": n})["sum"]))  # type: ignore[misc]
+                threading.Thread(target=lambda n=n: results.append(client.run("flow", {"n": n})["sum"]))
                 for n in range(8)
             ]
             for thread in threads:

@@ -425,7 +425,7 @@ async def test_a_run_that_was_cancelled_while_nobody_drove_it(board: Board) -> N
 
 def changed(flow: Workflow[Any, Any], function: Any) -> Workflow[Any, Any]:
     """Another workflow under the same name."""
-    return workflow(name=flow.name)(function)  # type: ignore[no-any-return]
+    return workflow(name=flow.name)(function)
 
 
 async def other_call() -> list[Any]:
