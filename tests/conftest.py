@@ -9,8 +9,14 @@ import structlog
 
 from callboard.infra.server import EmbeddedServer
 
-# Every event, so that tests may look for it; a program that sets nothing up gets warnings only.
-structlog.configure(cache_logger_on_first_use=False)
+
+@pytest.fixture(autouse=True)
+def _logging_of_its_own() -> Iterator[None]:
+    """Every event, so that tests may look for it, whatever a test before has set up."""
+    structlog.reset_defaults()
+    structlog.configure(cache_logger_on_first_use=False)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 ROOT = str(Path(__file__).resolve().parents[2])
 if ROOT not in sys.path:  # so that tests can import what they share, as `tests.support`
     sys.path.append(ROOT)
 
 from tests.support.board import Board  # noqa: E402 - needs the path above
+
+MAY_BLOCK = [
+    # Once, when a process begins:
+    ("callboard/infra/settings.py", "load"),
+    ("callboard/actors/declare.py", "code_version"),
+]
+"""Places in the code, by file and function, that may block the event loop for a moment."""
+
+
+@pytest.fixture(autouse=True)
+def no_blocking() -> Iterator[None]:
+    """A blocking call that Callboard makes on the event loop fails the test that meets it."""
+    with blockbuster_ctx("callboard") as guard:
+        for where, function in MAY_BLOCK:
+            for one in guard.functions.values():
+                one.can_block_in(where, function)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -77,7 +78,12 @@ class Dev(Running):
     def hosts(self) -> list[psutil.Process]:
         """The host processes there are."""
         children = psutil.Process(self.pid).children(recursive=True)
-        return [child for child in children if "--supervised" in child.cmdline()]
+        found = []
+        for child in children:
+            with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+                if "--supervised" in child.cmdline():
+                    found.append(child)
+        return found
 
 
 @pytest.fixture

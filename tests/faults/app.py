@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.faults import ledger
 
 import callboard
 from callboard.actors.scope import current
+from callboard.infra.errors import Poisoned
 
 _path = os.environ.get("FAULTS_LEDGER")
 _writer = ledger.Writer(Path(_path)) if _path else None
@@ -85,6 +87,21 @@ async def held(number: int) -> int:
         return number
 
 
+@callboard.tool
+async def deadly(number: int) -> int:
+    """Kills its host."""
+    with execution():
+        os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+
+@callboard.tool
+async def shout(size: int) -> int:
+    """Fails with so many characters."""
+    with execution():
+        raise Shaky("x" * size)
+
+
 @callboard.agent
 class Clerk:
     """An agent whose handlers make calls of their own."""
@@ -148,6 +165,34 @@ async def holding(number: int) -> int:
     return await held(number)
 
 
+@callboard.workflow
+async def dying(number: int) -> int:
+    """Its call kills whoever handles it."""
+    return await deadly(number)
+
+
+@callboard.workflow
+async def shouting(number: int, at_home: bool) -> int:  # noqa: FBT001 - a workflow takes what JSON has
+    """Fails with more than a message has room for, by itself or in a call."""
+    if at_home:
+        raise Shaky("x" * 3_000_000)
+    return await shout(3_000_000)
+
+
+@callboard.workflow
+async def crowd(number: int, width: int) -> int:
+    """Makes many calls that nobody serves, and fails, so that all of them are cancelled at once."""
+    _calls = [nobody(number) for _ in range(width)]
+    await add(number, 1)
+    raise Shaky("enough")
+
+
+@callboard.tool
+async def nobody(number: int) -> int:
+    """No host runs it."""
+    return number
+
+
 def expected(workflow: str, arguments: dict[str, Any]) -> Any:
     """The one right outcome: a value, or the type of the error."""
     number = arguments["number"]
@@ -161,5 +206,7 @@ def expected(workflow: str, arguments: dict[str, Any]) -> Any:
         return number + sum(range(arguments["steps"]))
     if workflow == "holding":
         return number
-    assert workflow == "failing"
+    if workflow == "dying":
+        return Poisoned
+    assert workflow in {"failing", "shouting", "crowd"}
     return Shaky

@@ -296,7 +296,7 @@ class Board:
 
 def _names(names: Iterable[str]) -> list[str]:
     groups = {
-        "tools": ["add", "blocking", "flaky", "broken", "held", "Clerk"],
-        "workflows": ["mixed", "plain", "failing", "chain", "holding"],
+        "tools": ["add", "blocking", "flaky", "broken", "held", "shout", "Clerk"],
+        "workflows": ["mixed", "plain", "failing", "chain", "holding", "dying", "shouting", "crowd"],
     }
     return [name for given in names for name in groups.get(given, [given])]
