@@ -218,7 +218,7 @@ class Host:
             for delivered in list(pull.held.values()):
                 delivered.nak()
         if hasattr(self, "_heart"):
-            self._heart.stop()
+            await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
         self.watch.stop()
         if self._ticker is not None:
             self._ticker.cancel()

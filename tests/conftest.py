@@ -14,7 +14,11 @@ from callboard.infra.server import EmbeddedServer
 def _logging_of_its_own() -> Iterator[None]:
     """Every event, so that tests may look for it, whatever a test before has set up."""
     structlog.reset_defaults()
-    structlog.configure(cache_logger_on_first_use=False)
+    plain: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.KeyValueRenderer(),
+    ]  # reads no files
+    structlog.configure(processors=plain, cache_logger_on_first_use=False)
     yield
     structlog.reset_defaults()
 

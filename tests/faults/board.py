@@ -102,6 +102,10 @@ class Worker:
     async def drain(self) -> None:
         """SIGTERM, and wait for its end in good order."""
         self.signal(signal.SIGTERM)
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait for its end in good order."""
         await self._line("stopped")
         assert await asyncio.wait_for(self.process.wait(), STUCK) == 0, self.tail()
 
@@ -152,6 +156,7 @@ class Board:
         for worker in self.workers:
             await worker.end()
         await self.client.close()
+        await asyncio.to_thread(self.server.kill)  # quicker than a gentle end, and nobody is left to care
         await asyncio.to_thread(self.server.stop)
 
     def settings(self) -> Settings:

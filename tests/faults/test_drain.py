@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
+from tests.faults import evidence
 from tests.faults.board import Board
 from tests.faults.checker import Allowed
+
+from callboard.infra.messages.control import Acknowledged, Drain
 
 pytestmark = pytest.mark.fault
 
@@ -47,6 +51,32 @@ async def test_held_call_is_given_back(board: Board) -> None:
     await board.begun(2)
     board.open_gate()
     await board.verdict(Allowed(starts=2))
+
+
+async def test_drain_by_message(board: Board) -> None:
+    """A host that is told to drain over NATS ends like one that got SIGTERM."""
+    (host,), _, _ = await asyncio.gather(
+        board.hosts(1, "tools", "workflows"), board.hosts(1, "tools"), board.hosts(1, "workflows")
+    )
+    await board.load(40, pause=0.05)
+    await board.progress(60)
+    async with evidence.connected(board.server.url) as client:
+        answer = await client.request(f"cb.control.{host.host}", msgspec.msgpack.encode(Drain()), timeout=5)
+        assert msgspec.msgpack.decode(answer.data, type=Acknowledged).host == host.host
+    await host.ended()
+    await board.verdict(Allowed(starts=1, late=0.0))
+
+
+async def test_server_gone(board: Board) -> None:
+    """SIGTERM ends a host within seconds even while there is no server; the work goes on without it."""
+    workers = await board.hosts(1, "tools", "workflows", grace=0.5)
+    await board.load(30, pause=0.05)
+    await board.progress(40)
+    await asyncio.to_thread(board.server.kill)
+    await workers[0].drain()
+    await asyncio.to_thread(board.server.start)
+    await board.hosts(1, "tools", "workflows")
+    await board.verdict()
 
 
 @pytest.mark.fault(seeds=(1, 2))

@@ -64,7 +64,7 @@ async def main(url: str, names: list[str]) -> int:
         return REFUSED
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_state, host)
     say(f"ready {host.id}")
-    waits = [asyncio.ensure_future(event.wait()) for event in (told, lost)]
+    waits = [asyncio.ensure_future(wait) for wait in (told.wait(), lost.wait(), host.stopped())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if lost.is_set():
         return LOST
