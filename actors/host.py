@@ -148,6 +148,7 @@ class Host:
         await announce(self.node, self.declarations)
         self._ticker = self.node.loop.create_task(self._tick())
         self._heart = Heart(self)
+        await self._heart.announce()
         self._heart.start()
         await self.watch.start()
         for member in self._members:

@@ -53,6 +53,11 @@ class Heart:
         self._reported = 0.0
         self._log = log.get("pulse")
 
+    async def announce(self) -> None:
+        """The first beat, over the host's own connection: it is known before it takes a call."""
+        subject = subjects.registry(f"host.{self._host.id}")
+        await self._host.node.store.stored(subject, msgspec.msgpack.encode(self._pulse({})), _ROLLUP)
+
     def start(self) -> None:
         """Idempotent."""
         if self._thread is None:

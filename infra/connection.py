@@ -188,11 +188,19 @@ class LaneClient(Client):
         if not self.is_connected or self._transport is None:
             return  # nats-py sends what is pending once it is connected again
         if isinstance(self._transport, TcpTransport) and self._pending_data_size < _AT_ONCE:
-            self._transport.writelines(self._pending)  # type: ignore[no-untyped-call]
+            try:
+                self._transport.writelines(self._pending)  # type: ignore[no-untyped-call]
+            except RuntimeError:  # uvloop's word for a socket that is gone; nats-py is about to notice
+                return
             self._pending = []
             self._pending_data_size = 0
         elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(_KICK)  # the flusher waits where the socket cannot take it all
+
+    def drop_pending(self) -> None:
+        """Forget what is queued; without a connection nats-py fails to close while there is something."""
+        self._pending = []
+        self._pending_data_size = 0
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has read everything queued so far; a ping alone would overtake it."""
@@ -314,6 +322,8 @@ class Connection:
                 await self.client.flush(timeout=2)
             except (nats.errors.Error, TimeoutError) as error:
                 self._log.warning("flush_failed", error=str(error) or type(error).__name__)
+        if not self.client.is_connected:
+            self.client.drop_pending()
         await self.client.close()
 
     # -- sending and receiving ---------------------------------------------------------------------

@@ -19,6 +19,11 @@ MAY_BLOCK = [
     # Once, when a process begins:
     ("callboard/infra/settings.py", "load"),
     ("callboard/actors/declare.py", "code_version"),
+    # A process is started or told of a call through a pipe:
+    ("callboard/actors/execute.py", "_in_process"),
+    # The source lines of a traceback that is logged:
+    ("linecache.py", "checkcache"),
+    ("linecache.py", "updatecache"),
 ]
 """Places in the code, by file and function, that may block the event loop for a moment."""
 

@@ -329,6 +329,32 @@ async def test_a_dependency_of_the_wrong_type(board: Board) -> None:
     assert STARTED == []
 
 
+@workflow
+async def careless_flow() -> list[str]:
+    """Make calls that are wrong in themselves."""
+    wrong: Any = add
+    found = []
+    for args in (("1",), (), (1, 2, 3), (object(),), (gated(1), "x")):
+        try:
+            _ = wrong(*args)
+        except InvalidArguments as error:
+            found.append(error.message.split(":")[0])
+    return found
+
+
+async def test_wrong_arguments_are_refused_before_anything_is_sent(board: Board) -> None:
+    """Where the call is made; no message leaves, beside that of the call that was right."""
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    GATE.set()
+    await board.host(careless_flow, gated, add)
+    assert await board.run(careless_flow) == ["add.call"] * 5
+    assert sent == ["cb.call.gated.any.1"]
+    assert STARTED == []
+
+
 # -- through agents ---------------------------------------------------------------------------
 
 

@@ -208,6 +208,38 @@ async def test_a_call_that_is_given_back_often_is_not_taken_for_deadly(board: Bo
     assert set(RAN.values()) == {1}
 
 
+@workflow
+async def stuck_flow() -> list[str]:
+    """Quick calls, so that a host pulls ahead, then one that holds its only slot among further ones."""
+    for _ in range(4):
+        await asyncio.gather(*(narrow(f"quick {RAN.total()}.{n}") for n in range(60)))
+    calls = [narrow("held"), *(narrow(f"behind {n}") for n in range(40))]
+    return await asyncio.gather(*calls)
+
+
+@tool(concurrency=1)
+async def narrow(name: str) -> str:
+    """One at a time."""
+    RAN[name] += 1
+    if name == "held":
+        await GATE.wait()
+    return name
+
+
+async def test_calls_that_wait_behind_a_long_one_go_to_another_host(board: Board) -> None:
+    """What was pulled ahead is given back as soon as it is stuck: nobody waits for one slow call."""
+    await board.host(narrow)
+    await board.host(stuck_flow)
+    run = await board.submit(stuck_flow)
+    await until(lambda: RAN["held"] == 1)
+    await board.host(narrow)
+    await until(lambda: sum(name.startswith("behind") for name in RAN) == 40)
+    assert not GATE.is_set()
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    assert set(RAN.values()) == {1}
+
+
 async def test_a_host_that_drains_does_not_make_its_calls_look_deadly(board: Board) -> None:
     """However often hosts come and go with a call in hand that outlasts their grace."""
     await board.host(flow)
@@ -257,5 +289,5 @@ async def test_a_heart_that_is_stopped_at_once_has_stopped(board: Board) -> None
     for _ in range(20):
         heart = Heart(host)
         heart.start()
-        heart.stop()
+        await asyncio.to_thread(heart.stop)
         assert heart._thread is None

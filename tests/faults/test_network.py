@@ -106,7 +106,6 @@ async def test_slow_consumers(board: Board, proxy: Proxy) -> None:
     await board.verdict()
 
 
-@pytest.mark.xfail(strict=False, reason="open: its call is begun again only after the ack wait")
 async def test_no_second_connection(board: Board, proxy: Proxy) -> None:
     """A host whose heart cannot connect at first is none without a heart: its calls are taken over."""
     await board.hosts(1, "workflows")
