@@ -18,6 +18,7 @@ from callboard.actors.gateway.messages import GROUP, subject
 
 NAME = "callboard-gateway"
 _SEMANTIC = re.compile(r"\d+\.\d+\.\d+")
+_FOUND = _SEMANTIC.match(version("callboard"))  # read once: it looks into files
 
 
 class Discovery(Service):
@@ -33,10 +34,9 @@ class Discovery(Service):
     def __init__(
         self, client: Client, gateway: str, verbs: Mapping[str, str], tallies: Mapping[str, Tally]
     ) -> None:
-        found = _SEMANTIC.match(version("callboard"))
         config = ServiceConfig(
             name=NAME,
-            version=found.group() if found else "0.0.0",
+            version=_FOUND.group() if _FOUND else "0.0.0",
             description="Runs Callboard workflows by request and reply",
             metadata={"gateway": gateway},
         )
