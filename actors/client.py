@@ -25,16 +25,20 @@ from callboard.infra.errors import (
     RunFailed,
     RunUnknown,
     SettingsInvalid,
+    ValueTooLarge,
 )
+from callboard.infra.messages.control import RunCalls, RunQuery
 from callboard.infra.messages.run import Done, Pending, Result, RunSummary, Signal
 from callboard.infra.settings import Settings
-from callboard.state.journal import decode_done, decode_owner, decode_result, decode_signal
+from callboard.state.journal import decode_done, decode_owner, decode_result, decode_signal, read_entry
 
 T = TypeVar("T")
 _ASK_EVERY = 5.0
 _ENDS = 10_000
+_ROOM_FOR_HEADERS = 4096
 _JSON = b"application/json"
 
+_decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
 _decode_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
@@ -74,14 +78,11 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
         self._ends: dict[str, _End] = {}
-        self._inbox = ""
         self._reconnected = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.node.open()
-        self._inbox = self.node.connection.inbox()
-        self.node.connection.subscribe(self._inbox, self._on_end)
         self.node.connection.on_reconnect(self._reconnected.set)
         self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self
@@ -106,6 +107,7 @@ class Client:
         session: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        as_json: bool = False,
     ) -> str:
         """Publish a request; returns the run's id once the request is stored.
 
@@ -116,6 +118,8 @@ class Client:
             session: whose run it is.
             deadline: seconds from now.
             priority: above 0 is urgent, below 0 can wait.
+            as_json: they are what JSON can say: bytes as base64, all keys as text; the workflow's annotations
+                tell what that stands for. The outcome is stored as JSON, too. Such a request travels whole.
 
         Raises:
             InvalidArguments: an argument cannot travel.
@@ -124,29 +128,43 @@ class Client:
         subjects.token("workflow", workflow)
         run_id = subjects.token("run id", run) if run else subjects.new_id()
         try:
-            encoded = values.encode(arguments or {})
+            body, blobs = await self._encoded(arguments or {}, as_json=as_json)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArguments(f"{workflow}: {error}", actor=workflow, method="run") from error
-        await values.shrink(encoded, self.node.blobs, self.node.settings)
-        items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id), (H.CONTENT_TYPE, H.MSGPACK)]
+        items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id)]
+        items.append((H.CONTENT_TYPE, H.JSON if as_json else H.MSGPACK))
         if session:
             items.append((H.SESSION, session))
         if deadline is not None:
             items.append((H.DEADLINE, f"{time.time() + deadline:.3f}"))
         if priority:
             items.append((H.PRIORITY, str(priority)))
-        if encoded.blobs:
-            items.append((H.BLOBS, ",".join(encoded.blobs)))
-        if not run:  # nobody else can have made this run: its driver tells this client how it ends
-            items.append((H.REPLY, self._inbox))
-            self._ends[run_id] = _End()
+        if blobs:
+            items.append((H.BLOBS, ",".join(blobs)))
+        if not run:  # nobody else can have made this run, so that its end is heard from here on
+            self._expect(run_id)
             while len(self._ends) > _ENDS and (unawaited := self._oldest_unawaited()):
                 self._forget(unawaited)
-        await self.node.store.stored(subjects.request(workflow), encoded.body, H.encode(items))
+        await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
         return run_id
 
+    async def _encoded(self, arguments: dict[str, Any], *, as_json: bool) -> tuple[bytes, list[str]]:
+        """The body of a request, and the digests of what it refers to."""
+        if as_json:
+            body = msgspec.json.encode(arguments)
+            limit = self.node.connection.max_payload - _ROOM_FOR_HEADERS
+            if len(body) > limit:
+                text = (
+                    f"arguments of {len(body):,} bytes as JSON are more than a message may have ({limit:,})"
+                )
+                raise ValueTooLarge(f"{text}: send them as msgpack", size=len(body), limit=limit)
+            return body, []
+        encoded = values.encode(arguments)
+        await values.shrink(encoded, self.node.blobs, self.node.settings)
+        return encoded.body, encoded.blobs
+
     def _expect(self, run: str) -> _End:
-        """Hear of the end of a run, from its driver or from its journal."""
+        """Hear of the end of a run from its journal, the moment it is stored."""
         end = self._ends.get(run)
         if end is None:
             end = self._ends[run] = _End()
@@ -154,7 +172,10 @@ class Client:
         return end
 
     def _on_end(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        done = decode_done(data, {H.CONTENT_TYPE: H.JSON} if head and _JSON in head else {})
+        try:
+            done = decode_done(data, {H.CONTENT_TYPE: H.JSON} if head and _JSON in head else {})
+        except (ValueError, RecursionError):
+            return  # anybody can publish there
         self._ended(done.run, done)
 
     def _ended(self, run: str, done: Done) -> None:
@@ -207,7 +228,8 @@ class Client:
         done = await self.done(run, timeout)
         if done.status == "completed":
             body = await values.expand(bytes(done.value), done.blobs, self.node.blobs)
-            return msgspec.msgpack.decode(body, type=type)
+            # Not into the type at once: where the request was JSON, bytes came as base64, and keys as text.
+            return msgspec.convert(msgspec.msgpack.decode(body), type, str_keys=True)
         assert done.error is not None
         cause = restore(done.error)
         if isinstance(cause, RunCancelled):
@@ -314,7 +336,7 @@ class Client:
                     except (ValueError, RecursionError):
                         continue  # no entry: anybody can publish there
                     yield event
-                    if event.kind == "done":
+                    if event.kind == "done" and follow:
                         return
                 if not follow:
                     return
@@ -324,6 +346,29 @@ class Client:
                     continue
         finally:
             self.node.connection.unsubscribe(sid)
+
+    async def running(self, run: str, wait: float = 0.5) -> list[RunCalls]:
+        """The calls of a run that hosts have now: they are asked, and nothing is kept of it.
+
+        Args:
+            wait: seconds in which they are to answer.
+        """
+        subjects.token("run id", run)
+        told: list[RunCalls] = []
+        connection, inbox = self.node.connection, self.node.connection.inbox()
+        sid = connection.subscribe(inbox, lambda _, __, data, ___: _hear(told, data))
+        try:
+            connection.publish(subjects.control(), msgspec.msgpack.encode(RunQuery(run)), reply=inbox)
+            await asyncio.sleep(wait)
+        finally:
+            connection.unsubscribe(sid)
+        return told
+
+
+def _hear(told: list[RunCalls], data: bytes) -> None:
+    answer = read_entry(_decode_calls, data)
+    if answer is not None:
+        told.append(answer)
 
 
 def _event(subject: str, sequence: int, at: float, body: bytes, headers: dict[str, str]) -> Event:
@@ -406,6 +451,10 @@ class SyncClient:
     def runs(self) -> list[RunSummary]:
         """See :meth:`Client.runs`."""
         return self._wait(self._client.runs())
+
+    def running(self, run: str, wait: float = 0.5) -> list[RunCalls]:
+        """See :meth:`Client.running`."""
+        return self._wait(self._client.running(run, wait))
 
     def events(self, run: str, *, follow: bool = True) -> Iterator[Event]:
         """See :meth:`Client.events`."""

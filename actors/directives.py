@@ -13,15 +13,22 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the runtime may and must do with a method or an actor. Times in seconds.
 
     Attributes:
-        stateful: a session's calls go to one instance, in order; one instance serves all sessions.
+        stateful: a session's calls go to one instance, one at a time, in order; one instance serves all
+            sessions. A call that the running one has made, at any depth, may enter while that one waits.
         batchable: the handler takes lists, one item a caller; up to ``max_batch`` calls that wait are
             handed over together, the first waiting at most ``max_wait``.
-        preemptable: a running call may be stopped and run again for a more urgent one.
+        preemptable: a running call may be stopped for one of a more urgent band, up to three times, and
+            runs again from the top when there is a slot: an async handler is cancelled, a ``cpu`` one's
+            process ended, a blocking one stops at its next call or ``checkpoint()``.
         min_instances, max_instances: how many hosts should, and how many may, run the actor at once;
             hosts above the maximum stand by.
-        resources: what an instance needs: ``cpu`` (cores), ``memory`` (bytes), ``gpu``.
-        concurrency: slots of an instance; None: 256 for async handlers, 16 for blocking ones, the
-            number of cores for ``cpu`` ones.
+        resources: what an instance needs, by name: ``cpu`` (cores), ``memory_gb`` (10**9 bytes), and
+            whatever a host is said to have, as ``gpu``. Of the instance as a whole, not of each call; a
+            host serves an actor only if it has so much beside what its other instances need.
+        concurrency: slots of an instance: how many handlers may run at once; None: 256 for async
+            handlers, 16 for blocking ones, the number of cores for ``cpu`` ones. A handler that waits for
+            calls of its own lends its slot meanwhile, even the only one: what must never be entered
+            twice needs a lock of its own.
         timeout: the longest a handler may run.
         retries: how often a call that failed with a retryable error is run again.
         backoff: before the first retry; doubled for each further one, up to ``backoff_max``.
@@ -88,6 +95,9 @@ def _check(directives: Directives, where: str) -> None:
     for name in ("max_wait", "min_instances", "retries", "backoff", "backoff_max"):
         if getattr(directives, name) < 0:
             raise DeclarationInvalid(f"{where}: {name} must be 0 or more, not {getattr(directives, name)}")
+    wrong = [name for name, amount in directives.resources.items() if amount < 0]
+    if wrong:
+        raise DeclarationInvalid(f"{where}: resources must be 0 or more: {', '.join(wrong)}")
     if directives.max_instances is not None and directives.min_instances > directives.max_instances:
         raise DeclarationInvalid(
             f"{where}: min_instances ({directives.min_instances}) is above max_instances "

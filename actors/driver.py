@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,12 @@ from callboard.infra.errors import (
     RunCancelled,
     StoreRefused,
 )
+from callboard.infra.messages.control import Taken
 from callboard.infra.messages.registry import InstanceInfo
 from callboard.infra.messages.run import Done, Owner, RunSummary
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
-from callboard.state.journal import Lease, decode_owner, decode_signal, encode, read_done, read_entry
+from callboard.state.journal import Lease, decode_owner, decode_signal, read_done, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
@@ -47,7 +47,6 @@ SLOTS = 4096
 _THREADS = 256
 _TELL_AFTER = 0.2
 _GIVE_BACK_AFTER = 2.0
-_INBOX = re.compile(r"_INBOX\.[A-Za-z0-9_.\-]{1,200}")
 _RESUMING = 16
 _DEADLY = 4
 
@@ -58,7 +57,6 @@ class Request:
     Attributes:
         run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
         as_json: it was JSON, so its outcome is JSON too.
-        reply: an inbox to which the outcome is told once it is stored; nothing relies on it.
     """
 
     __slots__ = (
@@ -68,7 +66,6 @@ class Request:
         "deadline",
         "delivered",
         "priority",
-        "reply",
         "run",
         "session",
         "trace",
@@ -83,7 +80,6 @@ class Request:
         self.priority = H.whole(headers, H.PRIORITY, 0)
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
-        self.reply = headers.get(H.REPLY, "")
         # msgpack cannot begin an argument object with "{": so say who cannot set headers.
         kind = headers.get(H.CONTENT_TYPE, "")
         self.as_json = kind == H.JSON or (kind != H.MSGPACK and self.body.lstrip()[:1] in {b"{", b""})
@@ -99,23 +95,20 @@ class Run:
     """One run while this driver drives it.
 
     Attributes:
-        lease: this driver's hold on it, once taken; owner: sequence of the newest owner's entry seen.
+        lease: this driver's hold on it, once taken.
         task: while its function runs.
         cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
-        closed: an outcome was seen.
     """
 
-    __slots__ = ("cancelled", "closed", "diverged", "fenced", "lease", "maker", "owner", "request", "task")
+    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "request", "task")
 
     def __init__(self, request: Request, maker: CallMaker) -> None:
         self.request = request
         self.maker = maker
         self.lease: Lease | None = None
-        self.owner = 0
         self.cancelled = ""
         self.diverged: Diverged | None = None
         self.fenced = False
-        self.closed = False
         self.task: asyncio.Task[Any] | None = None
 
 
@@ -151,6 +144,9 @@ class Driver:
         self._feed = Steady(self._pull, self._room)
         await self.host.renew(self._pull, config)
         node.connection.on_reconnect(self._catch_up_all)
+        # Of all runs, on one lane: a wildcard of its own for every run would cost the server more than
+        # the run's results do.
+        self._signals = node.connection.subscribe(subjects.journal("*", "signal"), self._on_signal)
         self._pull.start()
         self._feed.feed()
 
@@ -255,7 +251,6 @@ class Driver:
         self._runs.setdefault(request.run, run)
         try:
             if await self._lease(run):
-                self._runs[request.run] = run
                 await self._drive(run)
         except Fenced:
             self._log.info("fenced", run=request.run)
@@ -278,7 +273,7 @@ class Driver:
         """
         journal = self.host.node.journal
         request = run.request
-        if request.delivered.delivered == 1:
+        if request.delivered.delivered == 1 and self._runs[request.run] is run:
             try:
                 run.lease = await journal.open(request.run, self._owner(request, 1))
             except Fenced:
@@ -303,11 +298,15 @@ class Driver:
             return False
         epoch = known.owner.epoch + 1 if known.owner else 1
         run.lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
-        if run.closed and (done := await journal.done(request.run)) is not None:
-            self._closed_already(request, done)  # by the last owner, between the reading and the taking
+        self._runs[request.run] = run  # from now on it hears what is said to the run
+        if known.owner is not None:
+            self._tell_fenced(known.owner.driver, run)
+        later = _Known(await journal.read(request.run, "*", known.sequence))  # while the lease was being taken
+        if later.done is not None:
+            self._closed_already(request, later.done)
             return False
-        run.cancelled = run.cancelled or known.cancelled
-        run.maker.go_on(known.results, replaying=True)
+        run.cancelled = run.cancelled or known.cancelled or later.cancelled
+        run.maker.go_on(known.results + later.results, replaying=True, before=known.since)
         self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
         if epoch > _DEADLY * self.host.node.settings.max_deliver:
             await self._give_up(run, epoch)
@@ -324,7 +323,6 @@ class Driver:
         done = self._failed(run, error)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self._summarize(run, done.status, done)
-        self._tell(run.request, done)
         self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
 
     def _owner(self, request: Request, epoch: int) -> Owner:
@@ -353,24 +351,17 @@ class Driver:
         maker = CallMaker(self.host.caller, context)
         run = Run(request, maker)
 
-        def lane(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-            if subject.endswith(b".result"):
-                maker.on_result(subject, reply, data, head)
-            else:
-                self._told(run, subject, data, head)
-
         def on_diverged(error: Diverged) -> None:
             run.diverged = error
             self._stop(run)
 
         maker.on_diverged = on_diverged
-        maker.listen(subjects.journal(request.run, "*"), lane)
+        maker.listen()
         return run
 
     def _closed_already(self, request: Request, done: Done) -> None:
         """The run has its outcome; whoever wrote it may have died before it could say so."""
         if request.delivered.delivered == 1:  # a late duplicate: all was said when the run ended
-            self._tell(request, done)
             request.delivered.ack()
             return
         self.host.node.journal.put_summary(
@@ -387,27 +378,30 @@ class Driver:
                 error=done.error.message if done.error else "",
             )
         )
-        self._tell(request, done)
         request.delivered.ack()
 
     # -- driving -----------------------------------------------------------------------------------
 
-    def _told(self, run: Run, subject: bytes, data: bytes, head: bytes | None) -> None:
-        """Something else than a result is in the run's journal."""
-        if subject.endswith(b".owner"):
-            if read_entry(decode_owner, data) is None:
-                return  # somebody's rubbish; what it does to the lease is seen when the run is closed
-            run.owner = H.find_int(head, b"Nats-Sequence")
-            if run.lease is not None and run.owner > run.lease.sequence:
-                run.fenced = True
-                self._stop(run)
-        elif subject.endswith(b".done"):
-            run.closed = True
-        elif subject.endswith(b".signal"):
-            signal = read_entry(decode_signal, data)
-            if signal is not None and signal.name == "cancel":
-                run.cancelled = signal.reason or "cancelled"
-                self._stop(run)
+    def _on_signal(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        run = self._runs.get(subject.split(b".")[2].decode())
+        signal = read_entry(decode_signal, data) if run is not None else None
+        if run is not None and signal is not None and signal.name == "cancel":
+            run.cancelled = signal.reason or "cancelled"
+            self._stop(run)
+
+    def _tell_fenced(self, driver: str, run: Run) -> None:
+        """Tell the last driver that it may stop; what it writes without knowing is fenced anyway."""
+        assert run.lease is not None
+        told = msgspec.msgpack.encode(Taken(run=run.request.run, epoch=run.lease.owner.epoch))
+        if subjects.is_token(driver):
+            self.host.node.connection.publish(subjects.control(driver), told)
+
+    def on_taken(self, taken: Taken) -> None:
+        """Another driver has a run now that may have been this one's."""
+        run = self._runs.get(taken.run)
+        if run is not None and run.lease is not None and taken.epoch > run.lease.owner.epoch:
+            run.fenced = True
+            self._stop(run)
 
     def _stop(self, run: Run) -> None:
         """Stop the function, if it is running."""
@@ -424,10 +418,6 @@ class Driver:
 
     async def _drive(self, run: Run) -> None:
         assert run.lease is not None
-        if (
-            run.fenced or run.owner > run.lease.sequence
-        ):  # it was taken over before this driver knew that it had it
-            raise Fenced(f"run {run.request.run} has another driver", subject="")
         self._untold[run] = time.monotonic()
         try:
             done = self._cancelled(run) if run.cancelled else await self._outcome(run)
@@ -450,7 +440,6 @@ class Driver:
         elif left:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
         self._summarize(run, done.status, done)
-        self._tell(run.request, done)
         run.request.delivered.ack()
 
     async def _retake(self, run: Run) -> bool:
@@ -463,11 +452,6 @@ class Driver:
         owner = self._owner(run.request, run.lease.owner.epoch + 1)
         run.lease = await journal.take(run.request.run, owner, stored.sequence)
         return True
-
-    def _tell(self, request: Request, done: Done) -> None:
-        """Tell who has submitted the run how it ended; what they miss, they find in the journal."""
-        if _INBOX.fullmatch(request.reply):
-            self.host.node.connection.publish(request.reply, encode(done))
 
     async def _outcome(self, run: Run) -> Done:
         """Run the function until it ends or is stopped."""
@@ -581,20 +565,24 @@ class Driver:
 
 
 class _Known:
-    """What a journal says of a run."""
+    """What a journal says of a run that has been driven since ``since``, read up to ``sequence``."""
 
     def __init__(self, entries: list[Stored]) -> None:
         self.done: Done | None = None
         self.owner: Owner | None = None
         self.owner_sequence = 0
+        self.since = 0.0
+        self.sequence = 0
         self.cancelled = ""
         self.results: list[Stored] = []
         for entry in entries:
+            self.sequence = entry.sequence
             kind = entry.subject.rpartition(".")[2]
             if kind == "result":
                 self.results.append(entry)
             elif kind == "owner":
                 self.owner = read_entry(decode_owner, entry.body) or self.owner
+                self.since = self.since or entry.at
                 self.owner_sequence = entry.sequence
             elif kind == "done":
                 self.done = read_done(entry) or self.done

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +17,8 @@ from callboard.actors import values
 from callboard.actors.declare import AgentClass, Method, declaration
 from callboard.actors.failures import call_in_thread, describe, restore
 from callboard.actors.scope import Scope, current
-from callboard.infra.errors import DeclarationInvalid
+from callboard.actors.threads import Threads
+from callboard.infra.errors import CallFailed, DeclarationInvalid
 from callboard.infra.messages.run import ErrorInfo
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ASYNC_SLOTS = 256
 THREAD_SLOTS = 16
-_ABANDONED = 256
 
 
 def slots(methods: dict[str, Method], concurrency: int | None) -> int:
@@ -46,7 +45,7 @@ class Executor:
     Args:
         name: of the actor, shown as the threads' name.
         owner: the agent's declaration; None for a tool.
-        width: threads or processes at most.
+        width: processes at most.
     """
 
     def __init__(self, name: str, owner: AgentClass[Any] | None, width: int) -> None:
@@ -54,7 +53,7 @@ class Executor:
         self._owner = owner
         self._width = width
         self._instance: Any = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._processes: ProcessPool | None = None
 
     def create(self) -> None:
@@ -65,7 +64,7 @@ class Executor:
     def close(self) -> None:
         """Let threads end by themselves and end processes. Idempotent."""
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
             self._threads = None
         if self._processes is not None:
             self._processes.stop()  # type: ignore[no-untyped-call]
@@ -96,12 +95,16 @@ class Executor:
 
     async def _in_thread(self, function: Callable[..., Any], arguments: dict[str, Any], scope: Scope) -> Any:
         if self._threads is None:
-            # Room for threads that ignore that they were cancelled: slots limit how many others there are.
-            width = self._width + _ABANDONED
-            self._threads = ThreadPoolExecutor(width, thread_name_prefix=f"callboard-{self._name}")
+            self._threads = Threads(f"callboard-{self._name}")
         context = contextvars.copy_context()
         context.run(current.set, scope)
-        work = self._threads.submit(context.run, call_in_thread, function, arguments)
+        try:
+            work = self._threads.submit(context.run, call_in_thread, function, arguments)
+        except RuntimeError as error:
+            raise CallFailed(
+                f"{self._name} could not be started: {error}; threads that wait for their own calls count, "
+                "so make it async, call it less deep, or raise the limit of threads"
+            ) from error
         outcome = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(outcome)

@@ -40,6 +40,7 @@ class Banded:
         room: calls that could start now, those in the mailbox not counted.
         waiting: how many calls of a band and more urgent ones the mailbox holds.
         ahead: calls to pull beyond the free slots; 0 means strictly late binding.
+        giving_way: how many calls of a band could run in the place of less urgent ones.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Banded:
         room: Callable[[], int],
         waiting: Callable[[int], int],
         ahead: Callable[[], int],
+        giving_way: Callable[[int], int],
     ) -> None:
         self._pulls = pulls
         self._room = room
         self._waiting = waiting
         self._ahead = ahead
+        self._giving_way = giving_way
         self._probing: list[Pull] = []
         self._probes = 0
 
@@ -90,8 +93,7 @@ class Banded:
     def _feed_late(self, room: int) -> None:
         if room <= 0:
             self._probing.clear()
-            for pull in self._pulls:
-                pull.withdraw()
+            self._listen_for_urgent()
         elif self._probing and self._probing[0].asked:
             return
         elif any(pull.asked for pull in self._pulls):
@@ -102,6 +104,15 @@ class Banded:
             if self._probes % _FAIRNESS == 0:  # so that no band starves in the stream
                 self._probing.reverse()
             self._probing[0].ask(room, wait=False)
+
+    def _listen_for_urgent(self) -> None:
+        """Ask for nothing but what would stop calls that run."""
+        for band, pull in enumerate(self._pulls):
+            want = self._giving_way(band) - self._waiting(band)
+            if want <= 0:
+                pull.withdraw()
+            elif want > pull.asked:
+                pull.ask(want - pull.asked, wait=True)
 
     def _wait_for(self, room: int) -> None:
         for pull in self._pulls:

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import msgspec
 import wrapt
@@ -156,6 +156,10 @@ class Future(asyncio.Future[T]):
             self._wait(timeout)
         return self.result()
 
+    def when_done(self, callback: Callable[[Self], object]) -> None:
+        """Call back when the outcome is there, without being one who waits for it."""
+        asyncio.Future.add_done_callback(self, callback)
+
     def _wait(self, timeout: float | None) -> None:
         loop = self.get_loop()
         if _running_loop() is loop:
@@ -164,8 +168,13 @@ class Future(asyncio.Future[T]):
                 "loop: 'await' the future, or make the workflow a plain 'def'"
             )
         there = threading.Event()
-        loop.call_soon_threadsafe(self.add_done_callback, lambda _: there.set())
+
+        def tell(_: Any) -> None:
+            there.set()
+
+        loop.call_soon_threadsafe(self.add_done_callback, tell)
         if not there.wait(timeout):
+            loop.call_soon_threadsafe(self.remove_done_callback, tell)
             raise ResultTimeout(
                 f"{self.method.where} ({self.id}) has no value after {timeout} s",
                 future=self.id,
@@ -229,7 +238,7 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
     def add_done_callback(self, callback: Callable[[Future[Any]], None]) -> None:
         """Call back, on the event loop, with the future when the outcome is there."""
         future = self._self_future
-        future.get_loop().call_soon_threadsafe(future.add_done_callback, callback)
+        future.get_loop().call_soon_threadsafe(future.when_done, callback)
 
     @property
     def metadata(self) -> FutureInfo:

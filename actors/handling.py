@@ -13,16 +13,17 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from callboard.actors import values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
-from callboard.actors.inbound import Call, Undecodable, is_future_id
+from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
+from callboard.actors.slots import HandlersFuture, Slot
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -31,6 +32,7 @@ from callboard.infra.errors import (
     CallTimeout,
     DeadlineExceeded,
     InvalidResult,
+    NestedTooDeep,
     Overloaded,
     Poisoned,
     StoreRefused,
@@ -49,15 +51,17 @@ class HandlerMaker:
     """Makes the calls that a handler makes; costs nothing for the many that make none.
 
     Args:
-        host: where it runs; call: being handled, or the first one of a batch.
+        host: where it runs.
+        slot: lent while the handler waits for them.
         path: what the ids of the calls made begin with, their last dot left out.
     """
 
-    __slots__ = ("_call", "_host", "_maker", "path")
+    __slots__ = ("_call", "_host", "_maker", "path", "slot")
 
-    def __init__(self, host: Host, call: Call, path: str) -> None:
+    def __init__(self, host: Host, slot: Slot, path: str) -> None:
         self._host = host
-        self._call = call
+        self._call = slot.calls[0]
+        self.slot = slot
         self.path = path
         self._maker: CallMaker | None = None
 
@@ -78,6 +82,7 @@ class HandlerMaker:
                 trace=call.headers.get(H.TRACEPARENT, ""),
             )
             self._maker = CallMaker(self._host.caller, context)
+            self._maker.future_class = HandlersFuture
             if not begin:
                 self._maker.listen()
             elif self._host.caller.on_loop():
@@ -100,13 +105,28 @@ class HandlerMaker:
         """A call delivered before may have made calls already: take up their outcomes."""
         kind = subjects.children_kind(self.path)
         maker = self.maker(begin=False)
-        maker.go_on(await self._host.node.journal.read(self._call.run, kind), replaying=True)
+        entries = await self._host.node.journal.read(self._call.run, kind)
+        maker.go_on(entries, replaying=True, before=self._call.stored_at)
 
     def call(
         self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[Any]:
-        """Make a call."""
-        return self.maker().call(future_id, method, args, kwargs)
+        """Make a call.
+
+        Raises:
+            NestedTooDeep: its id would be too long.
+        """
+        if len(future_id) - len(self._call.run) > LONGEST_PATH:
+            depth = len(self._call.path)
+            raise NestedTooDeep(
+                f"{method.where} was not called: it would be call number {depth} below each other, and its "
+                f"id longer than {LONGEST_PATH} characters; call it from the workflow, or end the recursion",
+                depth=depth,
+                limit=LONGEST_PATH,
+            )
+        future = cast("HandlersFuture[Any]", self.maker().call(future_id, method, args, kwargs))
+        future.slot = self.slot
+        return future
 
     def remember(self, future_id: str, what: str, make: Any) -> Any:
         """A value made once and found again when the call is delivered again."""
@@ -115,6 +135,11 @@ class HandlerMaker:
     def cancel(self, future: Future[Any]) -> None:
         """A call of the handler was cancelled."""
         self.maker().cancel(future)
+
+    def abandon(self) -> None:
+        """The handler will run again: its calls go on, and it finds them again."""
+        if self._maker is not None:
+            self._maker.abandon()
 
     def close(self) -> None:
         """The handler has ended: so do its calls."""
@@ -134,23 +159,33 @@ def batch_path(calls: Sequence[Call]) -> str:
     return f"{attempt_path(calls[0])}~{tag}"
 
 
-async def handle(instance: Instance, calls: list[Call]) -> None:
+async def handle(instance: Instance, slot: Slot) -> None:
     """Run one handler for one call, or for a batch, and bring every call to its outcome."""
+    calls = ended = slot.calls
     batch = calls[0].method.directives.batchable
-    maker = HandlerMaker(instance.host, calls[0], batch_path(calls) if batch else attempt_path(calls[0]))
+    maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
+    slot.maker = maker
     try:
         if batch:
             await _handle_batch(instance, calls, maker)
         else:
             await _handle_one(instance, calls[0], maker)
     except asyncio.CancelledError:
-        for call in calls:
-            release(instance, call)
+        ended = stopped(instance, slot)
     finally:
         maker.close()
-        for call in calls:
-            call.task = None
-        instance.slot_free(calls)
+        for call in ended:
+            call.task = call.slot = None
+        instance.slot_free(slot, ended)
+
+
+def stopped(instance: Instance, slot: Slot) -> list[Call]:
+    """A handler was stopped: give its calls up, or let them wait again; gives those given up."""
+    again = slot.maker is not None and slot.maker.used
+    ended = [call for call in slot.calls if not (slot.stopping and instance.put_back(call, again=again))]
+    for call in ended:
+        release(instance, call)
+    return ended
 
 
 def release(instance: Instance, call: Call) -> None:
@@ -166,17 +201,25 @@ async def _handle_one(instance: Instance, call: Call, maker: HandlerMaker) -> No
     try:
         value = await _run(instance, call, maker)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        _unless_stopping(maker.slot, error)
         fail(instance, call, error)
     except asyncio.CancelledError:
         fail(instance, call, _own_cancellation(call))
     else:
+        maker.slot.settle()
         await _succeed(instance, call, value)
+
+
+def _unless_stopping(slot: Slot, error: BaseException) -> None:
+    """What a handler raises that was told to stop is no outcome: it runs again."""
+    if slot.stopping:
+        raise asyncio.CancelledError from error
 
 
 def _own_cancellation(call: Call) -> CallCancelled:
     """A handler has ended by a cancellation: an error of its own, unless the call itself was cancelled."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if (task is not None and task.cancelling()) or (call.slot is not None and call.slot.stopping):
         raise asyncio.CancelledError
     return CallCancelled(f"{call.method.where} waited for something that was cancelled")
 
@@ -185,9 +228,11 @@ async def _handle_batch(instance: Instance, calls: list[Call], maker: HandlerMak
     try:
         outcomes = await _run_batch(instance, calls, maker)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
+        _unless_stopping(maker.slot, error)
         outcomes = [error] * len(calls)
     except asyncio.CancelledError:
         outcomes = [_own_cancellation(call) for call in calls]
+    maker.slot.settle()
     for call, outcome in zip(calls, outcomes, strict=True):
         if isinstance(outcome, Exception | SystemExit):
             fail(instance, call, outcome)
@@ -203,7 +248,7 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     arguments = method.signature.decode_arguments(body)
     if call.again:
         await maker.replay()
-    scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
+    maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
     return await _limited(instance, [call], arguments, scope, body)
 
 
@@ -225,7 +270,7 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
             columns[name].append(value)
     if not places:
         return outcomes
-    scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
+    maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
     results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
         raise InvalidResult(
@@ -353,6 +398,7 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     """Let a schedule in the stream bring the call back: nothing is held while it waits."""
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
+    kept.pop(H.AGAIN, None)
     kept[H.ATTEMPT] = str(call.attempt + 1)
     kept[H.SCHEDULE] = schedule_at(time.time() + delay)
     kept[H.SCHEDULE_TARGET] = subjects.call(instance.name, subjects.ANY, band_of(call.priority))

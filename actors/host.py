@@ -13,6 +13,7 @@ import msgspec
 
 from callboard.actors import handling
 from callboard.actors.caller import Caller
+from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import Declaration, Workflow
 from callboard.actors.driver import Driver
@@ -24,12 +25,25 @@ from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
+from callboard.actors.resources import place
 from callboard.actors.scope import install_task_factory
 from callboard.actors.takeover import Watch
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
-from callboard.infra.messages.control import Acknowledged, Cancel, Control, Drain, Holds, HoldsQuery
+from callboard.infra.messages.control import (
+    Acknowledged,
+    Calls,
+    CallsQuery,
+    Cancel,
+    Control,
+    Drain,
+    Holds,
+    HoldsQuery,
+    RunCalls,
+    RunQuery,
+    Taken,
+)
 from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.settings import Settings
@@ -41,6 +55,7 @@ _LOOK_EVERY = 0.5
 _YOUNG = 20_000
 _TICK = 0.05
 _LEAVE = 5.0
+_TOLD = 1000
 _decode_control = msgspec.msgpack.Decoder(Control).decode
 
 
@@ -86,6 +101,7 @@ class Host:
         declarations: what to run.
         settings: with the server's address; a string is taken for that address.
         on_lost: awaited if the connection is closed for good; the process should end then.
+        left_out: what this host has not the resources for; announced, so that it is missed.
     """
 
     def __init__(
@@ -93,61 +109,93 @@ class Host:
         declarations: Iterable[Declaration],
         settings: Settings | str,
         on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+        left_out: Iterable[Declaration] = (),
     ) -> None:
         if isinstance(settings, str):
             settings = Settings.load(nats_url=settings)
         self.id = f"h-{subjects.new_id()[-12:].lower()}"
-        self.node = Node(settings, self.id, on_lost, migrates=True)
         self.declarations = list(declarations)
-        self.draining = False
-        self.beat = time.monotonic()
-        self._looked = 0.0
+        self._left_out = list(left_out)
         self.version = "0"
-        self.cancelled = Cancelled()
-        self.recent: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._members: list[Instance | Driver] = []
-        self._consumers: dict[Pull, dict[str, Any]] = {}
-        self._ticker: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._on_lost = on_lost
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._log = log.get("host").bind(host=self.id)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """As if it had never been started."""
+        self.node = Node(self._settings, self.id, self._on_lost, migrates=True)
+        self.draining = False
+        self.beat = time.monotonic()
+        self.cancelled = Cancelled()
+        self.recent: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._looked = 0.0
+        self._members: list[Instance | Driver] = []
+        self._consumers: dict[Pull, dict[str, Any]] = {}
+        self._lane: Pull | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._stopped.clear()
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Connect, announce what there is, and begin to work. Idempotent.
 
+        A start that fails, or is cancelled, undoes what it did; the host may be started again. So may one
+        that was stopped. While the server is away, a start that has begun waits for it.
+
         Raises:
             CallboardError: no server, an unsuitable one, or a declaration that cannot work.
+            CancelledError: it was stopped meanwhile.
         """
-        if self._members:
-            return
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+            self._starting.add_done_callback(self._started)
+        await self._starting
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        if (task.cancelled() or task.exception() is not None) and self._starting is task:
+            self._starting = None
+
+    async def _start(self) -> None:
+        place(self.declarations, self._settings)
         for declared in self.declarations:
             for method in declared.methods.values():
                 _ = method.signature  # a wrong annotation is found here, not at the first call
                 if method.directives.cpu:
                     process_address(method)
+        self._begin_anew()
         await self.node.open()
-        install_task_factory(self.node.loop)
-        self.caller = Caller(self.node)
-        self.caller.start()
-        self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
-        self.outcomes = Outcomes(self.node.journal)
-        self.watch = Watch(self)
-        self.overdue = Overdue(self.node)
-        self.caller.is_alive = self.watch.takes_calls
-        self._members = [self._member(declared) for declared in self.declarations]
         try:
+            self._equip()
             await self._begin()
         except BaseException:
-            await self.stop(grace=0.0)  # nothing goes on of a host that could not start
+            await asyncio.shield(self._end(grace=0.0))  # nothing goes on of a host that could not start
             raise
+
+    def _equip(self) -> None:
+        install_task_factory(self.node.loop)
+        self.caller = Caller(self.node)
+        self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
+        self.outcomes = Outcomes(self.node.journal)
+        self.copies = Copies(self)
+        self.watch = Watch(self)
+        self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
+        self.caller.is_alive = self.watch.takes_calls
+        self._heart = Heart(self)
+        self.caller.start()
+        self._members = [self._member(declared) for declared in self.declarations]
 
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
-        await announce(self.node, self.declarations)
+        await announce(self.node, self.declarations + self._left_out)
         self._ticker = self.node.loop.create_task(self._tick())
-        self._heart = Heart(self)
         await self._heart.announce()
         self._heart.start()
         await self.watch.start()
@@ -161,12 +209,13 @@ class Host:
     async def _start_lane(self) -> None:
         """Pull what is addressed to this host."""
         name, config = lane_consumer(self.id, self.node.settings)
-        self._lane = Pull(
-            self.node.connection, subjects.CALLS, name, self._on_lane, lambda _: self._lane_feed.feed()
+        connection = self.node.connection
+        self._lane = lane = Pull(
+            connection, subjects.CALLS, name, self._on_lane, lambda _: self._lane_feed.feed()
         )
-        await self.renew(self._lane, config)
-        self._lane_feed = Steady(self._lane, lambda: _LANE_ROOM)
-        self._lane.start()
+        await self.renew(lane, config)
+        self._lane_feed = Steady(lane, lambda: _LANE_ROOM)
+        lane.start()
         self._lane_feed.feed()
 
     async def renew(self, pull: Pull, config: dict[str, Any]) -> None:
@@ -193,33 +242,61 @@ class Host:
     async def stop(self, grace: float | None = None) -> None:
         """Drain in a fixed order: pull no more, give back what has not started, finish, flush, leave.
 
+        Harmless at any moment: before a start, in the middle of one, and while another stop is under way,
+        whose end it waits for.
+
         Args:
             grace: seconds for running calls to end; ``settings.grace`` by default.
         """
-        if self.draining or not self._members:
-            return
+        if self._starting is not None and not self._starting.done() and self._stopping is None:
+            self._starting.cancel("the host was stopped while it started")
+            await asyncio.wait([self._starting])
+        elif self._starting is not None or self._stopping is not None:
+            await asyncio.shield(self._end(grace))
+
+    def _end(self, grace: float | None) -> asyncio.Task[None]:
+        """The one task that ends this host: who waits for it may give up, it does not."""
+        if self._stopping is None:
+            grace = self.node.settings.grace if grace is None else grace
+            self._stopping = asyncio.get_running_loop().create_task(self._leave(grace))
+        return self._stopping
+
+    async def _leave(self, grace: float) -> None:
         self.draining = True
-        grace = self.node.settings.grace if grace is None else grace
         self._log.info("draining", grace_s=grace)
+        try:
+            await self._drain(grace)
+        finally:
+            try:
+                await self._close()
+            finally:
+                self._starting = self._stopping = None
+                self._stopped.set()
+        self._log.info("stopped")
+
+    async def _drain(self, grace: float) -> None:
         for member in self._members:
             member.pause()
-        if hasattr(self, "_lane"):
+        if self._lane is not None:
             self._lane.stop()
         ends = time.monotonic() + grace
         await self._finish_calls(ends)
         drivers = [m for m in self._members if isinstance(m, Driver)]
         await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
-        try:
-            async with asyncio.timeout(_LEAVE):
-                await self.watch.empty_lane(self.id)
-        except (CallboardError, TimeoutError) as error:  # with the server gone, whoever is left does it
-            self._log.warning("lane_not_emptied", error=str(error) or "no answer in time")
+        if self._lane is not None:
+            try:
+                async with asyncio.timeout(_LEAVE):
+                    await self.watch.empty_lane(self.id)
+            except (CallboardError, TimeoutError) as error:  # with the server gone, whoever is left does it
+                self._log.warning("lane_not_emptied", error=str(error) or "no answer in time")
         await self.node.store.stop()
         for pull in self.pulls():  # what is still being looked up, or could not be stored
             for delivered in list(pull.held.values()):
                 delivered.nak()
-        if hasattr(self, "_heart"):
-            await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
+
+    async def _close(self) -> None:
+        """End what runs on the side, leave the registry, and disconnect."""
+        await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
         self.watch.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -232,8 +309,6 @@ class Host:
         for member in self._members:
             member.close()
         await self.node.close()
-        self._log.info("stopped")
-        self._stopped.set()
 
     async def stopped(self) -> None:
         """Wait until the host has stopped."""
@@ -291,7 +366,7 @@ class Host:
 
     def pulls(self) -> list[Pull]:
         """Everything it pulls from."""
-        own = [self._lane] if hasattr(self, "_lane") else []
+        own = [] if self._lane is None else [self._lane]
         return own + [pull for member in self._members for pull in member.pulls]
 
     def remember(self, key: tuple[str, int]) -> None:
@@ -328,21 +403,32 @@ class Host:
             return
         if isinstance(control, Cancel):
             self._cancel(control)
-        elif isinstance(control, HoldsQuery):
-            held = [
-                sequence
-                for pull in self.pulls()
-                if (pull.stream, pull.consumer) == (control.stream, control.consumer)
-                for sequence in pull.held
-            ]
-            self._answer(reply, Holds(self.id, held))
+        elif isinstance(control, Taken):
+            for member in self._members:
+                if isinstance(member, Driver):
+                    member.on_taken(control)
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
+        elif (told := self._told(control)) is not None:
+            self._answer(reply, told)
+
+    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery) -> Holds | Calls | RunCalls | None:
+        """What this host has of what somebody asks for."""
+        if isinstance(asked, HoldsQuery):
+            of = (asked.stream, asked.consumer)
+            held = [n for pull in self.pulls() if (pull.stream, pull.consumer) == of for n in pull.held]
+            return Holds(self.id, held)
+        instances = [member for member in self._members if isinstance(member, Instance)]
+        if isinstance(asked, CallsQuery):
+            calls = [call for one in instances for call in one.running.values()]
+            return self.copies.answer(asked.futures, {call.id: call.delivered.sequence for call in calls})
+        calls_of = [call for one in instances for call in one.calls_of(asked.run)]
+        return RunCalls(self.id, calls_of[:_TOLD]) if calls_of else None
 
     def _answer(self, reply: bytes, body: msgspec.Struct) -> None:
         if reply:
-            self.node.connection.publish(reply.decode(), msgspec.msgpack.encode(body))
+            self.node.connection.publish(reply.decode("utf-8", "replace"), msgspec.msgpack.encode(body))
 
     def _cancel(self, control: Cancel) -> None:
         self.cancelled.add(control.run, control.futures)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from callboard.actors.declare import Method
 from callboard.infra import headers as H
 from callboard.infra.errors import CallboardError
 from callboard.infra.pull import Delivered
 
-_FUTURE = re.compile(r"[A-Za-z0-9_\-]{1,128}:(?=.{1,512}\Z)[0-9]+(?:[./~][0-9]+)*")
+if TYPE_CHECKING:
+    from callboard.actors.slots import Slot
+
+LONGEST_PATH = 2048
+"""Characters of a future's id after the run's."""
+_FUTURE = re.compile(rf"[A-Za-z0-9_\-]{{1,128}}:(?=.{{1,{LONGEST_PATH}}}\Z)[0-9]+(?:[./~][0-9]+)*")
 
 
 class Undecodable(CallboardError):
@@ -27,10 +32,12 @@ class Call:
     Attributes:
         delivered: the message, to be settled when the call is.
         method: what to run; id: the future's.
-        band, priority, stored_at: what the mailbox orders by.
+        band, priority, since: what the mailbox orders by.
         deadline: unix seconds, 0 for none.
+        since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         again: it may have run before, here or elsewhere.
-        task: while it runs; stopping: it has been cancelled.
+        task, slot: while it runs; stopping: it has been cancelled.
+        preempted: how often it was stopped here for a more urgent call.
     """
 
     __slots__ = (
@@ -48,9 +55,12 @@ class Call:
         "id",
         "method",
         "path",
+        "preempted",
         "priority",
         "run",
         "session",
+        "since",
+        "slot",
         "stage",
         "started",
         "stopping",
@@ -79,17 +89,36 @@ class Call:
         parents = get(H.PATH)
         self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
         self.body = delivered.body
-        self.band = _band(delivered.subject)
-        self.stored_at = delivered.stored_at
+        self.band = band(delivered.subject)
+        self.stored_at = self.since = delivered.stored_at
         self.arrived = time.monotonic()
         self.started = 0.0
         self.stopping = False
+        self.preempted = 0
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
+        self.slot: Slot | None = None
 
     @property
     def key(self) -> tuple[str, int]:
         """What makes two messages the same call: id and attempt."""
         return (self.id, self.attempt)
+
+    def is_made_by(self, other: Call) -> bool:
+        """Whether the handler of the other call has made it, directly or through further calls."""
+        return self.id.startswith((f"{other.id}.", f"{other.id}~"))
+
+    def put_back(self, *, again: bool) -> None:
+        """It was stopped for a more urgent call, and waits anew.
+
+        Args:
+            again: it has made calls, whose outcomes it takes up when it runs again.
+        """
+        self.preempted += 1
+        self.since = time.time()
+        self.started = 0.0
+        self.again = self.again or again
+        self.stopping = False
+        self.task = self.slot = None
 
     def settle(self) -> None:
         """Ack the message and its copies."""
@@ -104,7 +133,7 @@ class Call:
             copy.ack()
 
 
-def _band(subject: str) -> int:
+def band(subject: str) -> int:
     """The last token of the subject; anybody's message on a host's lane may have another there."""
     last = subject[-1:]
     return min(2, int(last)) if last.isdigit() else 1

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import handling, inbound
-from callboard.actors.declare import AgentClass, Method, Tool, code_version
+from callboard.actors.batches import Batches
+from callboard.actors.copies import Twin, may_have_copy
+from callboard.actors.declare import AgentClass, Tool, code_version
 from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import AHEAD, MOST_AHEAD, Banded
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
+from callboard.actors.sessions import Sessions
+from callboard.actors.slots import Slot, Slots
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
+from callboard.infra.messages.control import RunCall
 from callboard.infra.messages.registry import InstanceInfo
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import call_consumer
@@ -46,23 +50,22 @@ class Instance:
         self.standby = False
         self.mailbox: Mailbox[Call] = Mailbox()
         methods = declared.methods
-        self.slots = slots(methods, declared.directives.concurrency)
+        self.slots = Slots(slots(methods, declared.directives.concurrency), self._lent, self._feed_soon)
         owner = declared if isinstance(declared, AgentClass) else None
-        self.executor = Executor(self.name, owner, self.slots)
+        self.executor = Executor(self.name, owner, self.slots.size)
         self._version = code_version(declared)
         self._width = max(m.directives.max_batch if m.directives.batchable else 1 for m in methods.values())
-        self._busy = 0
         self._waiting: dict[int, int] = {}
         self._finished = 0
         self._rate = 0.0
         self._rate_since = time.monotonic()
         self._progress = time.monotonic()
-        self._sessions: dict[str, deque[Call]] = {}
+        self._sessions = Sessions()
         self._shedding = 0
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
-        self._batch_timer: asyncio.TimerHandle | None = None
+        self._batches = Batches(self.mailbox, methods.values(), self.pump)
         self._log = log.get("host").bind(actor=self.name)
 
     # -- lifecycle ---------------------------------------------------------------------------------
@@ -76,7 +79,9 @@ class Instance:
             pull = Pull(node.connection, subjects.CALLS, name, self.accept, self._ended)
             await self.host.renew(pull, config)
             self._pulls.append(pull)
-        self._feed = Banded(self._pulls, self._room, self.mailbox.up_to, self._look_ahead)
+        self._feed = Banded(
+            self._pulls, self._room, self.mailbox.up_to, self._look_ahead, self.slots.giving_way
+        )
         for pull in self._pulls:
             pull.start()
         self._feed.feed()
@@ -112,13 +117,28 @@ class Instance:
     def info(self) -> InstanceInfo:
         """How it stands, for the heartbeat."""
         return InstanceInfo(
-            busy=self._busy,
-            slots=self.slots,
+            busy=self.slots.busy,
+            slots=self.slots.size,
             mailbox=len(self.mailbox),
             waiting=sum(self._waiting.values()),
             rate=round(self.rate(), 1),
             version=self._version,
         )
+
+    def calls_of(self, run: str) -> list[RunCall]:
+        """The calls of a run that are here, for whoever watches it."""
+        now = time.time()
+        return [
+            RunCall(
+                future=call.id,
+                call=call.method.where,
+                attempt=call.attempt,
+                waited=max(0.0, (call.started or now) - call.stored_at),
+                took=now - call.started if call.started else None,
+            )
+            for call in self.running.values()
+            if call.run == run
+        ]
 
     # -- pulling -----------------------------------------------------------------------------------
 
@@ -137,7 +157,7 @@ class Instance:
         return min(MOST_AHEAD, int(self.rate() * AHEAD))
 
     def _room(self) -> int:
-        return (self.slots - self._busy) * self._width - self._looking
+        return self.slots.free * self._width - self._looking
 
     def _ended(self, pull: Pull) -> None:
         self._feed.ended(pull)
@@ -168,10 +188,23 @@ class Instance:
         return False
 
     def _settled_early(self, call: Call) -> bool:
+        if H.REQUEUED not in call.headers and self._unwanted(call):
+            return True
+        call.again = _may_have_run(call)
+        if call.again or H.AGAIN in call.headers or time.time() - call.stored_at > _OLD:
+            self.running[call.key] = call
+            self._looking += 1
+            self.host.caller.spawn(self._look_up(call))
+            return True
+        return False
+
+    def _unwanted(self, call: Call) -> bool:
+        """A call that was cancelled, or that comes too soon or too late, is settled; whether it is one."""
         if self.host.cancelled.covers(call.run, call.id):
             call.settle()
             return True
-        if self._shedding > 0 and self._busy >= self.slots:
+        middle = call.delivered.pull is self._pulls[subjects.MIDDLE_BAND]
+        if self._shedding > 0 and middle and self.slots.free <= 0:
             self._shedding -= 1
             self._refuse(call, call.delivered.waiting)
             return True
@@ -183,32 +216,36 @@ class Instance:
             text = f"{call.method.where} was not started: its deadline passed while it waited"
             handling.fail(self, call, DeadlineExceeded(text), retry=False)
             return True
-        call.again = _may_have_run(call)
-        if call.again or time.time() - call.stored_at > _OLD:
-            self.running[call.key] = call
-            self._looking += 1
-            self.host.caller.spawn(self._look_up(call))
-            return True
         return False
 
     async def _look_up(self, call: Call) -> None:
         """A call that may have run before, or is old: it may be done, cancelled, or deadly."""
-        outcomes = self.host.outcomes
+        twin, finished = Twin.NONE, False
         try:
-            finished = await (outcomes.known(call.run, call.id) if call.again else outcomes.ended(call.run))
+            if may_have_copy(call):  # before the journal is read: between the two it may come to its end
+                twin = await self.host.copies.find(call)
+            # One that an operator has sent again is to run although it has an outcome.
+            if twin is Twin.NONE and H.REQUEUED not in call.headers:
+                finished = await self._is_done(call)
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
             self._log.warning("journal_unread", future=call.id, error=str(error))
-            finished = False
         finally:
             self._looking -= 1
         del self.running[call.key]
         self._feed_soon()
-        if finished:
+        if finished or twin is Twin.OTHER:
             call.settle()
+        elif twin is Twin.SAME:
+            call.delivered.forget()
         elif call.delivered.delivered > self.host.node.settings.max_deliver:
             self._poison(call)
         else:
             self._enqueue(call)
+
+    async def _is_done(self, call: Call) -> bool:
+        if call.again or may_have_copy(call):
+            return await self.host.outcomes.known(call.run, call.id)
+        return await self.host.outcomes.ended(call.run)
 
     def _poison(self, call: Call) -> None:
         count = call.delivered.delivered - 1
@@ -232,12 +269,12 @@ class Instance:
     async def look_at_queue(self) -> None:
         """Refuse calls above the lane's limit even while all slots are busy and nothing is pulled."""
         limit = self.declared.directives.max_queue
-        if limit is None or self._busy < self.slots:
+        if limit is None or self.slots.free > 0:
             return
         pull = self._pulls[subjects.MIDDLE_BAND]
         info = await self.host.node.topology.api(f"CONSUMER.INFO.{pull.stream}.{pull.consumer}")
         waiting = int(info.get("num_pending", 0))
-        if waiting <= limit or self._busy < self.slots or self._shedding:
+        if waiting <= limit or self.slots.free > 0 or self._shedding:
             return
         self._shedding = waiting - limit
         pull.ask(self._shedding, wait=False)
@@ -247,30 +284,32 @@ class Instance:
             call.give_back()
             return
         self.running[call.key] = call
-        if self.declared.directives.stateful:
-            behind = self._sessions.get(call.session)
-            if behind is not None:
-                behind.append(call)
-                return
-            self._sessions[call.session] = deque()
+        if self.declared.directives.stateful and not self._sessions.enter(call):
+            return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
         self.mailbox.push(call)
         self.pump()
 
     def _next_of_session(self, call: Call) -> None:
-        """A call of a stateful agent has ended: the next one of its session may start."""
-        behind = self._sessions.get(call.session)
-        if behind and not (self.host.draining or self.standby):
-            self.mailbox.push(behind.popleft())
+        """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
+        if self.host.draining or self.standby:
+            self._give_back_session(call.session)
             return
-        for later in self._sessions.pop(call.session, ()):
-            self.running.pop(later.key, None)
-            later.give_back()
+        following = self._sessions.next(call.session)
+        if following is not None:
+            self.mailbox.push(following)
+
+    def _give_back_session(self, name: str) -> None:
+        """Let others have whoever may start in a session, one after the other."""
+        while (following := self._sessions.next(name)) is not None:
+            self.running.pop(following.key, None)
+            following.give_back()
+            self._sessions.leave(following)
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
-        if len(self.mailbox) and self._busy >= self.slots and time.monotonic() - self._progress > STUCK:
+        if len(self.mailbox) and self.slots.free <= 0 and time.monotonic() - self._progress > STUCK:
             self._rate = self._finished = 0
             self._rate_since = time.monotonic()
             self._feed.feed()
@@ -290,9 +329,9 @@ class Instance:
                 continue
             self.running.pop(call.key, None)
             call.give_back()
-            for later in self._sessions.pop(call.session, ()):
-                self.running.pop(later.key, None)
-                later.give_back()
+            if self.declared.directives.stateful:
+                self._sessions.leave(call)
+                self._give_back_session(call.session)
         for call in kept:
             self.mailbox.push(call)
 
@@ -302,10 +341,35 @@ class Instance:
         """Start what can be started, then ask for more."""
         if self.host.draining or self.standby:
             return
-        while self._busy < self.slots and len(self.mailbox):
-            if not self._start_next():
+        while self.slots.free > 0 and len(self.mailbox):
+            calls = self._batches.next()
+            if not calls:
                 break
+            self._start(calls)
+        if self.slots.preemptable and self.slots.free <= 0 and len(self.mailbox):
+            self._preempt()
         self._feed_soon()
+
+    def _preempt(self) -> None:
+        """Stop calls that may be stopped for the more urgent ones that wait."""
+        following = self.mailbox.peek()
+        if not self._batches.is_due(following.method):
+            return
+        band = following.band
+        for _ in range(self.mailbox.up_to(band) - self.slots.stopping()):
+            victim = self.slots.victim(band)
+            if victim is None:
+                return
+            self._log.debug("preempted", futures=[call.id for call in victim.calls])
+            victim.preempt()
+
+    def put_back(self, call: Call, *, again: bool) -> bool:
+        """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""
+        if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
+            return False
+        call.put_back(again=again)
+        self.mailbox.push(call)
+        return True
 
     def _feed_soon(self) -> None:
         if not self._feeding:  # once in a turn of the loop, however many calls came or ended in it
@@ -317,88 +381,51 @@ class Instance:
         if not self.host.draining and not self.standby:
             self._feed.feed()
 
-    def _start_next(self) -> bool:
-        method = self.mailbox.peek().method
-        if not method.directives.batchable:
-            self._start([self.mailbox.pop()])
-            return True
-        batch = (
-            self._batch(method)
-            or self.mailbox.take(lambda call: not call.method.directives.batchable, 1)
-            or self._other_batch(method)
-        )
-        if batch:
-            self._start(batch)
-        return bool(batch)
-
-    def _batch(self, method: Method) -> list[Call]:
-        """The calls to hand over together, or none while it is worth waiting for more."""
-        directives = method.directives
-        first = self.mailbox.first(lambda call: call.method is method)
-        if first is None:
-            return []
-        waited = time.monotonic() - first.arrived
-        if waited < directives.max_wait:
-            count = self.mailbox.count(lambda call: call.method is method)
-            if count < directives.max_batch:
-                self._wake_in(directives.max_wait - waited)
-                return []
-        return self.mailbox.take(lambda call: call.method is method, directives.max_batch)
-
-    def _other_batch(self, method: Method) -> list[Call]:
-        """A batch of another method, while this one's waits for more."""
-        others = (m for m in self.declared.methods.values() if m.directives.batchable and m is not method)
-        return next((batch for other in others if (batch := self._batch(other))), [])
-
-    def _wake_in(self, seconds: float) -> None:
-        loop = self.host.node.loop
-        if self._batch_timer is not None:
-            if self._batch_timer.when() <= loop.time() + seconds:
-                return
-            self._batch_timer.cancel()
-        self._batch_timer = loop.call_later(seconds, self._wake)
-
-    def _wake(self) -> None:
-        self._batch_timer = None
-        self.pump()
-
     def _start(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not self._dropped(call)]
         if not calls:
             return
-        self._busy += 1
+        slot = self.slots.take(calls)
+        # Not through the loop's task factory: a handler is nobody's branch.
+        task = asyncio.Task(handling.handle(self, slot), loop=self.host.node.loop)
+        task.add_done_callback(functools.partial(self._not_begun, slot))
         now = time.time()
         for call in calls:
-            call.started = now
-        # Not through the loop's task factory: a handler is nobody's branch.
-        task = asyncio.Task(handling.handle(self, calls), loop=self.host.node.loop)
-        task.add_done_callback(functools.partial(self._not_begun, calls))
-        for call in calls:
-            call.task = task
+            call.started, call.task, call.slot = now, task, slot
 
-    def _not_begun(self, calls: list[Call], task: asyncio.Task[None]) -> None:
+    def _not_begun(self, slot: Slot, task: asyncio.Task[None]) -> None:
         if task.cancelled():  # before its first step, so that the handling has not seen it
-            for call in calls:
-                call.task = None
-                handling.release(self, call)
-            self.slot_free(calls)
+            ended = handling.stopped(self, slot)
+            for call in ended:
+                call.task = call.slot = None
+            self.slot_free(slot, ended)
+
+    def _lent(self, slot: Slot) -> None:
+        """A handler waits for calls of its own: another may start meanwhile."""
+        if self.declared.directives.stateful:
+            for call in slot.calls:
+                self._next_of_session(call)
+        if self.slots.free == 1 or self.declared.directives.stateful:
+            self.pump()
 
     def _dropped(self, call: Call) -> bool:
         """Whether it was cancelled while it waited here."""
-        if not self.host.cancelled.covers(call.run, call.id):
+        if H.REQUEUED in call.headers or not self.host.cancelled.covers(call.run, call.id):
             return False
         self.running.pop(call.key, None)
         call.settle()
-        if self._sessions:
+        if self.declared.directives.stateful:
+            self._sessions.leave(call)
             self._next_of_session(call)
         return True
 
-    def slot_free(self, calls: list[Call]) -> None:
-        """A handler has ended; these calls are done."""
-        self._busy -= 1
-        self._finished += len(calls)
-        if self._sessions:
-            for call in calls:
+    def slot_free(self, slot: Slot, ended: list[Call]) -> None:
+        """A handler has ended, and with it these calls."""
+        slot.end()
+        self._finished += len(ended)
+        if self.declared.directives.stateful:
+            for call in ended:
+                self._sessions.leave(call)
                 self._next_of_session(call)
         self._progress = time.monotonic()
         self.pump()

@@ -1,7 +1,7 @@
 """The mailbox of an instance: which call goes next.
 
-Order: by band, then by priority, then by arrival; and waiting counts. A call's rank is the time it was
-stored plus a handicap for its band and priority, so that one second of waiting makes up for one step of
+Order: by band, then by priority, then by arrival; and waiting counts. A call's rank is the time it began
+to wait plus a handicap for its band and priority, so that one second of waiting makes up for one step of
 priority and ten for a band. Ranks never change while a call waits, so ageing costs nothing, and no call
 can be passed for ever.
 """
@@ -24,20 +24,21 @@ class Waiting(Protocol):
     """What the mailbox needs to know of a call.
 
     Attributes:
-        band: 0 is the most urgent; priority: greater goes first; stored_at: unix seconds.
+        band: 0 is the most urgent; priority: greater goes first.
+        since: unix seconds, when it began to wait.
     """
 
     band: int
     priority: int
-    stored_at: float
+    since: float
 
 
 C = TypeVar("C", bound=Waiting)
 
 
 def rank(call: Waiting) -> float:
-    """What calls are ordered by, smallest first: unix seconds of storing plus the handicap."""
-    return call.stored_at + call.band * BAND - max(-MOST, min(MOST, call.priority)) * STEP
+    """What calls are ordered by, smallest first: when it began to wait plus the handicap."""
+    return call.since + call.band * BAND - max(-MOST, min(MOST, call.priority)) * STEP
 
 
 class Mailbox(Generic[C]):

@@ -55,7 +55,7 @@ class Node:
             self.blobs = Blobs(self.connection, self.store, self.reader, self.settings)
             await self.topology.ensure(migrate=self._migrates)
         except BaseException:
-            await self.connection.close()
+            await self.close()
             raise
         return self
 

@@ -83,7 +83,9 @@ class Heart:
                 await self._beat_over(Connection(self._host.node.settings, f"{self._host.id}-pulse"))
             except CallboardError as error:
                 self._log.warning("heart_unconnected", error=str(error), action="trying again")
-                await self._rest()
+            except Exception:  # noqa: BLE001 - without a heart a host that works is taken for dead
+                self._log.exception("heart_failed", action="beating over a new connection")
+            await self._rest()
 
     async def _beat_over(self, connection: Connection) -> None:
         """Beat until stopped, or until this connection is closed for good."""

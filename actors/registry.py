@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from callboard.actors.declare import AgentClass, Declaration, Method, code_versi
 from callboard.actors.directives import Directives
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, MethodInfo, Pulse
+from callboard.infra.together import together
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -54,7 +54,7 @@ def _given(directives: Directives) -> dict[str, Any]:
 
 async def announce(node: Node, declarations: Iterable[Declaration]) -> None:
     """Write what differs from what the registry holds already."""
-    await asyncio.gather(*(_announce(node, declared) for declared in declarations))
+    await together(_announce(node, declared) for declared in declarations)
 
 
 async def _announce(node: Node, declared: Declaration) -> None:

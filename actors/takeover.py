@@ -33,7 +33,6 @@ _TURN = 0.3
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Pulse).decode
 _decode_holds = msgspec.msgpack.Decoder(Holds).decode
-_decode_takeover = msgspec.msgpack.Decoder(Takeover).decode
 
 
 class Watch:
@@ -53,6 +52,7 @@ class Watch:
         self._sid = 0
         self._since = time.monotonic()
         self._claimed: dict[str, float] = {}
+        self._foreign: dict[str, tuple[int, float]] = {}
         self._given_back: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._sweeping = asyncio.Lock()
         self._reconnected = False
@@ -86,11 +86,16 @@ class Watch:
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]
         return [p.host for p in sorted(found, key=lambda p: (p.started, p.host))]
 
+    def eldest(self) -> str:
+        """Id of the living host that has run the longest: it does what one of them has to do."""
+        staying = [(p.started, p.host) for p in self.alive.values() if not p.draining]
+        return min(staying, default=(0.0, ""))[1]
+
     def _on_pulse(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         if data:
             self._note(subject.decode("utf-8", "replace"), data)
         else:  # the host has left in good order
-            host = subject.decode().rpartition(".")[2]
+            host = subject.decode("utf-8", "replace").rpartition(".")[2]
             self.alive.pop(host, None)
             self._heard.pop(host, None)
 
@@ -170,7 +175,8 @@ class Watch:
         await self._node.topology.delete_consumer(subjects.CALLS, f"host_{host}")
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             actor, _, band = stored.subject.split(".")[2:]
-            kept = {k: v for k, v in stored.headers.items() if k.startswith("Cb-") and k != H.EXECUTOR}
+            kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
+            kept.pop(H.EXECUTOR, None)
             head = H.encode(kept.items())
             await self._node.store.stored(f"cb.call.{actor}.{subjects.ANY}.{band}", stored.body, head)
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
@@ -182,7 +188,7 @@ class Watch:
         after = stored.sequence if stored else 0
         if host not in self._heard:
             return False  # another has taken over already
-        if stored and stored.body and time.time() - stored.at < _RETRY:
+        if stored and stored.body and not self._is_void(host, stored.sequence):
             return False
         claim = Takeover(self._host.id, time.time())
         head = H.encode([(H.EXPECTED_SEQUENCE, str(after))])
@@ -191,6 +197,15 @@ class Watch:
         except StoreRefused:
             return False
         return self._heard.get(host, 0.0) + self._node.settings.dead_after < time.monotonic()
+
+    def _is_void(self, host: str, sequence: int) -> bool:
+        """Whether a claim has been there for too long, by this host's own watch: clocks may differ."""
+        now = time.monotonic()
+        known, since = self._foreign.get(host, (0, now))
+        if known != sequence:
+            since = now
+        self._foreign[host] = sequence, since
+        return now - since >= _RETRY
 
     async def _nak(self, key: str, sequences: list[int]) -> int:
         """Give messages of a consumer back on behalf of a dead host."""

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from callboard.actors.node import Node
+from callboard.actors.resources import told
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader, Stored, timestamp
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.settings import GIB, KIB, Settings
-from callboard.infra.topology import Topology, declared
+from callboard.infra.topology import RESTORE_DURABILITY, Topology, declared, durability_in_doubt, replicas
 
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _SLACK = 1.0
@@ -116,7 +117,7 @@ async def look(settings: Settings) -> Look:
 
 
 async def _streams(topology: Topology, settings: Settings) -> dict[str, dict[str, Any]]:
-    names = list(declared(settings))
+    names = list(declared(settings))  # the same on every server
     wanted = {"subjects_filter": ">"}
     counted = {subjects.CALLS, subjects.REQUESTS}
     found = await asyncio.gather(
@@ -195,8 +196,25 @@ def _server(seen: Look) -> Iterator[Finding]:
     yield Finding("server", "ok", f"{seen.settings.nats_url} is version {version}, with JetStream")
 
 
+def _durability(seen: Look) -> Iterator[Finding]:
+    doubt = durability_in_doubt(seen.settings, seen.server)
+    if doubt:
+        yield Finding(
+            "durability", "problem", f"durability is to be production, but {doubt}", RESTORE_DURABILITY
+        )
+        return
+    copies = replicas(seen.settings, seen.server)
+    stored = f"streams have {copies} copies" if copies > 1 else "streams have one copy"
+    if not seen.settings.production:
+        stored += "; a power cut may lose the last two minutes"
+    elif copies == 1:
+        vouched = ", and replicas = 1 says that" if seen.settings.replicas else ", and"
+        stored += f"{vouched} the server syncs every write"
+    yield Finding("durability", "ok", f"{seen.settings.durability}: {stored}")
+
+
 def _stream_settings(seen: Look) -> Iterator[Finding]:
-    wanted = declared(seen.settings)
+    wanted = declared(seen.settings, seen.server)
     if not seen.streams:
         yield Finding(
             "streams", "problem", "there are no streams", "start a host, it makes them: callboard host APP"
@@ -316,6 +334,14 @@ def _instances(seen: Look) -> Iterator[Finding]:
                 f"{actor.kind} {actor.name} has {len(running)} of at least {least} instances",
                 f"callboard host APP:{actor.name}",
             )
+        needs = actor.directives.get("resources")
+        if needs and not running:
+            yield Finding(
+                "actors",
+                "note",
+                f"{actor.kind} {actor.name} runs on no host, and needs {told(needs)}",
+                f"callboard host APP:{actor.name} where there is so much, or tell it with --resource",
+            )
         versions: dict[str, list[str]] = {}
         for host in running:
             versions.setdefault(host.instances[actor.name].version, []).append(host.host)
@@ -377,6 +403,7 @@ def _dead(seen: Look) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     _server,
+    _durability,
     _stream_settings,
     _room,
     _limits,

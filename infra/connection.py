@@ -35,6 +35,9 @@ _ENOUGH = 16 * 1024
 _AT_ONCE = 1024 * 1024
 _STRAGGLERS = 10.0
 _MAX_PENDING = 64 * 1024 * 1024
+_SHOWN = 128
+_HEADERS = b"NATS/1.0\r\n"
+_STATUS = b"NATS/1.0 "
 
 
 class _Kick:
@@ -131,7 +134,11 @@ class LaneClient(Client):
         """A message has come: to its lane at once, or the ordinary way."""
         lane = self._lanes.get(sid)
         if lane is None:
-            await self._process_msg(sid, subject, reply, data, headers or b"")
+            if _readable(subject, reply, headers):
+                await self._process_msg(sid, subject, reply, data, headers or b"")
+            else:
+                told = subject[:_SHOWN].decode("utf-8", "replace")
+                log.get("connection").warning("message_unreadable", subject=told, action="dropping it")
             return
         try:
             lane(subject, reply, data, headers)
@@ -223,6 +230,16 @@ class LaneClient(Client):
     def reading(self) -> bool:
         """Whether the read loop is alive; it may die while ``is_connected`` stays True."""
         return self._reading_task is not None and not self._reading_task.done()
+
+
+def _readable(subject: bytes, reply: bytes, headers: bytes | None) -> bool:
+    """Whether nats-py can read a message: it does so in its read loop, which would end for good."""
+    whole = not headers or headers.startswith(_HEADERS)
+    try:
+        (subject + reply + (b"" if whole or headers is None else headers)).decode()
+    except UnicodeDecodeError:
+        return False
+    return whole or (headers is not None and headers.startswith(_STATUS))
 
 
 class Connection:

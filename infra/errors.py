@@ -151,6 +151,15 @@ class WouldBlock(CallboardError):
     code = "would_block"
 
 
+class NestedTooDeep(CallboardError):
+    """A handler's call stands too deep below the workflow: the ids on the way have no room.
+
+    Fields: depth (calls from the workflow down), limit (characters of an id).
+    """
+
+    code = "nested_too_deep"
+
+
 # -- the outcome of a call -------------------------------------------------------------------------
 
 
@@ -206,6 +215,51 @@ class Terminal(CallboardError):
     """Raise this (or a subclass) in a handler for a failure that no retry can help."""
 
     code = "terminal"
+
+
+# -- managed state ---------------------------------------------------------------------------------
+
+
+class NoSession(CallboardError):
+    """Managed state was touched where no call of a session runs, or after it ended. Fields: attribute."""
+
+    code = "no_session"
+
+
+class ItemInvalid(CallboardError, TypeError):
+    """What is put into managed state does not fit its annotation. Fields: attribute."""
+
+    code = "item_invalid"
+
+
+class StateUnset(CallboardError, AttributeError):
+    """A managed value is read that nobody has set, and its type has no default. Fields: attribute."""
+
+    code = "state_unset"
+
+
+class StateTooLarge(CallboardError):
+    """A session's state is above its actor's ``max_bytes``. Fields: actor, session, size, limit (bytes)."""
+
+    code = "state_too_large"
+
+
+class StateIncompatible(CallboardError):
+    """A stored state does not fit the code's annotations. Fields: actor, session, attribute."""
+
+    code = "state_incompatible"
+
+
+class StateDamaged(CallboardError):
+    """A part of a stored state is not there or cannot be read. Fields: actor, session, key."""
+
+    code = "state_damaged"
+
+
+class StateUnknown(CallboardError):
+    """No state is kept for this session and actor, or not this version of it. Fields: actor, session, version."""
+
+    code = "state_unknown"
 
 
 # -- runs ------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Delivered:
     def __init__(self, pull: Pull, subject: bytes, reply: bytes, body: bytes, head: bytes | None) -> None:
         tokens = reply.split(b".")
         self.pull = pull
-        self.subject = subject.decode()
+        self.subject = subject.decode("utf-8", "replace")
         self.reply = reply.decode()
         self.body = body
         self.raw_headers = head

@@ -36,6 +36,8 @@ _HOST: Final = "127.0.0.1"
 _BINARY: Final = "nats-server.exe" if sys.platform == "win32" else "nats-server"
 _LOG: Final = "nats-server.log"
 _PORT_TRIES: Final = 5
+_SYNCED: Final = "-synced"
+"""Ends the name of an embedded server that syncs every write: clients hear nothing else of that."""
 
 # Below the ranges from which Linux, macOS and Windows take ports for outgoing connections. A client
 # that reconnects to a free port inside that range can be connected to itself, and holds the port.
@@ -67,6 +69,15 @@ def check_server(info: Mapping[str, Any]) -> None:
             found=f"{found} without JetStream",
             needed=f"{needed} with JetStream",
         )
+
+
+def syncs_every_write(info: Mapping[str, Any]) -> bool:
+    """Whether a server is known to call fsync before each acknowledgement: only an embedded one tells.
+
+    Args:
+        info: what the server sent as INFO.
+    """
+    return str(info.get("server_name", "")).endswith(_SYNCED)
 
 
 def find_binary() -> Path:
@@ -286,7 +297,7 @@ class EmbeddedServer:
         """Return the configuration file's text."""
         lines = {
             "listen": f"{_HOST}:{port}",
-            "server_name": f"callboard-{port}",
+            "server_name": f"callboard-{port}{_SYNCED if self._sync_always else ''}",
             "ports_file_dir": store.as_posix(),
             "log_file": (store / _LOG).as_posix(),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +31,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         nats_creds: path of a credentials file.
         durability: ``development``: acks come before fsync, a power cut may lose what was acked in
             the last two minutes; ``production``: the embedded server syncs every write, and streams
-            on a running server are made with at least three replicas unless ``replicas`` says so.
+            on a cluster have three replicas. A host that can be sure of neither warns, and
+            ``callboard doctor`` calls it a problem.
         replicas: copies of every stream; 0 means 1, or 3 with production durability on a cluster.
+            With production durability 1 says that the server syncs every write.
         storage: ``file`` or ``memory``.
         journal_max_age: how long a run's journal is kept.
         dead_max_age: how long dead letters are kept.
@@ -49,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         grace: how long a draining host lets running calls finish.
         rtt_every, rtt_timeout: the watchdog of the connection.
         history: results of finished calls that a process remembers for late redeliveries.
+        state_history: commits to a session's state that are kept, to look back and to know calls again.
+        resources: what a host has, by name, beside ``cpu`` and ``memory_gb`` of its machine.
     """
 
     nats_url: str = ""
@@ -73,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rtt_every: float = 5.0
     rtt_timeout: float = 5.0
     history: int = 10_000
+    state_history: int = 64
+    resources: dict[str, float] = {}
 
     @classmethod
     def load(
@@ -123,6 +129,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if self.max_deliver < 2:
             raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
+        if self.state_history < 4:
+            raise SettingsInvalid("state_history must be 4 or more: a state is its last commits")
+        if any(amount < 0 for amount in self.resources.values()):
+            raise SettingsInvalid("an amount of a resource cannot be negative")
         return self
 
 
@@ -150,5 +160,21 @@ def _from_environment(env: Mapping[str, str], names: tuple[str, ...]) -> dict[st
     for name in names:
         value = env.get(f"CALLBOARD_{name.upper()}")
         if value is not None:
-            found[name] = value
+            found[name] = amounts(value.split(",")) if name == "resources" else value
+    return found
+
+
+def amounts(given: Iterable[str]) -> dict[str, float]:
+    """Resources given as ``gpu=2``.
+
+    Raises:
+        SettingsInvalid: one is not.
+    """
+    found: dict[str, float] = {}
+    for one in given:
+        name, _, number = one.strip().partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise SettingsInvalid(f"{one!r} is no resource: give a name and a number, as gpu=2") from None
     return found

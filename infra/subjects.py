@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -32,6 +33,7 @@ MIDDLE_BAND = 1
 EVERY_HOST = "all"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_\-]{1,128}")
+_LONGEST_SESSION = 1024
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -129,6 +131,45 @@ def registry(key: str) -> str:
 def run_summary(run_id: str) -> str:
     """The subject of a run's summary in its bucket."""
     return f"$KV.{RUNS_BUCKET}.{run_id}"
+
+
+def state(actor: str, session: str) -> str:
+    """Where the commits to a session's state at an actor are written, the newest of them being the last.
+
+    Raises:
+        NameInvalid: the session's id is too long.
+    """
+    return f"$KV.{STATE_BUCKET}.{actor}.{session_token(session)}"
+
+
+def state_part(actor: str, session: str, key: str) -> str:
+    """Where a part of that state is, or a piece of a large value."""
+    return f"{state(actor, session)}.{key}"
+
+
+def session_token(session: str) -> str:
+    """A session's id as one token: itself if it is one, else ``=`` and its base64url.
+
+    Raises:
+        NameInvalid: it is too long.
+    """
+    if is_token(session):
+        return session
+    encoded = base64.urlsafe_b64encode(session.encode()).decode().rstrip("=")
+    if not 0 < len(encoded) <= _LONGEST_SESSION:
+        raise NameInvalid(
+            f"session {session[:140]!r} cannot have a state: give its id 1 to {_LONGEST_SESSION * 3 // 4} bytes",
+            what="session",
+            value=session[:140],
+        )
+    return f"={encoded}"
+
+
+def session_of(token: str) -> str:
+    """The session's id that a token stands for."""
+    if not token.startswith("="):
+        return token
+    return base64.urlsafe_b64decode(token[1:] + "=" * (-(len(token) - 1) % 4)).decode("utf-8", "replace")
 
 
 def ack(stream: str, consumer: str, stream_sequence: int, consumer_sequence: int) -> str:

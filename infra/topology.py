@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,20 +10,56 @@ import msgspec
 from callboard.infra import log, subjects
 from callboard.infra.connection import Connection
 from callboard.infra.errors import RequestTimeout, StoreRefused
+from callboard.infra.server import syncs_every_write
 from callboard.infra.settings import DAY, Settings
+from callboard.infra.together import together
 
 _EXISTS = 10058
 _NANO = 1_000_000_000
 _DEDUPE = 120.0
 _WAITS = (2.0, 5.0, 8.0)
+_ALONE: Mapping[str, Any] = {}
 
 
-def declared(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The configuration of every stream, by name, as JetStream's API takes it."""
+def replicas(settings: Settings, server: Mapping[str, Any]) -> int:
+    """How many copies every stream gets.
+
+    Args:
+        server: what the server tells of itself.
+    """
+    several = "cluster" in server or "," in settings.nats_url
+    return settings.replicas or (3 if settings.production and several else 1)
+
+
+def durability_in_doubt(settings: Settings, server: Mapping[str, Any]) -> str:
+    """Why acked writes may not survive a power cut although the settings say so; empty if they do.
+
+    Whoever says ``replicas = 1`` answers for the server's disk.
+    """
+    if not settings.production or settings.replicas or replicas(settings, server) > 1:
+        return ""
+    if syncs_every_write(server):
+        return ""
+    return "streams have one copy, and this server does not tell whether it syncs every write"
+
+
+RESTORE_DURABILITY = (
+    "run three servers as a cluster; or 'callboard up --durability production'; or set "
+    "'sync_interval: always' in the jetstream block of the server's configuration, and say so by "
+    "replicas = 1 in Callboard's settings"
+)
+
+
+def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str, dict[str, Any]]:
+    """The configuration of every stream, by name, as JetStream's API takes it.
+
+    Args:
+        server: what the server tells of itself.
+    """
     s = settings
     every: dict[str, Any] = {
         "storage": s.storage,
-        "num_replicas": s.replicas or (3 if s.production and s.nats_url.count(",") else 1),
+        "num_replicas": replicas(s, server),
         "allow_direct": True,
         "discard": "new",
         "max_consumers": s.max_consumers,
@@ -66,6 +102,9 @@ def declared(settings: Settings) -> dict[str, dict[str, Any]]:
         f"KV_{subjects.RUNS_BUCKET}": every
         | _bucket(subjects.RUNS_BUCKET)
         | {"max_age": _ns(s.journal_max_age)},
+        f"KV_{subjects.STATE_BUCKET}": every
+        | _bucket(subjects.STATE_BUCKET)
+        | {"max_msgs_per_subject": s.state_history, "allow_msg_ttl": True},
         f"OBJ_{subjects.BLOBS_BUCKET}": every | _object_store(subjects.BLOBS_BUCKET, s.blob_max_age),
     }
     return {name: {"name": name, **config} for name, config in streams.items()}
@@ -147,8 +186,12 @@ class Topology:
         Raises:
             StoreRefused: the server refuses a stream (for example: not enough servers for the replicas).
         """
-        every = declared(self._settings).values()
-        await asyncio.gather(*(self._stream(config, migrate=migrate) for config in every))
+        server = self._connection.client.info
+        doubt = durability_in_doubt(self._settings, server) if migrate else ""
+        if doubt:
+            self._log.warning("durability_in_doubt", problem=doubt, fix=RESTORE_DURABILITY)
+        every = declared(self._settings, server).values()
+        await together(self._stream(config, migrate=migrate) for config in every)
 
     async def _stream(self, config: dict[str, Any], *, migrate: bool) -> None:
         name = config["name"]

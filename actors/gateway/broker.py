@@ -11,38 +11,6 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
 from callboard.infra import log
-from callboard.infra.connection import LaneClient
-
-_SHOWN = 128
-_HEADERS = b"NATS/1.0\r\n"
-_STATUS = b"NATS/1.0 "
-
-
-class SturdyClient(LaneClient):
-    """A client whose read loop no message can end.
-
-    For an ordinary subscription nats-py decodes subject, reply subject and inline status in its read loop;
-    bytes that are not UTF-8, or a header block cut short, would end that for good.
-    """
-
-    async def deliver(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
-        """A message has come; one that cannot be read is dropped and told."""
-        if sid in self._lanes or _readable(subject, reply, headers):
-            await super().deliver(sid, subject, reply, data, headers)
-        else:
-            told = subject[:_SHOWN].decode("utf-8", "replace")
-            log.get("connection").warning("message_unreadable", subject=told)
-
-
-def _readable(subject: bytes, reply: bytes, headers: bytes | None) -> bool:
-    whole = not headers or headers.startswith(_HEADERS)
-    try:
-        (subject + reply + (b"" if whole or headers is None else headers)).decode()
-    except UnicodeDecodeError:
-        return False
-    return whole or (headers is not None and headers.startswith(_STATUS))
 
 
 class SharedBroker(NatsBroker):

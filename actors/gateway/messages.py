@@ -151,7 +151,7 @@ Answer = Submitted | Outcome | RunStatus | Cancelled | Actors | Health | Failure
 class RequestUndecodable(CallboardError):
     """The body of a request is neither JSON nor msgpack."""
 
-    code = "undecodable"
+    code = "request_undecodable"
 
 
 class HeaderInvalid(CallboardError):
@@ -175,7 +175,7 @@ class Internal(CallboardError):
 
 
 STATUS_OF = {
-    "undecodable": 400,
+    "request_undecodable": 400,
     "header_invalid": 400,
     "name_invalid": 400,
     "invalid_arguments": 400,

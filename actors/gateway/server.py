@@ -15,7 +15,7 @@ from faststream.nats.subscriber.usecases import ConcurrentCoreSubscriber
 from callboard.actors.client import Client
 from callboard.actors.gateway import document
 from callboard.actors.gateway.answering import Answering, Tally, read
-from callboard.actors.gateway.broker import SharedBroker, SturdyClient
+from callboard.actors.gateway.broker import SharedBroker
 from callboard.actors.gateway.discovery import Discovery
 from callboard.actors.gateway.messages import GROUP, subject
 from callboard.actors.gateway.verbs import Verbs
@@ -56,7 +56,6 @@ class Gateway:
         self._client = Client(settings)
         self._client.node = Node(settings, self.id, self._gone)
         self._connection = self._client.node.connection
-        self._connection.client = SturdyClient()
         self._verbs = Verbs(self._client, wait, most_waiting)
         self._taken = asyncio.Event()
         self._tallies = {verb: Tally(self._taken.set) for verb in document.VERBS}

@@ -18,11 +18,30 @@ class Cancel(msgspec.Struct, tag="cancel", omit_defaults=True):
     reason: str = ""
 
 
+class Taken(msgspec.Struct, tag="taken"):
+    """Another driver has this run from this epoch on; whoever drove it may stop."""
+
+    run: str
+    epoch: int
+
+
 class HoldsQuery(msgspec.Struct, tag="holds"):
     """Which messages of this consumer do you hold un-acked? Answered with :class:`Holds`."""
 
     stream: str
     consumer: str
+
+
+class CallsQuery(msgspec.Struct, tag="calls"):
+    """Which of these calls, by future id, do you have? Answered with :class:`Calls`."""
+
+    futures: list[str]
+
+
+class RunQuery(msgspec.Struct, tag="run"):
+    """Which calls of this run do you have? Answered with :class:`RunCalls` by hosts that have any."""
+
+    run: str
 
 
 class Drain(msgspec.Struct, tag="drain", omit_defaults=True):
@@ -31,7 +50,7 @@ class Drain(msgspec.Struct, tag="drain", omit_defaults=True):
     grace: float | None = None
 
 
-Control = Cancel | HoldsQuery | Drain
+Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain
 
 
 class Holds(msgspec.Struct):
@@ -39,6 +58,41 @@ class Holds(msgspec.Struct):
 
     host: str
     sequences: list[int] = []
+
+
+class Calls(msgspec.Struct):
+    """Calls that a host has, by future id, each with the stream sequence of its message.
+
+    Attributes:
+        running: they run, or are about to; asking: the host asks others about them, too.
+    """
+
+    host: str
+    running: dict[str, int] = {}
+    asking: dict[str, int] = {}
+
+
+class RunCall(msgspec.Struct, omit_defaults=True):
+    """A call that has no outcome yet.
+
+    Attributes:
+        future: its id; call: ``actor.method``; attempt: which.
+        waited: seconds before it was begun, or until now.
+        took: seconds in the handler so far; None: it waits in the mailbox.
+    """
+
+    future: str
+    call: str
+    attempt: int = 1
+    waited: float = 0.0
+    took: float | None = None
+
+
+class RunCalls(msgspec.Struct):
+    """The calls of a run that a host has, a thousand at most."""
+
+    host: str
+    calls: list[RunCall] = []
 
 
 class Acknowledged(msgspec.Struct):

@@ -44,7 +44,7 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
     """The running instance of one actor in a host.
 
     Attributes:
-        busy, slots: handlers running, and how many may.
+        busy, slots: handlers running (without those that wait for their own calls), and how many may.
         mailbox: calls pulled and not started.
         waiting: calls that the lane still held at the last delivery.
         rate: calls finished per second, lately.

@@ -19,6 +19,7 @@ MAY_BLOCK = [
     # Once, when a process begins:
     ("callboard/infra/settings.py", "load"),
     ("callboard/actors/declare.py", "code_version"),
+    ("callboard/actors/resources.py", "capacity"),
     # A process is started or told of a call through a pipe:
     ("callboard/actors/execute.py", "_in_process"),
     # The source lines of a traceback that is logged:

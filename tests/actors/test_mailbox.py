@@ -19,7 +19,7 @@ class Letter:
     number: int
     band: int
     priority: int
-    stored_at: float
+    since: float
 
 
 BANDS = st.integers(0, 2)
@@ -28,8 +28,8 @@ TIMES = st.integers(0, 40).map(float)  # whole seconds, so that ties are common
 
 
 def reference_rank(letter: Letter) -> float:
-    """The order in one line: when it was stored, ten seconds a band, a second a step of priority."""
-    return letter.stored_at + 10 * letter.band - max(-9, min(9, letter.priority))
+    """The order in one line: when it began to wait, ten seconds a band, a second a step of priority."""
+    return letter.since + 10 * letter.band - max(-9, min(9, letter.priority))
 
 
 class MailboxAgainstModel(RuleBasedStateMachine):
@@ -45,11 +45,11 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         """The model's letters as they should leave; sorting is stable, so ties stay in arrival order."""
         return sorted(self.model, key=reference_rank)
 
-    @rule(band=BANDS, priority=PRIORITIES, stored_at=TIMES)
-    def push(self, band: int, priority: int, stored_at: float) -> None:
+    @rule(band=BANDS, priority=PRIORITIES, since=TIMES)
+    def push(self, band: int, priority: int, since: float) -> None:
         """A call arrives."""
         self.number += 1
-        letter = Letter(self.number, band, priority, stored_at)
+        letter = Letter(self.number, band, priority, since)
         self.mailbox.push(letter)
         self.model.append(letter)
 
@@ -91,9 +91,9 @@ TestMailboxAgainstModel.settings = settings(max_examples=60, stateful_step_count
 
 
 @given(BANDS, PRIORITIES, TIMES)
-def test_the_rank_is_the_models(band: int, priority: int, stored_at: float) -> None:
+def test_the_rank_is_the_models(band: int, priority: int, since: float) -> None:
     """Any change of the order has to be made in the model, too."""
-    letter = Letter(1, band, priority, stored_at)
+    letter = Letter(1, band, priority, since)
     assert rank(letter) == reference_rank(letter)
 
 

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 from tests.support import cpu_actors
-from tests.support.board import Board, instance
+from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard import agent, checkpoint, method, tool, workflow
-from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid, RunFailed
+from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid
 
 
 class Meter:
@@ -314,44 +314,3 @@ async def test_a_quick_handler_is_not_reported(board: Board) -> None:
         await board.host(crowd_flow, on_the_loop)
         await board.run(crowd_flow, which="loop", count=50)
     assert [entry for entry in logs if entry["event"] == "event_loop_blocked"] == []
-
-
-# -- recursion --------------------------------------------------------------------------------
-
-
-@tool(concurrency=4)
-async def countdown(number: int) -> int:
-    """Call itself, deeper than there are slots."""
-    return 0 if number == 0 else 1 + await countdown(number - 1)
-
-
-@tool(concurrency=4)
-def countdown_in_threads(number: int) -> int:
-    """The same in threads."""
-    return 0 if number == 0 else 1 + countdown_in_threads(number - 1).value()
-
-
-@workflow
-async def recursive_flow(depth: int) -> list[int]:
-    """Call both."""
-    return [await countdown(depth), await countdown_in_threads(depth)]
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=RunFailed,
-    reason="a handler that waits for its own calls keeps its slot: deeper recursion stands still",
-)
-async def test_recursion_deeper_than_there_are_slots(board: Board) -> None:
-    """Any depth: a handler that only waits for calls of its own must not keep others from running."""
-    await board.host(countdown, countdown_in_threads, recursive_flow)
-    client = await board.client()
-    run = await client.submit(recursive_flow.name, {"depth": 8}, deadline=2.0)
-    assert await client.result(run, 10) == [8, 8]
-
-
-async def test_recursion_within_the_slots(board: Board) -> None:
-    """Calls of calls, on the loop and in threads."""
-    host = await board.host(countdown, countdown_in_threads, recursive_flow)
-    assert await board.run(recursive_flow, depth=3) == [3, 3]
-    assert instance(host, countdown).running == {}

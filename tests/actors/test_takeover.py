@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,15 +11,19 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 import callboard
 from callboard import agent, method, tool, workflow
 from callboard.actors.declare import Workflow
 from callboard.actors.host import Host
+from callboard.actors.node import Node
 from callboard.infra import headers as H
+from callboard.infra import subjects
 from callboard.infra.errors import Diverged, Fenced, RunFailed
-from callboard.infra.messages.run import Owner
+from callboard.infra.messages.control import Taken
+from callboard.infra.messages.registry import Takeover
+from callboard.infra.messages.run import Owner, RunSummary
 from callboard.state.journal import decode_owner
 
 RAN: Counter[str] = Counter()
@@ -340,6 +345,7 @@ async def test_a_driver_that_was_only_cut_off_is_fenced(board: Board) -> None:
     usurper = Owner(driver="h-other", epoch=2, request=known.request, workflow=known.workflow)
     with capture_logs() as logs:
         lease = await node.journal.take(run, usurper, entry.sequence)
+        _tell_taken(node, known.driver, run)
         await until(lambda: "fenced" in [log["event"] for log in logs])
         driver = next(m for m in first._members if m.name == "steps_flow")
         await until(lambda: driver.info().busy == 0)
@@ -364,11 +370,17 @@ async def test_calls_are_left_alone_when_their_driver_is_fenced(board: Board) ->
     known = decode_owner(entry.body)
     usurper = Owner(driver="h-other", epoch=2, request=known.request, workflow=known.workflow)
     await node.journal.take(run, usurper, entry.sequence)
+    _tell_taken(node, known.driver, run)
     await until(lambda: all(member.info().busy == 0 for member in _drivers(board)))
     gate("five").set()
     await board.entries(run, "result", count=5)
     assert RAN["five"] == 1
     assert run not in worker.cancelled._runs
+
+
+def _tell_taken(node: Node, driver: str, run: str) -> None:
+    """As the successor does."""
+    node.connection.publish(subjects.control(driver), msgspec.msgpack.encode(Taken(run=run, epoch=2)))
 
 
 def _drivers(board: Board) -> list[Any]:
@@ -604,3 +616,118 @@ async def test_the_outcome_keeps_the_requesters_encoding(board: Board) -> None:
     await board.host(early_flow)
     (entry,) = await board.entries("r", "done")
     assert entry.headers[H.CONTENT_TYPE] == H.JSON
+
+
+# -- who acts for the dead -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clock", [-3600.0, 3600.0], ids=["behind", "ahead"])
+async def test_a_claim_whose_holder_did_nothing_is_void(
+    board: Board, monkeypatch: pytest.MonkeyPatch, clock: float
+) -> None:
+    """After some seconds, whatever this host's clock shows; until then it is heeded."""
+    await board.host(early_flow)
+    first = await board.host(gated)
+    run = await board.submit(early_flow)
+    await until(lambda: RAN["late"] == 1)
+    second = await board.host(gated)
+    await until(lambda: first.id in second.watch.alive)
+    node = await board.node()
+    claim = msgspec.msgpack.encode(Takeover("h-gone", time.time()))
+    await node.store.stored(subjects.registry(f"takeover.{first.id}"), claim)
+    claimed_at = time.monotonic()
+    await board.kill(first)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + clock)
+    await until(lambda: RAN["late"] == 2)
+    assert time.monotonic() - claimed_at > 2.0, "the claim was not heeded"
+    gate("late").set()
+    assert value_of(await board.done(run)) == "late"
+
+
+# -- ends, and what is between them ----------------------------------------------------------------------------------
+
+
+_PAUSE = 0.5
+
+
+@workflow
+async def sleepy_flow() -> str:
+    """Sleep between two calls, and tell when."""
+    await step("before")
+    SEEN.append(("sleeps", time.monotonic()))
+    await asyncio.sleep(_PAUSE)
+    SEEN.append(("slept", time.monotonic()))
+    return await step("after")
+
+
+async def test_a_sleep_begins_anew(board: Board) -> None:
+    """It is no call and stands in no journal: whoever takes over sleeps all of it again."""
+    await board.host(step)
+    first = await board.host(sleepy_flow)
+    run = await board.submit(sleepy_flow)
+    await until(lambda: SEEN)
+    await board.kill(first)
+    await board.host(sleepy_flow)
+    assert value_of(await board.done(run)) == "after"
+    assert [what for what, _ in SEEN] == ["sleeps", "sleeps", "slept"]
+    assert SEEN[2][1] - SEEN[1][1] >= _PAUSE * 0.9
+    assert RAN == {"before": 1, "after": 1}
+
+
+async def test_twenty_takeovers_in_a_row_end_a_run(board: Board) -> None:
+    """The code of a run that every driver has lost may be what kills them: it ends, for an operator to see."""
+    worker = await board.host(gated)
+    driver = await board.host(early_flow)
+    run = await board.submit(early_flow)
+    await until(lambda: RAN["late"] == 1)
+    for epoch in range(2, 22):
+        await driver.stop(grace=0.0)
+        driver = await board.host(early_flow)
+        await board.entries(run, "owner", count=epoch)
+    done = await board.done(run)
+    assert (done.status, done.epoch) == ("failed", 21)
+    assert done.error is not None
+    assert (done.error.code, done.error.fields["delivered"]) == ("poisoned", 20)
+    (letter,) = await board.letters()
+    assert (letter.actor, letter.reason) == ("early_flow", "too_many_deliveries")
+    assert RAN["late"] == 1
+    await board.emptied("REQUESTS")
+    assert (await (await board.client()).status(run)).status == "failed"
+    gate("late").set()
+    await until(lambda: not any(member.info().busy for member in worker.instances()))
+
+
+async def test_a_driver_that_dies_between_outcome_and_summary(board: Board) -> None:
+    """Whoever is given the request next finds the outcome, writes the summary, and runs nothing."""
+    await board.host(gated)
+    first = await board.host(early_flow)
+    run = await board.submit(early_flow)
+    await until(lambda: RAN["late"] == 1)
+    tell = first.node.journal.put_summary
+    died = asyncio.Event()
+
+    def dies(summary: RunSummary) -> None:
+        if summary.status == "running":
+            tell(summary)
+            return
+        died.set()
+        raise asyncio.CancelledError  # nothing of what would come next happens any more
+
+    first.node.journal.put_summary = dies  # type: ignore[method-assign]
+    gate("late").set()
+    await died.wait()
+    await board.kill(first)
+    client = await board.client()
+    assert (await board.stream("REQUESTS"))["messages"] == 1
+    await board.host(early_flow)
+    await board.emptied("REQUESTS")
+    assert len(await board.entries(run, "done")) == len(await board.entries(run, "owner")) == 1
+    node = await board.node()
+
+    async def told() -> bool:
+        return [one.status for one in await node.journal.summaries()] == ["completed"]
+
+    await eventually(told)
+    assert await client.result(run, 5) == "late"
+    assert RAN["late"] == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import json
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -47,7 +49,14 @@ def typed() -> Workflow[..., object]:
 
 def read(found: Any, options: dict[str, list[str]], given: dict[str, Any] | None = None) -> dict[str, Any]:
     """The arguments made of these options."""
-    return Parameters(describe(found)).read(options, given or {})
+    return type_in(
+        found, *(f"--{name}={text}" for name, texts in options.items() for text in texts), **given or {}
+    )
+
+
+def type_in(found: Any, *words: str, **given: Any) -> dict[str, Any]:
+    """The arguments made of these words of a command line."""
+    return Parameters(describe(found)).read(words, given)
 
 
 @given(st.text())
@@ -71,6 +80,12 @@ def test_other_types_are_read_as_json(**values: Any) -> None:
     assert read(kinds, options, {"text": ""}) == {"text": "", **values}
 
 
+def decoded_by(found: Workflow[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the workflow gets."""
+    signature = found.method.signature
+    return signature.decode_arguments(signature.from_json(msgspec.json.encode(arguments)))
+
+
 def test_everything_that_was_read_fits_the_workflow(typed: Workflow[..., object]) -> None:
     """Dates, choices, optional values, structs, bytes, and dashes in names."""
     options = {
@@ -84,10 +99,11 @@ def test_everything_that_was_read_fits_the_workflow(typed: Workflow[..., object]
         "dashed-name": ["x"],
     }
     arguments = read(typed, options)
-    assert arguments["raw"] == b"hi"
+    assert arguments["raw"] == "aGk="
     assert arguments["tags"] == ["a", "b"]
     assert arguments["dashed_name"] == "x"
-    decoded = typed.method.signature.decode_arguments(msgspec.msgpack.encode(arguments))
+    decoded = decoded_by(typed, arguments)
+    assert decoded["raw"] == b"hi"
     assert str(decoded["day"]) == "2026-01-31"
     assert decoded["plan"].steps == [1]
 
@@ -120,7 +136,8 @@ def test_a_value_of_several_types(
         ({"text": ["a"], "count": ["true"]}, "count is 'true'"),
         ({"text": ["a"], "count": ["1", "2"]}, "count was given 2 times"),
         ({"text": ["a"], "count": ["1"], "on": ["yes"]}, "on is 'yes', which is no boolean"),
-        ({"text": ["a"], "count": ["1"], "raw": ["?"]}, "raw must be base64"),
+        ({"text": ["a"], "count": ["1"], "raw": ["?"]}, "raw is '?', which is no base64"),
+        ({"text": ["a"], "count": ["1"], "mode": ["quick"]}, "mode is 'quick', which is no fast|safe"),
         ({"text": ["a"], "count": ["1"], "cuont": ["1"]}, "there is no parameter 'cuont'"),
     ],
 )
@@ -138,6 +155,126 @@ def test_a_wrong_argument_is_named_and_all_are_listed(
     assert "--day date" in message
 
 
+class Color(enum.Enum):
+    """Text."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    """Numbers."""
+
+    LOW = 1
+    HIGH = 2
+
+
+class Leg(msgspec.Struct):
+    """A part of an order."""
+
+    ticker: str
+    at: datetime
+    proof: bytes = b""
+
+
+@workflow
+async def order(
+    tickers: list[str],
+    *,
+    dry_run: bool = False,
+    no_fees: bool = False,
+    sure: bool | None = None,
+    color: Color = Color.RED,
+    level: Level = Level.LOW,
+    choice: Literal["1", 2] | None = None,
+    at: datetime | None = None,
+    proof: bytes | None = None,
+    days: set[date] | None = None,
+    pair: tuple[int, str] = (0, ""),
+    grid: list[list[int]] | None = None,
+    legs: list[Leg] | None = None,
+    table: dict[int, Leg] | None = None,
+    wait: timedelta = timedelta(0),
+    names: list[str] | str = "",
+) -> None:
+    """Types as users have them."""
+
+
+LEG = {"ticker": "AAPL", "at": "2026-01-31T12:00:00Z", "proof": "aGk="}
+WHOLE_LEG = Leg("AAPL", datetime(2026, 1, 31, 12, tzinfo=UTC), b"hi")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--tickers", "AAPL"], "tickers", ["AAPL"]),
+        (["--tickers", "AAPL", "MSFT"], "tickers", ["AAPL", "MSFT"]),
+        (["--tickers", "AAPL", "--tickers", "MSFT"], "tickers", ["AAPL", "MSFT"]),
+        (["--tickers", "7", "null"], "tickers", ["7", "null"]),
+        (["--tickers", '["AAPL"]'], "tickers", ["AAPL"]),
+        (["--tickers=[]"], "tickers", []),
+        (["--tickers", "-x"], "tickers", ["-x"]),
+        (["--dry-run"], "dry_run", True),
+        (["--dry_run", "--tickers", "A"], "dry_run", True),
+        (["--no-dry-run"], "dry_run", False),
+        (["--dry-run", "false"], "dry_run", False),
+        (["--no-fees"], "no_fees", True),
+        (["--no-no-fees"], "no_fees", False),
+        (["--sure"], "sure", True),
+        (["--no-sure"], "sure", False),
+        (["--sure", "null"], "sure", None),
+        (["--color", "blue"], "color", Color.BLUE),
+        (["--level", "2"], "level", Level.HIGH),
+        (["--choice", "1"], "choice", "1"),
+        (["--choice", "2"], "choice", 2),
+        (["--choice", "null"], "choice", None),
+        (["--at", "2026-01-31T12:00:00Z"], "at", WHOLE_LEG.at),
+        (["--proof", "aGk="], "proof", b"hi"),
+        (["--proof", "null"], "proof", None),
+        (["--days", "2026-01-31"], "days", {date(2026, 1, 31)}),
+        (["--pair", "3", "x"], "pair", (3, "x")),
+        (["--pair", '[3, "x"]'], "pair", (3, "x")),
+        (["--grid", "[1, 2]"], "grid", [[1, 2]]),
+        (["--grid", "[[1], [2]]"], "grid", [[1], [2]]),
+        (["--grid", "[1]", "[2]"], "grid", [[1], [2]]),
+        (["--grid", "1"], "grid", [[1]]),
+        (["--legs", json.dumps(LEG)], "legs", [WHOLE_LEG]),
+        (["--legs", json.dumps([LEG])], "legs", [WHOLE_LEG]),
+        (["--table", json.dumps({"1": LEG})], "table", {1: WHOLE_LEG}),
+        (["--wait", "PT5M"], "wait", timedelta(minutes=5)),
+        (["--names", "Ada"], "names", "Ada"),
+        (["--names", "Ada", "Bob"], "names", ["Ada", "Bob"]),
+    ],
+)
+def test_what_is_typed_is_what_the_workflow_gets(words: list[str], name: str, value: object) -> None:
+    """One value or several for a list, flags, enums, choices, times, and structs within anything."""
+    others = {} if any("tickers" in word for word in words) else {"tickers": ["A"]}
+    assert decoded_by(order, type_in(order, *words, **others))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--tickers"], "tickers has no value"),
+        (
+            ["--tickers", "A", "--at", "--dry-run"],
+            "at has no value; one that begins with '--' is written --at=",
+        ),
+        (["--tickers", "A", "--level", "3"], "level is '3', which is no 1|2"),
+        (["--tickers", "A", "--no-tickers"], "there is no parameter 'no_tickers'"),
+        (["--tickers", "A", "--pair", "x", "y"], "pair holds 'x', which is no integer"),
+        (["--tickers", "A", "--at", "x", "y"], "'y' belongs to no option"),
+        (["A"], "'A' belongs to no option"),
+        (["--tickers", "A", "--dry-run", "yes"], "dry_run is 'yes', which is no boolean"),
+    ],
+)
+def test_what_cannot_be_meant(words: list[str], problem: str) -> None:
+    """Is told with the word that is wrong."""
+    with pytest.raises(InvalidArguments) as caught:
+        type_in(order, *words)
+    assert problem in caught.value.message
+
+
 def test_arguments_given_as_json_are_checked_too(typed: Workflow[..., object]) -> None:
     """``--args`` is no way around; an option goes before it."""
     assert read(typed, {"count": ["2"]}, {"text": "a", "count": 1}) == {"text": "a", "count": 2}
@@ -151,6 +288,5 @@ def test_examples_can_be_run_as_they_are(typed: Workflow[..., object]) -> None:
     """What `callboard dev` suggests to type fits the workflow."""
     for found in (typed, kinds):
         example = Parameters(describe(found)).example()
-        body = msgspec.json.encode(example)
-        found.method.signature.decode_arguments(found.method.signature.from_json(body))
+        decoded_by(found, example)
         assert set(example) == {"text", "count"} or found is kinds

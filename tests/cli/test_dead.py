@@ -90,11 +90,27 @@ def test_requeued_ones_are_handled_again(nats_url: str, letters: list[dict[str, 
     """They leave the list, and come back as new letters if they cannot be handled now either."""
     chosen = [letter["sequence"] for letter in letters if letter["actor"] == "add"]
     told = typed("dead", "requeue", *chosen, "--json", url=nats_url)
-    assert (told.code, told.json) == (Exit.OK, {"requeued": chosen})
+    assert (told.code, told.json) == (Exit.OK, {"requeued": [{"sequence": n, "id": ""} for n in chosen]})
     eventually(lambda: len(sequences(nats_url, typed)) == 3)
     assert not set(chosen) & set(sequences(nats_url, typed))
     shown = [typed("dead", "show", n, "--json", url=nats_url).json for n in sequences(nats_url, typed)]
     assert [one["headers"].get("X-Note") for one in shown if one["actor"] == "add"].count("first") == 1
+
+
+def test_a_call_whose_caller_was_told(nats_url: str, typed: Typed) -> None:
+    """Is sent again only when asked twice, and then under the id that it had."""
+    with Running("host", f"{APP}:add", "--json", url=nats_url) as host:
+        host.until('"event":"host_ready"')
+        publish(nats_url, "cb.call.add.any.1", b"\x80", {"Cb-Future": "r:1", "Cb-Method": "gone"})
+        eventually(lambda: len(sequences(nats_url, typed)) == 1)
+    (letter,) = sequences(nats_url, typed)
+    refused = typed("dead", "requeue", letter, url=nats_url)
+    assert (refused.code, refused.out) == (Exit.FAILED, "")
+    assert "--again" in refused.err
+    assert sequences(nats_url, typed) == [letter]
+    told = typed("dead", "requeue", letter, "--again", url=nats_url)
+    assert (told.code, told.out) == (Exit.OK, f"sent again: {letter} (r:1)\n")
+    assert sequences(nats_url, typed) == []
 
 
 def test_purging(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shlex
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import psutil
 import pytest
 from tests.cli.terminal import (
@@ -75,13 +77,13 @@ class Dev(Running):
         with connect_sync(self.url) as client:
             return client.run("ask", timeout=ENDS_WITHIN)
 
-    def hosts(self) -> list[psutil.Process]:
-        """The host processes there are."""
+    def hosts(self, kind: str = "host") -> list[psutil.Process]:
+        """The host processes there are, or the gateway."""
         children = psutil.Process(self.pid).children(recursive=True)
         found = []
         for child in children:
             with contextlib.suppress(psutil.Error):  # it may end while it is looked at
-                if "--supervised" in child.cmdline():
+                if {"--supervised", kind} <= set(child.cmdline()):
                     found.append(child)
         return found
 
@@ -318,6 +320,44 @@ def test_nothing_outlives_a_kill(path: Path) -> None:
         assert left == []
 
 
+def requested(url: str, subject: str, body: bytes) -> Any:
+    """The answer to a request with nothing but a NATS client."""
+
+    async def ask() -> Any:
+        client = await nats.connect(url)
+        try:
+            return json.loads((await client.request(subject, body, timeout=ENDS_WITHIN)).data)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_it_runs_a_gateway(dev: Dev) -> None:
+    """One that crashes is replaced; it goes on while the code changes, and ends with the command."""
+    dev.event("gateway_ready")
+    assert requested(dev.url, "cb.api.run.ask", b"{}")["value"] == "one"
+    (first,) = dev.hosts("gateway")
+    first.kill()
+    assert dev.event("gateway_crashed")["code"] == -signal.SIGKILL
+    dev.event("gateway_ready")
+    assert requested(dev.url, "cb.api.run.ask", b"{}")["value"] == "one"
+    (second,) = dev.hosts("gateway")
+    dev.send(signal.SIGTERM)
+    assert dev.wait() == Exit.OK
+    assert not second.is_running()
+
+
+def test_a_gateway_is_not_for_everybody(path: Path) -> None:
+    """``--no-gateway`` leaves it out."""
+    with Dev(path, "--no-gateway") as dev:
+        dev.event("ready")
+        assert dev.ask() == "one"
+        path.write_text(ECHO.format(version="two"))
+        dev.event("reloaded")  # by when it would have been begun
+        assert dev.hosts("gateway") == []
+
+
 def test_a_server_that_dies_is_started_again(dev: Dev) -> None:
     """On the same port with what it had stored."""
     dev.ask()
@@ -335,7 +375,7 @@ def test_a_server_that_dies_is_started_again(dev: Dev) -> None:
 
     eventually(answers)
     with connect_sync(dev.url) as client:
-        assert len(client.runs()) >= 2
+        eventually(lambda: len(client.runs()) >= 2)  # summaries come after their outcomes
 
 
 def test_a_running_server_is_used(path: Path, nats_url: str) -> None:

@@ -74,7 +74,8 @@ def test_a_board_that_is_well(hosted: str, typed: Typed) -> None:
     assert problems(hosted, typed) == {}
     text = typed("doctor", url=hosted).out
     assert "all is well" in text
-    assert "8 of 8 streams exist" in text
+    count = len(declared(SETTINGS))
+    assert f"{count} of {count} streams exist" in text
     assert "alive: h-" in text
 
 
@@ -204,6 +205,18 @@ def test_the_disk_of_a_server_on_this_machine(
     assert asked[0] in found["what"]
     assert "callboard-nats-" in found["what"]
     assert "1.0 GiB left" in found["what"]
+
+
+def test_production_that_nobody_vouches_for(hosted: str, typed: Typed) -> None:
+    """One server that does not say whether it syncs: a problem, until somebody says so."""
+    production = {"CALLBOARD_DURABILITY": "production"}
+    found = typed("doctor", "--json", url=hosted, **production)
+    assert found.code == Exit.FAILED
+    (problem,) = [one for one in found.json if one["level"] == "problem"]
+    assert (problem["check"], "replicas = 1" in problem["fix"]) == ("durability", True)
+    text = typed("doctor", url=hosted, CALLBOARD_REPLICAS="1", **production).out
+    assert "production: streams have one copy, and replicas = 1 says that the server syncs" in text
+    assert "development: streams have one copy; a power cut may lose" in typed("doctor", url=hosted).out
 
 
 # -- what cannot be planted on a server of a test ---------------------------------------------------

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from callboard.actors.client import Event
 from callboard.cli.history import Call, History, errors, line, seconds
+from callboard.infra.messages.control import RunCall, RunCalls
 
 RUN = "01RUN"
 
@@ -45,12 +46,12 @@ def states(history: History) -> dict[str, str]:
 
 
 def test_a_call_waits_until_what_it_needs_is_there() -> None:
-    """It then runs, or is queued, which the journal does not tell."""
+    """It is sent then; whether it runs the journal does not tell."""
     first = pending(c3="1 2")
     assert states(told(first)) == {"3": "waiting"}
     assert states(told(first, result("1"))) == {"1": "done", "3": "waiting"}
-    assert states(told(first, result("1"), result("2"))) == {"1": "done", "2": "done", "3": "running"}
-    assert states(told(result("1"), result("2"), first))["3"] == "running"
+    assert states(told(first, result("1"), result("2"))) == {"1": "done", "2": "done", "3": "sent"}
+    assert states(told(result("1"), result("2"), first))["3"] == "sent"
 
 
 def test_what_waits_for_a_failure_is_never_called() -> None:
@@ -147,3 +148,47 @@ def test_durations() -> None:
         "59.90 s",
         "1 min 1 s",
     ]
+
+
+def test_a_dead_call_that_was_run_after_all() -> None:
+    """Stays dead for its run; what came of it is told beside that. A copy of its death is no news."""
+    dead = result("1", error={"code": "poisoned", "message": "dead"})
+    waits = pending(c2="1")
+    history = told(waits, dead, dead, ("done", {"status": "failed"}), failed("1"), result("1", host="h-2"))
+    assert states(history) == {"1": "failed", "2": "not called"}
+    assert [(call.path, call.state, call.host) for call in history.afterwards] == [
+        ("1", "failed", "h-1"),
+        ("1", "done", "h-2"),
+    ]
+
+
+def has(path: str, took: float | None = 0.5, host: str = "h-1", **more: Any) -> RunCalls:
+    """What a host says of one call."""
+    return RunCalls(host, [RunCall(f"{RUN}:{path}", "a.call", took=took, **more)])
+
+
+def test_hosts_tell_what_runs_now() -> None:
+    """A call that no entry tells of yet is there, with its host; one in a mailbox does not run."""
+    history = told(pending(c3="1"))
+    (begun,) = history.hosts_have([has("1", waited=0.25), has("2", took=None, host="h-2")])
+    assert (begun.path, begun.name, begun.host, begun.took) == ("1", "a.call", "h-1", 0.5)
+    assert line(begun).endswith("running  on h-1, waited 250.0 ms")
+    assert states(history) == {"1": "running", "2": "sent", "3": "waiting"}
+    assert history.hosts_have([has("1", took=1.0)]) == []
+    assert history.calls["1"].took == 1.0
+
+
+def test_a_call_whose_host_is_silent_is_not_said_to_run() -> None:
+    """Once may be chance; and whatever hosts say late, an outcome stays."""
+    history = told()
+    history.hosts_have([has("1")])
+    history.hosts_have([])
+    assert states(history) == {"1": "running"}
+    history.hosts_have([])
+    history.hosts_have([])
+    assert (states(history), history.calls["1"].host) == ({"1": "sent"}, "")
+    (again,) = history.hosts_have([has("1", host="h-2", attempt=2)])
+    assert (again.host, again.attempt) == ("h-2", 2)
+    history.add(Event("result", 9, 9.0, result("1", host="h-2")[1]))
+    assert history.hosts_have([has("1", host="h-2")]) == []
+    assert states(history) == {"1": "done"}

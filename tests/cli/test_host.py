@@ -121,7 +121,7 @@ def test_a_connection_that_is_closed_for_good_ends_it(nats_url: str) -> None:
     """With the exit code for a missing server, so that whoever supervises it starts it again."""
     code = f"""
 import asyncio, sys
-from callboard.actors.app import load_all
+from callboard.actors.resources import place_app
 from callboard.cli.exits import exit_for
 from callboard.cli.serving import run_loop, serve
 from callboard.infra.errors import CallboardError
@@ -132,8 +132,9 @@ closing = []
 def on_ready(host):
     closing.append(asyncio.ensure_future(host.node.connection.client.close()))
 
+settings = Settings.load(nats_url={nats_url!r})
 try:
-    run_loop(serve(load_all([{str(APP)!r}]), Settings.load(nats_url={nats_url!r}), on_ready))
+    run_loop(serve(place_app([{str(APP)!r}], settings), settings, on_ready))
 except CallboardError as error:
     print(error.code)
     sys.exit(exit_for(error))

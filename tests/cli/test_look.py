@@ -112,6 +112,8 @@ def test_show_finds_a_run_that_has_just_begun(board: str, gate: Path, typed: Typ
         wait_for(Path(f"{gate}.started"))
         shown = typed("show", run, "--json", url=board).json
         assert (shown["status"], shown["workflow"], shown["value"]) == ("running", "holds", None)
+        (call,) = shown["calls"]
+        assert (call["name"], call["state"], call["host"][:2]) == ("hold.call", "running", "h-")
         gate.touch()
         client.result(run, timeout=20)
 

@@ -42,21 +42,8 @@ def test_every_kind_of_argument(where: str, board: str, typed: Typed) -> None:
     """Options by their types, the same with and without a server."""
     place = ["--local", APP] if where == "local" else ["--nats", board]
     ran = typed(
-        *(
-            "run",
-            "typed",
-            "--text",
-            "-7",
-            "--count",
-            "-3",
-            "--day",
-            "2026-01-31",
-            "--tags",
-            "a",
-            "--tags",
-            "b",
-        ),
-        *("--raw", "aGk=", "--plan", '{"title": "t", "steps": [1]}', "--args", '{"ratio": 2, "on": true}'),
+        *("run", "typed", "--text", "-7", "--count", "-3", "--day", "2026-01-31", "--tags", "a", "b", "--on"),
+        *("--plan", '{"title": "t", "steps": [1]}', "--args", '{"raw": "aGk="}', "--arg", "ratio=2"),
         *("--dashed-name", "x", *place),
     )
     plan = {"title": "t", "steps": [1]}
@@ -145,6 +132,15 @@ def test_watching_without_a_terminal(board: str, typed: Typed) -> None:
     assert ["3", "Scarce.sum_up", "done"] in calls
 
 
+def test_watching_tells_what_runs_and_where(board: str, gate: Path) -> None:
+    """While it does: the journal has nothing of a call before its outcome."""
+    with Running("run", "holds", "--gate", gate, "--watch", url=board) as running:
+        assert re.search(r"^1 +hold.call +running +on h-\w+, waited ", running.until("hold.call"))
+        gate.touch()
+        assert re.search(r"^1 +hold.call +done +on h-\w+, ", running.until("hold.call"))
+        assert running.wait() == Exit.OK
+
+
 def test_watching_as_json(board: str, typed: Typed) -> None:
     """JSON lines: what happens in the order of the journal, then the outcome."""
     ran = typed("run", "fails", "--watch", "--json", "--run-id", "watched", url=board)
@@ -208,6 +204,7 @@ def test_watching_on_a_terminal(board: str, gate: Path) -> None:
     """A table of the calls, live: it is there while the call waits, and has its end at the end."""
     terminal = Terminal("run", "holds", "--gate", gate, "--watch", url=board)
     terminal.until("no calls yet")
+    terminal.until("1 running")
     gate.touch()
     terminal.until("1 done")
     terminal.until("hold.call")

@@ -49,13 +49,16 @@ def test_a_store_is_kept_and_a_temporary_one_is_not(tmp_path: Path) -> None:
 
 
 def test_production_syncs_every_write(tmp_path: Path) -> None:
-    """As the server's configuration says."""
+    """As the server's configuration says, and as its clients can see."""
     for durability, syncs in (("production", True), ("development", False)):
         store = tmp_path / durability
         arguments = ("--port", free_port(), "--store", store, "--durability", durability, "--json")
         with Running("up", *arguments) as up:
-            up.until('"server_ready"')
+            url = json.loads(up.until('"server_ready"'))["url"]
             assert ("sync_interval: always" in (store / "nats-server.conf").read_text()) is syncs
+            told = callboard("doctor", "--json", url=url, CALLBOARD_DURABILITY="production").json
+            levels = {one["check"]: one["level"] for one in told}
+            assert (levels["durability"] == "ok") is syncs
 
 
 def test_a_port_that_is_taken() -> None:

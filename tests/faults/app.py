@@ -7,6 +7,7 @@ arguments alone, so that :func:`expected` knows the one right outcome of every r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -102,6 +103,42 @@ async def shout(size: int) -> int:
         raise Shaky("x" * size)
 
 
+PATIENCE = 2.0
+"""Seconds for which what waits for its time waits at most: a retry, a time-out."""
+
+
+@callboard.tool(retries=2, backoff=PATIENCE, backoff_max=PATIENCE)
+async def returning(value: int) -> int:
+    """Fails the first time; a schedule brings it back."""
+    with execution():
+        if place()[1] == 1:
+            raise Shaky(f"first attempt of {value}")
+        return value
+
+
+@callboard.tool(timeout=PATIENCE, retries=2, backoff=0.05, idempotent=True)
+async def endless(value: int) -> int:
+    """Hangs the first time, so that its time-out comes due."""
+    with execution():
+        if place()[1] == 1:
+            await asyncio.sleep(3600)
+        return value
+
+
+@callboard.agent
+class Collector:
+    """Waits for a full batch, which never comes."""
+
+    @callboard.batchable(max_batch=1000, max_wait=PATIENCE)
+    async def collect(self, values: list[int], futures: list[str]) -> list[int]:
+        """Is told the ids of its calls: a batch's own is of the first one only."""
+        assert _writer is not None
+        with contextlib.ExitStack() as all_of_them:
+            for future in futures:
+                all_of_them.enter_context(_writer.execution(future, 1))
+            return values
+
+
 @callboard.agent
 class Clerk:
     """An agent whose handlers make calls of their own."""
@@ -160,6 +197,15 @@ async def chain(number: int, steps: int, pause: float) -> int:
 
 
 @callboard.workflow
+async def timed(number: int) -> int:
+    """A retry, a time-out and a batch, all of which take their time."""
+    scope = current.get()
+    assert scope is not None
+    late = [returning(number), endless(number), Collector.collect(number, f"{scope.prefix}3")]
+    return sum(await asyncio.gather(*late))
+
+
+@callboard.workflow
 async def holding(number: int) -> int:
     """One call that lasts until the gate is open."""
     return await held(number)
@@ -204,9 +250,5 @@ def expected(workflow: str, arguments: dict[str, Any]) -> Any:
         return number + sum(range(arguments["steps"])) + number + 1
     if workflow == "chain":
         return number + sum(range(arguments["steps"]))
-    if workflow == "holding":
-        return number
-    if workflow == "dying":
-        return Poisoned
-    assert workflow in {"failing", "shouting", "crowd"}
-    return Shaky
+    known: dict[str, Any] = {"holding": number, "timed": 3 * number, "dying": Poisoned}
+    return known.get(workflow, Shaky)

@@ -23,9 +23,12 @@ from callboard.infra.server import EmbeddedServer
 from callboard.infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-STUCK = float(os.environ.get("CALLBOARD_FAULT_STUCK", "25"))
-"""Seconds after which something that has not happened never will. Less than the ack wait of 30 s, so
-that whatever only the ack wait brings back is found to be stuck."""
+STUCK = float(os.environ.get("CALLBOARD_FAULT_STUCK", "60"))
+"""Seconds after which something that has not happened never will, on a slow and busy machine too."""
+_ACK_WAIT = 4 * STUCK
+"""So long that whatever only the ack wait brings back is found to be stuck."""
+PATIENT = 20.0
+"""``dead_after`` for scenarios in which every call runs once: nobody alive is to be taken for dead."""
 _POLL = 0.01
 
 
@@ -161,7 +164,7 @@ class Board:
 
     def settings(self) -> Settings:
         """Settings of the client."""
-        return Settings(nats_url=self.server.url, telemetry_max_bytes=100_000)
+        return Settings(nats_url=self.server.url, telemetry_max_bytes=100_000, ack_wait=_ACK_WAIT)
 
     async def show(self) -> None:
         """Tell what every process has logged, and what those that are left hold and wait for."""
@@ -176,22 +179,29 @@ class Board:
 
     # -- processes ------------------------------------------------------------------------------------
 
-    async def spawn(self, *names: str, url: str = "", **settings: Any) -> Worker:
+    async def spawn(self, *names: str, url: str = "", clock: float = 0.0, **settings: Any) -> Worker:
         """Start a host process for these declarations.
 
         Args:
             names: of `app`'s declarations; all tools and agents for ``tools``, all workflows for
                 ``workflows``.
             url: where it connects; the server by default.
+            clock: seconds by which SIGUSR2 sets its clock.
             settings: other than the default ones.
         """
         log = self.folder / f"worker{next(self._numbers)}.log"
-        settings = {"telemetry_max_bytes": self.settings().telemetry_max_bytes, **settings}
+        own = self.settings()
+        settings = {
+            "telemetry_max_bytes": own.telemetry_max_bytes,
+            "ack_wait": own.ack_wait,
+            **settings,
+        }
         given = {f"CALLBOARD_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))),
             "FAULTS_LEDGER": str(self.folder / "ledger"),
+            "FAULTS_CLOCK": str(clock),
             **given,
         }
         with log.open("wb") as output:
@@ -249,10 +259,23 @@ class Board:
 
     async def calls_waiting(self, count: int) -> None:
         """Wait until the stream holds so many calls."""
-        async with evidence.connected(self.server.url) as client:
-            async with asyncio.timeout(STUCK):
-                while sum((await evidence.left(client, "CALLS")).values()) < count:
-                    await asyncio.sleep(_POLL)
+        await self._in_calls("cb.", lambda found: found >= count)
+
+    async def timers_waiting(self, count: int) -> None:
+        """Wait until the stream holds so many schedules."""
+        await self._in_calls("cb.timer.", lambda found: found >= count)
+
+    async def timers_fired(self) -> None:
+        """Wait until the stream holds no schedule."""
+        await self._in_calls("cb.timer.", lambda found: found == 0)
+
+    async def _in_calls(self, prefix: str, enough: Callable[[int], bool]) -> None:
+        async with evidence.connected(self.server.url) as client, asyncio.timeout(STUCK):
+            while True:
+                left = await evidence.left(client, "CALLS")
+                if enough(sum(count for subject, count in left.items() if subject.startswith(prefix))):
+                    return
+                await asyncio.sleep(_POLL)
 
     @contextlib.asynccontextmanager
     async def server_frozen(self) -> AsyncIterator[None]:
@@ -301,7 +324,18 @@ class Board:
 
 def _names(names: Iterable[str]) -> list[str]:
     groups = {
-        "tools": ["add", "blocking", "flaky", "broken", "held", "shout", "Clerk"],
-        "workflows": ["mixed", "plain", "failing", "chain", "holding", "dying", "shouting", "crowd"],
+        "tools": [
+            "add",
+            "blocking",
+            "flaky",
+            "broken",
+            "held",
+            "shout",
+            "returning",
+            "endless",
+            "Collector",
+            "Clerk",
+        ],
+        "workflows": ["mixed", "plain", "failing", "chain", "timed", "holding", "dying", "shouting", "crowd"],
     }
     return [name for given in names for name in groups.get(given, [given])]

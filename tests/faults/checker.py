@@ -72,7 +72,7 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     starts: int = 5
-    late: float = 0.25
+    late: float = 1.0
     frozen: frozenset[int] = frozenset()
     dead: dict[str, int] | None = {}
     left: frozenset[str] = frozenset()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import nats
 from nats.aio.client import Client
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import NotFoundError
 from tests.faults import ledger
 from tests.faults.checker import Accepted, Entry, Evidence
@@ -20,6 +22,10 @@ from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Owner, Result, RunSummary
 
 WORK = ("CALLS", "REQUESTS")
+STUCK = 60.0
+"""Seconds after which the server never answers."""
+_AT_ONCE = 200
+T = TypeVar("T")
 _KINDS: dict[str, type] = {"result": Result, "done": Done, "owner": Owner}
 
 
@@ -41,25 +47,32 @@ async def connected(url: str) -> AsyncIterator[Client]:
         await client.close()
 
 
-async def read(client: Client, stream: str, subject: str = ">") -> list[_Message]:
-    """All messages of a stream whose subject matches."""
-    js = client.jetstream()
+async def read(client: Client, stream: str, subject: str = "") -> list[_Message]:
+    """All messages of a stream, or those whose subject begins so.
+
+    By asking for each: a consumer would not hand over what has the headers of a message of the server's.
+    """
     found: list[_Message] = []
     with contextlib.suppress(NotFoundError):
-        subscription = await js.subscribe(subject, stream=stream, ordered_consumer=True)
-        pending = (await subscription.consumer_info()).num_pending or 0
-        with contextlib.suppress(NatsTimeout):
-            while pending or not found:
-                message = await subscription.next_msg(timeout=1.0)
-                meta = message.metadata
-                pending = meta.num_pending
-                at = meta.timestamp.timestamp()
-                headers = dict(message.headers or {})
-                found.append(_Message(message.subject, meta.sequence.stream, at, headers, message.data))
-                if not pending:
-                    break
-        await subscription.unsubscribe()
+        state = (await client.jetstream().stream_info(stream)).state
+        for first in range(state.first_seq, state.last_seq + 1, _AT_ONCE):
+            some = range(first, min(first + _AT_ONCE, state.last_seq + 1))
+            answers = await asyncio.gather(*(_get(client, stream, sequence) for sequence in some))
+            found += [one for one in answers if one is not None and one.subject.startswith(subject)]
     return found
+
+
+async def _get(client: Client, stream: str, sequence: int) -> _Message | None:
+    query = json.dumps({"seq": sequence}).encode()
+    answer = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{stream}", query, timeout=STUCK)).data)
+    if "message" not in answer:
+        return None  # deleted
+    message = answer["message"]
+    lines = base64.b64decode(message.get("hdrs", "")).decode("utf-8", "replace").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+    at = datetime.fromisoformat(f"{message['time'][:19]}+00:00").timestamp()
+    at += float(f"0.{message['time'][20:].rstrip('Z') or 0}")
+    return _Message(message["subject"], sequence, at, headers, base64.b64decode(message.get("data", "")))
 
 
 async def left(client: Client, *streams: str) -> dict[str, int]:
@@ -125,7 +138,7 @@ async def _consumers(client: Client) -> str:
 
 
 def _entry(message: _Message) -> Entry:
-    _, _, run, kind, *_ = message.subject.split(".")
+    run, kind, *_ = [*message.subject.split(".")[2:], ""]
     decoded: Any = None
     shape = _KINDS.get(kind)
     if shape is not None:
@@ -134,6 +147,15 @@ def _entry(message: _Message) -> Entry:
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
             decoded = decode(message.data, type=shape)
     return Entry(run, kind, message.sequence, message.at, decoded)
+
+
+def _decoded(messages: list[_Message], shape: type[T]) -> list[tuple[str, T]]:
+    """With their subjects; what is none was put there by somebody else."""
+    found = []
+    for message in messages:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            found.append((message.subject, msgspec.msgpack.decode(message.data, type=shape)))
+    return found
 
 
 async def gather(url: str, accepted: list[Accepted], entries: list[Any]) -> Evidence:
@@ -148,11 +170,8 @@ async def gather(url: str, accepted: list[Accepted], entries: list[Any]) -> Evid
         journal=[_entry(message) for message in runs],
         ledger=list(entries),
         left=counts,
-        dead=[msgspec.msgpack.decode(message.data, type=DeadLetter) for message in dead],
-        summaries={
-            message.subject.rpartition(".")[2]: msgspec.msgpack.decode(message.data, type=RunSummary)
-            for message in summaries
-        },
+        dead=[letter for _, letter in _decoded(dead, DeadLetter)],
+        summaries={name.rpartition(".")[2]: summary for name, summary in _decoded(summaries, RunSummary)},
     )
 
 
@@ -166,7 +185,7 @@ async def journals(url: str, runs: Iterable[str], executions: Iterable[ledger.En
                 for line in executions
                 if line.future.startswith(f"{run}:")
             ]
-            for message in await read(client, "RUNS", f"cb.run.{run}.>"):
+            for message in await read(client, "RUNS", f"cb.run.{run}."):
                 entry = _entry(message)
                 if entry.body is not None:
                     story.append((entry.at, f"#{entry.sequence} {entry.kind} {_brief(entry.body)}"))

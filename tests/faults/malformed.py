@@ -1,4 +1,4 @@
-"""A hundred kinds of malformed message, each for every subject.
+"""More than a hundred kinds of malformed message, each for every subject.
 
 A kind is a body, a change of headers, or both, laid over a message that is right. What must become of
 it depends on where it goes: :func:`buried` says which ones belong in the dead letters.
@@ -6,6 +6,8 @@ it depends on where it goes: :func:`buried` says which ones belong in the dead l
 
 from __future__ import annotations
 
+import gzip
+import pickle
 import random
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ class Kind(NamedTuple):
         name: for reports.
         body: instead of the right one; None keeps that.
         headers: laid over the right ones; None removes one; with ``bare``, instead of them.
+        lines: bytes that follow the right header lines; block: bytes instead of all of them.
+        reply: where an answer is wanted, if the message is one that is answered.
         dead_call: a call like this is none, so it belongs in the dead letters.
         dead_request: the same for a request.
     """
@@ -29,6 +33,9 @@ class Kind(NamedTuple):
     body: bytes | None = None
     headers: dict[str, str | None] = {}  # noqa: RUF012 - never changed
     bare: bool = False
+    lines: bytes = b""
+    block: bytes | None = None
+    reply: str = ""
     dead_call: bool = False
     dead_request: bool = False
 
@@ -80,6 +87,36 @@ def _bodies() -> list[Kind]:
         "random 1": chance.randbytes(10),
         "random 2": chance.randbytes(1000),
         "random 3": chance.randbytes(60_000),
+        "truncated name": good[:4],
+        "truncated number": _encode({"number": 2**40})[:-2],
+        "truncated in the middle": good[: len(good) // 2],
+        "map of 16 bits": b"\xde\x00",
+        "never ending binary": b"\xc6\xff\xff\xff\xffabc",
+        "never ending extension": b"\xc9\xff\xff\xff\xff\x01",
+        "time stamp": b"\xd6\xff" + bytes(4),
+        "time stamp broken": b"\xc7\x0c\xff" + b"\xff" * 12,
+        "surrogates": b"\x81\xa6number\xa3\xed\xa0\x80",
+        "double keys": b"\x82\xa6number\x01\xa6number\x02",
+        "nil keys": b"\x81\xc0\x01",
+        "map as a key": b"\x81\x80\x01",
+        "everything nil": _encode(dict.fromkeys(("number", "steps", "pause", "a", "b"))),
+        "huge list": _encode({"number": [0] * 50_000}),
+        "json array": b"[1, 2]",
+        "json text": b'"number"',
+        "json nil": b"null",
+        "json nested": b'{"number": {"number": {"number": 1}}}',
+        "json double keys": b'{"number": 1, "number": 2}',
+        "json trailing": b'{"number": 1} {"number": 2}',
+        "json nan": b'{"number": NaN}',
+        "json surrogate": b'{"number": "\\ud800"}',
+        "json behind a mark": b"\xef\xbb\xbf{}",
+        "json deep": b'{"number":' * 50_000,
+        "utf-16": '{"number": 1}'.encode("utf-16"),
+        "latin-1": '{"number": "\u00e9"}'.encode("latin-1"),
+        "gzip": gzip.compress(good, mtime=0),
+        "a whole message": b"HPUB cb.request.chain 12 12\r\nNATS/1.0\r\n\r\n",
+        "xml": b"<?xml version='1.0'?><number>1</number>",
+        "pickle": pickle.dumps({"number": 1}),
         "largest": bytes(1_000_000),
         "largest text": b"x" * 1_040_000,
     }
@@ -158,9 +195,97 @@ def _headers() -> list[Kind]:
     return kinds
 
 
+def _lines() -> list[Kind]:
+    """Header lines and header blocks that no client would write."""
+    lines = {
+        "not utf-8": b"X-Odd: \xff\xfe\r\n",
+        "name not utf-8": b"\xff\xfe: odd\r\n",
+        "no colon": b"this is no header\r\n",
+        "no name": b": odd\r\n",
+        "only a colon": b":\r\n",
+        "folded": b"X-Odd: one\r\n two\r\n",
+        "line feed only": b"X-Odd: one\nCb-Method: other\r\n",
+        "nul": b"X-\0: \0\r\n",
+        "many": b"X-Odd: y\r\n" * 5000,
+        "long": b"X-Odd: " + b"y" * 300_000 + b"\r\n",
+        "other case": b"cb-run: other\r\nCB-FUTURE: other:1\r\n",
+        "session not utf-8": b"Cb-Session: \xff\r\n",
+        "workflow not utf-8": b"Cb-Workflow: \xff\r\n",
+        "trace not utf-8": b"traceparent: \xff\r\n",
+    }
+    kinds = [Kind(f"lines: {name}", lines=some) for name, some in lines.items()]
+    deadly: dict[str, bytes] = {"future": b"Cb-Future: \xff\r\n", "future twice": b"Cb-Future: other\r\n"}
+    kinds += [Kind(f"lines: {name}", lines=some, dead_call=True) for name, some in deadly.items()]
+    both = {
+        "run not utf-8": b"Cb-Run: \xff\xfe\r\n",
+        "run twice": b"Cb-Run: a b\r\n",
+        "priority not utf-8": b"Cb-Priority: \xff\r\n",
+        "priority in other digits": "Cb-Priority: \u00b2\r\n".encode(),
+        "deadline not utf-8": b"Cb-Deadline: \xff\r\n",
+    }
+    kinds += [
+        Kind(f"lines: {name}", lines=some, dead_call=True, dead_request=True) for name, some in both.items()
+    ]
+    blocks = {
+        "version only": b"NATS/1.0",
+        "version of the future": b"NATS/9.9\r\nA: b\r\n\r\n",
+        "no version": b"A: b\r\n\r\n",
+        "empty lines": b"\r\n\r\n",
+        "no end": b"NATS/1.0\r\nA: b",
+        "status no messages": b"NATS/1.0 404 No Messages\r\n\r\n",
+        "status end of batch": b"NATS/1.0 204 EOB\r\n\r\n",
+        "status time-out": b"NATS/1.0 408 Request Timeout\r\n\r\n",
+        "status conflict": b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+        "status no responders": b"NATS/1.0 503\r\n\r\n",
+        "status heartbeat": b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+        "status not utf-8": b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+        "not utf-8 at all": b"\xff" * 40,
+    }
+    return kinds + [Kind(f"block: {name}", block=some, dead_call=True) for name, some in blocks.items()]
+
+
+def _ids_and_times() -> list[Kind]:
+    twin: dict[str, str | None] = {"Cb-Future": "twin:1", "Cb-Run": None}
+    others: dict[str, dict[str, str | None]] = {
+        "far deadline": {"Cb-Deadline": "99999999999999"},
+        "farthest deadline": {"Cb-Deadline": "1e300"},
+        "deadline of 0": {"Cb-Deadline": "0"},
+        "deadline with a unit": {"Cb-Deadline": " 1e9 "},
+        "largest priority": {"Cb-Priority": str(2**31)},
+        "smallest priority": {"Cb-Priority": str(-(2**31))},
+        "many attempts": {"Cb-Attempt": "1000000"},
+        "same message id": {"Nats-Msg-Id": "the same"},
+        "message id wild": {"Nats-Msg-Id": "* > ..", "Cb-Run": "m{n}"},
+        "method twice": {"Cb-Method": "call", "cb-method": "no_such"},
+        "requeued never": {"Cb-Requeued": "never"},
+        "rollup of nothing": {"Nats-Rollup": "nothing"},
+        "ttl of nothing": {"Nats-TTL": "nothing"},
+        "schedule of nothing": {"Nats-Schedule": "@at never"},
+        "schedule to nowhere": {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "a b"},
+        "expected sequence": {"Nats-Expected-Last-Sequence": "nothing"},
+        "increment": {"Nats-Incr": "+1"},
+        "batch": {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "7", "Nats-Batch-Commit": "1"},
+        "journal's own": {"Nats-Sequence": "-1", "Nats-Last-Sequence": "x", "Nats-Time-Stamp": "never"},
+    }
+    kinds = [Kind(f"headers: {name}", headers=headers) for name, headers in others.items()]
+    kinds += [
+        Kind("twin", _encode({"number": 1, "steps": 1, "pause": 0.0, "a": 1, "b": 2}), twin),
+        Kind(
+            "twin with another body", _encode({"number": 3, "steps": 1, "pause": 0.0, "a": 3, "b": 4}), twin
+        ),
+    ]
+    replies = {"wild": ">", "star": "*", "empty tokens": "a..b", "dot": ".", "long": "r" * 2000}
+    replies |= {"a request": "cb.request.chain", "a call": "cb.call.add.any.1", "JetStream's": "$JS.ACK.x.y"}
+    return kinds + [Kind(f"reply: {name}", reply=reply) for name, reply in replies.items()]
+
+
 def kinds() -> list[Kind]:
     """All of them."""
-    return _bodies() + _headers()
+    return _bodies() + _headers() + _lines() + _ids_and_times()
+
+
+_READ_OFTEN = 10_000
+"""Bytes. A request to a gateway may read all that lies there, for each request anew."""
 
 
 class Target(NamedTuple):
@@ -168,13 +293,17 @@ class Target(NamedTuple):
 
     Attributes:
         subject: with ``{n}`` for the number of the message.
-        family: ``call``, ``request`` or whatever else is not kept for anybody.
+        family: ``call`` and ``request`` are pulled and come to an end each; ``stray`` is for an actor that
+            the host has not; ``lost`` stays, since nobody pulls it; ``kept`` lies in a stream; ``told`` is
+            heard by who listens.
+        room: larger bodies are not sent there.
     """
 
     subject: str
     family: str
     body: bytes
     headers: dict[str, str]
+    room: int = 2**20
 
 
 def targets(run: str, host: str) -> list[Target]:
@@ -184,15 +313,26 @@ def targets(run: str, host: str) -> list[Target]:
     add = _encode({"a": 1, "b": 2})
     chain = _encode({"number": 1, "steps": 1, "pause": 0.0})
     republished = {"Nats-Sequence": "99999999", "Nats-Last-Sequence": "0"}
+    holds = _encode({"type": "holds", "stream": "CALLS", "consumer": "add_any_1"})
     pulse = _encode({"host": "x y", "at": 1.0, "inflight": {"CALLS": [1], "a b.c": [2]}})
     return [
         Target("cb.call.add.any.1", "call", add, call),
         Target("cb.call.add.any.0", "call", add, call),
         Target("cb.call.blocking.any.2", "call", add, call),
         Target(f"cb.call.add.{host}.1", "call", add, call),
+        Target(f"cb.call.add.{host}.x", "call", add, call),
+        Target(f"cb.call.unheard_of.{host}.1", "stray", add, call),
+        Target("cb.call.unheard_of.any.1", "lost", add, call),
+        Target("cb.call.add.any.9", "lost", add, call),
+        Target("cb.call.add.any.1.2", "lost", add, call),
+        Target("cb.timer.m{n}", "lost", add, call),
         Target("cb.request.chain", "request", chain, request),
+        Target("cb.request.unheard_of", "lost", chain, request, _READ_OFTEN),
+        Target("cb.request.chain.more", "lost", chain, request, _READ_OFTEN),
         Target("cb.control.all", "told", _encode({"type": "holds", "stream": "", "consumer": 1}), {}),
         Target(f"cb.control.{host}", "told", _encode({"type": "cancel", "run": []}), {}),
+        Target(f"cb.control.{host}", "told", holds, {}),
+        Target("cb.control.nobody", "told", holds, {}),
         Target(f"cb.run.{run}.result", "kept", add, {}),
         Target(f"cb.run.{run}.signal", "kept", add, {}),
         Target(f"cb.run.{run}.pending", "kept", add, {}),
@@ -200,27 +340,67 @@ def targets(run: str, host: str) -> list[Target]:
         Target(f"cb.run.{run}.owner", "kept", add, {}),
         Target(f"cb.run.{run}.done", "kept", add, {}),
         Target(f"cb.run.{run}.else", "kept", add, {}),
+        Target(f"cb.run.{run}.result.7", "kept", add, {}),
+        Target(f"cb.run.{run}", "kept", add, {}),
+        Target("cb.run.\u00fcn\u00efcode.result", "kept", add, {}),
         Target("cb.run.m{n}.owner", "kept", add, {}),
         Target(f"cb.journal.{run}.result", "told", add, republished),
         Target(f"cb.journal.{run}.owner", "told", add, republished),
         Target(f"cb.journal.{run}.signal", "told", add, republished),
         Target(f"cb.journal.{run}.done", "told", add, republished),
-        Target("$KV.cb_registry.host.m{n}", "kept", pulse, {}),
+        Target(f"cb.journal.{run}", "told", add, republished),
+        Target("cb.dead.add", "kept", add, {}),
+        Target("cb.dead.a.b.c", "kept", add, {}),
+        Target("cb.telemetry.m{n}", "kept", add, {}),
+        Target("cb.api.submit.chain", "told", chain, {}),
+        Target("cb.api.run.unheard_of", "told", chain, {}),
+        Target("cb.api.status.m{n}", "told", add, {}),
+        Target("cb.api.cancel.m{n}", "told", add, {}),
+        Target("cb.api.result.m{n}", "told", add, {}),
+        Target("cb.api.unheard_of.all", "told", add, {}),
+        Target("$KV.cb_runs.m{n}", "kept", add, {}),
+        Target(f"$KV.cb_runs.{run}", "kept", add, {}),
+        Target("$O.cb_blobs.M.m{n}", "kept", add, {}),
+        Target("$KV.cb_registry.host.m{n}", "kept", pulse, {}, _READ_OFTEN),
         Target(f"$KV.cb_registry.host.{host}", "kept", pulse, {}),
-        Target("$KV.cb_registry.actor.m{n}", "kept", add, {}),
+        Target("$KV.cb_registry.actor.m{n}", "kept", add, {}, _READ_OFTEN),
         Target("$KV.cb_registry.takeover.m{n}", "kept", add, {}),
         Target("$KV.cb_registry.m{n}", "kept", add, {}),
     ]
 
 
-def message(kind: Kind, target: Target, number: int) -> tuple[str, bytes, dict[str, str]]:
-    """Subject, body and headers of a malformed message."""
-    right = {} if kind.bare else {k: v.format(n=number) for k, v in target.headers.items()}
-    laid: dict[str, Any] = {**right, **kind.headers}
-    headers = {name: value for name, value in laid.items() if value is not None}
-    return target.subject.format(n=number), target.body if kind.body is None else kind.body, headers
+def message(kind: Kind, target: Target, number: int) -> tuple[str, bytes, bytes | None]:
+    """Subject, body and header block of a malformed message."""
+    body = target.body if kind.body is None else kind.body
+    return target.subject.replace("{n}", str(number)), body, _block(kind, target, number)
+
+
+def _block(kind: Kind, target: Target, number: int) -> bytes | None:
+    if kind.block is not None:
+        return kind.block
+    laid: dict[str, Any] = {**({} if kind.bare else target.headers), **kind.headers}
+    lines = [f"{name}: {value}\r\n" for name, value in laid.items() if value is not None]
+    block = "".join(lines).replace("{n}", str(number)).encode() + kind.lines
+    return b"NATS/1.0\r\n" + block + b"\r\n" if block else None
+
+
+def plan(run: str, host: str) -> list[tuple[Kind, Target]]:
+    """Every kind on every subject."""
+    return [
+        (kind, target)
+        for kind in kinds()
+        for target in targets(run, host)
+        if len(kind.body or kind.lines) <= target.room
+    ]
+
+
+def own_run(kind: Kind) -> bool:
+    """Whether the message is of the run that is named by its number."""
+    return not (kind.bare or kind.block is not None or {"Cb-Run", "Cb-Future"} & kind.headers.keys())
 
 
 def buried(kind: Kind, target: Target) -> bool:
     """Whether this message belongs in the dead letters."""
+    if target.family == "stray":
+        return True
     return {"call": kind.dead_call, "request": kind.dead_request}.get(target.family, False)

@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Plant, str]] = {
         with_entry(Entry("a", "result", 6, 4.5, Result("a:3", "add.call", raw(9)))),
         "call a:3 has a value and was never executed to its end",
     ),
-    "executed after its result": (starts("a:1", 1, at=2.5), "began 0.500 s after its result was stored"),
+    "executed after its result": (starts("a:1", 1, at=3.5), "began 1.500 s after its result was stored"),
     "executed too often": (starts("a:1", 6), "executed 7 times, 5 are allowed"),
     "executed for nobody": (starts("z:1", 1), "executed for a run that was never accepted"),
     "calls left": (lambda e: e._replace(left={"cb.call.add.any.1": 2}), "2 messages are left"),
@@ -156,7 +156,7 @@ def test_finds_planted_fault(plant: Plant, complaint: str) -> None:
     ("plant", "allowed"),
     [
         (starts("a:1", 1, at=2.1), Allowed(late=0.25)),
-        (starts("a:1", 1, at=2.5, pid=77), Allowed(frozen=frozenset({77}))),
+        (starts("a:1", 1, at=3.5, pid=77), Allowed(frozen=frozenset({77}))),
         (starts("a:1", 4), Allowed(starts=5)),
         (with_entry(Entry("a", "result", 6, 4.5, Result("a:1", "add.call", raw(1)))), Allowed()),
         (with_entry(Entry("c", "done", 10, 6.0, Done("c", "chain", "completed"))), Allowed(strangers=True)),

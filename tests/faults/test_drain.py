@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from tests.faults import evidence
-from tests.faults.board import Board
+from tests.faults.board import PATIENT, Board
 from tests.faults.checker import Allowed
 
 from callboard.infra.messages.control import Acknowledged, Drain
@@ -18,11 +18,14 @@ pytestmark = pytest.mark.fault
 @pytest.mark.fault(seeds=(1, 2))
 async def test_rolling_restart(board: Board) -> None:
     """All hosts are restarted, one after the other: nothing is lost, and nothing runs twice."""
-    hosts, drivers = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
+    hosts, drivers = await asyncio.gather(
+        board.hosts(2, "tools", dead_after=PATIENT), board.hosts(2, "workflows", dead_after=PATIENT)
+    )
     load = asyncio.create_task(board.load(100, pause=0.05))
     for number, worker in enumerate([*hosts, *drivers]):
         await board.progress(40 * (number + 1))
-        successor = await board.spawn(*(("tools",) if worker in hosts else ("workflows",)))
+        kind = "tools" if worker in hosts else "workflows"
+        successor = await board.spawn(kind, dead_after=PATIENT)
         await successor.ready()
         await worker.drain()
     await load
@@ -56,7 +59,9 @@ async def test_held_call_is_given_back(board: Board) -> None:
 async def test_drain_by_message(board: Board) -> None:
     """A host that is told to drain over NATS ends like one that got SIGTERM."""
     (host,), _, _ = await asyncio.gather(
-        board.hosts(1, "tools", "workflows"), board.hosts(1, "tools"), board.hosts(1, "workflows")
+        board.hosts(1, "tools", "workflows", dead_after=PATIENT),
+        board.hosts(1, "tools", dead_after=PATIENT),
+        board.hosts(1, "workflows", dead_after=PATIENT),
     )
     await board.load(40, pause=0.05)
     await board.progress(60)

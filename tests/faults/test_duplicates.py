@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from tests.faults import evidence
-from tests.faults.board import Board
+from tests.faults.board import PATIENT, Board
 from tests.faults.checker import Allowed
 
 pytestmark = pytest.mark.fault
@@ -71,7 +71,9 @@ class Copier:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_copies(board: Board, keep_id: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Most calls and requests come up to four times; every run has one outcome, and finished calls rest."""
-    await asyncio.gather(board.hosts(3, "tools"), board.hosts(2, "workflows"))
+    await asyncio.gather(
+        board.hosts(3, "tools", dead_after=PATIENT), board.hosts(2, "workflows", dead_after=PATIENT)
+    )
     async with evidence.connected(board.server.url) as client:
         copier = Copier(client, board, share=0.7, keep_id=keep_id)
         await copier.start()
@@ -79,12 +81,14 @@ async def test_copies(board: Board, keep_id: bool) -> None:  # noqa: FBT001 - a 
         await board.settled()
         await copier.finish()
         assert copier.copies > 100
-        await board.verdict(Allowed(starts=1 if keep_id else 4, late=0.0 if keep_id else 0.5))
+        await board.verdict(Allowed(starts=1 if keep_id else 4, late=0.0 if keep_id else 1.0))
 
 
 async def test_same_request_at_once(board: Board) -> None:
     """Twenty copies of one request, in one go and without message ids, are one run."""
-    await asyncio.gather(board.hosts(1, "tools"), board.hosts(2, "workflows"))
+    await asyncio.gather(
+        board.hosts(1, "tools", dead_after=PATIENT), board.hosts(2, "workflows", dead_after=PATIENT)
+    )
     async with evidence.connected(board.server.url) as client:
         heard = await client.subscribe("cb.request.>")
         await client.flush()

@@ -31,7 +31,10 @@ async def test_host(board: Board) -> None:
 @pytest.mark.fault(seeds=(1, 2))
 async def test_driver(board: Board) -> None:
     """A driver is taken for dead and comes back: its successor's leases fence it off."""
-    _, (frozen, _) = await asyncio.gather(board.hosts(2, "tools"), board.hosts(2, "workflows"))
+    slowly = 3.0  # on a busy machine nobody alive may be taken for dead: each call is to run once
+    _, (frozen, _) = await asyncio.gather(
+        board.hosts(2, "tools", dead_after=slowly), board.hosts(2, "workflows", dead_after=slowly)
+    )
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     frozen.freeze()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from nats.js.errors import APIError
-from tests.faults import evidence
+from tests.faults import app, evidence
 from tests.faults.board import Board
 
 from callboard.infra.settings import Settings
@@ -66,4 +66,18 @@ async def test_host_dies_while_full(board: Board) -> None:
     await asyncio.gather(host.kill(), driver.kill())
     await asyncio.sleep(Settings().dead_after + 1.0)  # the fault itself lasts so long
     await free(board)
+    await board.verdict()
+
+
+async def test_due_while_full(board: Board) -> None:
+    """Retries come due while there is no room, and all who could know of that die."""
+    hosts = await board.hosts(2, "tools", "workflows")
+    for number in range(10):
+        await board.submit("timed", number=number)
+    await board.timers_waiting(5)
+    await fill(board)
+    await asyncio.sleep(app.PATIENCE + 0.5)  # the fault itself lasts so long
+    await asyncio.gather(*(host.kill() for host in hosts))
+    await free(board)
+    await board.hosts(2, "tools", "workflows")
     await board.verdict()

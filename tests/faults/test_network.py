@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
-from tests.faults.board import Board, until
+from tests.faults.board import STUCK, Board, until
 from tests.faults.checker import Allowed
+from tests.faults.ledger import RAISED
 from tests.faults.proxy import Proxy
+
+from callboard.infra.errors import RunCancelled
 
 pytestmark = pytest.mark.fault
 
@@ -122,3 +125,23 @@ async def test_no_second_connection(board: Board, proxy: Proxy) -> None:
     await board.begun(2)
     board.open_gate()
     await board.verdict(Allowed(starts=2))
+
+
+async def test_cancellation_missed(board: Board, proxy: Proxy) -> None:
+    """A host has no connection when a run is cancelled: the call runs to its end, and nobody looks at it."""
+    (host,), _ = await asyncio.gather(board.hosts(1, "held", url=proxy.url), board.hosts(1, "workflows"))
+    run = await board.submit("holding", number=1)
+    board.accepted[-1] = board.accepted[-1]._replace(expected=RunCancelled)
+    await board.begun(1)
+    proxy.refusing = True
+    proxy.cut()
+    await until(lambda: host.said("disconnected") > 0, "the loss of the connection")
+    await board.client.cancel(run, "nobody wants it")
+    await board.settled()
+    proxy.refusing = False
+    await until(lambda: host.said("reconnected") > 0, "the connection")
+    assert board.ledger.count(RAISED) == 0, "it was stopped"
+    board.open_gate()
+    await board.progress(1)
+    await board.verdict(Allowed(late=STUCK))
+    assert host.running

@@ -1,18 +1,23 @@
 """One host process of the fault suite: ``worker.py URL NAME...`` runs these declarations of `app`.
 
+``worker.py URL gateway`` runs a gateway.
+
 Prints ``ready <host id>`` once it works and ``stopped`` once it has drained after SIGTERM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+import time
 
 import uvloop
 from tests.faults import app
 
 from callboard.actors.declare import declaration
+from callboard.actors.gateway import Gateway
 from callboard.actors.host import Host
 from callboard.infra import log
 from callboard.infra.errors import CallboardError, ConnectionLost
@@ -40,10 +45,29 @@ def tell_state(host: Host) -> None:
     log.get("worker").warning("state", **state)
 
 
+def set_clock() -> None:
+    """Set this process's clock, as an operator or NTP does, by ``$FAULTS_CLOCK`` seconds."""
+    real = time.time
+    by = float(os.environ.get("FAULTS_CLOCK", "0"))
+    time.time = lambda: real() + by
+    log.get("worker").warning("clock_set", seconds=by)
+
+
 def say(text: str) -> None:
     """Tell the test."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+async def gateway(url: str) -> int:
+    """Run a gateway until SIGTERM."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    async with Gateway(Settings.load(nats_url=url), wait=1.0) as served:
+        say(f"ready {served.id}")
+        await told.wait()
+    say("stopped")
+    return 0
 
 
 async def main(url: str, names: list[str]) -> int:
@@ -63,6 +87,7 @@ async def main(url: str, names: list[str]) -> int:
         log.get("worker").error("not_started", exc_info=error)
         return REFUSED
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_state, host)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, set_clock)
     say(f"ready {host.id}")
     waits = [asyncio.ensure_future(wait) for wait in (told.wait(), lost.wait(), host.stopped())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -75,4 +100,5 @@ async def main(url: str, names: list[str]) -> int:
 
 if __name__ == "__main__":
     log.configure("debug", json=True)
-    sys.exit(uvloop.run(main(sys.argv[1], sys.argv[2:])))
+    address, *wanted = sys.argv[1:]
+    sys.exit(uvloop.run(gateway(address) if wanted == ["gateway"] else main(address, wanted)))

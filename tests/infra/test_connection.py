@@ -17,6 +17,7 @@ from nats.protocol.parser import Parser
 from structlog.testing import capture_logs
 from tests.infra.conftest import Connect
 from tests.support.waiting import until
+from tests.support.wire import connected, headed, plain
 
 from callboard.infra.connection import Connection, LaneClient
 from callboard.infra.errors import ConnectFailed, ConnectionLost, RequestTimeout, ServerUnsuitable
@@ -113,6 +114,33 @@ async def test_an_exception_in_a_lane_does_not_end_the_read_loop(
     assert connection.client.reading
     failures = [entry for entry in logs if entry["event"] == "message_handler_failed"]
     assert [entry["error"] for entry in failures] == [repr(LookupError("cannot bear b'broken'"))] * 2
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        plain(b"t.\xff\xfe"),
+        plain(b"t.x", reply=b"_R.\xff"),
+        headed(b"t.x", b"NATS/1.0 \xff\r\n\r\n"),
+        headed(b"t.x", b"NATS"),
+        headed(b"t.x", b"\r\n\r\n"),
+    ],
+)
+async def test_a_message_that_nobody_can_read_does_not_end_the_read_loop(
+    frame: bytes, connection: Connection, inbox: Inbox
+) -> None:
+    """An ordinary subscription does without it, and it is told; a lane gets its bytes as they are."""
+    ordinary = await connection.client.subscribe("t.*")
+    connection.subscribe("t.*", inbox)
+    await connection.flush()
+    with capture_logs() as logs:
+        async with connected(connection.settings.nats_url) as wire:
+            await wire.send(frame)
+            await wire.send(plain(b"t.next", b"whole"))
+        assert (await ordinary.next_msg(timeout=5)).data == b"whole"
+    assert [entry["event"] for entry in logs] == ["message_unreadable"]
+    assert connection.client.reading
+    assert inbox.bodies == [b"", b"whole"]
 
 
 async def test_lanes_and_ordinary_subscriptions_live_side_by_side(

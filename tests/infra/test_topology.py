@@ -12,6 +12,7 @@ from tests.infra.conftest import Connect
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.errors import StoreRefused
+from callboard.infra.server import EmbeddedServer
 from callboard.infra.settings import Settings
 from callboard.infra.store import Store
 from callboard.infra.topology import Topology, call_consumer, declared
@@ -134,13 +135,45 @@ async def test_the_limit_of_consumers_is_the_settings(connection: Connection, se
 
 
 def test_production_means_three_replicas_on_a_cluster() -> None:
-    """Durability and an address with several servers decide, unless replicas are given."""
-    cluster = "nats://a:4222,nats://b:4222,nats://c:4222"
+    """Durability and a server that names its cluster, or several addresses, decide, unless replicas are given."""
+    one, three = "nats://a:4222", "nats://a:4222,nats://b:4222,nats://c:4222"
 
-    def replicas(**values: Any) -> set[int]:
-        return {c["num_replicas"] for c in declared(Settings.load({}, **values)).values()}
+    def copies(server: dict[str, Any], **values: Any) -> set[int]:
+        return {c["num_replicas"] for c in declared(Settings.load({}, **values), server).values()}
 
-    assert replicas(nats_url=cluster, durability="production") == {3}
-    assert replicas(nats_url=cluster) == {1}
-    assert replicas(nats_url="nats://a:4222", durability="production") == {1}
-    assert replicas(nats_url=cluster, durability="production", replicas=5) == {5}
+    clustered = {"cluster": "board"}
+    assert copies(clustered, nats_url=one, durability="production") == {3}
+    assert copies({}, nats_url=three, durability="production") == {3}
+    assert copies(clustered, nats_url=three) == {1}
+    assert copies({}, nats_url=one, durability="production") == {1}
+    assert copies(clustered, nats_url=one, durability="production", replicas=5) == {5}
+
+
+@pytest.mark.parametrize(
+    ("sync_always", "values", "doubted"),
+    [
+        (False, {"durability": "production"}, True),
+        (False, {"durability": "production", "replicas": 1}, False),
+        (False, {"durability": "development"}, False),
+        (True, {"durability": "production"}, False),
+    ],
+)
+async def test_production_on_one_server_is_doubted(
+    sync_always: bool,  # noqa: FBT001 - a case
+    values: dict[str, Any],
+    doubted: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Unless the server is known to sync every write, or replicas = 1 says that it does; only hosts tell."""
+    with EmbeddedServer(sync_always=sync_always) as server:
+        settings = Settings.load({}, nats_url=server.url, **values)
+        connection = await Connection(settings, "test").open()
+        try:
+            for migrate in (True, False):
+                with capture_logs() as logs:
+                    await Topology(connection, settings).ensure(migrate=migrate)
+                told = [entry for entry in logs if entry["event"] == "durability_in_doubt"]
+                assert bool(told) == (doubted and migrate)
+                assert all("sync_interval: always" in entry["fix"] for entry in told)
+        finally:
+            await connection.close()
+        server.kill()

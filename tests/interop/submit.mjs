@@ -22,7 +22,8 @@ async function submit(connection, workflow, args) {
   const run = randomUUID();
 
   // Subscribed before the request is published, and known to the server: no outcome can be missed.
-  const outcomes = connection.subscribe(`cb.run.${run}.done`, { max: 1, timeout: OUTCOME_WITHIN });
+  // The server repeats it there once it is stored, and only if it counts.
+  const outcomes = connection.subscribe(`cb.journal.${run}.done`, { max: 1, timeout: OUTCOME_WITHIN });
   await connection.flush();
 
   const h = headers();

@@ -115,7 +115,7 @@ async def test_reads_both_encodings(node: str, nats_url: str, encode: Any) -> No
         seen.append((request.subject, request.data, headers))
         body = encode({"status": "completed", "value": ["Grüße", 2, None]})
         body = body.encode() if isinstance(body, str) else body
-        await client.publish(f"cb.run.{headers['Cb-Run']}.done", body)
+        await client.publish(f"cb.journal.{headers['Cb-Run']}.done", body)
 
     await client.subscribe("cb.request.*", cb=answer)
     await client.flush()

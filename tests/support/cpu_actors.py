@@ -58,3 +58,9 @@ class Worker:
         """How often, and where; with a large result."""
         self.count += 1
         return [self.count, os.getpid(), *range(size)]
+
+
+@tool(cpu=True, concurrency=1, preemptable=True)
+def yields(until_file: str, mark: str) -> int:
+    """The same, for one at a time, and it may be stopped."""
+    return burn.function(until_file, mark)  # type: ignore[no-any-return]

@@ -118,26 +118,37 @@ def _body(letter: DeadLetter) -> Any:
 
 
 @app.command
-def requeue(*sequence: Annotated[int, Parameter(required=True)], common: Common = DEFAULTS) -> int:
+def requeue(
+    *sequence: Annotated[int, Parameter(required=True)],
+    again: Annotated[bool, Parameter(negative=())] = False,
+    common: Common = DEFAULTS,
+) -> int:
     """Send dead letters again as they were, and take them off the list.
 
-    A call whose run has ended in the meantime is not run again.
+    Whoever waited for a call was told when the call was given up, so that running it later gives nobody a
+    value: that is refused. Start the run again instead, or say --again.
 
     Args:
         sequence: As 'callboard dead list' tells them.
+        again: Also what has its outcome already: a call runs once more for what it does, a request as a
+            new run.
     """
 
-    async def again(dead: DeadLetters, node: Node) -> list[int]:
-        letters = [(number, await _letter(dead, number)) for number in sequence]
-        for number, letter in letters:
-            await dead.requeue(letter)
+    async def send(dead: DeadLetters, node: Node) -> list[dict[str, Any]]:
+        letters = [await _letter(dead, number) for number in sequence]
+        sent = await dead.requeue(*letters, again=again)
+        for number in sequence:
             await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
-        return [number for number, _ in letters]
+        return [{"sequence": number, "id": id_} for number, id_ in zip(sequence, sent, strict=True)]
 
-    done = _with_letters(common, again)
-    text = f"sent again: {', '.join(map(str, done))}"
-    common.output.answer({"requeued": done}, lambda screen: screen.print(text))
+    done = _with_letters(common, send)
+    lines = [f"sent again: {one['sequence']}{_as(one['id'])}" for one in done]
+    common.output.answer({"requeued": done}, lambda screen: screen.print("\n".join(lines), highlight=False))
     return Exit.OK
+
+
+def _as(id_: str) -> str:
+    return f" ({id_})" if id_ else ""
 
 
 @app.command

@@ -25,6 +25,7 @@ from callboard.infra.server import EmbeddedServer
 
 _LOOK_EVERY = 0.5
 _SUGGESTED = 3
+_AFTER_GRACE = 2.0
 
 
 def dev(
@@ -33,13 +34,15 @@ def dev(
     store: Path | None = None,
     reload: bool = True,
     hosts: Annotated[int, Parameter(alias="-n")] = 1,
+    gateway: bool = True,
     grace: float = 5.0,
     common: Common = DEFAULTS,
 ) -> int:
     """Run an application with a server of its own, and reload it when a file is saved.
 
     Code that cannot be imported is shown and the old code goes on. Hosts that crash are started again.
-    With --nats or NATS_URL a running server is used instead of an own one.
+    A gateway answers on cb.api.>, for clients that submit and wait in one round trip. With --nats or
+    NATS_URL a running server is used instead of an own one.
 
         callboard dev app.py
         callboard dev app.py -n 3 --store ./data
@@ -50,27 +53,27 @@ def dev(
         store: Directory for the server's data. By default a temporary one, removed at the end.
         reload: Reload when a file is saved.
         hosts: How many host processes.
+        gateway: Run a gateway, too, once the application works.
         grace: Seconds that running calls get to finish on a reload and at the end.
     """
     common.log("warning")
     running = common.settings(default_url="").nats_url
     if running and (port is not None or store is not None):
         raise UsageError(f"--port and --store are for an own server, but {running} is to be used")
-    command = [sys.executable, "-m", "callboard", "host", *app, "--supervised", "--grace", f"{grace}"]
-    command += ["--log-level", common.log_level or "warning", *(["--json"] if common.json else [])]
-    return asyncio.run(_Dev(app, command, hosts, running, port, store, common).run(grace, reload=reload))
+    work = _Dev(app, hosts, running, port, store, common, grace)
+    return asyncio.run(work.run(reload=reload, gateway=gateway))
 
 
 class _Dev:
     def __init__(
         self,
         app: Sequence[str],
-        command: Sequence[str],
         hosts: int,
         running: str,
         port: int | None,
         store: Path | None,
         common: Common,
+        grace: float,
     ) -> None:
         self._app = app
         self._url = running
@@ -80,12 +83,23 @@ class _Dev:
         self._output = common.output
         self._server: EmbeddedServer | None = None
         self._server_up = asyncio.Event()
-        self._supervisor = Supervisor(command, hosts, self._address, self._tell)
+        self._grace = grace
+        self._supervisor = Supervisor(self._command("host", *app), hosts, self._address, self._tell)
+        self._ready = asyncio.Event()
+        self._gateway = Supervisor(self._command("gateway"), 1, self._address, self._tell_gateway)
 
-    async def run(self, grace: float, *, reload: bool) -> int:
+    def _command(self, *words: str) -> list[str]:
+        """A process on a leash."""
+        command = [sys.executable, "-m", "callboard", *words, "--supervised", "--grace", f"{self._grace}"]
+        level = self._common.log_level or "warning"
+        return [*command, "--log-level", level, *(["--json"] if self._common.json else [])]
+
+    async def run(self, *, reload: bool, gateway: bool) -> int:
         """Run until interrupted; returns the exit code."""
         stop = self._stop_on_signals()
         work = [asyncio.create_task(self._serve()), asyncio.create_task(self._host(reload=reload))]
+        if gateway:
+            work.append(asyncio.create_task(self._answer()))
         stopping = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -96,7 +110,8 @@ class _Dev:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            await self._supervisor.stop(grace + 2.0)
+            both = (self._gateway, self._supervisor)
+            await asyncio.gather(*(one.stop(self._grace + _AFTER_GRACE) for one in both))
             if self._server is not None:
                 await asyncio.to_thread(self._server.stop)
         return Exit.OK
@@ -109,6 +124,7 @@ class _Dev:
                 stop.set()
                 return
             self._supervisor.kill()
+            self._gateway.kill()
             os._exit(Exit.INTERRUPTED)  # the server's keeper ends it and removes a temporary store
 
         loop = asyncio.get_running_loop()
@@ -153,9 +169,17 @@ class _Dev:
     def _folders(self) -> set[Path]:
         return {source_folder(spec) for spec in self._app} | self._supervisor.folders()
 
+    async def _answer(self) -> None:
+        """Run a gateway. It is slow to start, so whoever waits for a first result comes first."""
+        await self._ready.wait()
+        await self._gateway.load()
+        await asyncio.Event().wait()
+
     # -- telling --------------------------------------------------------------------------------------
 
     def _tell(self, event: str, data: dict[str, Any]) -> None:
+        if event == "ready":
+            self._ready.set()
         if self._output.as_json:
             self._output.line({"event": event, **data}, "")
             return
@@ -164,6 +188,12 @@ class _Dev:
         if event == "ready":
             for line in self._next(data["actors"]):
                 self._output.plain(line)
+
+    def _tell_gateway(self, event: str, data: dict[str, Any]) -> None:
+        if event in {"ready", "restarted"}:
+            self._tell("gateway_ready", {})
+        else:
+            self._tell(f"gateway_{event}", data)
 
     def _on_server_ready(self, url: str) -> str:
         return f"[dim]server[/]    {url}"
@@ -190,6 +220,21 @@ class _Dev:
     def _on_crashed(self, code: int, retry_in: float) -> str:
         return f"[red]crashed[/]   a host has ended (exit code {code}); another one starts in {retry_in:g} s"
 
+    def _on_gateway_ready(self) -> str:
+        return f"[dim]gateway[/]   nats request{self._option()} cb.api.run.WORKFLOW ARGUMENTS"
+
+    def _on_gateway_crashed(self, code: int, retry_in: float) -> str:
+        return f"[red]gateway[/]   has ended (exit code {code}); another one starts in {retry_in:g} s"
+
+    def _on_gateway_broken(self, error: Broken, *, kept: bool) -> str:
+        from rich.markup import escape
+
+        return f"[red]gateway[/]   cannot be started: {escape(error.message)}"
+
+    def _option(self) -> str:
+        """How NATS's own tool finds the server."""
+        return nats_option(self._url).replace("--nats", "-s")
+
     def _next(self, actors: list[ActorInfo]) -> list[str]:
         """What can be typed now."""
         lines = []
@@ -200,9 +245,8 @@ class _Dev:
             parts = ["callboard", "run", workflow.name, options, "--watch"]
             lines.append(f"  {' '.join(part for part in parts if part)}{nats_option(self._url)}")
             if len(lines) == 1:
-                server = nats_option(self._url).replace("--nats", "-s")
                 body = shlex.quote(json.dumps(arguments))
-                lines.append(f"  nats pub{server} cb.request.{workflow.name} {body}")
+                lines.append(f"  nats pub{self._option()} cb.request.{workflow.name} {body}")
         return lines
 
 

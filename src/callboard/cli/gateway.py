@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 
 if TYPE_CHECKING:
-    from callboard.infra.errors import ConnectionLost
-    from callboard.infra.settings import Settings
+    from callboard.actors.gateway import Gateway
 
 
-def gateway(*, wait: float = 30.0, describe: bool = False, common: Common = DEFAULTS) -> int:
+def gateway(
+    *,
+    wait: float = 30.0,
+    grace: float | None = None,
+    describe: bool = False,
+    supervised: Annotated[bool, Parameter(show=False)] = False,
+    common: Common = DEFAULTS,
+) -> int:
     """Answer requests on cb.api.<verb>.<name>: submit and wait in one round trip, from any NATS client.
 
     Start as many as wanted; they share the requests.
@@ -24,10 +30,16 @@ def gateway(*, wait: float = 30.0, describe: bool = False, common: Common = DEFA
 
     Args:
         wait: Seconds to wait for the end of a run where a request has no deadline.
+        grace: Seconds that waiting requests get on draining; then they are told that their runs go on.
         describe: Print the AsyncAPI document of these subjects, and end.
+        supervised: Set by 'callboard dev'.
     """
     common.log("info")
-    settings = common.settings()
+    if supervised:
+        from callboard.cli.supervised import supervised_gateway
+
+        return supervised_gateway(common, wait, grace)
+    settings = common.settings(grace=grace)
     if describe:
         import msgspec
 
@@ -35,29 +47,10 @@ def gateway(*, wait: float = 30.0, describe: bool = False, common: Common = DEFA
 
         print(msgspec.json.format(msgspec.json.encode(Gateway(settings).asyncapi())).decode())  # noqa: T201
         return 0
-    from callboard.cli.serving import run_loop
+    from callboard.cli.serving import run_loop, serve_gateway
 
-    return run_loop(_serve(settings, wait, common))
-
-
-async def _serve(settings: Settings, wait: float, common: Common) -> int:
-    from callboard.actors.gateway import Gateway
-
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    async def on_lost(error: ConnectionLost) -> None:
-        if not ended.done():
-            ended.set_exception(error)
-
-    def end() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    async with Gateway(settings, on_lost, wait=wait) as running:
+    def on_ready(running: Gateway) -> None:
         ready = "answering on cb.api.>; try: nats request cb.api.actors.all ''"
         common.output.line({"event": "gateway_ready", "gateway": running.id}, ready)
-        await ended
-    return 0
+
+    return run_loop(serve_gateway(settings, wait, on_ready))

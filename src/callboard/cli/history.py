@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from callboard.actors.client import Event
+    from callboard.infra.messages.control import RunCalls
 
 _COLORS = {
     "done": "green",
     "failed": "red",
     "retrying": "yellow",
     "running": "cyan",
+    "sent": "dim",
     "waiting": "dim",
     "not called": "yellow",
     "unfinished": "yellow",
 }
+_GONE = 2
 _ENDED = frozenset({"done", "failed", "not called", "unfinished"})
 
 
@@ -32,15 +35,16 @@ class Call:
 
     Attributes:
         path: its place, for example ``7.2``: the second call made by call 7.
-        state: ``waiting`` (for other futures), ``running`` (or queued), ``retrying``, ``done``,
-            ``failed``, ``not called`` (what it waited for failed) or ``unfinished`` (the run ended).
+        state: ``waiting`` (for other futures), ``sent`` (and queued, as far as is known), ``running`` (as
+            its host says), ``retrying``, ``done``, ``failed``, ``not called`` (what it waited for failed) or
+            ``unfinished`` (the run ended).
         waited, took: seconds in the queue and in the handler; at: unix seconds of the latest news.
         after: paths of the calls whose values it takes.
     """
 
     path: str
     name: str = "?"
-    state: str = "running"
+    state: str = "sent"
     host: str = ""
     attempt: int = 1
     waited: float = 0.0
@@ -48,6 +52,8 @@ class Call:
     at: float = 0.0
     after: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    missed: int = 0
+    """How often its host has not told of it since it did."""
 
     @property
     def ended(self) -> bool:
@@ -73,6 +79,8 @@ class History:
         self.owners: list[dict[str, Any]] = []
         self.signals: list[dict[str, Any]] = []
         self.done: dict[str, Any] | None = None
+        self.afterwards: list[Call] = []
+        """Dead calls that were run after all: too late for the run."""
 
     def add(self, event: Event) -> list[Call]:
         """Take in an event; returns the calls that it tells of."""
@@ -107,14 +115,17 @@ class History:
     def _outcome(self, data: Mapping[str, Any], at: float, *, final: bool) -> Call:
         call = self._call(data["future"], data["call"])
         if call.ended:  # a late copy: the first outcome counts
-            return call
+            if not _dead(call.error) or _dead(data.get("error")):
+                return call
+            call = Call(call.path, call.name)
+            self.afterwards.append(call)
         call.error = data.get("error")
         call.state = ("failed" if call.error else "done") if final else "retrying"
         call.host, call.attempt, call.at = data.get("host", ""), data.get("attempt", 1), at
         call.waited, call.took = data.get("waited", 0.0), data.get("took", 0.0)
         parent = _parent(call.path)
-        if parent:
-            self._call(f":{parent}")
+        if parent and (made_by := self._call(f":{parent}")).state == "sent":
+            made_by.state = "running"
         if final:
             self._resolved(call)
         return call
@@ -128,11 +139,30 @@ class History:
                     self._resolved(other)
 
     def _awaited(self, call: Call) -> None:
-        states = [self.calls[dep].state if dep in self.calls else "running" for dep in call.after]
+        states = [self.calls[dep].state if dep in self.calls else "sent" for dep in call.after]
         if any(state in {"failed", "not called"} for state in states):
             call.state = "not called"
         else:
-            call.state = "running" if all(state == "done" for state in states) else "waiting"
+            call.state = "sent" if all(state == "done" for state in states) else "waiting"
+
+    def hosts_have(self, told: Iterable[RunCalls]) -> list[Call]:
+        """Take in what hosts say that they have now; returns the calls that have begun since."""
+        begun: list[Call] = []
+        seen: set[str] = set()
+        for host, one in ((told_by.host, one) for told_by in told for one in told_by.calls):
+            call = self._call(one.future, one.call)
+            if call.ended or one.took is None:
+                continue
+            seen.add(call.path)
+            if (call.state, call.host, call.attempt) != ("running", host, one.attempt):
+                begun.append(call)
+            call.state, call.host, call.attempt = "running", host, one.attempt
+            call.waited, call.took = one.waited, one.took
+        for call in self.calls.values():
+            call.missed = call.missed + 1 if call.path not in seen and call.state == "running" else 0
+            if call.missed > _GONE and call.host:  # its host has died, or has given it back
+                call.state, call.host = "sent", ""
+        return begun
 
     def _call(self, future: str, name: str = "?") -> Call:
         path = _path(future)
@@ -187,7 +217,9 @@ def line(call: Call) -> str:
         return f"{text} for {', '.join(call.after)}"
     if not call.host:
         return text.rstrip()
-    text += f" on {call.host}, waited {seconds(call.waited)}, took {seconds(call.took)}"
+    text += f" on {call.host}, waited {seconds(call.waited)}"
+    if call.state != "running":
+        text += f", took {seconds(call.took)}"
     if call.attempt > 1:
         text += f", attempt {call.attempt}"
     return f"{text}: {call.error['message']}" if call.error else text
@@ -215,6 +247,10 @@ def _cells(call: Call) -> list[str]:
     times = [seconds(call.waited), seconds(call.took)] if call.host else ["", ""]
     name = f"{'  ' * call.depth}{escape(call.name)}"
     return [call.path, name, f"[{color}]{state}[/]", call.host, *times, ", ".join(call.after)]
+
+
+def _dead(error: Mapping[str, Any] | None) -> bool:
+    return error is not None and error["code"] == "poisoned"
 
 
 def _path(future: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def host(
     *app: Annotated[str, Parameter(required=True)],
     grace: float | None = None,
+    resource: Annotated[list[str] | None, Parameter(negative=())] = None,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
@@ -26,10 +27,13 @@ def host(
         callboard host app.py --nats nats://10.0.0.1:4222
         callboard host app.py:StockAnalyst,prices
         callboard host shop.agents shop.tools:search
+        callboard host shop.models --resource gpu=2 --resource memory_gb=64
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
         grace: Seconds that running calls get to finish on draining.
+        resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
+            and memory_gb of the machine. An actor that needs more is left out, unless it is named.
         supervised: Set by 'callboard dev'.
     """
     common.log("info")
@@ -37,12 +41,14 @@ def host(
         from callboard.cli.supervised import supervised as on_leash
 
         return on_leash(app, common, grace)
-    settings = common.settings(grace=grace)
-    from callboard.actors.app import load_all
+    from callboard.actors.resources import place_app
     from callboard.cli.serving import run_loop, serve
+    from callboard.infra.settings import amounts
+
+    settings = common.settings(grace=grace, resources=amounts(resource) if resource else None)
 
     def on_ready(started: Host) -> None:
         actors = [declared.name for declared in started.declarations]
         common.output.line({"event": "host_ready", "host": started.id, "actors": actors}, "")
 
-    return run_loop(serve(load_all(app), settings, on_ready))
+    return run_loop(serve(place_app(app, settings), settings, on_ready))

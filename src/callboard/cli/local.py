@@ -23,7 +23,7 @@ _LINGER = 1.0
 def run_local(
     app: str,
     workflow: str,
-    options: Mapping[str, Sequence[str]],
+    typed: Sequence[str],
     given: Mapping[str, Any],
     timeout: float | None,
 ) -> Outcome:
@@ -36,7 +36,7 @@ def run_local(
     """
     found = load(app).workflow(workflow)
     signature = found.method.signature
-    plain = Parameters(described(found)).read(options, given)
+    plain = Parameters(described(found)).read(typed, given)
     arguments = signature.decode_arguments(signature.from_json(msgspec.json.encode(plain)))
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
 

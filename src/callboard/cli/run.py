@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -28,23 +28,25 @@ _CANCELS_WITHIN = 3.0
 def run(
     workflow: str,
     /,
-    *,
+    *argument: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    arg: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     args: str | None = None,
-    watch: bool = False,
+    watch: Annotated[bool, Parameter(negative=())] = False,
     session: str | None = None,
     timeout: float | None = None,
     run_id: str | None = None,
     local: str | None = None,
     common: Common = DEFAULTS,
-    **argument: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative=())],
 ) -> int:
     """Run a workflow and print its result.
 
     Every other option is an argument of the workflow. Text is taken as it is where the workflow takes
-    text, and as JSON where it takes something else; an option given more than once makes a list.
+    text, and as JSON where it takes something else. Lists take one value or several; a flag stands alone,
+    or as --no-NAME.
 
         callboard run research --question "Compare AAPL and MSFT, 2004 to 2009" --watch
         callboard run add --a 1 --b 2 --json
+        callboard run scan --tickers AAPL MSFT --dry-run --arg session=asia
         callboard run report --args '{"plan": {"tickers": ["AAPL"]}}'
         callboard run research --question "..." --local app.py
 
@@ -53,23 +55,24 @@ def run(
 
     Args:
         workflow: Its name; 'callboard actors' lists what there is.
-        args: Arguments as one JSON object, for names that are also options of this command.
+        argument: Arguments of the workflow: --NAME VALUE.
+        arg: One as NAME=VALUE, for a name that is also an option of this command.
+        args: Arguments as one JSON object.
         watch: Show the calls while they run.
         session: Whose run it is: state of agents is kept per session.
         timeout: Seconds to wait for the result.
         run_id: An id of your own; a request with the same id again is the same run.
         local: Run it in this process, from this file or module, without a server.
-        argument: Arguments of the workflow.
     """
     common.log("error")
-    given = _given(args)
+    given, typed = _given(args), [*argument, *(f"--{one}" for one in arg)]
     if local is not None:
         if watch or session or run_id:
             raise UsageError("--watch, --session and --run-id need a server; leave out --local")
         from callboard.cli.local import run_local
 
-        return tell(run_local(local, workflow, argument, given, timeout), common)
-    return asyncio.run(_Request(workflow, argument, given, common).run(run_id, session, timeout, watch=watch))
+        return tell(run_local(local, workflow, typed, given, timeout), common)
+    return asyncio.run(_Request(workflow, typed, given, common).run(run_id, session, timeout, watch=watch))
 
 
 def _given(args: str | None) -> dict[str, Any]:
@@ -85,11 +88,9 @@ def _given(args: str | None) -> dict[str, Any]:
 
 
 class _Request:
-    def __init__(
-        self, workflow: str, options: dict[str, list[str]], given: dict[str, Any], common: Common
-    ) -> None:
+    def __init__(self, workflow: str, typed: Sequence[str], given: dict[str, Any], common: Common) -> None:
         self._workflow = workflow
-        self._options = options
+        self._typed = typed
         self._given = given
         self._common = common
 
@@ -100,7 +101,9 @@ class _Request:
         async with self._common.client() as client:
             arguments = await self._arguments(client)
             with _interrupts() as interrupted:
-                run = await client.submit(self._workflow, arguments, run=run_id, session=session)
+                run = await client.submit(
+                    self._workflow, arguments, run=run_id, session=session, as_json=True
+                )
                 done = await self._followed(client, run, timeout, interrupted, watch=watch)
                 if done is None:
                     return await self._cancel(client, run, interrupted)
@@ -123,7 +126,7 @@ class _Request:
             self._common.output.hint(
                 f"no host drives {self._workflow} at the moment; the run waits for one: callboard host APP"
             )
-        return Parameters(workflows[self._workflow]).read(self._options, self._given)
+        return Parameters(workflows[self._workflow]).read(self._typed, self._given)
 
     async def _followed(
         self, client: Client, run: str, timeout: float | None, interrupted: asyncio.Event, *, watch: bool

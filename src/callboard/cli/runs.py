@@ -9,7 +9,7 @@ import msgspec
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
-from callboard.cli.history import History, errors, seconds
+from callboard.cli.history import History, errors, line, seconds
 from callboard.cli.outcome import explained, shown
 from callboard.cli.output import clock, table
 from callboard.infra.errors import ResultTimeout
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+_TELL_WITHIN = 0.3
 _VALUE_SHOWN = 2_000
 _ENDS_WITHIN = 5.0
 
@@ -85,6 +86,8 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
             summary = await client.status(run)
             async for event in client.events(run, follow=False):
                 history.add(event)
+            if summary.status == "running":
+                history.hosts_have(await client.running(run, _TELL_WITHIN))
             completed = history.done is not None and history.done["status"] == "completed"
             return summary, history, await client.result(run) if completed else None
 
@@ -96,6 +99,7 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
         "value": value,
         "error": (history.done or {}).get("error"),
         "calls": [vars(call) for call in history.sorted()],
+        "afterwards": [vars(call) for call in history.afterwards],
     }
     common.output.answer(data, lambda screen: _print_run(summary, history, value, screen))
     return Exit.OK
@@ -117,6 +121,8 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
         screen.print()
         screen.print(history.table(start=summary.started))
     _print_outcome(history, value, screen)
+    for call in history.afterwards:
+        screen.print(f"\nrun afterwards: {line(call)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_outcome(history: History, value: Any, screen: Console) -> None:

@@ -1,18 +1,21 @@
-"""Running a host in this process until it is told to stop."""
+"""Running a host or a gateway in this process until it is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
-from callboard.actors.declare import Declaration
 from callboard.actors.host import Host
+from callboard.actors.resources import Placed
 from callboard.cli.exits import Exit, end_within
 from callboard.infra.errors import ConnectionLost
 from callboard.infra.settings import Settings
+
+if TYPE_CHECKING:
+    from callboard.actors.gateway import Gateway
 
 _LINGER = 2.0
 """Seconds that the interpreter gets to end by itself after a drain; a stuck thread would hold it for ever."""
@@ -28,7 +31,7 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def serve(
-    declarations: Sequence[Declaration],
+    placed: Placed,
     settings: Settings,
     on_ready: Callable[[Host], None],
     stop: asyncio.Event | None = None,
@@ -36,7 +39,7 @@ async def serve(
     """Run a host until it is told to stop; returns the exit code.
 
     Args:
-        on_ready: called once it works.
+        placed: what it runs; on_ready: called once it works.
         stop: set to make it drain; SIGTERM and SIGINT do so too.
 
     Raises:
@@ -50,7 +53,7 @@ async def serve(
         if not lost.done():
             lost.set_exception(error)
 
-    host = Host(declarations, settings, on_lost)
+    host = Host(placed.served, settings, on_lost, placed.left_out)
     code = Exit.NO_SERVER
     try:
         await host.start()
@@ -66,6 +69,29 @@ async def serve(
     finally:
         end_within(_LINGER, code)
     return code
+
+
+async def serve_gateway(
+    settings: Settings, wait: float, on_ready: Callable[[Gateway], None], stop: asyncio.Event | None = None
+) -> int:
+    """Run a gateway until it is told to stop; returns the exit code.
+
+    Args:
+        on_ready: called once it answers.
+        stop: set to make it drain; SIGTERM and SIGINT do so too.
+
+    Raises:
+        ConnectionLost: the connection is closed for good.
+    """
+    from callboard.actors.gateway import Gateway
+
+    stop = stop or asyncio.Event()
+    _drain_on_signals(stop)
+    running = Gateway(settings, wait=wait)
+    await running.start()
+    on_ready(running)
+    await running.serve(stop)
+    return Exit.OK
 
 
 def _drain_on_signals(stop: asyncio.Event) -> None:

@@ -1,29 +1,30 @@
-"""A host on the leash of ``callboard dev``: it imports, tells what it found, and works when told to."""
+"""A host or gateway on the leash of ``callboard dev``: it imports, tells what it found, works when told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
-from callboard.actors.app import load_all
 from callboard.actors.host import Host
 from callboard.actors.registry import describe
+from callboard.actors.resources import place_app
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit, end_within
-from callboard.cli.serving import run_loop, serve
+from callboard.cli.serving import run_loop, serve, serve_gateway
 from callboard.controller.dev import Broken, Leash, Loaded, Ready, own_files
 from callboard.infra.errors import CallboardError
+from callboard.infra.settings import Settings
 
 _AFTER_GRACE = 3.0
-"""Seconds beyond its grace that a host gets whose supervisor is gone, and perhaps the server too."""
+"""Seconds beyond its grace that a process gets whose supervisor is gone, and perhaps the server too."""
 
 
 def supervised(app: Sequence[str], common: Common, grace: float | None) -> int:
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
     try:
-        declarations = load_all(app)
-        leash.say(Loaded([describe(declared) for declared in declarations], own_files()))
+        placed = place_app(app, common.settings())
+        leash.say(Loaded([describe(declared) for declared in placed.served], own_files()))
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED
@@ -34,11 +35,35 @@ def supervised(app: Sequence[str], common: Common, grace: float | None) -> int:
     stop = asyncio.Event()
 
     def on_ready(host: Host) -> None:
-        leash.say(Ready(host.id))
-        leash.when_let_go(let_go)
+        _ready(leash, host.id, settings, stop)
+
+    return run_loop(serve(placed, settings, on_ready, stop))
+
+
+def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
+    """Run a gateway for a supervisor; returns the exit code."""
+    leash = Leash()
+    from callboard.actors.gateway import Gateway
+
+    leash.say(Loaded([], []))
+    address = leash.address()
+    if not address:
+        return Exit.OK
+    settings = common.settings(grace=grace, nats_url=address)
+    stop = asyncio.Event()
+
+    def on_ready(gateway: Gateway) -> None:
+        _ready(leash, gateway.id, settings, stop)
+
+    return run_loop(serve_gateway(settings, wait, on_ready, stop))
+
+
+def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:
+    """Tell the supervisor; from now on its end is the end of this process."""
 
     def let_go() -> None:
         end_within(settings.grace + _AFTER_GRACE, Exit.FAILED)
         stop.set()
 
-    return run_loop(serve(declarations, settings, on_ready, stop))
+    leash.say(Ready(name))
+    leash.when_let_go(let_go)

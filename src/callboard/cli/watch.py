@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from callboard.actors.client import Client
-from callboard.cli.history import History, line, seconds
+from callboard.cli.history import Call, History, line, seconds
 from callboard.cli.output import Output, console, err
 
 _EVERY = 0.1
+_ASK_EVERY = 0.5
 _MARGIN = 4
 """Lines of the terminal that are not the table's."""
 
@@ -26,13 +27,35 @@ async def watch(client: Client, run: str, output: Output) -> None:
         return
     history = History()
     if sys.stderr.isatty():
-        async with _live(history, run):
+        async with _live(history, run), _asking(client, run, history, lambda _: None):
             async for event in client.events(run):
                 history.add(event)
         return
-    async for event in client.events(run):
-        for call in history.add(event):
-            err(line(call))
+    async with _asking(client, run, history, _print):
+        async for event in client.events(run):
+            _print(history.add(event))
+
+
+def _print(calls: Iterable[Call]) -> None:
+    for call in calls:
+        err(line(call))
+
+
+@contextlib.asynccontextmanager
+async def _asking(
+    client: Client, run: str, history: History, on_begun: Callable[[list[Call]], None]
+) -> AsyncIterator[None]:
+    """Meanwhile ask the hosts what they run: the journal tells of a call only when it is over."""
+
+    async def ask() -> None:
+        while True:
+            on_begun(history.hosts_have(await client.running(run, _ASK_EVERY)))
+
+    asking = asyncio.create_task(ask())
+    try:
+        yield
+    finally:
+        asking.cancel()
 
 
 @contextlib.asynccontextmanager

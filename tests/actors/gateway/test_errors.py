@@ -85,7 +85,7 @@ async def test_arguments_without_names(ask: Asker, body: bytes) -> None:
 )
 async def test_undecodable(ask: Asker, body: bytes, headers: dict[str, str]) -> None:
     """What is no JSON, or no msgpack where that was said, is told as such."""
-    assert (await ask("run", "greet", body, **headers)).code in {"undecodable", "invalid_arguments"}
+    assert (await ask("run", "greet", body, **headers)).code in {"request_undecodable", "invalid_arguments"}
 
 
 @pytest.mark.usefixtures("gateway")

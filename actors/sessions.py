@@ -1,0 +1,62 @@
+"""The sessions of a stateful agent: one call at a time in each, in order of arrival.
+
+One exception: a call that was made, at any depth, by the very call that holds the session may start while
+the holder waits for it; otherwise the two would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from callboard.actors.inbound import Call
+
+
+class _Session:
+    __slots__ = ("behind", "holders")
+
+    def __init__(self) -> None:
+        self.holders: list[Call] = []  # each one was made by the one before
+        self.behind: deque[Call] = deque()
+
+    def lets_in(self, call: Call) -> bool:
+        if not self.holders:
+            return True
+        last = self.holders[-1]
+        return last.slot is not None and last.slot.lent and call.is_made_by(last)
+
+
+class Sessions:
+    """Which calls of a stateful agent may start."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Session] = {}
+
+    def enter(self, call: Call) -> bool:
+        """Whether a call that has come may start; if not it is kept behind the others of its session."""
+        session = self._sessions.setdefault(call.session, _Session())
+        if session.lets_in(call):
+            session.holders.append(call)
+            return True
+        session.behind.append(call)
+        return False
+
+    def next(self, name: str) -> Call | None:
+        """The next call of a session that may start now, if there is one."""
+        session = self._sessions.get(name)
+        if session is None:
+            return None
+        call = next((call for call in session.behind if session.lets_in(call)), None)
+        if call is not None:
+            session.behind.remove(call)
+            session.holders.append(call)
+        elif not session.holders:
+            del self._sessions[name]
+        return call
+
+    def leave(self, call: Call) -> None:
+        """A call has ended, or has been given back."""
+        session = self._sessions.get(call.session)
+        if session is not None and call in session.holders:
+            session.holders.remove(call)

@@ -1,0 +1,91 @@
+"""The client by itself: what it makes of what it hears."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import eventually, until
+
+from callboard import tool, workflow
+from callboard.infra import headers as H
+from callboard.infra.messages.control import RunCalls
+
+HELD: list[str] = []
+GATES: dict[str, asyncio.Event] = {}
+
+
+class Everything(msgspec.Struct):
+    """Types for which JSON and msgpack have different words."""
+
+    raw: bytes
+    table: dict[int, bytes]
+    at: datetime
+    id: UUID
+    price: Decimal
+
+
+WHOLE = Everything(b"\x00\xff", {1: b"one"}, datetime(2026, 1, 31, tzinfo=UTC), UUID(int=7), Decimal("1.50"))
+
+
+@workflow
+async def everything() -> Everything:
+    """Gives one of each."""
+    return WHOLE
+
+
+@tool(concurrency=1)
+async def hold(name: str) -> None:
+    """Wait for the gate."""
+    HELD.append(name)
+    await GATES[name].wait()
+
+
+@workflow
+async def holds() -> None:
+    """Two calls at once, for one slot."""
+    await asyncio.gather(hold("a"), hold("b"))
+
+
+async def test_what_runs_now_is_asked_of_the_hosts(board: Board) -> None:
+    """Each tells of the run's calls that it has: those that it runs, and those that wait there."""
+    HELD.clear()
+    GATES.update(a=asyncio.Event(), b=asyncio.Event())
+    await board.host(holds)
+    first = await board.host(hold)
+    client = await board.client()
+    run, other = await client.submit("holds"), await client.submit("everything")
+    await until(lambda: HELD)
+
+    async def both() -> list[RunCalls]:
+        told = await client.running(run, 0.05)
+        return told if told and told[0].calls else []
+
+    (told,) = await eventually(both)
+    begun = [call for call in told.calls if call.took is not None]
+    assert (told.host, [call.call for call in begun]) == (first.id, ["hold.call"])
+    assert {call.future.partition(":")[0] for call in told.calls} == {run}
+    assert await client.running(other, 0.05) == []
+    second = await board.host(hold)
+    await until(lambda: len(HELD) == 2)
+    assert {one.host for one in await client.running(run, 0.2)} == {first.id, second.id}
+    for gate in GATES.values():
+        gate.set()
+    await client.result(run, 10)
+    assert await client.running(run, 0.05) == []
+
+
+@pytest.mark.parametrize("kind", [H.JSON, H.MSGPACK])
+async def test_a_typed_result_is_the_same_in_either_encoding(kind: str, board: Board) -> None:
+    """A request in JSON has its outcome in JSON; who asks for a type gets it from there too."""
+    await board.host(everything)
+    node, client = await board.node(), await board.client()
+    body = b"{}" if kind == H.JSON else b"\x80"
+    head = H.encode([(H.RUN, "r1"), (H.CONTENT_TYPE, kind)])
+    await node.store.stored("cb.request.everything", body, head)
+    assert await client.result("r1", 10, type=Everything) == WHOLE
