@@ -30,7 +30,7 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.control import Cancel
 from callboard.infra.messages.run import Announced, Pending, Result
-from callboard.state.journal import decode_result, read_entries, read_entry
+from callboard.state.journal import read_results
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
@@ -172,14 +172,15 @@ class CallMaker:
         Each is given to its future once the code has made the call, in the order of the journal, so
         that code which depends on who comes first takes the same way again.
         """
-        for entry, result in read_entries(decode_result, entries):
+        for entry in entries:
             self._sequence = max(self._sequence, entry.sequence)
-            if _is_refusal(result):
-                self._refused.add(result.future)
-            elif result.future not in self._early:
-                self._early[result.future] = result
-                self._replay.append(result)
-                self._scheduled.add(result.future)
+            for result in read_results(entry.body):
+                if _is_refusal(result):
+                    self._refused.add(result.future)
+                elif result.future not in self._early:
+                    self._early[result.future] = result
+                    self._replay.append(result)
+                    self._scheduled.add(result.future)
         self._replay.reverse()
         self._loop.call_soon(self._replay_next, 0)
 
@@ -400,7 +401,7 @@ class CallMaker:
             return
         self._sequence = max(self._sequence, H.find_int(head, b"Nats-Sequence"))
         self._heard = time.monotonic()
-        self._outcome(data)
+        self._outcomes(data)
 
     def look_again(self) -> None:
         """Some results may have been there before this began to listen: read them, many in one go."""
@@ -418,7 +419,7 @@ class CallMaker:
         for entry in await self._node.journal.read(self.context.run, kind, self._sequence):
             if entry.sequence > self._sequence:
                 self._sequence = entry.sequence
-                self._outcome(entry.body)
+                self._outcomes(entry.body)
         self._heard = time.monotonic()
 
     def quiet(self, now: float) -> bool:
@@ -436,14 +437,12 @@ class CallMaker:
                 subject, head = self._addressed(future, future.body, future.id)
                 self._node.store.put(subject, future.body.body, head)
 
-    def _outcome(self, data: bytes) -> None:
-        result = read_entry(decode_result, data)
-        if result is None:
-            return
-        if result.future in self.open and result.future not in self._early:
-            self._resolve(result)
-        elif self._keep and result.future not in self._used and not _is_refusal(result):
-            self._early.setdefault(result.future, result)
+    def _outcomes(self, data: bytes) -> None:
+        for result in read_results(data):
+            if result.future in self.open and result.future not in self._early:
+                self._resolve(result)
+            elif self._keep and result.future not in self._used and not _is_refusal(result):
+                self._early.setdefault(result.future, result)
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from callboard.actors.failures import restore
 from callboard.actors.node import Node
 from callboard.infra import headers as H
 from callboard.infra import subjects
+from callboard.infra.direct import Stored
 from callboard.infra.errors import (
     CallboardError,
     InvalidArguments,
@@ -28,9 +29,19 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
-from callboard.infra.messages.run import Done, Pending, Result, RunSummary, Signal
+from callboard.infra.messages.run import NIL, Done, Pending, RunSummary, Signal
 from callboard.infra.settings import Settings
-from callboard.state.journal import decode_done, decode_owner, decode_result, decode_signal, read_entry
+from callboard.state.journal import (
+    decode_done,
+    decode_owner,
+    decode_signal,
+    read_done,
+    read_entry,
+    read_results,
+)
+
+if TYPE_CHECKING:
+    from callboard.state.states import States
 
 T = TypeVar("T")
 _ASK_EVERY = 5.0
@@ -39,7 +50,11 @@ _ROOM_FOR_HEADERS = 4096
 _JSON = b"application/json"
 
 _decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
-_decode_pending = msgspec.msgpack.Decoder(Pending).decode
+_DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
+    "owner": decode_owner,
+    "signal": decode_signal,
+    "pending": msgspec.msgpack.Decoder(Pending).decode,
+}
 
 
 class Event(msgspec.Struct, omit_defaults=True):
@@ -97,6 +112,16 @@ class Client:
         if self._asking is not None:
             self._asking.cancel()
         await self.node.close()
+
+    @property
+    def state(self) -> States:
+        """The managed state of sessions: to look at, export, import and delete."""
+        from callboard.state.shelf import NatsShelf
+        from callboard.state.states import States
+
+        node = self.node
+        shelf = NatsShelf(node.connection, node.store, node.reader, node.topology, node.settings)
+        return States(shelf, node.settings)
 
     async def submit(
         self,
@@ -331,13 +356,10 @@ class Client:
                 news.clear()
                 for entry in await self.node.journal.read(run, ">", after):
                     after = entry.sequence
-                    try:
-                        event = _event(entry.subject, entry.sequence, entry.at, entry.body, entry.headers)
-                    except (ValueError, RecursionError):
-                        continue  # no entry: anybody can publish there
-                    yield event
-                    if event.kind == "done" and follow:
-                        return
+                    for event in _events(entry):
+                        yield event
+                        if event.kind == "done" and follow:
+                            return
                 if not follow:
                     return
                 try:
@@ -371,23 +393,27 @@ def _hear(told: list[RunCalls], data: bytes) -> None:
         told.append(answer)
 
 
-def _event(subject: str, sequence: int, at: float, body: bytes, headers: dict[str, str]) -> Event:
-    kind = subject.split(".")[3]
-    entry: msgspec.Struct
+def _events(entry: Stored) -> list[Event]:
+    """What an entry tells; nothing if it is none: anybody can publish there."""
+    kind = entry.subject.split(".")[3]
+    said: Sequence[msgspec.Struct]
     if kind in {"result", "attempt"}:
-        result: Result = decode_result(body)
-        entry = msgspec.structs.replace(result, value=msgspec.Raw(b"\xc0"))
+        said = read_results(entry.body)
     elif kind == "done":
-        entry = msgspec.structs.replace(decode_done(body, headers), value=msgspec.Raw(b"\xc0"))
-    elif kind == "owner":
-        entry = decode_owner(body)
-    elif kind == "signal":
-        entry = msgspec.structs.replace(decode_signal(body), value=msgspec.Raw(b"\xc0"))
+        said = [done] if (done := read_done(entry)) else []
     else:
-        entry = _decode_pending(body)
+        one = read_entry(_DECODERS[kind], entry.body) if kind in _DECODERS else None
+        said = [one] if one is not None else []
+    return [Event(kind, entry.sequence, entry.at, _plain(one)) for one in said]
+
+
+def _plain(entry: msgspec.Struct) -> dict[str, Any]:
+    """An entry as plain values, its own value left out."""
+    if hasattr(entry, "value"):
+        entry = msgspec.structs.replace(entry, value=NIL)
     plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(entry))
     plain.pop("value", None)
-    return Event(kind, sequence, at, plain)
+    return plain
 
 
 class SyncClient:

@@ -301,7 +301,9 @@ class Driver:
         self._runs[request.run] = run  # from now on it hears what is said to the run
         if known.owner is not None:
             self._tell_fenced(known.owner.driver, run)
-        later = _Known(await journal.read(request.run, "*", known.sequence))  # while the lease was being taken
+        later = _Known(
+            await journal.read(request.run, "*", known.sequence)
+        )  # while the lease was being taken
         if later.done is not None:
             self._closed_already(request, later.done)
             return False

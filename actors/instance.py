@@ -50,7 +50,7 @@ class Instance:
         self.standby = False
         self.mailbox: Mailbox[Call] = Mailbox()
         methods = declared.methods
-        self.slots = Slots(slots(methods, declared.directives.concurrency), self._lent, self._feed_soon)
+        self.slots = Slots(slots(methods, declared.directives.concurrency), self._lent)
         owner = declared if isinstance(declared, AgentClass) else None
         self.executor = Executor(self.name, owner, self.slots.size)
         self._version = code_version(declared)
@@ -309,7 +309,12 @@ class Instance:
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
-        if len(self.mailbox) and self.slots.free <= 0 and time.monotonic() - self._progress > STUCK:
+        if self.slots.free > 0:
+            return
+        # Handlers that go on may have taken slots for which calls were asked. Not sooner: one that waits for
+        # one call after the other would make the instance ask and withdraw all the time.
+        self._feed_soon()
+        if len(self.mailbox) and time.monotonic() - self._progress > STUCK:
             self._rate = self._finished = 0
             self._rate_since = time.monotonic()
             self._feed.feed()

@@ -61,6 +61,8 @@ class Node:
 
     async def close(self) -> None:
         """Store what is still on its way, then close. Idempotent."""
+        if hasattr(self, "journal"):
+            self.journal.flush()
         if hasattr(self, "store"):
             await self.store.stop()
         await self.connection.close()

@@ -32,15 +32,13 @@ class Slots:
     Args:
         size: handlers that may run at once.
         on_lent: called with the slot of a handler that begins to wait for calls of its own.
-        on_full: called when a handler that goes on takes the last free slot.
     """
 
-    def __init__(self, size: int, on_lent: Callable[[Slot], None], on_full: Callable[[], None]) -> None:
+    def __init__(self, size: int, on_lent: Callable[[Slot], None]) -> None:
         self.size = size
         self.free = size
         """Handlers that may start now; below 0 for a moment when many that have waited go on."""
         self.on_lent = on_lent
-        self.on_full = on_full
         self.preemptable: set[Slot] = set()
 
     @property
@@ -120,11 +118,8 @@ class Slot:
 
     def _there(self, future: Future[Any]) -> None:
         del self._waits[future]
-        if self._waits or self._ended:
-            return
-        self._slots.free -= 1
-        if self._slots.free == 0:
-            self._slots.on_full()
+        if not self._waits and not self._ended:
+            self._slots.free -= 1
 
     def end(self) -> None:
         """The handler has ended."""

@@ -257,9 +257,15 @@ class StateDamaged(CallboardError):
 
 
 class StateUnknown(CallboardError):
-    """No state is kept for this session and actor, or not this version of it. Fields: actor, session, version."""
+    """No state is kept for a session, or not this version of it. Fields: actor, session, version."""
 
     code = "state_unknown"
+
+
+class StateExists(CallboardError):
+    """A state would be replaced, and nobody said that it may be. Fields: actor, session."""
+
+    code = "state_exists"
 
 
 # -- runs ------------------------------------------------------------------------------------------

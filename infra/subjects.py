@@ -158,7 +158,8 @@ def session_token(session: str) -> str:
     encoded = base64.urlsafe_b64encode(session.encode()).decode().rstrip("=")
     if not 0 < len(encoded) <= _LONGEST_SESSION:
         raise NameInvalid(
-            f"session {session[:140]!r} cannot have a state: give its id 1 to {_LONGEST_SESSION * 3 // 4} bytes",
+            f"session {session[:140]!r} can have no state: its id must have 1 to "
+            f"{_LONGEST_SESSION * 3 // 4} bytes",
             what="session",
             value=session[:140],
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -18,15 +18,19 @@ import msgspec
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import DirectReader, Stored
-from callboard.infra.errors import Fenced, StoreRefused
+from callboard.infra.errors import Fenced, Overloaded, StoreRefused
 from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
 
 T = TypeVar("T")
 
+_TOGETHER = 64
+_TOGETHER_BYTES = 16 * 1024
+"""So much makes an entry of its own, so that whoever waits need not wait for the rest of a long turn."""
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-decode_result = msgspec.msgpack.Decoder(Result).decode
+_decode_results = msgspec.msgpack.Decoder(Result | list[Result]).decode
 decode_owner = msgspec.msgpack.Decoder(Owner).decode
 decode_signal = msgspec.msgpack.Decoder(Signal).decode
 decode_summary = msgspec.msgpack.Decoder(RunSummary).decode
@@ -48,6 +52,12 @@ def read_entries(decode: Callable[[bytes], T], entries: Iterable[Stored]) -> Ite
         said = read_entry(decode, entry.body)
         if said is not None:
             yield entry, said
+
+
+def read_results(body: bytes) -> Sequence[Result]:
+    """The outcomes that an entry holds, in order; none if it is no such entry."""
+    said = read_entry(_decode_results, body)
+    return said if isinstance(said, list) else () if said is None else (said,)
 
 
 class Lease:
@@ -76,6 +86,7 @@ class Journal:
     def __init__(self, store: Store, reader: DirectReader) -> None:
         self._store = store
         self._reader = reader
+        self._gathered: dict[str, _Gathered] = {}
 
     # -- the lease ---------------------------------------------------------------------------------
 
@@ -129,10 +140,26 @@ class Journal:
     # -- entries -----------------------------------------------------------------------------------
 
     def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
-        """Store a call's outcome."""
-        # No message id: should one be stored twice, the first wins, as with any two outcomes.
+        """Store a call's outcome, in one entry with the others of its maker's calls in this turn of the loop."""
         subject = subjects.run(run, subjects.result_kind(result.future))
-        self._store.put(subject, encode(result), None, on_stored)
+        gathered = self._gathered.get(subject)
+        if gathered is None:
+            if not self._gathered:
+                asyncio.get_running_loop().call_soon(self.flush)
+            gathered = self._gathered[subject] = _Gathered()
+        gathered.add(encode(result), on_stored)
+        if gathered.is_full:
+            self._store_gathered(subject, self._gathered.pop(subject))
+
+    def flush(self) -> None:
+        """Send what was gathered in this turn of the loop."""
+        every, self._gathered = self._gathered, {}
+        for subject, gathered in every.items():
+            self._store_gathered(subject, gathered)
+
+    def _store_gathered(self, subject: str, gathered: _Gathered) -> None:
+        # No message id: should one be stored twice, the first wins, as with any two outcomes.
+        self._store.put(subject, gathered.body(), None, gathered.on_stored)
 
     def put_attempt(self, run: str, result: Result) -> None:
         """Store how an attempt failed that is not the last one."""
@@ -140,8 +167,8 @@ class Journal:
 
     async def attempts(self, run: str, future: str) -> list[ErrorInfo]:
         """The errors of a call's earlier attempts, oldest first."""
-        found = read_entries(decode_result, await self.read(run, "attempt"))
-        return [r.error for _, r in found if r.future == future and r.error is not None]
+        found = [r for entry in await self.read(run, "attempt") for r in read_results(entry.body)]
+        return [r.error for r in found if r.future == future and r.error is not None]
 
     def put_pending(self, run: str, pending: Pending) -> None:
         """Announce futures that wait for others."""
@@ -191,6 +218,41 @@ class Journal:
 
 def _ignore(_: int | StoreRefused) -> None:
     """For what may be refused."""
+
+
+def _refused(result: Result) -> bool:
+    return result.error is not None and result.error.code == Overloaded.code
+
+
+class _Gathered:
+    """Outcomes that become one entry: one result as it is, several as an array."""
+
+    __slots__ = ("_parts", "_size", "_told")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._told: list[OnStored] = []
+        self._size = 0
+
+    def add(self, part: bytes, on_stored: OnStored) -> None:
+        self._parts.append(part)
+        self._told.append(on_stored)
+        self._size += len(part)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._parts) >= _TOGETHER or self._size >= _TOGETHER_BYTES
+
+    def body(self) -> bytes:
+        count = len(self._parts)
+        if count == 1:
+            return self._parts[0]
+        head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")  # noqa: PLR2004
+        return head + b"".join(self._parts)
+
+    def on_stored(self, outcome: int | StoreRefused) -> None:
+        for told in self._told:
+            told(outcome)
 
 
 class Outcomes:
@@ -244,10 +306,9 @@ class _Followed:
             if self._reads > asked:  # one has begun and ended since
                 return self._finished
             self._reads += 1
-            for entry, result in read_entries(decode_result, await journal.read(run, kind, self._after)):
+            for entry in await journal.read(run, kind, self._after):
                 self._after = entry.sequence
-                if result.error is None or result.error.code != "overloaded":
-                    self._finished.add(result.future)
+                self._finished.update(r.future for r in read_results(entry.body) if not _refused(r))
             return self._finished
 
 
@@ -285,10 +346,10 @@ __all__ = [
     "Lease",
     "decode_done",
     "decode_owner",
-    "decode_result",
     "decode_signal",
     "encode",
     "read_done",
     "read_entries",
     "read_entry",
+    "read_results",
 ]

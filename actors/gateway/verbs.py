@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from importlib.metadata import version
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -13,6 +12,7 @@ from msgspec import UNSET
 from callboard.actors import registry, values
 from callboard.actors.client import Client
 from callboard.actors.failures import text_of
+from callboard.actors.gateway.backlog import Backlog
 from callboard.actors.gateway.exchange import Arguments, Nothing, Options, Reason, Request, error_of
 from callboard.actors.gateway.messages import (
     Actors,
@@ -25,6 +25,7 @@ from callboard.actors.gateway.messages import (
     Submitted,
     subject,
 )
+from callboard.actors.gateway.shared import Shared
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
 from callboard.infra import headers as H
@@ -41,8 +42,6 @@ _HEALTH_WITHIN = 3.0
 _AFTER_DEADLINE = 0.5
 """Seconds beyond a run's deadline in which its driver says that it has passed."""
 _SLACK = 1.0
-_LOOKED_AT = 2048
-_PAGE = 64
 _VERSION = version("callboard")
 
 _decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
@@ -61,7 +60,10 @@ class Verbs:
         self._client = client
         self._node = client.node
         self._wait = wait
-        self._workflows = Workflows(client.node)
+        self._announced = Shared(lambda: registry.actors(self._node))
+        self._living = Shared(self._read_living)
+        self._workflows = Workflows(self._announced)
+        self._backlog = Backlog(client.node)
         self.waits = Waits(most_waiting)
 
     # -- submitting --------------------------------------------------------------------------------------
@@ -199,22 +201,11 @@ class Verbs:
 
     async def _by_request(self, run: str) -> RunSummary | None:
         """Look among the newest requests; those that no driver has taken are."""
-        after = max(0, int((await self._requests()).get("last_seq", 0)) - _LOOKED_AT)
-        while True:
-            page = await self._node.reader.read(subjects.REQUESTS, subjects.request("*"), after, limit=_PAGE)
-            for stored in page:
-                if run in {stored.headers.get(H.RUN), stored.headers.get(H.MESSAGE_ID)}:
-                    workflow = stored.subject.rpartition(".")[2]
-                    return RunSummary(run, workflow, "submitted", stored.headers.get(H.SESSION, ""))
-            if len(page) < _PAGE:
-                return None
-            after = page[-1].sequence
-
-    async def _requests(self) -> dict[str, Any]:
-        """State of the stream of requests; each stays in it until its run has ended."""
-        answer = await self._node.topology.api(f"STREAM.INFO.{subjects.REQUESTS}")
-        state: dict[str, Any] = answer.get("state", {})
-        return state
+        found = await self._backlog.find(run)
+        if found is None:
+            return None
+        workflow = found.subject.rpartition(".")[2]
+        return RunSummary(run, workflow, "submitted", found.headers.get(H.SESSION, ""))
 
     async def _outcome(self, done: Done) -> Outcome:
         outcome = Outcome(done.run, done.workflow, done.status)
@@ -239,14 +230,14 @@ class Verbs:
 
     async def actors(self, request: Nothing) -> Actors:
         """What there is, and which hosts run it."""
-        infos, hosts = await asyncio.gather(registry.actors(self._node), self._living())
+        infos, hosts = await asyncio.gather(self._announced(), self._living())
         return Actors(infos, {host.host: sorted(host.instances) for host in hosts})
 
-    async def _living(self) -> list[Pulse]:
+    async def _read_living(self) -> list[Pulse]:
         """The hosts that have told of themselves lately, by the server's clock."""
         stream = f"KV_{subjects.REGISTRY_BUCKET}"
+        answer = await self._node.topology.api(f"STREAM.INFO.{stream}")  # first: heartbeats go on meanwhile
         stored = await self._node.reader.read(stream, subjects.registry("host.*"))
-        answer = await self._node.topology.api(f"STREAM.INFO.{stream}")
         oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
         recent = (one for one in stored if one.at > oldest)
         return [pulse for _, pulse in read_entries(_decode_pulse, recent)]
@@ -257,7 +248,7 @@ class Verbs:
         health = Health("ok", self._node.name, _VERSION, server, len(self.waits))
         try:
             async with asyncio.timeout(_HEALTH_WITHIN):
-                health.requests = int((await self._requests()).get("messages", 0))
+                health.requests = int((await self._backlog.state()).get("messages", 0))
                 hosts = await self._living()
         except (TimeoutError, CallboardError) as error:
             health.problems.append(f"JetStream does not answer: {text_of(error)}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from callboard.actors import registry
 from callboard.actors.app import unknown
-from callboard.actors.node import Node
 from callboard.infra.errors import InvalidArguments
 from callboard.infra.messages.registry import ActorInfo
 
@@ -17,14 +14,12 @@ class Workflows:
     """The announced workflows; what is refused is refused by what the registry says now.
 
     Args:
-        node: of this process.
+        announced: reads the registry as it is now.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, announced: Callable[[], Awaitable[list[ActorInfo]]]) -> None:
+        self._announced = announced
         self._known: dict[str, ActorInfo] = {}
-        self._reads = 0
-        self._lock = asyncio.Lock()
 
     async def check(self, name: str, given: Iterable[str]) -> None:
         """See that there is such a workflow and that it can do with these arguments.
@@ -37,7 +32,8 @@ class Workflows:
         """
         found = self._known.get(name)
         if found is None or _missing(found, given):
-            await self._read()
+            announced = await self._announced()
+            self._known = {actor.name: actor for actor in announced if actor.kind == "workflow"}
             found = self._known.get(name)
         if found is None:
             raise unknown("workflow", name, self._known, "on this server")
@@ -51,16 +47,6 @@ class Workflows:
                 missing=missing,
                 takes=takes,
             )
-
-    async def _read(self) -> None:
-        """Read the registry as it is after this call; many who ask at once share one read."""
-        asked = self._reads
-        async with self._lock:
-            if self._reads > asked:  # one has begun and ended since
-                return
-            self._reads += 1
-            found = await registry.actors(self._node)
-            self._known = {actor.name: actor for actor in found if actor.kind == "workflow"}
 
 
 def _missing(workflow: ActorInfo, given: Iterable[str]) -> list[str]:

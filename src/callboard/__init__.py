@@ -16,9 +16,16 @@ from callboard.infra.errors import CallboardError, Terminal
 
 if TYPE_CHECKING:
     from callboard.actors.client import Client, SyncClient, connect, connect_sync
+    from callboard.state.dicts import ManagedDict
+    from callboard.state.lists import ManagedList
+    from callboard.state.managed import Managed, ManagedCounter
 
 _LAZY = {
     "Client": "callboard.actors.client",
+    "Managed": "callboard.state.managed",
+    "ManagedCounter": "callboard.state.managed",
+    "ManagedDict": "callboard.state.dicts",
+    "ManagedList": "callboard.state.lists",
     "SyncClient": "callboard.actors.client",
     "connect": "callboard.actors.client",
     "connect_sync": "callboard.actors.client",
@@ -31,6 +38,10 @@ __all__ = [
     "Client",
     "Future",
     "FutureInfo",
+    "Managed",
+    "ManagedCounter",
+    "ManagedDict",
+    "ManagedList",
     "SyncClient",
     "Terminal",
     "__version__",

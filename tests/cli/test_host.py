@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,21 @@ def test_no_process_is_left_behind(nats_url: str) -> None:
         host.send(signal.SIGTERM)
         assert host.wait() == Exit.OK
     eventually(lambda: not any(child.is_running() for child in children))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", [("host", f"{APP}:greet"), ("gateway",)])
+def test_it_ends_at_once_while_it_waits_for_a_server(
+    command: tuple[object, ...], number: signal.Signals
+) -> None:
+    """Told to stop before it works, it has nothing to finish; it does not give up waiting first (code 3)."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Running(*command, "--json", url=f"nats://127.0.0.1:{silent.getsockname()[1]}") as starting,
+    ):
+        silent.settimeout(ENDS_WITHIN)
+        connection, _ = silent.accept()
+        with connection:
+            starting.send(number)
+            assert starting.wait() == Exit.OK, starting.output
+            assert "Traceback" not in starting.output

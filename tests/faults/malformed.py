@@ -284,10 +284,6 @@ def kinds() -> list[Kind]:
     return _bodies() + _headers() + _lines() + _ids_and_times()
 
 
-_READ_OFTEN = 10_000
-"""Bytes. A request to a gateway may read all that lies there, for each request anew."""
-
-
 class Target(NamedTuple):
     """Where malformed messages go, and what a right one looks like there.
 
@@ -296,14 +292,12 @@ class Target(NamedTuple):
         family: ``call`` and ``request`` are pulled and come to an end each; ``stray`` is for an actor that
             the host has not; ``lost`` stays, since nobody pulls it; ``kept`` lies in a stream; ``told`` is
             heard by who listens.
-        room: larger bodies are not sent there.
     """
 
     subject: str
     family: str
     body: bytes
     headers: dict[str, str]
-    room: int = 2**20
 
 
 def targets(run: str, host: str) -> list[Target]:
@@ -327,8 +321,8 @@ def targets(run: str, host: str) -> list[Target]:
         Target("cb.call.add.any.1.2", "lost", add, call),
         Target("cb.timer.m{n}", "lost", add, call),
         Target("cb.request.chain", "request", chain, request),
-        Target("cb.request.unheard_of", "lost", chain, request, _READ_OFTEN),
-        Target("cb.request.chain.more", "lost", chain, request, _READ_OFTEN),
+        Target("cb.request.unheard_of", "lost", chain, request),
+        Target("cb.request.chain.more", "lost", chain, request),
         Target("cb.control.all", "told", _encode({"type": "holds", "stream": "", "consumer": 1}), {}),
         Target(f"cb.control.{host}", "told", _encode({"type": "cancel", "run": []}), {}),
         Target(f"cb.control.{host}", "told", holds, {}),
@@ -357,13 +351,14 @@ def targets(run: str, host: str) -> list[Target]:
         Target("cb.api.status.m{n}", "told", add, {}),
         Target("cb.api.cancel.m{n}", "told", add, {}),
         Target("cb.api.result.m{n}", "told", add, {}),
+        Target("cb.api.actors.all", "told", add, {}),
         Target("cb.api.unheard_of.all", "told", add, {}),
         Target("$KV.cb_runs.m{n}", "kept", add, {}),
         Target(f"$KV.cb_runs.{run}", "kept", add, {}),
         Target("$O.cb_blobs.M.m{n}", "kept", add, {}),
-        Target("$KV.cb_registry.host.m{n}", "kept", pulse, {}, _READ_OFTEN),
+        Target("$KV.cb_registry.host.m{n}", "kept", pulse, {}),
         Target(f"$KV.cb_registry.host.{host}", "kept", pulse, {}),
-        Target("$KV.cb_registry.actor.m{n}", "kept", add, {}, _READ_OFTEN),
+        Target("$KV.cb_registry.actor.m{n}", "kept", add, {}),
         Target("$KV.cb_registry.takeover.m{n}", "kept", add, {}),
         Target("$KV.cb_registry.m{n}", "kept", add, {}),
     ]
@@ -386,12 +381,7 @@ def _block(kind: Kind, target: Target, number: int) -> bytes | None:
 
 def plan(run: str, host: str) -> list[tuple[Kind, Target]]:
     """Every kind on every subject."""
-    return [
-        (kind, target)
-        for kind in kinds()
-        for target in targets(run, host)
-        if len(kind.body or kind.lines) <= target.room
-    ]
+    return [(kind, target) for kind in kinds() for target in targets(run, host)]
 
 
 def own_run(kind: Kind) -> bool:

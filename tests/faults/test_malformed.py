@@ -38,7 +38,8 @@ _BROKEN = (
 )
 """What no process may say because of somebody else's message."""
 _AT_ONCE = 50
-_WORK = {"call": "CALLS", "stray": "CALLS", "request": "REQUESTS"}
+_WORK = {"call": "CALLS", "timer": "CALLS", "request": "REQUESTS"}
+"""The streams of work, by the second token of the subject."""
 
 
 class Sent(NamedTuple):
@@ -95,7 +96,7 @@ class Flood:
                 if one is not None:
                     sent.setdefault(key(one), one)  # the server has dropped a duplicate
         await self._connection.flush()
-        return list(sent.values())
+        return [one for one in sent.values() if one.target.family != "lost"]
 
     async def _one(self, kind: Kind, target: Target, number: int) -> Sent | None:
         subject, body, head = malformed.message(kind, target, number)
@@ -106,7 +107,7 @@ class Flood:
             sequence = await self._store.stored(subject, body, head)
         except StoreRefused:
             return None  # by the server itself
-        stream = _WORK.get(target.family)
+        stream = _WORK.get(subject.split(".")[1])
         return Sent(kind, target, number, stream, sequence) if stream else None
 
 

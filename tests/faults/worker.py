@@ -34,7 +34,7 @@ def tell_state(host: Host) -> None:
     state: dict[str, object] = {"outstanding": host.node.store.outstanding}
     for member in host.instances():
         state[member.name] = {
-            "busy": getattr(member, "_busy", len(getattr(member, "_runs", ()))),
+            "busy": member.info().busy,
             "running": [f"{future}~{attempt}" for future, attempt in getattr(member, "running", {})],
             "mailbox": len(getattr(member, "mailbox", ())),
             "pulls": {pull.consumer: (list(pull.held), pull.asked) for pull in member.pulls},

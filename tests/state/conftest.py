@@ -16,6 +16,7 @@ from callboard.infra.store import Store
 from callboard.infra.topology import Topology
 from callboard.state.blobs import Blobs
 from callboard.state.journal import Journal
+from callboard.state.shelf import NatsShelf
 
 ROOT = str(Path(__file__).resolve().parents[2])
 if ROOT not in sys.path:  # so that tests can import what they share, as `tests.support`
@@ -23,7 +24,7 @@ if ROOT not in sys.path:  # so that tests can import what they share, as `tests.
 
 
 class Process:
-    """What a process has open: connection, store, reader, journal and blobs."""
+    """What a process has open: connection, store, reader, journal, blobs and shelf."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -39,10 +40,12 @@ class Process:
         self.blobs = Blobs(self.connection, self.store, self.reader, self.settings)
         self.topology = Topology(self.connection, self.settings)
         await self.topology.ensure()
+        self.shelf = NatsShelf(self.connection, self.store, self.reader, self.topology, self.settings)
         return self
 
     async def close(self) -> None:
         """Store what is on its way, and disconnect."""
+        await self.shelf.close()
         await self.store.stop(timeout=1.0)
         await self.connection.close()
 

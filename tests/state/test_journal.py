@@ -26,7 +26,7 @@ from callboard.infra.messages.run import (
     RunSummary,
     Signal,
 )
-from callboard.state.journal import Outcomes, decode_done, decode_result, encode, json_done
+from callboard.state.journal import Outcomes, decode_done, encode, json_done, read_results
 
 RUN = "run-1"
 
@@ -223,7 +223,7 @@ async def test_a_result_comes_back_as_it_was(process: Process) -> None:
     result = Result(f"{RUN}:1", "t.call", error=error, host="h", attempt=3, stage=2, waited=0.5, took=1.5)
     await put(process, result)
     (entry,) = await process.journal.read(RUN, "result")
-    assert decode_result(entry.body) == result
+    assert list(read_results(entry.body)) == [result]
 
 
 async def test_the_errors_of_earlier_attempts(process: Process) -> None:

@@ -22,7 +22,7 @@ from callboard.infra.direct import Stored
 from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Done, Result
 from callboard.infra.settings import Settings
-from callboard.state.journal import decode_result, read_entries
+from callboard.state.journal import read_results
 
 QUICK: dict[str, Any] = {"pulse_every": 0.1, "dead_after": 0.4, "grace": 5.0}
 """Settings with which death is noticed soon."""
@@ -85,7 +85,7 @@ class Board:
         node = await self.node()
         entries = await node.journal.read(run, ">")
         kept = [entry for entry in entries if entry.subject.split(".")[3] == "result"]
-        return [result for _, result in read_entries(decode_result, kept)]
+        return [result for entry in kept for result in read_results(entry.body)]
 
     async def letters(self, count: int = 1, timeout: float = SOON) -> list[DeadLetter]:
         """Wait for so many dead letters and give them, oldest first."""
@@ -114,12 +114,13 @@ class Board:
         await eventually(is_empty, timeout)
 
     async def entries(self, run: str, kind: str, count: int = 1, timeout: float = SOON) -> list[Stored]:
-        """Wait for so many entries of a kind in a run's journal, and give them."""
+        """Wait for so many entries of a kind in a run's journal, and give them; of results, for so many."""
         node = await self.node()
 
         async def enough() -> list[Stored]:
             found = await node.journal.read(run, kind)
-            return found if len(found) >= count else []
+            held = sum(len(read_results(entry.body)) if kind == "result" else 1 for entry in found)
+            return found if held >= count else []
 
         return await eventually(enough, timeout)
 

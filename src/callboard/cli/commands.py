@@ -35,6 +35,7 @@ _COMMANDS = (
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
+    ("state", "callboard.cli.state:app", _CARE, "Look at sessions' state, export, import or delete it."),
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
     ("control", "callboard.cli.control:app", _CARE, "Tell running hosts what to do."),

@@ -45,6 +45,8 @@ _BY_CODE = {
     "server_unsuitable": Exit.NO_SERVER,
     "run_unknown": Exit.NOT_FOUND,
     "unknown_actor": Exit.NOT_FOUND,
+    "state_unknown": Exit.NOT_FOUND,
+    "item_invalid": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
 }

@@ -40,31 +40,19 @@ async def serve(
 
     Args:
         placed: what it runs; on_ready: called once it works.
-        stop: set to make it drain; SIGTERM and SIGINT do so too.
+        stop: set to make it drain; SIGTERM and SIGINT do so too. While it starts it ends at once.
 
     Raises:
         ConnectionLost: the connection is closed for good.
     """
-    stop = stop or asyncio.Event()
-    _drain_on_signals(stop)
-    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def on_lost(error: ConnectionLost) -> None:
-        if not lost.done():
-            lost.set_exception(error)
-
-    host = Host(placed.served, settings, on_lost, placed.left_out)
+    end = _End(stop)
+    host = Host(placed.served, settings, end.on_lost, placed.left_out)
     code = Exit.NO_SERVER
     try:
-        await host.start()
-        on_ready(host)
-        stopping = asyncio.create_task(stop.wait())
-        stopped = asyncio.create_task(host.stopped())  # it may be drained from afar
-        await asyncio.wait((lost, stopping, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if lost.done():
-            lost.result()
+        if await end.comes_after(host.start()):
+            on_ready(host)
+            await end.comes(asyncio.ensure_future(host.stopped()))  # it may be drained from afar
         await host.stop()
-        await stopped
         code = Exit.OK
     finally:
         end_within(_LINGER, code)
@@ -78,29 +66,77 @@ async def serve_gateway(
 
     Args:
         on_ready: called once it answers.
-        stop: set to make it drain; SIGTERM and SIGINT do so too.
+        stop: set to make it drain; SIGTERM and SIGINT do so too. While it starts it ends at once.
 
     Raises:
         ConnectionLost: the connection is closed for good.
     """
     from callboard.actors.gateway import Gateway
 
-    stop = stop or asyncio.Event()
-    _drain_on_signals(stop)
-    running = Gateway(settings, wait=wait)
-    await running.start()
-    on_ready(running)
-    await running.serve(stop)
+    end = _End(stop)
+    running = Gateway(settings, end.on_lost, wait=wait)
+    if await end.comes_after(running.start()):
+        on_ready(running)
+        await running.serve(end.told)
     return Exit.OK
 
 
-def _drain_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
+class _End:
+    """The end of this process: it is told to, or its connection is closed for good.
 
-    def interrupt() -> None:
-        if stop.is_set():
+    Attributes:
+        told: set by then.
+    """
+
+    def __init__(self, told: asyncio.Event | None) -> None:
+        self.told = told or asyncio.Event()
+        self._lost: ConnectionLost | None = None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.told.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self.told.is_set():
             os._exit(Exit.INTERRUPTED)
-        stop.set()
+        self.told.set()
 
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    async def on_lost(self, error: ConnectionLost) -> None:
+        """The connection is closed for good."""
+        self._lost = error
+        self.told.set()
+
+    async def comes(self, other: asyncio.Future[None]) -> None:
+        """Wait for it, or for something else.
+
+        Raises:
+            ConnectionLost: the connection is closed for good.
+        """
+        await self._or(other)
+        if self._lost is not None:
+            raise self._lost
+
+    async def comes_after(self, start: Coroutine[Any, Any, None]) -> bool:
+        """Start, unless the end comes first; returns whether it has started.
+
+        A start is given little time to undo what it did: nothing of it is finished yet.
+
+        Raises:
+            ConnectionLost: the connection is closed for good; what the start raises.
+        """
+        starting = asyncio.ensure_future(start)
+        await self._or(starting)
+        if not starting.done():
+            end_within(_LINGER, Exit.NO_SERVER if self._lost else Exit.OK)
+            starting.cancel()
+            await asyncio.wait([starting])
+        failed = None if starting.cancelled() else starting.exception()
+        if self._lost is not None:
+            raise self._lost from failed
+        if failed is not None:
+            raise failed
+        return not starting.cancelled()
+
+    async def _or(self, other: asyncio.Future[None]) -> None:
+        told = asyncio.ensure_future(self.told.wait())
+        await asyncio.wait((told, other), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()

@@ -1,0 +1,238 @@
+"""``callboard state``: what agents keep for their sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from cyclopts import App, Parameter
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, NotFound, UsageError
+from callboard.cli.outcome import shown
+from callboard.cli.output import clock, out, pretty, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.state.states import CommitInfo, StateInfo, States, StateView
+
+T = TypeVar("T")
+
+app = App(
+    name="state",
+    help="Look at what agents keep for their sessions, export, import or delete it.",
+    result_action="return_value",
+)
+_FEW = 20
+
+
+@app.command(name="list")
+def list_(*, actor: str | None = None, common: Common = DEFAULTS) -> int:
+    """List whose states there are.
+
+    Args:
+        actor: Only this agent's.
+    """
+    found = _with_states(common, lambda states: states.all(actor))
+    common.output.answer(found, lambda screen: _print_list(found, screen))
+    return Exit.OK
+
+
+def _print_list(found: list[StateInfo], screen: Console) -> None:
+    from rich.markup import escape
+
+    if not found:
+        screen.print("no states")
+        return
+    listed = table(("actor", "session", "version", "bytes", "since", "call"), numbers=("version", "bytes"))
+    for one in found:
+        listed.add_row(
+            one.actor, escape(one.session), str(one.version), f"{one.size:,}", clock(one.at), escape(one.call)
+        )
+    screen.print(listed)
+
+
+@app.command
+def show(
+    actor: str,
+    session: str,
+    /,
+    *,
+    revision: int | None = None,
+    every: bool = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Show what an agent keeps for a session.
+
+        callboard state show Planner chat-7 --revision 12
+
+    Args:
+        actor: The agent.
+        session: Its session.
+        revision: As of this version; 'callboard state history' lists them.
+        every: All items of long collections, not only the last.
+    """
+    view = _with_states(common, lambda states: states.show(actor, session, revision))
+    common.output.answer(view, lambda screen: _print_state(view, screen, every=every))
+    return Exit.OK
+
+
+def _print_state(view: StateView, screen: Console, *, every: bool) -> None:
+    from rich.markup import escape
+
+    screen.print(f"[bold]{view.actor}[/]  {escape(view.session)}  version {view.version}", highlight=False)
+    by = f", by {view.call}" if view.call else ""
+    screen.print(f"{view.size:,} bytes, last changed {clock(view.at)}{by}", markup=False, highlight=False)
+    for name, value in view.attributes.items():
+        screen.print()
+        if not isinstance(value, list | dict):
+            screen.print(f"{name}: {shown(value)}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        rows = [f"{key}: {shown(one)}" for key, one in _rows(value)]
+        left_out = 0 if every else max(len(rows) - _FEW, 0)
+        lines = [f"{name} ({len(rows)})", *([f"  ... {left_out} more (--every)"] if left_out else [])]
+        lines += [f"  {row}" for row in rows[left_out:]]
+        screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(value: list[Any] | dict[Any, Any]) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+
+
+@app.command
+def history(actor: str, session: str, /, *, common: Common = DEFAULTS) -> int:
+    """List the kept versions of a state, the oldest first: which call did what.
+
+    Args:
+        actor: The agent.
+        session: Its session.
+    """
+    found = _with_states(common, lambda states: states.history(actor, session))
+    common.output.answer(found, lambda screen: _print_history(found, screen))
+    return Exit.OK
+
+
+def _print_history(found: list[CommitInfo], screen: Console) -> None:
+    from rich.markup import escape
+
+    titles = ("revision", "at", "call", "holder", "bytes", "changed")
+    listed = table(titles, numbers=("revision", "bytes"), texts=("changed",))
+    for one in found:
+        changed = "; ".join(f"{name}: {what}" for name, what in one.changed.items())
+        listed.add_row(
+            str(one.version) if one.readable else f"[dim]{one.version}[/]",
+            clock(one.at),
+            escape(one.call),
+            one.holder,
+            f"{one.size:,}",
+            escape(changed),
+        )
+    screen.print(listed)
+
+
+@app.command
+def export(
+    actor: str,
+    session: str,
+    /,
+    *,
+    revision: int | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Write a state as a JSON document, that 'callboard state import' reads.
+
+    Args:
+        actor: The agent.
+        session: Its session.
+        revision: As of this version.
+        output: File to write; by default it is printed.
+    """
+    document = _with_states(common, lambda states: states.export(actor, session, revision))
+    if output is None:
+        out(pretty(document))
+        return Exit.OK
+    output.write_text(pretty(document) + "\n", "utf-8")
+    data = {"actor": actor, "session": session, "version": document.version, "file": str(output)}
+    common.output.answer(data, lambda screen: screen.print(f"wrote {output}", highlight=False))
+    return Exit.OK
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    /,
+    *,
+    session: str | None = None,
+    replace: Annotated[bool, Parameter(negative=())] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Store a state from a document of 'callboard state export'.
+
+    Args:
+        file: The document; '-' reads standard input.
+        session: For this session, whatever the document says.
+        replace: Also where there is a state already. A call that runs for the session starts over.
+    """
+    from callboard.infra.messages.state import Export
+
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        document = msgspec.json.decode(text, type=Export)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {file}", what="file", name=str(file)) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is no document of 'callboard state export': {error}") from error
+    document.session = session or document.session
+    version = _with_states(common, lambda states: states.import_(document, replace=replace))
+    data = {"actor": document.actor, "session": document.session, "version": version}
+    text = f"{document.actor} has the state of session {document.session}, version {version}"
+    common.output.answer(data, lambda screen: screen.print(text, markup=False, highlight=False))
+    return Exit.OK
+
+
+@app.command
+def delete(
+    actor: str,
+    session: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(alias="-y", negative=())] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Remove every trace of what an agent keeps for a session.
+
+    Args:
+        actor: The agent.
+        session: Its session.
+        yes: Do not ask.
+    """
+    if not yes:
+        if common.json or not sys.stdin.isatty():
+            raise UsageError(f"this removes the state of session {session} at {actor} for good: say --yes")
+        if input(
+            f"remove the state of session {session} at {actor} for good? [y/N] "
+        ).strip().lower() not in {
+            "y",
+            "yes",
+        }:
+            return Exit.OK
+    _with_states(common, lambda states: states.delete(actor, session))
+    common.output.answer(
+        {"deleted": {"actor": actor, "session": session}},
+        lambda screen: screen.print(f"removed the state of session {session} at {actor}", markup=False),
+    )
+    return Exit.OK
+
+
+def _with_states(common: Common, work: Callable[[States], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with common.client() as client:
+            return await work(client.state)
+
+    return asyncio.run(connected())

@@ -1,0 +1,441 @@
+"""Sessions: one writer, exactly once, kept and removed as their actor says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from tests.state.conftest import Join, Process
+from tests.support.state import Actor, Crash, CrashingShelf
+from tests.support.waiting import until
+
+from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
+from callboard.infra.settings import Settings
+from callboard.state.dicts import ManagedDict
+from callboard.state.lists import ManagedList
+from callboard.state.managed import Managed, ManagedCounter, within
+from callboard.state.shelf import Place
+
+PLACE = Place("Desk", "s")
+
+
+class Note(msgspec.Struct):
+    """An item."""
+
+    text: str
+    stars: int = 0
+
+
+class Desk:
+    """One attribute of each kind."""
+
+    items: ManagedList[str]
+    notes: ManagedDict[str, Note]
+    best: Managed[Note | None]
+    count: ManagedCounter
+
+
+def actor(process: Process, cls: type[Any] = Desk, **rules: Any) -> Actor:
+    """The actor in a process."""
+    made = Actor(cls, CrashingShelf(process.shelf), process.settings, **rules)
+    made.name = "Desk"  # whatever the class is called
+    return made
+
+
+async def subjects_left(process: Process) -> list[str]:
+    """The subjects of all that is stored of any state."""
+    answer = await process.topology.api("STREAM.INFO.KV_cb_state", {"subjects_filter": ">"})
+    return sorted(answer["state"].get("subjects") or {})
+
+
+# -- one writer ------------------------------------------------------------------------------------
+
+
+async def test_what_is_committed_is_there_for_another_process(process: Process, join: Join) -> None:
+    """All kinds, with what was done to items that were fetched or assigned."""
+    desk = actor(process)
+    async with desk.call("c1"):
+        desk.agent.items += ["a", "b"]
+        desk.agent.notes["x"] = note = Note("one")
+        note.stars = 3
+        desk.agent.best = note
+        desk.agent.count += 7
+    async with desk.call("c2"):
+        desk.agent.notes["x"].text += "!"
+    other = actor(await join())
+    async with other.call():
+        assert other.agent.items == ["a", "b"]
+        assert other.agent.notes == {"x": Note("one!", 3)}
+        assert (other.agent.best, other.agent.count) == (Note("one", 3), 7)
+
+
+async def test_the_commit_of_a_stale_holder_fails_and_leaves_nothing(process: Process, join: Join) -> None:
+    """Neither in the state nor in the store, however much it has written ahead."""
+    old, new = actor(process), actor(await join())
+    async with old.call("c1"):
+        old.agent.items.append("first")
+    async with new.call("c2"):
+        new.agent.items.append("second")
+    before = await subjects_left(process)
+    with pytest.raises(Fenced):
+        async with old.call("c3"):
+            old.agent.items.extend(["x" * 1000] * 500)
+    assert (await old.open()).lost is False  # opened anew
+    await old.sessions.idle()
+    assert await subjects_left(process) == before
+    async with old.call():
+        assert old.agent.items == ["first", "second"]
+
+
+async def test_whoever_takes_a_session_fences_its_holder(process: Process, join: Join) -> None:
+    """Taking it is one write; the epoch tells how often it was taken."""
+    old, new = actor(process), actor(await join())
+    await (await old.open()).take("host-1")
+    session = await new.open()
+    await session.take("host-2")
+    assert (session.epoch, session.holder) == (2, "host-2")
+    with pytest.raises(Fenced):
+        async with old.call("c1"):
+            old.agent.count += 1
+
+
+async def test_a_commit_that_is_sent_again_after_a_lost_ack_is_one(process: Process) -> None:
+    """The second is fenced by the first, and taken for what it is."""
+    kept = process.shelf
+    sequence = await kept.commit(PLACE, b"body", 0)
+    assert await kept.commit(PLACE, b"body", 0) == sequence
+    with pytest.raises(Fenced):
+        await kept.commit(PLACE, b"other", 0)
+
+
+async def test_a_call_that_raises_leaves_the_state_as_it_was(process: Process) -> None:
+    """Also what it did to items in place."""
+    desk = actor(process)
+    async with desk.call():
+        desk.agent.notes["x"] = Note("one")
+    with pytest.raises(ZeroDivisionError):
+        async with desk.call("c1"):
+            desk.agent.notes["x"].text = "changed"
+            desk.agent.items.append("more")
+            raise ZeroDivisionError
+    async with desk.call():
+        assert (desk.agent.notes, desk.agent.items) == ({"x": Note("one")}, [])
+    assert await (await desk.open()).applied("c1") is None
+
+
+async def test_sessions_are_apart_and_run_at_once(process: Process) -> None:
+    """One instance serves many sessions, each call seeing its own."""
+    desk = actor(process)
+    begun = asyncio.Barrier(5)
+
+    async def call(session: str) -> None:
+        async with desk.call("c", session):
+            await begun.wait()
+            desk.agent.items.append(session)
+            await asyncio.sleep(0)
+            assert desk.agent.items == [session]
+
+    await asyncio.gather(*(call(f"session {number}") for number in range(5)))
+    async with desk.call("", "session 3"):
+        assert desk.agent.items == ["session 3"]
+
+
+async def test_a_session_that_is_held_reads_nothing(process: Process) -> None:
+    """Between its calls it stays open."""
+    desk = actor(process)
+    async with desk.call():
+        desk.agent.items.extend(["x" * 100] * 1000)
+    before = desk.shelf.reads
+    for number in range(3):
+        async with desk.call(f"c{number}"):
+            assert len(list(desk.agent.items)) == 1000
+    assert desk.shelf.reads == before
+
+
+# -- exactly once ----------------------------------------------------------------------------------
+
+
+async def test_the_result_of_an_applied_call_is_found(process: Process, join: Join) -> None:
+    """By whoever opens the session later, for as many commits as are kept."""
+    desk = actor(process)
+    for number in range(100):
+        async with desk.call(f"c{number}", result={"number": number}):
+            desk.agent.count += 1
+    session = await actor(await join()).open()
+    for number in range(100 - process.settings.state_history // 2, 100):
+        found = await session.applied(f"c{number}")
+        assert found is not None
+        assert msgspec.msgpack.decode(found) == {"number": number}
+    assert await session.applied("c0") is None
+    assert await session.applied("c100") is None
+
+
+async def test_a_call_whose_result_is_not_kept_any_more_is_never_taken_for_new(process: Process) -> None:
+    """It is a typed error: running it again would do it twice."""
+    desk = actor(process)
+    async with desk.call("c1"):
+        desk.agent.count += 1
+    for _ in range(process.settings.state_history):
+        async with desk.call():
+            desk.agent.count += 1
+    with pytest.raises(StateDamaged, match="was applied"):
+        await (await desk.open()).applied("c1")
+
+
+# -- what is left behind ---------------------------------------------------------------------------
+
+
+async def test_what_a_crash_leaves_behind_is_removed(process: Process) -> None:
+    """Parts whose commit never came go with the next head."""
+    desk = actor(process)
+    async with desk.call():
+        desk.agent.items.append("kept")
+    desk.shelf.left = 20
+    with pytest.raises(Crash):
+        async with desk.call("c1"):
+            desk.agent.items.extend(["x" * 1000] * 500)
+    desk.shelf.left = None
+    assert len(await subjects_left(process)) == 20
+    desk.restart()
+    for number in range(process.settings.state_history):
+        async with desk.call(f"d{number}"):
+            desk.agent.count += 1
+    await desk.sessions.idle()
+    assert await subjects_left(process) == ["$KV.cb_state.Desk.s"]
+
+
+async def test_what_is_replaced_goes_when_no_kept_version_needs_it(join: Join) -> None:
+    """Parts and large values alike; what is there at the end is what the state is made of."""
+    process = await join(state_history=8, inline_limit=1000)
+    desk = actor(process)
+    for number in range(60):
+        if number % 13 == 0:
+            desk.restart()
+        async with desk.call(f"c{number}"):
+            desk.agent.items = [f"{number}" * 200] * 100
+            desk.agent.best = Note("large" * 1000, number)
+        await desk.sessions.idle()
+    async with desk.call():
+        del desk.agent.best
+        desk.agent.items = []
+    for number in range(20):
+        async with desk.call(f"d{number}"):
+            desk.agent.count += 1
+        await desk.sessions.idle()
+    assert await subjects_left(process) == ["$KV.cb_state.Desk.s"]
+
+
+async def test_a_large_value_is_stored_once(process: Process) -> None:
+    """Wherever in the state it stands, and however often."""
+    desk = actor(process)
+    text = "x" * 700_000
+    for number in range(40):
+        async with desk.call(f"c{number}"):
+            desk.agent.items.append(text)
+            desk.agent.notes[f"{number % 3}"] = Note("small")
+    large = [one for one in await subjects_left(process) if ".large." in one]
+    assert len(large) == 3  # chunks
+    desk.restart()
+    async with desk.call():
+        assert list(desk.agent.items) == [text] * 40
+        desk.agent.items = [text]
+    desk.restart()
+    async with desk.call():
+        assert desk.agent.items == [text]
+
+
+async def test_a_missing_part_is_a_typed_error(process: Process) -> None:
+    """It names what is missing; nothing is made up."""
+    desk = actor(process)
+    async with desk.call():
+        desk.agent.items.extend(["x" * 1000] * 500)
+    await process.topology.api("STREAM.PURGE.KV_cb_state", {"filter": "$KV.cb_state.Desk.s.part.*"})
+    desk.restart()
+    with pytest.raises(StateDamaged, match="callboard state history Desk s"):
+        async with desk.call():
+            await desk.agent.items.load()
+
+
+# -- retention -------------------------------------------------------------------------------------
+
+
+async def test_a_state_expires_after_its_last_commit(process: Process, join: Join) -> None:
+    """For readers at once, and the server removes every message of it by itself."""
+    desk = actor(process, ttl=1.0)
+    async with desk.call("c1"):
+        desk.agent.items.extend(["x" * 1000] * 100)
+    other = actor(await join(), ttl=1.0)
+    last = await other.shelf.last(PLACE)
+    await until(lambda: _now() > last.at + 1.0)
+    async with other.call("c2"):
+        assert other.agent.items == []
+        other.agent.items.append("new")
+    other.restart()
+    async with other.call():
+        assert other.agent.items == ["new"]
+    assert await other.open() is not None
+    while await subjects_left(process):
+        await asyncio.sleep(0.05)  # the server's own clock
+
+
+async def test_commits_renew_what_a_state_is_made_of(process: Process, join: Join) -> None:
+    """A session that is used outlives its ttl, parts and large values included."""
+    desk = actor(process, ttl=2.0)
+    async with desk.call():
+        desk.agent.items.extend(["x" * 1000] * 100)
+        desk.agent.best = Note("large" * 20_000)
+    begun = _now()
+    while _now() < begun + 4.5:
+        async with desk.call():
+            desk.agent.count += 1
+        await asyncio.sleep(0.2)  # what is tested is the passing of time
+    other = actor(await join(), ttl=2.0)
+    async with other.call():
+        assert other.agent.items == ["x" * 1000] * 100
+        assert other.agent.best == Note("large" * 20_000)
+
+
+async def test_a_ttl_that_comes_later_removes_all_of_it(process: Process, join: Join) -> None:
+    """Also versions that were stored without one: an old one is never taken for the state."""
+    forever = actor(process)
+    for _ in range(5):
+        async with forever.call():
+            forever.agent.items.extend(["x" * 1000] * 20)
+    brief = actor(await join(), ttl=1.0)
+    async with brief.call():
+        assert len(brief.agent.items) == 100
+    while [one for one in await subjects_left(process) if one.endswith(".s")]:
+        await asyncio.sleep(0.05)  # the server's own clock
+
+
+async def test_a_state_that_grows_too_large_is_refused(process: Process) -> None:
+    """At the commit, and the state stays as it was; making it smaller is never refused."""
+    desk = actor(process, max_bytes=1000)
+    async with desk.call():
+        desk.agent.items.append("x" * 900)
+    with pytest.raises(StateTooLarge, match="max_bytes") as caught:
+        async with desk.call():
+            desk.agent.items.append("x" * 900)
+    assert caught.value.fields["limit"] == 1000
+    desk.restart()
+    async with desk.call():
+        assert desk.agent.items == ["x" * 900]
+        desk.agent.items.clear()
+
+
+async def test_deleting_a_session_removes_every_trace(process: Process, join: Join) -> None:
+    """Its holder is fenced, and begins from nothing."""
+    desk, other = actor(process), actor(await join())
+    for number in range(40):
+        async with desk.call(f"c{number}"):
+            desk.agent.items.append("x" * 1000)
+            desk.agent.best = Note("large" * 20_000, number)
+    async with desk.call("", "another"):
+        desk.agent.items.append("stays")
+    await desk.sessions.idle()
+    await other.sessions.delete("Desk", "s")
+    assert await subjects_left(process) == ["$KV.cb_state.Desk.another"]
+    with pytest.raises(Fenced):
+        async with desk.call():
+            desk.agent.items.append("more")
+    async with desk.call():
+        assert (desk.agent.items, desk.agent.best) == ([], None)
+
+
+# -- changed code ----------------------------------------------------------------------------------
+
+
+class NewNote(msgspec.Struct):
+    """The item with a new field and a default."""
+
+    text: str
+    stars: int = 0
+    tags: list[str] = []
+
+
+class OtherNote(msgspec.Struct):
+    """The item with a field that old ones have not got."""
+
+    text: str
+    author: str
+
+
+class NewDesk:
+    """Attributes with newer types, one more, and one less."""
+
+    notes: ManagedDict[str, NewNote]
+    items: ManagedList[str]
+    more: ManagedList[int]
+
+
+class OtherDesk:
+    """An attribute whose stored items do not fit."""
+
+    notes: ManagedDict[str, OtherNote]
+
+
+class KindDesk:
+    """An attribute of another kind."""
+
+    items: ManagedDict[str, str]
+
+
+async def _old_state(process: Process) -> Actor:
+    desk = actor(process)
+    async with desk.call():
+        desk.agent.notes["x"] = Note("one", 2)
+        desk.agent.count += 5
+    return desk
+
+
+async def test_old_state_opens_under_newer_types(process: Process, join: Join) -> None:
+    """New fields have their defaults; attributes that the code does not name stay."""
+    old = await _old_state(process)
+    new = actor(await join(), NewDesk)
+    async with new.call():
+        assert new.agent.notes["x"] == NewNote("one", 2, [])
+        new.agent.notes["x"].tags.append("new")
+        assert new.agent.more == []
+    old.restart()
+    async with old.call():
+        assert (old.agent.notes["x"], old.agent.count) == (Note("one", 2), 5)
+
+
+@pytest.mark.parametrize("cls", [OtherDesk, KindDesk])
+async def test_incompatible_types_are_an_error_that_leaves_the_state(
+    process: Process, join: Join, cls: type[Any]
+) -> None:
+    """It names the attribute."""
+    old = await _old_state(process)
+    async with old.call():
+        old.agent.items.append("a")
+    before = await old.shelf.last(PLACE)
+    other = actor(await join(), cls)
+    with pytest.raises(StateIncompatible) as caught:
+        async with other.call():
+            assert other.agent.notes["x"]
+    assert caught.value.fields["attribute"] in {"notes", "items"}
+    assert await old.shelf.last(PLACE) == before
+
+
+async def test_a_turn_that_is_over_can_not_be_touched(process: Process) -> None:
+    """What a handler leaves behind in a task of its own changes nothing."""
+    desk = actor(process)
+    async with desk.call() as turn:
+        desk.agent.items.append("a")
+        items = desk.agent.items
+    with within(turn), pytest.raises(Exception, match="has ended"):
+        items.append("b")
+
+
+def _now() -> float:
+    return time.time()
+
+
+def test_history_has_a_smallest_value() -> None:
+    """Fewer commits could not hold a state."""
+    with pytest.raises(Exception, match="state_history"):
+        Settings.load({}, state_history=3)
