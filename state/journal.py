@@ -140,7 +140,7 @@ class Journal:
     # -- entries -----------------------------------------------------------------------------------
 
     def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
-        """Store a call's outcome, in one entry with the others of its maker's calls in this turn of the loop."""
+        """Store an outcome, in one entry with the others of the same maker's calls in this turn of the loop."""
         subject = subjects.run(run, subjects.result_kind(result.future))
         gathered = self._gathered.get(subject)
         if gathered is None:
@@ -247,7 +247,7 @@ class _Gathered:
         count = len(self._parts)
         if count == 1:
             return self._parts[0]
-        head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")  # noqa: PLR2004
+        head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
         return head + b"".join(self._parts)
 
     def on_stored(self, outcome: int | StoreRefused) -> None:

@@ -226,6 +226,34 @@ async def test_a_result_comes_back_as_it_was(process: Process) -> None:
     assert list(read_results(entry.body)) == [result]
 
 
+async def test_outcomes_of_one_turn_are_one_entry(process: Process) -> None:
+    """Of each maker's calls, in order, up to a size; each is told that it is stored."""
+    told: list[int | StoreRefused] = []
+    names = [f"{RUN}:{n}" for n in range(1, 101)] + [f"{RUN}:1.{n}" for n in range(1, 4)] + [f"{RUN}:2.1"]
+    for name in names:
+        process.journal.put_result(RUN, Result(name, "t.call"), told.append)
+    big = msgspec.Raw(msgspec.msgpack.encode(b"x" * 20_000))
+    process.journal.put_result(RUN, Result(f"{RUN}:3.1", "t.call", big), told.append)
+    process.journal.put_result(RUN, Result(f"{RUN}:3.2", "t.call"), told.append)
+    await until(lambda: len(told) == len(names) + 2)
+    entries = await process.journal.read(RUN)
+    held = [[result.future for result in read_results(entry.body)] for entry in entries]
+    assert sorted(map(len, held)) == [1, 1, 1, 3, 36, 64]
+    assert [name for some in held for name in some if "." not in name] == names[:100]
+    assert [name for some in held for name in some if ":1." in name] == names[100:103]
+    assert sum(isinstance(sequence, int) for sequence in told) == len(names) + 2
+
+
+async def test_what_is_gathered_when_a_process_ends_is_stored(process: Process) -> None:
+    """Closing a process flushes first."""
+    process.journal.put_result(RUN, Result(f"{RUN}:1", "t.call"), lambda _: None)
+    process.journal.put_result(RUN, Result(f"{RUN}:2", "t.call"), lambda _: None)
+    process.journal.flush()
+    await process.store.stop()
+    (entry,) = await process.journal.read(RUN, "result")
+    assert [result.future for result in read_results(entry.body)] == [f"{RUN}:1", f"{RUN}:2"]
+
+
 async def test_the_errors_of_earlier_attempts(process: Process) -> None:
     """Those of one call, oldest first."""
     for future, message in ((f"{RUN}:1", "first"), (f"{RUN}:2", "other"), (f"{RUN}:1", "second")):
