@@ -140,7 +140,7 @@ class Journal:
     # -- entries -----------------------------------------------------------------------------------
 
     def put_result(self, run: str, result: Result, on_stored: OnStored) -> None:
-        """Store an outcome, in one entry with the others of the same maker's calls in this turn of the loop."""
+        """Store an outcome, in one entry with those of its siblings that come in this turn of the loop."""
         subject = subjects.run(run, subjects.result_kind(result.future))
         gathered = self._gathered.get(subject)
         if gathered is None:
