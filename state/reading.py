@@ -57,8 +57,8 @@ class Parts:
         """The error for a part or a commit that cannot be used."""
         actor, session = self._place
         return StateDamaged(
-            f"the state of session {session} at {actor} cannot be read: {key}: {problem}; look at what is kept "
-            f"with 'callboard state history {actor} {session}', or delete it",
+            f"the state of session {session} at {actor} cannot be read: {key}: {problem}; look at what "
+            f"is kept with 'callboard state history {actor} {session}', or delete it",
             actor=actor,
             session=session,
             key=key,

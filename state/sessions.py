@@ -1,0 +1,97 @@
+"""The sessions whose state this process has open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+
+from callboard.infra import log
+from callboard.infra.errors import CallboardError
+from callboard.infra.settings import Settings
+from callboard.state.session import Rules, Session
+from callboard.state.shelf import Place, Shelf
+
+KEPT = 1024
+"""Sessions that stay open after their calls."""
+
+
+class Sessions:
+    """Opens sessions, and keeps them so that the next call needs to read nothing.
+
+    Args:
+        shelf: where they lie.
+        settings: of this process.
+        most: sessions that are kept open.
+    """
+
+    def __init__(self, shelf: Shelf, settings: Settings, most: int = KEPT) -> None:
+        self.shelf = shelf
+        self._settings = settings
+        self._most = most
+        self._open: OrderedDict[Place, Session] = OrderedDict()
+        self._opening: dict[Place, asyncio.Task[Session]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = log.get("state")
+
+    async def open(self, actor: str, session: str, rules: Rules) -> Session:
+        """A session's state at an actor, read only if this process has not got it.
+
+        Somebody else may have written since: then :meth:`Session.commit` raises ``Fenced``, and the
+        next ``open`` reads anew.
+
+        Raises:
+            StateIncompatible: an attribute is of another kind in the code.
+            StateDamaged: something is missing.
+        """
+        place = Place(actor, session)
+        known = self._open.get(place)
+        if known is not None and not known.lost and known.rules == rules:
+            self._open.move_to_end(place)
+            return known
+        opening = self._opening.get(place)
+        if opening is None:
+            made = Session(place, self.shelf, rules, self._settings, self._in_background)
+            opening = self._opening[place] = asyncio.get_running_loop().create_task(made.load())
+            opening.add_done_callback(lambda _: self._opening.pop(place, None))
+        self._keep(place, await asyncio.shield(opening))
+        return self._open[place]
+
+    def _keep(self, place: Place, session: Session) -> None:
+        self._open[place] = session
+        self._open.move_to_end(place)
+        for old in list(self._open)[: max(len(self._open) - self._most, 0)]:
+            if not self._open[old].busy:
+                del self._open[old]
+
+    def forget(self, actor: str, session: str) -> None:
+        """Have a session read anew when it is next opened."""
+        self._open.pop(Place(actor, session), None)
+
+    async def delete(self, actor: str, session: str) -> None:
+        """Remove every trace of a session's state; a holder elsewhere is fenced."""
+        self.forget(actor, session)
+        await self.shelf.erase(Place(actor, session))
+
+    async def idle(self) -> None:
+        """Wait until parts that are not needed any more have been removed."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def stop(self) -> None:
+        """Stop removing what is not needed any more; the next fold goes on with it. Idempotent."""
+        for task in (*self._tasks, *self._opening.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._opening.values(), return_exceptions=True)
+        self._open.clear()
+
+    def _in_background(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        async def guarded() -> None:
+            try:
+                await work()
+            except CallboardError as error:
+                self._log.warning("parts_not_removed", reason=error.message)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,306 @@
+"""A call's view of its session: it sees its own changes, and nobody else does until it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from callboard.infra.errors import NoSession, StateIncompatible, StateUnset
+from callboard.infra.messages.state import Change
+from callboard.state.items import Codec, default_of, shown
+from callboard.state.kept import Kept
+from callboard.state.packing import Packer
+from callboard.state.tree import Cell, Entry, Node, at, unread_between
+
+if TYPE_CHECKING:
+    from callboard.state.session import Session
+
+
+_NOTHING = Kept("")
+
+
+class _Fetched(NamedTuple):
+    """An item that the handler holds and may have changed.
+
+    Attributes:
+        place: its index or, in a dict, its key.
+    """
+
+    name: str
+    value: Any
+    codec: Codec
+    place: int | bytes
+
+
+class _Done:
+    """What a turn has done to one attribute.
+
+    Attributes:
+        splices: start, how many items went, what came.
+        cleared: all entries of a dict went, before anything else.
+        touched: keys of a dict with the entries that were there before.
+    """
+
+    __slots__ = ("cleared", "splices", "touched")
+
+    def __init__(self) -> None:
+        self.cleared = False
+        self.splices: list[tuple[int, int, list[Cell]]] = []
+        self.touched: dict[bytes, Entry | None] = {}
+
+
+class Turn:
+    """One call's changes to a session's state.
+
+    Args:
+        session: of the call.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.read = session.read_now
+        self.kept = dict(session.kept)
+        self.open = True
+        self._done: dict[str, _Done] = {}
+        self._fetched: dict[Cell, _Fetched] = {}
+        self._defaults: dict[str, tuple[Codec, bytes, Any]] = {}
+        self._collections: dict[str, Any] = {}
+
+    def attribute(self, name: str, kind: str) -> Kept:
+        """An attribute as this call sees it.
+
+        Raises:
+            NoSession: the call has ended.
+        """
+        if not self.open:
+            raise NoSession(
+                f"{self._where(name)} belongs to a call that has ended: take what you need from it before",
+                attribute=name,
+            )
+        return self.kept.get(name) or Kept(kind)
+
+    # -- items -------------------------------------------------------------------------------------
+
+    def cell(self, name: str, codec: Codec, value: Any, place: int | bytes) -> Cell:
+        """A new item.
+
+        Raises:
+            ItemInvalid: it does not fit.
+        """
+        raw, value = codec.encode(value)
+        cell = Cell.of(raw, self.session.inline_limit)
+        if codec.mutable(value):
+            self._fetched[cell] = _Fetched(name, value, codec, place)
+        return cell
+
+    def fetch(self, name: str, codec: Codec, cell: Cell, place: int | bytes) -> Any:
+        """The value of an item: within a call always the same object.
+
+        Raises:
+            StateIncompatible: it does not fit the annotation any more.
+        """
+        known = self._fetched.get(cell)
+        if known is not None:
+            return known.value
+        if cell.raw is None:
+            self.read([cell])
+        assert cell.raw is not None
+        value = self.decoded(name, codec, cell.raw)
+        if codec.mutable(value):
+            self._fetched[cell] = _Fetched(name, value, codec, place)
+        return value
+
+    def decoded(self, name: str, codec: Codec, raw: bytes) -> Any:
+        """A stored item or key as the annotation has it.
+
+        Raises:
+            StateIncompatible: it does not fit the annotation any more.
+        """
+        try:
+            return codec.decode(raw)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StateIncompatible(
+                f"{self._where(name)}: what is stored does not fit the annotation any more ({error}): give "
+                "new fields defaults, or change the stored state by export and import",
+                actor=self.session.actor,
+                session=self.session.id,
+                attribute=name,
+            ) from error
+
+    def only(self, name: str, kind: str, codec: Codec) -> Any:
+        """The item of an attribute that has one.
+
+        Raises:
+            StateIncompatible: it does not fit the annotation any more.
+        """
+        root = self.attribute(name, kind).root
+        assert root is not None
+        return self.fetch(name, codec, at(root, 0, self.read), 0)
+
+    def collection(self, name: str, make: Callable[[], Any]) -> Any:
+        """A collection, always the same object in this turn."""
+        if name not in self._collections:
+            self._collections[name] = make()
+        return self._collections[name]
+
+    def default(self, name: str, codec: Codec) -> Any:
+        """What an unset value is; it is set if the handler changes it.
+
+        Raises:
+            StateUnset: its type has no default.
+        """
+        if name not in self._defaults:
+            try:
+                raw, value = codec.encode(default_of(codec.annotation))
+            except TypeError as error:
+                raise StateUnset(
+                    f"{self._where(name)} is not set, and {shown(codec.annotation)} has no default: assign "
+                    "it first, or allow None",
+                    attribute=name,
+                ) from error
+            self._defaults[name] = codec, raw, value
+        return self._defaults[name][2]
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def splice(self, name: str, kind: str, start: int, stop: int, items: list[Cell]) -> None:
+        """Put items of a list in the place of others."""
+        kept = self.attribute(name, kind)
+        self.kept[name] = kept.spliced(start, stop, items, self.read)
+        splices = self._of(name).splices
+        if splices and start == stop == splices[-1][0] + len(splices[-1][2]):
+            splices[-1][2].extend(items)
+        else:
+            splices.append((start, stop - start, list(items)))
+
+    def replace(self, name: str, kind: str, items: list[Cell]) -> None:
+        """Put items in the place of all others; what was done before does not matter any more."""
+        before = self.session.kept.get(name) or Kept(kind)
+        kept = self.attribute(name, kind)
+        self.kept[name] = kept.spliced(0, kept.count, items, self.read)
+        self._of(name).splices = [(0, before.count, list(items))]
+
+    def put(self, name: str, key: bytes, cell: Cell) -> None:
+        """Put an item into a dict."""
+        self.kept[name], entry, known = self.attribute(name, "dict").put(key, cell, self.read)
+        self._of(name).touched.setdefault(key, known)
+        if cell in self._fetched:
+            self._fetched[entry] = self._fetched.pop(cell)
+
+    def remove(self, name: str, key: bytes) -> None:
+        """Take a key out of a dict."""
+        kept = self.attribute(name, "dict")
+        self._of(name).touched.setdefault(key, kept.find(key, self.read)[1])
+        self.kept[name] = kept.without(key, self.read)
+
+    def clear(self, name: str) -> None:
+        """Empty a dict."""
+        self.kept[name] = self.attribute(name, "dict").rooted(None)
+        done = self._of(name)
+        done.cleared = True
+        done.touched = {}
+
+    def _of(self, name: str) -> _Done:
+        return self._done.setdefault(name, _Done())
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Put items back that were fetched and changed.
+
+        Raises:
+            ItemInvalid: one does not fit any more.
+        """
+        for name, (codec, raw, value) in self._defaults.items():
+            now = codec.encoded_again(value)
+            if now != raw and not (self.kept.get(name) or _NOTHING).count:
+                self.replace(name, "value", [Cell.of(now, self.session.inline_limit)])
+        changed: dict[Cell, Cell] = {}
+        for cell, fetched in self._fetched.items():
+            raw = fetched.codec.encoded_again(fetched.value)
+            if raw != cell.raw:
+                new = Cell.of(raw, self.session.inline_limit)
+                if isinstance(fetched.place, bytes):
+                    self._put_back(fetched.name, fetched.place, cell, new)
+                else:
+                    changed[cell] = new
+        if changed:
+            self._splice_back(changed)
+        self._fetched, self._defaults = {}, {}
+
+    def _put_back(self, name: str, key: bytes, cell: Cell, new: Cell) -> None:
+        entry = self.kept[name].find(key, self.read)[1] if name in self.kept else None
+        if entry is cell:
+            self.put(name, key, new)
+
+    def _splice_back(self, changed: dict[Cell, Cell]) -> None:
+        """Where an item came in this turn, it comes as it is now; else it is put in its own place."""
+        moved: dict[str, set[Cell]] = {}
+        for cell in changed:
+            moved.setdefault(self._fetched[cell].name, set()).add(cell)
+        for name, searched in moved.items():
+            done = self._of(name)
+            came = {cell for _, _, items in done.splices for cell in items}
+            for _, _, items in done.splices:
+                items[:] = [changed.get(cell, cell) for cell in items]
+            for cell, index in self._places(name, searched):
+                kept = self.kept[name]
+                self.kept[name] = kept.spliced(index, index + 1, [changed[cell]], self.read)
+                if cell not in came:
+                    done.splices.append((index, 1, [changed[cell]]))
+
+    def _places(self, name: str, searched: set[Cell]) -> list[tuple[Cell, int]]:
+        """Where items are that may have moved since they were fetched; none for those that are gone."""
+        kept = self.kept[name]
+        found: list[tuple[Cell, int]] = []
+        for cell in searched:
+            hint = self._fetched[cell].place
+            assert isinstance(hint, int)
+            unread = unread_between(kept.root, hint, hint + 1, large=False)
+            if (
+                kept.root is None
+                or hint >= kept.count
+                or unread
+                or at(kept.root, hint, self.read) is not cell
+            ):
+                return _scanned(kept.root, searched)
+            found.append((cell, hint))
+        return found
+
+    def changes(self, packer: Packer) -> dict[str, Change]:
+        """What this turn has done, as it travels."""
+        made: dict[str, Change] = {}
+        for name, done in self._done.items():
+            change = Change(self.kept[name].kind, cleared=done.cleared)
+            change.splices = [packer.splice(*one) for one in done.splices]
+            put: list[Entry] = []
+            for key, before in done.touched.items():
+                now = self.kept[name].find(key, self.read)[1]
+                if before is not None and (now is None or now.order != before.order):
+                    change.removed.append(msgspec.Raw(key))
+                if now is not None and now is not before:
+                    put.append(now)
+            packer.puts(change, sorted(put, key=lambda entry: entry.order))
+            if change.splices or change.cleared or change.removed or change.keys:
+                made[name] = change
+        return made
+
+    def _where(self, name: str) -> str:
+        return f"{self.session.actor}.{name} of session {self.session.id}"
+
+
+def _scanned(root: Node | None, searched: set[Cell]) -> list[tuple[Cell, int]]:
+    """The places of items in a tree; nodes that are unread hold none of them."""
+    found: list[tuple[Cell, int]] = []
+    waiting: list[tuple[Node, int]] = [(root, 0)] if root else []
+    while waiting:
+        node, offset = waiting.pop()
+        for place, cell in enumerate(node.items or ()):
+            if cell in searched:
+                found.append((cell, offset + place))
+        for inner in node.nodes or ():
+            waiting.append((inner, offset))
+            offset += inner.count
+    return found
