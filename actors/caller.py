@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _QUIET = 15.0
 _PATIENCE = 20
+_HOLDERS = 100_000
 _ANNOUNCED = 1000
 _CANCELLED = 1000
 _DEPS_LIMIT = 64 * 1024
@@ -223,7 +224,7 @@ class CallMaker:
         future.session = self.context.session
         own = chosen.get()
         future.priority = self.context.priority if own.priority is None else own.priority
-        future.executor = own.host
+        future.executor = own.host or self._caller.holder(method.actor, future.session)
         if self._caller.on_loop():
             self._place(future, encoded)
         else:
@@ -463,6 +464,8 @@ class CallMaker:
         self._stage = max(self._stage, result.stage)
         future.executor, future.attempt = result.host, result.attempt
         future.stage = result.stage or future.stage
+        if result.sticky:
+            self._caller.note_holder(future.method.actor, future.session, result.host)
         if result.error is not None:
             self._fail(future, self._restored(future, result))
         elif result.blobs:
@@ -626,6 +629,7 @@ class Caller:
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
+        self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.get("caller")
         self._sweeper: asyncio.Task[None] | None = None
@@ -646,6 +650,17 @@ class Caller:
             maker.stop()
         for task in self._tasks - {asyncio.current_task()}:  # a drain by message runs in one of them
             task.cancel()
+
+    def holder(self, actor: str, session: str) -> str:
+        """The host that held a session when it was last heard of; empty if it never was."""
+        return self._holders.get((actor, session), "") if self._holders else ""
+
+    def note_holder(self, actor: str, session: str, host: str) -> None:
+        """Calls of this session are best sent to this host; another one would pass them on."""
+        self._holders[actor, session] = host
+        self._holders.move_to_end((actor, session))
+        if len(self._holders) > _HOLDERS:
+            self._holders.popitem(last=False)
 
     def on_loop(self) -> bool:
         """Whether this code runs in the event loop's thread."""

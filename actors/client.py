@@ -116,12 +116,9 @@ class Client:
     @property
     def state(self) -> States:
         """The managed state of sessions: to look at, export, import and delete."""
-        from callboard.state.shelf import NatsShelf
         from callboard.state.states import States
 
-        node = self.node
-        shelf = NatsShelf(node.connection, node.store, node.reader, node.topology, node.settings)
-        return States(shelf, node.settings)
+        return States(self.node.shelf, self.node.settings)
 
     async def submit(
         self,

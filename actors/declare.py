@@ -11,6 +11,7 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -27,6 +28,9 @@ from callboard.actors.schema import Signature
 from callboard.actors.scope import current
 from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.subjects import NameInvalid, token
+
+if TYPE_CHECKING:
+    from callboard.state.session import Rules
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,7 +159,32 @@ class AgentClass(Generic[T]):
 
     def create(self) -> T:
         """A new instance, made by the class's constructor without arguments."""
+        _ = self.rules
         return self.cls()
+
+    @functools.cached_property
+    def rules(self) -> Rules | None:
+        """What its managed state is, declared by annotations of the class; None if it has none.
+
+        Raises:
+            DeclarationInvalid: it cannot be stored, or a method cannot have it.
+        """
+        from callboard.state.managed import manage
+        from callboard.state.session import Rules
+
+        attributes = manage(self.cls, self.name)
+        if not attributes:
+            return None
+        for found in self.methods.values():
+            if found.directives.cpu or found.directives.batchable:
+                what = (
+                    "runs in a process of its own" if found.directives.cpu else "serves many sessions at once"
+                )
+                raise DeclarationInvalid(
+                    f"{found.where} {what}, where there is no managed state: make it a tool, or another agent"
+                )
+        kinds = {name: attribute.kind for name, attribute in attributes.items()}
+        return Rules(kinds, self.directives.state_ttl, self.directives.state_max_bytes)
 
 
 class _BoundStub:

@@ -36,6 +36,8 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         idempotent: running it again does no harm, so it is also retried after a time-out.
         cpu: the handler computes; it runs in a process of its own.
         max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
+        state_ttl: how long the managed state of a session is kept after its last change; 0: for ever.
+        state_max_bytes: what the managed state of a session may have; 0: no limit.
     """
 
     stateful: bool = False
@@ -55,9 +57,22 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotent: bool = False
     cpu: bool = False
     max_queue: int | None = None
+    state_ttl: float = 0.0
+    state_max_bytes: int = 0
 
 
-PER_ACTOR = frozenset({"stateful", "min_instances", "max_instances", "resources", "concurrency", "max_queue"})
+PER_ACTOR = frozenset(
+    {
+        "stateful",
+        "min_instances",
+        "max_instances",
+        "resources",
+        "concurrency",
+        "max_queue",
+        "state_ttl",
+        "state_max_bytes",
+    }
+)
 
 
 def directives_from(base: Directives, options: dict[str, Any], where: str) -> Directives:
@@ -92,7 +107,15 @@ def _check(directives: Directives, where: str) -> None:
         value = getattr(directives, name)
         if value is not None and value <= 0:
             raise DeclarationInvalid(f"{where}: {name} must be above 0, not {value}")
-    for name in ("max_wait", "min_instances", "retries", "backoff", "backoff_max"):
+    for name in (
+        "max_wait",
+        "min_instances",
+        "retries",
+        "backoff",
+        "backoff_max",
+        "state_ttl",
+        "state_max_bytes",
+    ):
         if getattr(directives, name) < 0:
             raise DeclarationInvalid(f"{where}: {name} must be 0 or more, not {getattr(directives, name)}")
     wrong = [name for name, amount in directives.resources.items() if amount < 0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from callboard.actors import values
+from callboard.actors import managed, values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
@@ -39,12 +39,14 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.run import ErrorInfo, Result
 from callboard.infra.pull import Delivered
+from callboard.state.managed import within
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.future import Future
     from callboard.actors.host import Host
     from callboard.actors.instance import Instance
+    from callboard.state.session import Rules, Session
 
 
 class HandlerMaker:
@@ -168,6 +170,8 @@ async def handle(instance: Instance, slot: Slot) -> None:
     try:
         if batch:
             await _handle_batch(instance, calls, maker)
+        elif instance.rules is not None:
+            await _handle_managed(instance, calls[0], maker, instance.rules)
         else:
             await _handle_one(instance, calls[0], maker)
     except asyncio.CancelledError:
@@ -197,7 +201,29 @@ def release(instance: Instance, call: Call) -> None:
         call.give_back()
 
 
-async def _handle_one(instance: Instance, call: Call, maker: HandlerMaker) -> None:
+async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
+    """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
+    try:
+        session = await managed.open_session(instance, call, rules)
+        known = None if session is None else await managed.recorded(session, call)
+    except CallboardError as error:
+        fail(instance, call, error)
+        return
+    if session is None:
+        return
+    if known is not None:
+        _publish(instance, call, known)
+        return
+    try:
+        with within(session.begin()):
+            await _handle_one(instance, call, maker, session)
+    finally:
+        session.rollback()
+
+
+async def _handle_one(
+    instance: Instance, call: Call, maker: HandlerMaker, session: Session | None = None
+) -> None:
     try:
         value = await _run(instance, call, maker)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
@@ -207,7 +233,7 @@ async def _handle_one(instance: Instance, call: Call, maker: HandlerMaker) -> No
         fail(instance, call, _own_cancellation(call))
     else:
         maker.slot.settle()
-        await _succeed(instance, call, value)
+        await _succeed(instance, call, value, session)
 
 
 def _unless_stopping(slot: Slot, error: BaseException) -> None:
@@ -322,7 +348,7 @@ async def _complete(
     return value
 
 
-async def _succeed(instance: Instance, call: Call, value: Any) -> None:
+async def _succeed(instance: Instance, call: Call, value: Any, session: Session | None = None) -> None:
     node = instance.host.node
     try:
         encoded = values.encode(value)
@@ -346,6 +372,16 @@ async def _succeed(instance: Instance, call: Call, value: Any) -> None:
     result = _result(instance, call)
     result.value = msgspec.Raw(encoded.body)
     result.blobs = encoded.blobs
+    if session is not None:
+        result.sticky = True
+        try:
+            committed = await managed.commit(instance, session, call, result)
+        except CallboardError as error:
+            fail(instance, call, error)
+            return
+        if not committed:
+            release(instance, call)  # who holds the session now runs it
+            return
     _publish(instance, call, result)
 
 

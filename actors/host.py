@@ -15,7 +15,7 @@ from callboard.actors import handling
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
-from callboard.actors.declare import Declaration, Workflow
+from callboard.actors.declare import AgentClass, Declaration, Workflow
 from callboard.actors.driver import Driver
 from callboard.actors.execute import process_address
 from callboard.actors.feed import Steady
@@ -49,6 +49,7 @@ from callboard.infra.pull import Delivered, Pull
 from callboard.infra.settings import Settings
 from callboard.infra.topology import lane_consumer
 from callboard.state.journal import Outcomes
+from callboard.state.sessions import Sessions
 
 _LANE_ROOM = 64
 _LOOK_EVERY = 0.5
@@ -169,6 +170,8 @@ class Host:
                 _ = method.signature  # a wrong annotation is found here, not at the first call
                 if method.directives.cpu:
                     process_address(method)
+            if isinstance(declared, AgentClass):
+                _ = declared.rules
         self._begin_anew()
         await self.node.open()
         try:
@@ -184,6 +187,7 @@ class Host:
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
+        self.states = Sessions(self.node.shelf, self.node.settings)
         self.watch = Watch(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.caller.is_alive = self.watch.takes_calls
@@ -308,6 +312,7 @@ class Host:
         )
         for member in self._members:
             member.close()
+        await self.states.stop()
         await self.node.close()
 
     async def stopped(self) -> None:

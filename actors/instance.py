@@ -7,7 +7,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors import handling, inbound
+from callboard.actors import handling, inbound, managed
 from callboard.actors.batches import Batches
 from callboard.actors.copies import Twin, may_have_copy
 from callboard.actors.declare import AgentClass, Tool, code_version
@@ -62,6 +62,8 @@ class Instance:
         self._progress = time.monotonic()
         self._sessions = Sessions()
         self._shedding = 0
+        self.rules = declared.rules if isinstance(declared, AgentClass) else None
+        self.serial = declared.directives.stateful or self.rules is not None
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
@@ -284,7 +286,10 @@ class Instance:
             call.give_back()
             return
         self.running[call.key] = call
-        if self.declared.directives.stateful and not self._sessions.enter(call):
+        if self.rules is not None and self._sessions.is_held_for(call):
+            handling.fail(self, call, managed.held(call), retry=False)
+            return
+        if self.serial and not self._sessions.enter(call):
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
@@ -334,7 +339,7 @@ class Instance:
                 continue
             self.running.pop(call.key, None)
             call.give_back()
-            if self.declared.directives.stateful:
+            if self.serial:
                 self._sessions.leave(call)
                 self._give_back_session(call.session)
         for call in kept:
@@ -407,10 +412,10 @@ class Instance:
 
     def _lent(self, slot: Slot) -> None:
         """A handler waits for calls of its own: another may start meanwhile."""
-        if self.declared.directives.stateful:
+        if self.serial:
             for call in slot.calls:
                 self._next_of_session(call)
-        if self.slots.free == 1 or self.declared.directives.stateful:
+        if self.slots.free == 1 or self.serial:
             self.pump()
 
     def _dropped(self, call: Call) -> bool:
@@ -419,7 +424,7 @@ class Instance:
             return False
         self.running.pop(call.key, None)
         call.settle()
-        if self.declared.directives.stateful:
+        if self.serial:
             self._sessions.leave(call)
             self._next_of_session(call)
         return True
@@ -428,7 +433,7 @@ class Instance:
         """A handler has ended, and with it these calls."""
         slot.end()
         self._finished += len(ended)
-        if self.declared.directives.stateful:
+        if self.serial:
             for call in ended:
                 self._sessions.leave(call)
                 self._next_of_session(call)

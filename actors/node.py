@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 
 from callboard.infra.connection import Connection
@@ -13,6 +14,7 @@ from callboard.infra.store import Store
 from callboard.infra.topology import Topology
 from callboard.state.blobs import Blobs
 from callboard.state.journal import Journal
+from callboard.state.shelf import NatsShelf
 
 
 class Node:
@@ -59,10 +61,17 @@ class Node:
             raise
         return self
 
+    @functools.cached_property
+    def shelf(self) -> NatsShelf:
+        """Where the managed state of sessions lies."""
+        return NatsShelf(self.connection, self.store, self.reader, self.topology, self.settings)
+
     async def close(self) -> None:
         """Store what is still on its way, then close. Idempotent."""
         if hasattr(self, "journal"):
             self.journal.flush()
+        if "shelf" in vars(self):
+            await self.shelf.close()
         if hasattr(self, "store"):
             await self.store.stop()
         await self.connection.close()

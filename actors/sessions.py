@@ -42,6 +42,11 @@ class Sessions:
         session.behind.append(call)
         return False
 
+    def is_held_for(self, call: Call) -> bool:
+        """Whether a call that has made this one, at any depth, holds its session."""
+        session = self._sessions.get(call.session)
+        return session is not None and any(call.is_made_by(holder) for holder in session.holders)
+
     def next(self, name: str) -> Call | None:
         """The next call of a session that may start now, if there is one."""
         session = self._sessions.get(name)

@@ -81,6 +81,11 @@ class Watch:
         pulse = self.alive.get(host)
         return pulse is not None and not pulse.draining
 
+    def serves(self, host: str, actor: str) -> bool:
+        """Whether a host lives, is not about to leave, and runs an actor."""
+        pulse = self.alive.get(host)
+        return pulse is not None and not pulse.draining and actor in pulse.instances
+
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first."""
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]

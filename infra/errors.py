@@ -238,6 +238,12 @@ class StateUnset(CallboardError, AttributeError):
     code = "state_unset"
 
 
+class SessionHeld(CallboardError):
+    """A call would enter a session that the call which made it holds. Fields: actor, session."""
+
+    code = "session_held"
+
+
 class StateTooLarge(CallboardError):
     """A session's state is above its actor's ``max_bytes``. Fields: actor, session, size, limit (bytes)."""
 

@@ -134,12 +134,8 @@ def run_summary(run_id: str) -> str:
 
 
 def state(actor: str, session: str) -> str:
-    """Where the commits to a session's state at an actor are written, the newest of them being the last.
-
-    Raises:
-        NameInvalid: the session's id is too long.
-    """
-    return f"$KV.{STATE_BUCKET}.{actor}.{session_token(session)}"
+    """Where the commits to a session's state at an actor are written; session is a token."""
+    return f"$KV.{STATE_BUCKET}.{actor}.{session}"
 
 
 def state_part(actor: str, session: str, key: str) -> str:

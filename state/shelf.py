@@ -118,16 +118,16 @@ class NatsShelf:
 
     async def last(self, place: Place) -> Stored | None:
         """See :class:`Shelf`."""
-        return await self._reader.last(_STREAM, subjects.state(*place))
+        return await self._reader.last(_STREAM, _commits(place))
 
     async def commits(self, place: Place, after: int = 0) -> list[Stored]:
         """See :class:`Shelf`."""
-        return await self._reader.read(_STREAM, subjects.state(*place), after)
+        return await self._reader.read(_STREAM, _commits(place), after)
 
     async def at(self, place: Place, sequence: int) -> Stored | None:
         """See :class:`Shelf`."""
         found = await self._reader.at(_STREAM, sequence)
-        return found if found and found.subject == subjects.state(*place) else None
+        return found if found and found.subject == _commits(place) else None
 
     async def commit(
         self, place: Place, body: bytes, after: int, ttl: int = 0, *, alone: bool = False
@@ -137,7 +137,7 @@ class NatsShelf:
         if alone:
             head.append((H.ROLLUP, "sub"))
         try:
-            return await self._store.stored(subjects.state(*place), body, H.encode(head))
+            return await self._store.stored(_commits(place), body, H.encode(head))
         except Fenced:
             # A commit whose ack was lost is sent again, and the second is fenced by the first.
             last = await self.last(place)
@@ -152,7 +152,7 @@ class NatsShelf:
         head = H.encode(_kept_for(ttl)) if ttl else None
         waiting: list[Awaitable[int]] = []
         for key, body in parts.items():
-            subject = subjects.state_part(*place, key)
+            subject = _part(place, key)
             if key.startswith("large."):
                 chunks = [body[i : i + self._chunk] for i in range(0, len(body), self._chunk)]
                 waiting += [
@@ -187,8 +187,8 @@ class NatsShelf:
 
     async def parts_after(self, place: Place, after: int) -> list[tuple[str, int]]:
         """See :class:`Shelf`."""
-        prefix = len(subjects.state_part(*place, ""))
-        found = await self._reader.read(_STREAM, subjects.state_part(*place, ">"), after)
+        prefix = len(_part(place, ""))
+        found = await self._reader.read(_STREAM, _part(place, ">"), after)
         return [(_without_chunk(one.subject[prefix:]), one.sequence) for one in found]
 
     # -- removing ----------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class NatsShelf:
     async def drop(self, place: Place, keys: Iterable[str], upto: int) -> None:
         """See :class:`Shelf`."""
         filters = [f"{key}.*" if key.startswith("large.") else key for key in keys]
-        subjects_ = [subjects.state_part(*place, one) for one in filters]
+        subjects_ = [_part(place, one) for one in filters]
         await asyncio.gather(*(self._purge({"filter": one, "seq": upto + 1}) for one in subjects_))
 
     async def erase(self, place: Place) -> None:
@@ -206,9 +206,9 @@ class NatsShelf:
         """
         for _ in range(_TRIES):
             upto = await self._last_sequence()
-            await self._purge({"filter": subjects.state(*place)})
-            await self._purge({"filter": subjects.state_part(*place, ">"), "seq": upto + 1})
-            left = await self._reader.read(_STREAM, subjects.state_part(*place, ">"), limit=1)
+            await self._purge({"filter": _commits(place)})
+            await self._purge({"filter": _part(place, ">"), "seq": upto + 1})
+            left = await self._reader.read(_STREAM, _part(place, ">"), limit=1)
             if not left or await self.last(place) is not None:
                 return
 
@@ -276,11 +276,9 @@ class MemoryShelf:
         """See :class:`Shelf`."""
         kept = self._commits.setdefault(place, [])
         if (kept[-1].sequence if kept else 0) != after:
-            raise Fenced(
-                f"{subjects.state(*place)}: a newer owner has written", subject=subjects.state(*place)
-            )
+            raise Fenced(f"{_commits(place)}: a newer owner has written", subject=_commits(place))
         self._sequence += 1
-        kept.append(Stored(subjects.state(*place), self._sequence, time.time(), {}, body))
+        kept.append(Stored(_commits(place), self._sequence, time.time(), {}, body))
         del kept[: -1 if alone else -self._history]
         return self._sequence
 
@@ -348,6 +346,19 @@ class _Beside:
         self._thread.join(_PATIENCE)
 
 
+def _commits(place: Place) -> str:
+    """The subject of a state's commits.
+
+    Raises:
+        NameInvalid: the session's id is too long.
+    """
+    return subjects.state(place.actor, subjects.session_token(place.session))
+
+
+def _part(place: Place, key: str) -> str:
+    return subjects.state_part(place.actor, subjects.session_token(place.session), key)
+
+
 def _waited(work: Callable[[], T], place: Place) -> T:
     try:
         return work()
@@ -355,7 +366,7 @@ def _waited(work: Callable[[], T], place: Place) -> T:
         raise RequestTimeout(
             f"the state of session {place.session} at {place.actor} was not read within {_PATIENCE:.0f} s: "
             "is the server up?",
-            subject=subjects.state(*place),
+            subject=_commits(place),
             timeout=_PATIENCE,
         ) from error
 
@@ -368,9 +379,9 @@ async def _load(reader: DirectReader, place: Place, keys: Sequence[str]) -> dict
             break
         await asyncio.sleep(wait)
         plain = [key for key in missing if not key.startswith("large.")]
-        prefix = len(subjects.state_part(*place, ""))
+        prefix = len(_part(place, ""))
         for start in range(0, len(plain), _AT_ONCE):
-            wanted = [subjects.state_part(*place, key) for key in plain[start : start + _AT_ONCE]]
+            wanted = [_part(place, key) for key in plain[start : start + _AT_ONCE]]
             for one in await reader.lasts(_STREAM, *wanted):
                 found[one.subject[prefix:]] = one.body
         for key in missing:
@@ -381,7 +392,7 @@ async def _load(reader: DirectReader, place: Place, keys: Sequence[str]) -> dict
 
 async def _large(reader: DirectReader, place: Place, key: str) -> bytes:
     """The chunks of a large value, as far as they are there."""
-    subject = subjects.state_part(*place, key)
+    subject = _part(place, key)
     content: list[bytes] = []
     while True:
         wanted = [f"{subject}.{number}" for number in range(len(content), len(content) + _CHUNKS_AT_ONCE)]

@@ -13,7 +13,7 @@ from msgspec import Raw
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
 from callboard.infra.errors import Fenced, ItemInvalid, StateExists, StateUnknown
-from callboard.infra.messages.state import Change, Commit, Export, Exported
+from callboard.infra.messages.state import Change, Commit
 from callboard.infra.settings import Settings
 from callboard.state.kept import Kept
 from callboard.state.session import Rules, Session
@@ -69,6 +69,36 @@ class StateView(StateInfo):
     """
 
     attributes: dict[str, Any] = {}
+
+
+class Exported(msgspec.Struct, omit_defaults=True):
+    """One attribute of an exported state.
+
+    Attributes:
+        kind: ``list``, ``dict``, ``value`` or ``counter``.
+        items: its values, as JSON; one that JSON cannot say exactly is ``{"$msgpack": base64}``.
+        keys: of a dict, likewise.
+    """
+
+    kind: str
+    items: list[Raw] = []
+    keys: list[Raw] = []
+
+
+class Export(msgspec.Struct, omit_defaults=True, tag_field="format", tag="callboard-state-1"):
+    """A whole state in JSON, to be looked at, changed, and imported.
+
+    Attributes:
+        actor, session: whose it is; version: of it.
+        ttl: seconds that it is kept after its last commit; 0: for ever.
+        attributes: by name.
+    """
+
+    actor: str
+    session: str
+    version: int = 0
+    ttl: float = 0.0
+    attributes: dict[str, Exported] = {}
 
 
 class States:
@@ -180,7 +210,7 @@ class States:
             return session.version
         raise Fenced(
             f"the state of session {place.session} at {place.actor} changes all the time: try again later",
-            subject=subjects.state(*place),
+            subject=subjects.state(place.actor, subjects.session_token(place.session)),
         )
 
     async def delete(self, actor: str, session: str) -> None:
@@ -313,11 +343,12 @@ def _exported(kept: Kept) -> Exported:
 
 
 def _imported(name: str, one: Exported, inline_limit: int) -> Kept:
-    if one.kind not in {"list", "dict", "value", "counter"} or len(one.keys) not in {0, len(one.items)}:
+    known = one.kind in {"list", "dict"} or (one.kind in {"value", "counter"} and len(one.items) <= 1)
+    if not known or len(one.keys) != (len(one.items) if one.kind == "dict" else 0):
         raise ItemInvalid(f"{name} in the document is no attribute of a state", attribute=name)
     kept = Kept(one.kind)
     items = [Cell.of(_as_msgpack(name, item), inline_limit) for item in one.items]
-    for key, item in zip(one.keys, items, strict=False):
+    for key, item in zip(one.keys, items if one.keys else (), strict=True):
         kept, _, _ = kept.put(_as_msgpack(name, key), item, _nothing_unread)
     return kept if one.kind == "dict" else kept.spliced(0, 0, items, _nothing_unread)
 

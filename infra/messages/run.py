@@ -47,6 +47,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         error: why there is no value.
         host: who ran it; attempt: which attempt (from 1); stage: its depth in the run.
         waited, took: seconds in the queue and in the handler.
+        sticky: the host holds the call's session: further calls of it are best sent there.
     """
 
     future: str
@@ -59,6 +60,7 @@ class Result(msgspec.Struct, omit_defaults=True):
     stage: int = 0
     waited: float = 0.0
     took: float = 0.0
+    sticky: bool = False
 
 
 class Owner(msgspec.Struct, omit_defaults=True):

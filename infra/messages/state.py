@@ -173,33 +173,3 @@ class Commit(msgspec.Struct, omit_defaults=True):
     result: Raw = Raw(b"\xc0")
     changes: dict[str, Change] = {}
     head: Head | None = None
-
-
-class Exported(msgspec.Struct, omit_defaults=True):
-    """One attribute of an exported state.
-
-    Attributes:
-        kind: as in :class:`Change`.
-        items: its values, as JSON; one that JSON cannot say exactly is ``{"$msgpack": base64}``.
-        keys: of a dict, likewise.
-    """
-
-    kind: str
-    items: list[Raw] = []
-    keys: list[Raw] = []
-
-
-class Export(msgspec.Struct, omit_defaults=True, tag_field="format", tag="callboard-state-1"):
-    """A whole state in JSON, to be looked at, changed, and imported.
-
-    Attributes:
-        actor, session: whose it is; version: of it.
-        ttl: seconds that it is kept after its last commit; 0: for ever.
-        attributes: by name.
-    """
-
-    actor: str
-    session: str
-    version: int = 0
-    ttl: float = 0.0
-    attributes: dict[str, Exported] = {}

@@ -20,7 +20,7 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, registry, run
+from callboard.infra.messages import control, dead, registry, run, state
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -41,6 +41,8 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
+    subjects.state: ("<actor>", "<session>"),
+    subjects.state_part: ("<actor>", "<session>", "<key>"),
 }
 """What makes a subject, and what to call it with."""
 
@@ -52,6 +54,8 @@ OTHERS = {
     "result_kind",
     "children_kind",
     "ack",  # JetStream's own
+    "session_token",
+    "session_of",
 }
 """What is public in ``subjects`` and makes no subject of Callboard's."""
 
@@ -231,7 +235,7 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, registry, run)
+        for module in (control, dead, registry, run, state)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

@@ -23,7 +23,7 @@ async def grown(process: Process, length: int, size: int) -> Actor:
     session = f"{length}-{size}"
     async with desk.call("", session):
         desk.agent.items.extend(["x" * size] * length)
-        desk.agent.notes.update({str(number): "x" * size for number in range(length)})
+        desk.agent.notes.update({str(number): "x" * size for number in range(min(length, 10_000))})
     for number in range(process.settings.state_history):  # until what was put in is in parts
         async with desk.call(f"g{number}", session):
             desk.agent.items.append("z" * size)
@@ -84,6 +84,6 @@ async def test_opening_reads_a_bounded_number_of_messages(process: Process) -> N
         await desk.agent.items.load(50_000, 50_001)
         assert desk.agent.items[50_000] == "x" * 100
         assert len(read) <= 4
-        await desk.agent.notes.load("77777")
-        assert desk.agent.notes["77777"] == "x" * 100
+        await desk.agent.notes.load("7777")
+        assert desk.agent.notes["7777"] == "x" * 100
         assert len(read) <= 8

@@ -179,7 +179,7 @@ def import_(
         session: For this session, whatever the document says.
         replace: Also where there is a state already. A call that runs for the session starts over.
     """
-    from callboard.infra.messages.state import Export
+    from callboard.state.states import Export
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")

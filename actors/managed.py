@@ -1,0 +1,98 @@
+"""Managed state around a handler: whose session it is, opened before, committed with the outcome.
+
+A session's state at an actor has one holder: a host. Another host that is given a call of the session
+passes it on to the holder's lane while that one lives, and takes the session over when it does not. What
+the handler changes and its outcome are one commit, accepted only if nobody else has committed since; so
+a call that is delivered again finds its outcome there, and is not run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.actors.caller import band_of
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import Fenced, SessionHeld
+from callboard.infra.messages.run import Result
+from callboard.state.journal import encode
+
+if TYPE_CHECKING:
+    from callboard.actors.inbound import Call
+    from callboard.actors.instance import Instance
+    from callboard.state.session import Rules, Session
+
+_TRIES = 5
+_decode = msgspec.msgpack.Decoder(Result).decode
+
+
+def held(call: Call) -> SessionHeld:
+    """The error for a call that would wait for the end of the one that waits for it."""
+    actor = call.method.actor
+    return SessionHeld(
+        f"{call.method.where} was not started: a call that made it holds session {call.session} at {actor}, "
+        "and its state has one writer at a time: call the method on 'self', without the stub",
+        actor=actor,
+        session=call.session,
+    )
+
+
+async def open_session(instance: Instance, call: Call, rules: Rules) -> Session | None:
+    """The session of a call, held by this host; None if another one holds it, which has the call then.
+
+    Raises:
+        Fenced: others were faster, again and again.
+        CallboardError: the state cannot be read, or does not fit the code.
+    """
+    host = instance.host
+    for tried in range(_TRIES):
+        session = await host.states.open(instance.name, call.session, rules)
+        if session.holder == host.id:
+            return session
+        if session.holder and host.watch.serves(session.holder, instance.name):
+            host.states.forget(instance.name, call.session)  # what it commits is not seen here
+            await _pass_on(instance, call, session.holder)
+            return None
+        try:
+            await session.take(host.id)
+        except Fenced:
+            if tried == _TRIES - 1:
+                raise
+        else:
+            return session
+    raise AssertionError("unreachable")
+
+
+async def _pass_on(instance: Instance, call: Call, holder: str) -> None:
+    """Store the call in the holder's lane, then be done with the message."""
+    kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
+    kept[H.EXECUTOR] = holder
+    kept[H.MESSAGE_ID] = f"{call.id}~{call.attempt}~{holder}~{call.delivered.sequence}"
+    subject = subjects.call(instance.name, holder, band_of(call.priority))
+    await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
+    instance.running.pop(call.key, None)
+    call.settle()
+
+
+async def recorded(session: Session, call: Call) -> Result | None:
+    """The outcome of a call that has been applied already."""
+    raw = await session.applied(call.id)
+    return None if raw is None else _decode(raw)
+
+
+async def commit(instance: Instance, session: Session, call: Call, result: Result) -> bool:
+    """Store what the handler has changed, with its outcome; False if another host has the session now.
+
+    Raises:
+        CallboardError: what it has changed cannot be stored; nothing is.
+    """
+    try:
+        await session.commit(call.id, msgspec.Raw(encode(result)))
+    except Fenced:
+        instance.host.states.forget(instance.name, call.session)
+        return False
+    finally:
+        session.rollback()  # of a commit that has succeeded nothing is left to drop
+    return True

@@ -1,0 +1,252 @@
+"""Managed state in handlers: kept with the outcome, one holder for each session, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+import pytest
+from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.waiting import until
+
+from callboard import Managed, ManagedCounter, ManagedDict, ManagedList, agent, workflow
+from callboard.infra.errors import RunFailed, SessionHeld, StateTooLarge
+
+RAN: Counter[str] = Counter()
+GATE = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has run, the gate is shut."""
+    global GATE  # noqa: PLW0603 - an event belongs to the loop of one test
+    RAN.clear()
+    GATE = asyncio.Event()
+
+
+class Note(msgspec.Struct):
+    """Something noted."""
+
+    text: str
+    times: int = 1
+
+
+@agent(concurrency=8)
+class Scribe:
+    """Keeps what it is told."""
+
+    lines: ManagedList[str]
+    notes: ManagedDict[str, Note]
+    last: Managed[Note | None]
+    count: ManagedCounter
+
+    async def tell(self, text: str) -> int:
+        """Keep a line."""
+        RAN[text] += 1
+        self.lines.append(text)
+        self.notes[text] = Note(text, self.notes[text].times + 1) if text in self.notes else Note(text)
+        self.last = self.notes[text]
+        self.count += 1
+        return len(self.lines)
+
+    def tell_in_a_thread(self, text: str) -> int:
+        """Keep a line."""
+        self.lines.append(text)
+        self.count += 1
+        return len(self.lines)
+
+    async def fail(self, text: str) -> None:
+        """Keep a line, then fail."""
+        self.lines.append(text)
+        self.count += 1
+        raise ValueError(text)
+
+    async def wait(self, text: str) -> int:
+        """Keep a line when the gate opens."""
+        RAN[text] += 1
+        self.lines.append(text)
+        await GATE.wait()
+        self.count += 1
+        return len(self.lines)
+
+    async def again(self, text: str) -> int:
+        """Call itself through the stub, in the same session."""
+        return await Scribe.tell(text)
+
+    async def all(self) -> tuple[list[str], dict[str, int], int]:
+        """All that is kept."""
+        return list(self.lines), {key: note.times for key, note in self.notes.items()}, self.count
+
+
+@agent(state_max_bytes=2000)
+class Limited:
+    """Keeps little."""
+
+    lines: ManagedList[str]
+
+    async def tell(self, text: str) -> int:
+        """Keep a line."""
+        self.lines.append(text)
+        return len(self.lines)
+
+
+@workflow
+async def dictate(texts: list[str]) -> tuple[list[str], dict[str, int], int]:
+    """Tell them one after the other."""
+    for text in texts:
+        await Scribe.tell(text)
+    return await Scribe.all()
+
+
+@workflow
+async def dictate_at_once(texts: list[str]) -> tuple[list[int], list[str]]:
+    """Tell them all at once."""
+    places = await asyncio.gather(*(Scribe.tell(text) for text in texts))
+    return places, (await Scribe.all())[0]
+
+
+@workflow
+async def mixed() -> tuple[list[str], dict[str, int], int]:
+    """Async and blocking handlers, and one that fails."""
+    await Scribe.tell("one")
+    await Scribe.tell_in_a_thread("two")
+    try:
+        await Scribe.fail("three")
+    except ValueError:
+        await Scribe.tell("one")
+    return await Scribe.all()
+
+
+@workflow
+async def inward() -> int:
+    """A call that enters its own session."""
+    return await Scribe.again("x")
+
+
+@workflow
+async def waiting(text: str) -> int:
+    """One long call."""
+    return await Scribe.wait(text)
+
+
+@workflow
+async def too_much() -> list[int]:
+    """More than the agent may keep."""
+    return [await Limited.tell("x" * 900) for _ in range(4)]
+
+
+async def test_what_handlers_change_is_there_for_the_next_call(board: Board) -> None:
+    """In the session, in runs to come, and not in another session."""
+    await board.host(Scribe)
+    await board.host(dictate)
+    client = await board.client()
+    first = await client.run(dictate.name, {"texts": ["a", "b", "a"]}, session="s1", timeout=10)
+    assert first == [["a", "b", "a"], {"a": 2, "b": 1}, 3]
+    other = await client.run(dictate.name, {"texts": ["z"]}, session="s2", timeout=10)
+    assert other == [["z"], {"z": 1}, 1]
+    again = await client.run(dictate.name, {"texts": ["c"]}, session="s1", timeout=10)
+    assert again == [["a", "b", "a", "c"], {"a": 2, "b": 1, "c": 1}, 4]
+
+
+async def test_a_handler_that_fails_leaves_the_state_as_it_was(board: Board) -> None:
+    """Async and blocking handlers alike."""
+    await board.host(Scribe, mixed)
+    assert await board.run(mixed) == [["one", "two", "one"], {"one": 2}, 3]
+
+
+async def test_the_calls_of_a_session_run_one_at_a_time(board: Board) -> None:
+    """However many are made at once, on several hosts: none is lost, and each sees those before it."""
+    for _ in range(3):
+        await board.host(Scribe)
+    await board.host(dictate_at_once)
+    texts = [str(number) for number in range(60)]
+    places, lines = await board.run(dictate_at_once, texts=texts, timeout=30)
+    assert sorted(places) == list(range(1, 61))
+    assert sorted(lines) == sorted(texts)
+    assert [lines[place - 1] for place in places] == texts
+    assert set(RAN.values()) == {1}
+
+
+async def test_a_session_survives_its_host(board: Board) -> None:
+    """Another one takes it over, and finds what was committed."""
+    first = await board.host(Scribe)
+    await board.host(dictate)
+    client = await board.client()
+    await client.run(dictate.name, {"texts": ["a", "b"]}, session="s", timeout=10)
+    await board.kill(first)
+    await board.host(Scribe)
+    assert await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=10) == [
+        ["a", "b", "c"],
+        {"a": 1, "b": 1, "c": 1},
+        3,
+    ]
+
+
+async def test_an_applied_call_that_is_delivered_again_does_not_run(board: Board) -> None:
+    """Its outcome is found with the state, also where it never came into the journal."""
+    await board.host(Scribe)
+    node = await board.node()
+    for number in (1, 2):  # two messages of one call, which the server does not know for one
+        head = call_headers("01RUN:1", "tell", Cb_Session="s", Nats_Msg_Id=f"copy {number}", Cb_Again="1")
+        await node.store.stored(call_subject(Scribe), packed({"text": "once"}), head)
+        await board.emptied("CALLS")
+        # As if the host had died after its commit: what was stored of the outcome is gone.
+        await node.topology.api("STREAM.PURGE.RUNS")
+        for host in board._hosts:
+            host.recent.clear()
+    (host,) = board._hosts
+    session = await host.states.open("Scribe", "s", instance(host, Scribe).rules)  # type: ignore[arg-type]
+    assert session.kept["lines"].count == 1
+    assert RAN["once"] == 1
+
+
+async def test_a_holder_that_was_taken_for_dead_commits_nothing(board: Board) -> None:
+    """Another host has the session by then: what the slow one did vanishes, and the call runs once more."""
+    slow = await board.host(Scribe)
+    await board.host(waiting)
+    client = await board.client()
+    run = await client.submit(waiting.name, {"text": "x"}, session="s")
+    await until(lambda: RAN["x"] == 1)
+    node = await board.node()
+    other = await board.host(Scribe)
+    session = await other.states.open("Scribe", "s", instance(other, Scribe).rules)  # type: ignore[arg-type]
+    await session.take(other.id)
+    await node.connection.flush()
+    GATE.set()
+    assert await client.result(run, 10) == 1
+    assert RAN["x"] == 2
+    assert instance(slow, Scribe).running == {}
+
+
+async def test_a_call_into_a_session_that_its_maker_holds(board: Board) -> None:
+    """It would wait for ever: a typed error says what to do."""
+    await board.host(Scribe, inward)
+    with pytest.raises(RunFailed) as failed:
+        await board.run(inward)
+    assert isinstance(failed.value.__cause__, SessionHeld)
+
+
+async def test_more_state_than_there_may_be(board: Board) -> None:
+    """A typed error, and what was there stays."""
+    await board.host(Limited, too_much)
+    with pytest.raises(RunFailed) as failed:
+        await board.run(too_much)
+    assert isinstance(failed.value.__cause__, StateTooLarge)
+
+
+async def test_the_next_call_goes_to_the_holder(board: Board) -> None:
+    """Its maker has heard from the outcome who that is; nobody has to pass it on."""
+    for _ in range(2):
+        await board.host(Scribe)
+    await board.host(dictate)
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.Scribe.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    await board.run(dictate, texts=["a", "b", "c"])
+    lanes = [subject.split(".")[3] for subject in sent]
+    assert lanes[0] == "any"
+    assert len(set(lanes[1:])) == 1
+    assert lanes[1] != "any"
+    assert len(lanes) == 4

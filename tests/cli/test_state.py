@@ -1,0 +1,108 @@
+"""``callboard state``: what agents keep for their sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.terminal import Typed
+from tests.support.state import Actor
+
+from callboard.actors.node import Node
+from callboard.cli.exits import Exit
+from callboard.infra.settings import Settings
+from callboard.state.dicts import ManagedDict
+from callboard.state.lists import ManagedList
+from callboard.state.shelf import NatsShelf
+
+
+class Planner:
+    """Two collections."""
+
+    history: ManagedList[str]
+    notes: ManagedDict[str, int]
+
+
+@pytest.fixture
+def kept(nats_url: str) -> str:
+    """The address of a server with one state of three versions."""
+
+    async def make() -> None:
+        node = await Node(Settings.load({}, nats_url=nats_url), "test").open()
+        shelf = NatsShelf(node.connection, node.store, node.reader, node.topology, node.settings)
+        planner = Actor(Planner, shelf, node.settings)
+        for number in range(3):
+            async with planner.call(f"r1:{number}", "chat-7"):
+                planner.agent.history.extend(f"turn {number}.{n}" for n in range(10))
+                planner.agent.notes["count"] = number
+        await node.close()
+
+    asyncio.run(make())
+    return nats_url
+
+
+def test_states_are_listed(kept: str, typed: Typed) -> None:
+    """For people and for programs; by actor."""
+    found = typed("state", "list", "--json", url=kept).json
+    assert [(one["actor"], one["session"], one["version"]) for one in found] == [("Planner", "chat-7", 3)]
+    lines = typed("state", "list", url=kept).out.splitlines()
+    assert lines[1].split()[:3] == ["Planner", "chat-7", "3"]
+    assert typed("state", "list", "--actor", "Other", url=kept).out == "no states\n"
+
+
+def test_a_state_is_shown(kept: str, typed: Typed) -> None:
+    """The last items of what is long; all of them when asked, or as JSON; as of a version."""
+    out = typed("state", "show", "Planner", "chat-7", url=kept).out
+    assert "history (30)" in out
+    assert "... 10 more" in out
+    assert ("turn 2.9" in out, "turn 0.1" in out, "count: 2" in out) == (True, False, True)
+    assert "turn 0.1" in typed("state", "show", "Planner", "chat-7", "--every", url=kept).out
+    old = typed("state", "show", "Planner", "chat-7", "--revision", "1", "--json", url=kept).json
+    assert old["attributes"] == {"history": [f"turn 0.{n}" for n in range(10)], "notes": {"count": 0}}
+
+
+def test_the_history_of_a_state(kept: str, typed: Typed) -> None:
+    """Which call did what."""
+    rows = typed("state", "history", "Planner", "chat-7", "--json", url=kept).json
+    assert [(one["version"], one["call"]) for one in rows] == [(1, "r1:0"), (2, "r1:1"), (3, "r1:2")]
+    assert "history: +10; notes: 1 put" in typed("state", "history", "Planner", "chat-7", url=kept).out
+
+
+def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Path) -> None:
+    """Into a file or printed; over another only when that is said."""
+    file = tmp_path / "state.json"
+    assert typed("state", "export", "Planner", "chat-7", "-o", file, url=kept).code == Exit.OK
+    assert json.loads(file.read_text()) == json.loads(
+        typed("state", "export", "Planner", "chat-7", url=kept).out
+    )
+    taken = typed("state", "import", file, url=kept)
+    assert (taken.code, "there is a state" in taken.err) == (Exit.FAILED, True)
+    again = typed("state", "import", file, "--replace", "--json", url=kept)
+    assert again.json == {"actor": "Planner", "session": "chat-7", "version": 4}
+    assert typed("state", "import", file, "--session", "other", url=kept).code == Exit.OK
+    shown = typed("state", "show", "Planner", "other", "--json", url=kept).json
+    assert len(shown["attributes"]["history"]) == 30
+
+
+def test_a_state_is_deleted(kept: str, typed: Typed) -> None:
+    """Only when that is said, where nobody can be asked."""
+    assert typed("state", "delete", "Planner", "chat-7", url=kept).code == Exit.USAGE
+    assert typed("state", "delete", "Planner", "chat-7", "--yes", url=kept).code == Exit.OK
+    assert typed("state", "list", "--json", url=kept).json == []
+
+
+@pytest.mark.parametrize("command", ["show", "history", "export", "delete"])
+def test_a_state_that_is_not_there(kept: str, typed: Typed, command: str) -> None:
+    """It is named, with the exit code for what does not exist."""
+    yes = ["--yes"] if command == "delete" else []
+    ran = typed("state", command, "Planner", "nobody", *yes, url=kept)
+    assert (ran.code, "no state of session nobody" in ran.err) == (Exit.NOT_FOUND, True)
+
+
+def test_documents_that_are_none(nats_url: str, typed: Typed, tmp_path: Path) -> None:
+    """Told apart from files that are not there."""
+    assert typed("state", "import", tmp_path / "none.json", url=nats_url).code == Exit.NOT_FOUND
+    (tmp_path / "wrong.json").write_text('{"format": "other"}')
+    assert typed("state", "import", tmp_path / "wrong.json", url=nats_url).code == Exit.USAGE
