@@ -221,8 +221,8 @@ class CallMaker:
         encoded = encode_arguments(method, args, kwargs)
         future = self.future_class(self._loop, future_id, method, self)
         future.creator = self.context.creator
-        future.session = self.context.session
         own = chosen.get()
+        future.session = own.session or self.context.session
         future.priority = self.context.priority if own.priority is None else own.priority
         future.executor = own.host or self._caller.holder(method.actor, future.session)
         if self._caller.on_loop():
@@ -354,6 +354,8 @@ class CallMaker:
         deps = ",".join(future.deps)
         if 0 < len(deps) <= _DEPS_LIMIT:  # of more the journal knows
             extra += f"Cb-Deps: {deps}\r\n"
+        if future.session != self.context.run:
+            extra += f"{H.SESSION}: {future.session}\r\n"
         if encoded.blobs:
             extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
         if future.priority:
@@ -372,8 +374,6 @@ class CallMaker:
         if not self._common:
             c = self.context
             items = [(H.RUN, c.run), (H.WORKFLOW, c.workflow), (H.CREATOR, c.creator)]
-            if c.session != c.run:
-                items.append((H.SESSION, c.session))
             if c.deadline:
                 items.append((H.DEADLINE, f"{c.deadline:.3f}"))
             if len(c.path) > 1:

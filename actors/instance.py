@@ -7,7 +7,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors import handling, inbound, managed
+from callboard.actors import handling, inbound
 from callboard.actors.batches import Batches
 from callboard.actors.copies import Twin, may_have_copy
 from callboard.actors.declare import AgentClass, Tool, code_version
@@ -15,7 +15,7 @@ from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import AHEAD, MOST_AHEAD, Banded
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
-from callboard.actors.sessions import Sessions
+from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -287,7 +287,7 @@ class Instance:
             return
         self.running[call.key] = call
         if self.rules is not None and self._sessions.is_held_for(call):
-            handling.fail(self, call, managed.held(call), retry=False)
+            handling.fail(self, call, held(call.method, call.session), retry=False)
             return
         if self.serial and not self._sessions.enter(call):
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ from callboard.actors import values
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.retry import retry_delay
-from callboard.actors.scope import Scope, current
+from callboard.actors.scope import Scope, chosen, current
 from callboard.infra.errors import (
     CallCancelled,
     CallFailed,
@@ -32,6 +33,7 @@ from callboard.infra.subjects import new_id
 
 if TYPE_CHECKING:
     from callboard.actors.declare import AgentClass, Method
+    from callboard.actors.local_state import LocalStates
 
 T = TypeVar("T")
 
@@ -64,23 +66,43 @@ class _Background:
 _background = _Background()
 
 
+class Stage:
+    """What all calls of one run share.
+
+    Attributes:
+        loop: where handlers run; session: whose run it is.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.session = chosen.get().session or new_id()
+        self._instances: dict[AgentClass[Any], Any] = {}
+
+    def instance(self, owner: AgentClass[Any]) -> Any:
+        """The run's instance of an agent."""
+        if owner not in self._instances:
+            self._instances[owner] = owner.create()
+        return self._instances[owner]
+
+    @functools.cached_property
+    def states(self) -> LocalStates:
+        """The managed state of the run's sessions, loaded when an agent has any."""
+        from callboard.actors.local_state import LocalStates
+
+        return LocalStates()
+
+
 class LocalMaker:
     """Executes calls in this process.
 
     Args:
-        loop: where handlers run.
-        instances: the agents of the run, made when first called.
+        stage: what the calls of the run share.
         path: ``actor.method`` of each call from the workflow down to here.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        instances: dict[AgentClass[Any], Any],
-        path: tuple[str, ...],
-    ) -> None:
-        self._loop = loop
-        self._instances = instances
+    def __init__(self, stage: Stage, path: tuple[str, ...]) -> None:
+        self._stage = stage
+        self._loop = stage.loop
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -97,6 +119,7 @@ class LocalMaker:
         future.deps = tuple(dep.id for dep in encoded.futures)
         for dep in encoded.futures:
             dep.consumers += (future.id,)
+        future.session = chosen.get().session or self._stage.session
         future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
         future.sent = time.monotonic()
         if _running() is self._loop:
@@ -175,6 +198,18 @@ class LocalMaker:
     async def _once(self, future: Future[Any], body: bytes) -> Any:
         method = future.method
         arguments = method.signature.decode_arguments(body)
+        rules = method.owner.rules if method.owner is not None else None
+        encoded = await (
+            self._ended(future, arguments)
+            if rules is None
+            else self._stage.states.handle(future, rules, lambda: self._ended(future, arguments))
+        )
+        future.raw = msgspec.Raw(encoded.body)
+        return method.signature.decode_result(encoded.body)
+
+    async def _ended(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
+        """What the handler gives, encoded."""
+        method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
         try:
@@ -190,12 +225,11 @@ class LocalMaker:
         for part in encoded.futures:
             await part
         encoded.join()
-        future.raw = msgspec.Raw(encoded.body)
-        return method.signature.decode_result(encoded.body)
+        return encoded
 
     async def _handle(self, future: Future[Any], arguments: dict[str, Any]) -> Any:
         method = future.method
-        maker = LocalMaker(self._loop, self._instances, (*self._path, method.where))
+        maker = LocalMaker(self._stage, (*self._path, method.where))
         scope = Scope(maker, f"{future.id}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
@@ -213,12 +247,9 @@ class LocalMaker:
         return _single(method, value) if method.directives.batchable else value
 
     def _bound(self, method: Method) -> Callable[..., Any]:
-        owner = method.owner
-        if owner is None:
+        if method.owner is None:
             return method.function
-        if owner not in self._instances:
-            self._instances[owner] = owner.create()
-        bound: Callable[..., Any] = method.function.__get__(self._instances[owner])
+        bound: Callable[..., Any] = method.function.__get__(self._stage.instance(method.owner))
         return bound
 
 
@@ -264,7 +295,7 @@ def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, An
 def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call from outside of any run: a future in async code, a lazy value in sync code."""
     loop = _running()
-    maker = LocalMaker(loop or _background.loop(), {}, ())
+    maker = LocalMaker(Stage(loop or _background.loop()), ())
     future = maker.call(f"{new_id()}:1", method, args, kwargs)
     return future if loop else LazyValue(future)
 
@@ -273,7 +304,7 @@ def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A workflow from outside of any run; a coroutine if it is async."""
     if method.is_async:
         return _run_async(method, args, kwargs)
-    scope = Scope(LocalMaker(_background.loop(), {}, (method.actor,)), f"{new_id()}:", sync=True)
+    scope = Scope(LocalMaker(Stage(_background.loop()), (method.actor,)), f"{new_id()}:", sync=True)
     value = contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
     encoded = _encode_result(method, value)
     for part in encoded.futures:
@@ -282,7 +313,7 @@ def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 async def _run_async(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    maker = LocalMaker(asyncio.get_running_loop(), {}, (method.actor,))
+    maker = LocalMaker(Stage(asyncio.get_running_loop()), (method.actor,))
     token = current.set(Scope(maker, f"{new_id()}:"))
     try:
         value = await method.function(*args, **kwargs)

@@ -15,7 +15,7 @@ import msgspec
 from callboard.actors.caller import band_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.errors import Fenced, SessionHeld
+from callboard.infra.errors import Fenced
 from callboard.infra.messages.run import Result
 from callboard.state.journal import encode
 
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _decode = msgspec.msgpack.Decoder(Result).decode
-
-
-def held(call: Call) -> SessionHeld:
-    """The error for a call that would wait for the end of the one that waits for it."""
-    actor = call.method.actor
-    return SessionHeld(
-        f"{call.method.where} was not started: a call that made it holds session {call.session} at {actor}, "
-        "and its state has one writer at a time: call the method on 'self', without the stub",
-        actor=actor,
-        session=call.session,
-    )
 
 
 async def open_session(instance: Instance, call: Call, rules: Rules) -> Session | None:

@@ -19,6 +19,7 @@ from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from callboard.infra import subjects
 from callboard.infra.errors import CallCancelled
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Options(NamedTuple):
 
     priority: int | None = None
     host: str = ""
+    session: str = ""
 
 
 _NONE = Options()
@@ -117,15 +119,26 @@ chosen: contextvars.ContextVar[Options] = contextvars.ContextVar("callboard_opti
 
 
 @contextlib.contextmanager
-def options(*, priority: int | None = None, host: str | None = None) -> Iterator[None]:
+def options(
+    *, priority: int | None = None, host: str | None = None, session: str | None = None
+) -> Iterator[None]:
     """Say more about the calls that are made inside of the ``with`` block.
 
     Args:
         priority: above 0 is urgent, below 0 can wait; greater goes first.
         host: id of the host that should run them, as long as it lives.
+        session: whose calls they are, where that is not the run's own. Without NATS it is also the session
+            of workflows that are started inside of the block.
+
+    Raises:
+        NameInvalid: the session's id cannot be a token of a subject.
     """
     outer = chosen.get()
-    inner = Options(outer.priority if priority is None else priority, outer.host if host is None else host)
+    inner = Options(
+        outer.priority if priority is None else priority,
+        outer.host if host is None else host,
+        outer.session if session is None else subjects.token("session id", session),
+    )
     token = chosen.set(inner)
     try:
         yield

@@ -9,8 +9,21 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from callboard.infra.errors import SessionHeld
+
 if TYPE_CHECKING:
+    from callboard.actors.declare import Method
     from callboard.actors.inbound import Call
+
+
+def held(method: Method, session: str) -> SessionHeld:
+    """The error for a call that would wait for the end of the one that waits for it."""
+    return SessionHeld(
+        f"{method.where} was not started: a call that made it holds session {session} at {method.actor}, and "
+        "its state has one writer at a time: call the method on 'self', without the stub",
+        actor=method.actor,
+        session=session,
+    )
 
 
 class _Session:

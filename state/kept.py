@@ -14,6 +14,7 @@ from callboard.state.tree import (
     Read,
     Unread,
     before,
+    entry_of,
     hashed,
     having,
     unread_between,
@@ -61,7 +62,7 @@ class Kept:
     def put(self, key: bytes, cell: Cell, read: Read) -> tuple[Kept, Entry, Entry | None]:
         """With a cell under a key, at the end if the key is new; the entry, and the one that was there."""
         place, known = self.find(key, read)
-        entry = Entry(key, known.order if known else self.order, cell)
+        entry = entry_of(key, known.order if known else self.order, cell)
         made = self.spliced(place, place + bool(known), [entry], read)
         return made if known else Kept(made.kind, made.root, self.order + 1), entry, known
 

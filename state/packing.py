@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from callboard.infra.messages.state import Branch, Change, Commit, Large, Leaf, Ref, Splice
 from callboard.state.splicing import with_tail
-from callboard.state.tree import Cell, Entry, Node, weight
+from callboard.state.tree import Cell, Entry, Node, entry_of, weight
 
 TAIL = 2048
 """A list's last leaf stands in the head up to so many bytes, and a collection that has no more."""
@@ -48,8 +48,9 @@ class Packer:
 
     def contents(self) -> dict[str, bytes]:
         """What has to be stored, by key; large values that were not read are stored already."""
-        large = {large_key(digest): raw for digest, raw in self.large.items() if raw is not None}
-        return {**{part_key(name): body for name, body in self.parts.items()}, **large}
+        found = {part_key(name): body for name, body in self.parts.items()}
+        found.update((large_key(digest), raw) for digest, raw in self.large.items() if raw is not None)
+        return found
 
     def items(self, cells: Sequence[Cell]) -> tuple[list[Raw], list[int]]:
         """Items as they travel, and which of them are references."""
@@ -119,7 +120,7 @@ def settled(root: Node) -> Node:
 
 def tree_of(ref: Ref) -> Node:
     """The node that a reference stands for, unread if a message holds it."""
-    node = Node(part=ref.part, count=ref.count, size=ref.size, large=ref.large, low=ref.low)
+    node = Node(ref.part, ref.count, ref.size, ref.large, ref.low)
     if ref.node is not None:
         _fill(node, ref.node)
     return node
@@ -141,17 +142,17 @@ def _fill(node: Node, content: Leaf | Branch) -> None:
     found = cells_of(content.items, content.large)
     if content.keys:
         entries = zip(content.keys, content.orders, found, strict=True)
-        node.items = [Entry(bytes(key), order, cell) for key, order, cell in entries]
+        node.items = [entry_of(bytes(key), order, cell) for key, order, cell in entries]
     else:
         node.items = found
 
 
 def cells_of(items: Sequence[Raw], large: Sequence[int]) -> list[Cell]:
     """Items that have travelled."""
-    found = [Cell(bytes(item)) for item in items]
+    found = [Cell(raw := bytes(item), len(raw), len(raw)) for item in items]
     for place in large:
         reference = _decode_large(items[place])
-        found[place] = Cell(None, reference.digest, reference.size)
+        found[place] = Cell(None, reference.size, reference.size, reference.digest)
     return found
 
 

@@ -261,8 +261,8 @@ class Session(Parts):
         return self.sequence
 
     def _next(self, **fields: Any) -> Commit:
-        commit = Commit(self.version + 1, self.epoch, self.holder, self._base.sequence)
-        return msgspec.structs.replace(commit, **fields)
+        given = {"epoch": self.epoch, "holder": self.holder, **fields}
+        return Commit(self.version + 1, base=self._base.sequence, **given)
 
     def _check_size(self, kept: Mapping[str, Kept], changes: Mapping[str, Change]) -> None:
         size, limit = sum(one.size for one in kept.values()), self.rules.max_bytes
@@ -291,14 +291,14 @@ class Session(Parts):
             if len(body) > _MOST_CHANGES:
                 commit.changes = {}
             body = packing.encode(commit)
-        self.lost = True  # until it is known what is stored
         try:
             sequence = await self._store(body, packer, anew=base is not None and base.anew)
-        except Fenced:
-            own = [packing.part_key(part) for part in packer.parts]
-            self._background(lambda: self._shelf.drop(self._place, own, _EVER))
+        except BaseException as error:
+            self.lost = True  # also where nobody knows what was stored
+            if isinstance(error, Fenced):
+                own = [packing.part_key(part) for part in packer.parts]
+                self._background(lambda: self._shelf.drop(self._place, own, _EVER))
             raise
-        self.lost = False
         self.version, self.epoch, self.holder = commit.version, commit.epoch, commit.holder
         self.sequence, self.kept = sequence, kept
         self._remember(commit.call)

@@ -18,7 +18,7 @@ from callboard.infra.settings import Settings
 from callboard.state.kept import Kept
 from callboard.state.session import Rules, Session
 from callboard.state.shelf import Place, Shelf
-from callboard.state.tree import Cell, Entry, cells, unread_between
+from callboard.state.tree import Cell, Entry, cell_of, cells, unread_between
 
 _AT_ONCE = 64
 _TRIES = 5
@@ -347,7 +347,7 @@ def _imported(name: str, one: Exported, inline_limit: int) -> Kept:
     if not known or len(one.keys) != (len(one.items) if one.kind == "dict" else 0):
         raise ItemInvalid(f"{name} in the document is no attribute of a state", attribute=name)
     kept = Kept(one.kind)
-    items = [Cell.of(_as_msgpack(name, item), inline_limit) for item in one.items]
+    items = [cell_of(_as_msgpack(name, item), inline_limit) for item in one.items]
     for key, item in zip(one.keys, items if one.keys else (), strict=True):
         kept, _, _ = kept.put(_as_msgpack(name, key), item, _nothing_unread)
     return kept if one.kind == "dict" else kept.spliced(0, 0, items, _nothing_unread)

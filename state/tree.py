@@ -3,7 +3,7 @@
 Changing it (`splicing.py`) makes new nodes along the way from the root to what is changed, and shares
 all others with the tree as it was. So what a change costs follows the change, undoing it is keeping the
 old root, and nodes that are stored already are stored. A node may be unread; whoever meets one calls
-``read``.
+``read``. Nodes and items are structs that the garbage collector passes over: they make no cycles.
 
 A list is a tree of its items in order. A dict is a tree of its entries in the order of their keys'
 hashes; each entry knows its place in the dict. (The structure is a B+ tree with counts in place of
@@ -16,83 +16,57 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b, sha256
 
+import msgspec
+
 HASH = 4
 """Bytes of a key's hash."""
 _REFERENCE = 48
 """About the bytes of a reference to a large item."""
 
 
-class Cell:
+class Cell(msgspec.Struct, eq=False, gc=False):
     """One item.
 
     Attributes:
         raw: its msgpack; None while it is large and unread.
-        digest: SHA-256 of it if it is large, else empty.
-        size: bytes of the value.
+        size: bytes of the value; length: of the value and its key.
+        digest: SHA-256 of the value if it is large, else empty.
+        low: the hash of its key, 0 in a list.
     """
 
-    __slots__ = ("digest", "raw", "size")
-
-    def __init__(self, raw: bytes | None, digest: bytes = b"", size: int = 0) -> None:
-        self.raw = raw
-        self.digest = digest
-        self.size = size or len(raw or b"")
-
-    @classmethod
-    def of(cls, raw: bytes, inline_limit: int) -> Cell:
-        """A new item."""
-        return cls(raw, digest_of(raw, inline_limit))
-
-    @property
-    def length(self) -> int:
-        """Bytes of it, its key included."""
-        return self.size
+    raw: bytes | None
+    size: int
+    length: int
+    digest: bytes = b""
+    low: int = 0
 
     @property
     def weight(self) -> int:
         """Bytes that it takes in its leaf."""
-        return _REFERENCE if self.digest else self.size
-
-    @property
-    def low(self) -> int:
-        """The hash of its key; 0 in a list."""
-        return 0
+        return self.length - self.size + _REFERENCE if self.digest else self.length
 
 
-class Entry(Cell):
+class Entry(Cell, eq=False, gc=False, kw_only=True):
     """An item of a dict.
 
     Attributes:
-        key: its msgpack; hash: of the key; order: grows from entry to entry in the order of the dict.
+        key: its msgpack; order: grows from entry to entry in the order of the dict.
     """
 
-    __slots__ = ("hash", "key", "order")
-
-    def __init__(self, key: bytes, order: int, cell: Cell) -> None:
-        super().__init__(cell.raw, cell.digest, cell.size)
-        self.key = key
-        self.hash = hashed(key)
-        self.order = order
-
-    @property
-    def length(self) -> int:
-        """Bytes of it, its key included."""
-        return self.size + len(self.key)
-
-    @property
-    def weight(self) -> int:
-        """Bytes that it takes in its leaf."""
-        return len(self.key) + (_REFERENCE if self.digest else self.size)
-
-    @property
-    def low(self) -> int:
-        """The hash of its key; 0 in a list."""
-        return self.hash
+    key: bytes
+    order: int
 
 
-def digest_of(raw: bytes, inline_limit: int) -> bytes:
-    """The digest of an item if it is large, else nothing."""
-    return sha256(raw).digest() if len(raw) > inline_limit else b""
+def cell_of(raw: bytes, inline_limit: int) -> Cell:
+    """A new item."""
+    size = len(raw)
+    return Cell(raw, size, size, sha256(raw).digest() if size > inline_limit else b"")
+
+
+def entry_of(key: bytes, order: int, cell: Cell) -> Entry:
+    """The same item under a key."""
+    length = cell.size + len(key)
+    return Entry(cell.raw, cell.size, length, cell.digest, hashed(key), key=key, order=order)
 
 
 def hashed(key: bytes) -> int:
@@ -100,27 +74,24 @@ def hashed(key: bytes) -> int:
     return int.from_bytes(blake2b(key, digest_size=HASH).digest(), "big")
 
 
-class Node:
+class Node(msgspec.Struct, eq=False, gc=False):
     """A leaf, a branch, or one that is not read yet.
 
     Attributes:
-        items: of a leaf; nodes: of a branch; both None while unread.
         part: the message that holds it; empty while there is none. A branch's begins with ``b``.
         count, size, large: items below it, their bytes, and how many of them are large.
         low: the smallest hash below it.
+        items: of a leaf; nodes: of a branch; both None while unread.
     """
 
-    __slots__ = ("_lows", "count", "items", "large", "low", "nodes", "part", "size")
-
-    def __init__(self, *, part: str, count: int, size: int, large: int, low: int) -> None:
-        self.items: Sequence[Cell] | None = None
-        self.nodes: Sequence[Node] | None = None
-        self._lows: list[int] | None = None
-        self.part = part
-        self.count = count
-        self.size = size
-        self.large = large
-        self.low = low
+    part: str
+    count: int
+    size: int
+    large: int
+    low: int
+    items: Sequence[Cell] | None = None
+    nodes: Sequence[Node] | None = None
+    _lows: list[int] | None = None
 
     @property
     def unread(self) -> bool:
@@ -150,9 +121,7 @@ def leaf(items: Sequence[Cell], size: int | None = None) -> Node:
     if size is None:
         size = sum([i.length for i in items])
         large = sum([bool(i.digest) for i in items])
-    node = Node(part="", count=len(items), size=size, large=large, low=items[0].low)
-    node.items = items
-    return node
+    return Node("", len(items), size, large, items[0].low, items)
 
 
 def branch(nodes: Sequence[Node]) -> Node:
@@ -162,9 +131,7 @@ def branch(nodes: Sequence[Node]) -> Node:
         count += one.count
         size += one.size
         large += one.large
-    node = Node(part="", count=count, size=size, large=large, low=nodes[0].low)
-    node.nodes = nodes
-    return node
+    return Node("", count, size, large, nodes[0].low, None, nodes)
 
 
 def weight(node: Node) -> int:

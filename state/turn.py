@@ -12,7 +12,7 @@ from callboard.infra.messages.state import Change
 from callboard.state.items import Codec, default_of, shown
 from callboard.state.kept import Kept
 from callboard.state.packing import Packer
-from callboard.state.tree import Cell, Entry, Node, at, unread_between
+from callboard.state.tree import Cell, Entry, Node, at, cell_of, unread_between
 
 if TYPE_CHECKING:
     from callboard.state.session import Session
@@ -90,7 +90,7 @@ class Turn:
             ItemInvalid: it does not fit.
         """
         raw, value = codec.encode(value)
-        cell = Cell.of(raw, self.session.inline_limit)
+        cell = cell_of(raw, self.session.inline_limit)
         if codec.mutable(value):
             self._fetched[cell] = _Fetched(name, value, codec, place)
         return cell
@@ -216,12 +216,12 @@ class Turn:
         for name, (codec, raw, value) in self._defaults.items():
             now = codec.encoded_again(value)
             if now != raw and not (self.kept.get(name) or _NOTHING).count:
-                self.replace(name, "value", [Cell.of(now, self.session.inline_limit)])
+                self.replace(name, "value", [cell_of(now, self.session.inline_limit)])
         changed: dict[Cell, Cell] = {}
         for cell, fetched in self._fetched.items():
             raw = fetched.codec.encoded_again(fetched.value)
             if raw != cell.raw:
-                new = Cell.of(raw, self.session.inline_limit)
+                new = cell_of(raw, self.session.inline_limit)
                 if isinstance(fetched.place, bytes):
                     self._put_back(fetched.name, fetched.place, cell, new)
                 else:

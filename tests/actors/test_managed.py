@@ -10,8 +10,9 @@ import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
 from tests.support.waiting import until
 
-from callboard import Managed, ManagedCounter, ManagedDict, ManagedList, agent, workflow
+from callboard import Managed, ManagedCounter, ManagedDict, ManagedList, agent, method, options, workflow
 from callboard.infra.errors import RunFailed, SessionHeld, StateTooLarge
+from callboard.infra.subjects import NameInvalid
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -41,6 +42,7 @@ class Scribe:
     last: Managed[Note | None]
     count: ManagedCounter
 
+    @method
     async def tell(self, text: str) -> int:
         """Keep a line."""
         RAN[text] += 1
@@ -50,18 +52,21 @@ class Scribe:
         self.count += 1
         return len(self.lines)
 
+    @method
     def tell_in_a_thread(self, text: str) -> int:
         """Keep a line."""
         self.lines.append(text)
         self.count += 1
         return len(self.lines)
 
+    @method
     async def fail(self, text: str) -> None:
         """Keep a line, then fail."""
         self.lines.append(text)
         self.count += 1
         raise ValueError(text)
 
+    @method
     async def wait(self, text: str) -> int:
         """Keep a line when the gate opens."""
         RAN[text] += 1
@@ -70,10 +75,12 @@ class Scribe:
         self.count += 1
         return len(self.lines)
 
+    @method
     async def again(self, text: str) -> int:
         """Call itself through the stub, in the same session."""
         return await Scribe.tell(text)
 
+    @method
     async def all(self) -> tuple[list[str], dict[str, int], int]:
         """All that is kept."""
         return list(self.lines), {key: note.times for key, note in self.notes.items()}, self.count
@@ -85,6 +92,7 @@ class Limited:
 
     lines: ManagedList[str]
 
+    @method
     async def tell(self, text: str) -> int:
         """Keep a line."""
         self.lines.append(text)
@@ -128,6 +136,16 @@ async def inward() -> int:
 async def waiting(text: str) -> int:
     """One long call."""
     return await Scribe.wait(text)
+
+
+@workflow
+async def elsewhere() -> tuple[list[str], list[str]]:
+    """A line in another session, a line in one's own."""
+    with options(session="elsewhere"):
+        await Scribe.tell("there")
+        there = (await Scribe.all())[0]
+    await Scribe.tell("here")
+    return there, (await Scribe.all())[0]
 
 
 @workflow
@@ -250,3 +268,46 @@ async def test_the_next_call_goes_to_the_holder(board: Board) -> None:
     assert len(set(lanes[1:])) == 1
     assert lanes[1] != "any"
     assert len(lanes) == 4
+
+
+async def test_a_call_in_another_session(board: Board) -> None:
+    """Made so by ``options``; the run's own session does not see it."""
+    await board.host(Scribe, elsewhere)
+    client = await board.client()
+    assert await client.run(elsewhere.name, {}, session="own", timeout=10) == [["there"], ["here"]]
+    with pytest.raises(NameInvalid), options(session="a b"):
+        pass
+
+
+# -- without NATS ----------------------------------------------------------------------------------
+
+
+async def test_the_same_without_nats() -> None:
+    """The same results, and state that outlives the run where the session has a name."""
+    assert await dictate(["a", "b", "a"]) == (["a", "b", "a"], {"a": 2, "b": 1}, 3)
+    assert await dictate(["z"]) == (["z"], {"z": 1}, 1)
+    assert await mixed() == (["one", "two", "one"], {"one": 2}, 3)
+    places, lines = await dictate_at_once([str(number) for number in range(20)])
+    assert places == list(range(1, 21))
+    assert lines == [str(number) for number in range(20)]
+    with options(session="named"):
+        await dictate(["a"])
+        assert (await dictate(["b"]))[0] == ["a", "b"]
+    assert await elsewhere() == (["there"], ["here"])
+
+
+async def test_errors_without_nats() -> None:
+    """Typed as they are over NATS."""
+    with pytest.raises(SessionHeld):
+        await inward()
+    with pytest.raises(StateTooLarge):
+        await too_much()
+
+
+async def test_two_local_runs_in_one_session() -> None:
+    """Neither loses what the other one writes."""
+    with options(session="shared"):
+        await asyncio.gather(*(dictate([f"{run}.{n}" for n in range(5)]) for run in range(4)))
+        lines, _, count = await dictate([])
+    assert sorted(lines) == sorted(f"{run}.{n}" for run in range(4) for n in range(5))
+    assert count == 20
