@@ -5,7 +5,7 @@ import time
 from typing import cast
 
 from bench import jobs
-from callboard import tool, workflow
+from callboard import ManagedList, agent, method, options, tool, workflow
 
 SLOTS = 256
 
@@ -55,6 +55,55 @@ async def interrupted(trial: int) -> None:
 async def relayed(run: int, step: int) -> None:
     """Enter begin and end of a step into the ledger; the first step waits for the gate."""
     await jobs.relayed(run, step)
+
+
+@agent(concurrency=SLOTS)
+class Keeper:
+    """Keeps lines."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def keep(self, text: str) -> int:
+        """Read, append, commit."""
+        self.lines.append(text)
+        return len(self.lines)
+
+
+@agent(concurrency=SLOTS)
+class Forgetter:
+    """The same without state."""
+
+    @method
+    async def keep(self, text: str) -> int:
+        """Keep nothing."""
+        return len(text)
+
+
+@workflow
+async def keeping(count: int, *, managed: bool) -> list[float]:
+    """Calls one after the other; seconds of each."""
+    keep = Keeper.keep if managed else Forgetter.keep
+    latencies = []
+    for number in range(count):
+        begun = time.perf_counter()
+        await keep(f"line {number}")
+        latencies.append(time.perf_counter() - begun)
+    return latencies
+
+
+@workflow
+async def committing(sessions: int, each: int) -> float:
+    """So many calls in each of so many sessions, one after the other in a session; seconds."""
+
+    async def one(session: int) -> None:
+        with options(session=f"s{session}"):
+            for number in range(each):
+                await Keeper.keep(f"line {number}")
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one(session) for session in range(sessions)))
+    return time.perf_counter() - begun
 
 
 @workflow

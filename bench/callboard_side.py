@@ -44,6 +44,11 @@ class CallboardSide:
         self._tools = tools
         self._hosts: list[Child] = []
 
+    @property
+    def url(self) -> str:
+        """Of the server."""
+        return self._server.url
+
     def parts(self) -> Parts:
         """The processes: `server`, `worker` and, as `client`, this one."""
         return {

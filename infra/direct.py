@@ -48,16 +48,16 @@ class DirectReader:
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of one subject, or None."""
-        found = await self._get(stream, {"last_by_subj": subject})
+        found = (await self._get(stream, {"last_by_subj": subject})).found
         return found[0] if found else None
 
     async def lasts(self, stream: str, *subjects: str) -> list[Stored]:
         """The last message of each subject that matches, in stream order (at most 1,024 subjects)."""
-        return await self._get(stream, {"multi_last": list(subjects), "batch": 1024})
+        return (await self._get(stream, {"multi_last": list(subjects), "batch": 1024})).found
 
     async def at(self, stream: str, sequence: int) -> Stored | None:
         """The message with exactly this sequence, or None."""
-        found = await self._get(stream, {"seq": sequence})
+        found = (await self._get(stream, {"seq": sequence})).found
         return found[0] if found else None
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int | None = None) -> list[Stored]:
@@ -71,12 +71,12 @@ class DirectReader:
                 stream,
                 {"seq": after + 1, "next_by_subj": subject, "batch": want, "max_bytes": _MAX_BYTES},
             )
-            if not batch:
+            found += batch.found
+            if not batch.more or not batch.found:
                 return found
-            found += batch
-            after = batch[-1].sequence
+            after = batch.found[-1].sequence
 
-    async def _get(self, stream: str, query: dict[str, Any], timeout: float = 5.0) -> list[Stored]:
+    async def _get(self, stream: str, query: dict[str, Any], timeout: float = 5.0) -> _Batch:
         """One request; tried again where a connection was lost in between."""
         if not self._listening:
             self._listening = True
@@ -92,7 +92,8 @@ class DirectReader:
                     msgspec.json.encode(query),
                     reply=f"{self._inbox}.{number}",
                 )
-                return await asyncio.wait_for(batch.done, timeout * (attempt + 1))
+                await asyncio.wait_for(batch.done, timeout * (attempt + 1))
+                return batch
             except _Lost:
                 pass
             except TimeoutError:
@@ -125,16 +126,18 @@ class _Batch:
     def __init__(self, *, single: bool) -> None:
         self.single = single
         self.found: list[Stored] = []
-        self.done: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+        self.more = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, data: bytes, head: bytes | None) -> None:
         status = H.status(head)
         if status in {204, 404}:
-            self.done.set_result(self.found)
+            self.more = H.find_int(head, b"Nats-Num-Pending") > 0
+            self.done.set_result(None)
         elif status == 0 and head is not None:
             self.found.append(_stored(data, head))
             if self.single:
-                self.done.set_result(self.found)
+                self.done.set_result(None)
         # Anything else (503: no leader yet) is left to the time-out and the next attempt.
 
 

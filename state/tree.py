@@ -18,8 +18,6 @@ from hashlib import blake2b, sha256
 
 import msgspec
 
-HASH = 4
-"""Bytes of a key's hash."""
 _REFERENCE = 48
 """About the bytes of a reference to a large item."""
 
@@ -71,7 +69,7 @@ def entry_of(key: bytes, order: int, cell: Cell) -> Entry:
 
 def hashed(key: bytes) -> int:
     """Where a key stands in the tree of a dict."""
-    return int.from_bytes(blake2b(key, digest_size=HASH).digest(), "big")
+    return int.from_bytes(blake2b(key, digest_size=4).digest(), "big")
 
 
 class Node(msgspec.Struct, eq=False, gc=False):

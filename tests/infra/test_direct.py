@@ -103,7 +103,7 @@ async def test_an_answer_lost_with_the_connection_is_asked_for_again(
     reading = asyncio.create_task(reader._get(stream, {"last_by_subj": "t.0"}, timeout=0.05))
     await asyncio.to_thread(nats_server.start)
     found = await asyncio.wait_for(reading, 10)
-    assert [stored.body for stored in found] == [b"0"]
+    assert [stored.body for stored in found.found] == [b"0"]
 
 
 async def test_a_stream_that_does_not_exist(reader: DirectReader) -> None:

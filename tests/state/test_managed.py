@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import re
 import shutil
@@ -60,7 +60,7 @@ class Agent:
 
     history: ManagedList[Message]
     notes: ManagedDict[tuple[str, int], Fixed]
-    days: ManagedDict[datetime.date, set[str]]
+    days: ManagedDict[dt.date, set[str]]
     profile: Managed[Profile]
     mode: Managed[Literal["fast", "slow"]]
     last: Managed[Message | None]
@@ -79,7 +79,7 @@ def agent() -> Actor:
 
 async def test_values_come_back_as_their_annotations_say(agent: Actor) -> None:
     """Structs, dataclasses and standard types, as keys and as values."""
-    day = datetime.date(2024, 5, 1)
+    day = dt.date(2024, 5, 1)
     async with agent.call():
         agent.agent.notes["a", 1] = Fixed((1, 2))
         agent.agent.days[day] = {"x"}

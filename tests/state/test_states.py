@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import Any
 
 import msgspec
@@ -24,12 +24,12 @@ class Desk:
     """One attribute of each kind."""
 
     items: ManagedList[str]
-    days: ManagedDict[int, datetime.datetime]
+    days: ManagedDict[int, dt.datetime]
     blob: Managed[bytes]
     count: ManagedCounter
 
 
-NOON = datetime.datetime(2024, 5, 1, 12, tzinfo=datetime.UTC)
+NOON = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
 
 
 @pytest.fixture

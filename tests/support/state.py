@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from callboard.infra.settings import Settings
-from callboard.state import packing, splicing, tree
+from callboard.state import dicts, kept, packing, splicing, tree
 from callboard.state.managed import Attribute, manage, within
 from callboard.state.session import Rules, Session
 from callboard.state.sessions import Sessions
@@ -130,6 +130,7 @@ def small_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees with few items in a node, so that few items make high ones."""
     monkeypatch.setattr(splicing, "LEAF", 24)
     monkeypatch.setattr(splicing, "FAN", 4)
-    monkeypatch.setattr(tree, "HASH", 1)
+    for module in (tree, kept, dicts):  # and keys whose hashes are alike, over several nodes
+        monkeypatch.setattr(module, "hashed", lambda key: sum(key) % 3)
     monkeypatch.setattr(packing, "TAIL", 16)
     monkeypatch.setattr(packing, "TAIL_KEPT", 8)
