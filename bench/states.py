@@ -58,6 +58,7 @@ async def board() -> AsyncIterator[tuple[Node, Sessions]]:
 
 
 async def filled(sessions: Sessions, name: str, length: int) -> Session:
+    """A session with so many lines, the head of which is fresh."""
     keeper, rules = keeper_of()
     session = await sessions.open("Keeper", name, rules)
     for start in range(0, length, FILL):
