@@ -30,11 +30,14 @@ from callboard.infra.errors import (
     CallboardError,
     CallCancelled,
     CallTimeout,
+    ConnectionLost,
     DeadlineExceeded,
+    Fenced,
     InvalidResult,
     NestedTooDeep,
     Overloaded,
     Poisoned,
+    RequestTimeout,
     StoreRefused,
 )
 from callboard.infra.messages.run import ErrorInfo, Result
@@ -206,6 +209,9 @@ async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, r
     try:
         session = await managed.open_session(instance, call, rules)
         known = None if session is None else await managed.recorded(session, call)
+    except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
+        release(instance, call)
+        return
     except CallboardError as error:
         fail(instance, call, error)
         return

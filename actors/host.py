@@ -52,6 +52,7 @@ from callboard.state.journal import Outcomes
 from callboard.state.sessions import Sessions
 
 _LANE_ROOM = 64
+_CANCEL_AGAIN = 1.0
 _LOOK_EVERY = 0.5
 _YOUNG = 20_000
 _TICK = 0.05
@@ -253,8 +254,10 @@ class Host:
             grace: seconds for running calls to end; ``settings.grace`` by default.
         """
         if self._starting is not None and not self._starting.done() and self._stopping is None:
-            self._starting.cancel("the host was stopped while it started")
-            await asyncio.wait([self._starting])
+            starting = self._starting
+            while not starting.done():  # Python 3.11 may lose a cancellation in wait_for
+                starting.cancel("the host was stopped while it started")
+                await asyncio.wait([starting], timeout=_CANCEL_AGAIN)
         elif self._starting is not None or self._stopping is not None:
             await asyncio.shield(self._end(grace))
 

@@ -248,6 +248,31 @@ async def test_what_was_loaded_is_there_without_reading(process: Process, join: 
         assert reader.shelf.reads == before
 
 
+async def test_opening_reads_what_the_last_changes_touch(process: Process, join: Join) -> None:
+    """Changes anywhere since the head are applied without blocking the event loop."""
+    reader = await long_state(process, join)
+    expected: list[str] = []
+    async with reader.call():
+        await reader.agent.history.load()
+        await reader.agent.notes.load()
+        reader.agent.history[500] = "set"
+        reader.agent.history.insert(1000, "inserted")
+        del reader.agent.history[1500:1600]
+        del reader.agent.notes["77"]
+        reader.agent.notes["1234"] = "put"
+        expected = reader.agent.history.copy()
+    other = await join()
+    again = Actor(Reader, CrashingShelf(other.shelf), other.settings)
+    with structlog.testing.capture_logs() as logs:
+        await again.open()
+    assert logs == []
+    async with again.call():
+        await again.agent.history.load()
+        await again.agent.notes.load()
+        assert again.agent.history == expected
+        assert ("77" in again.agent.notes, again.agent.notes["1234"]) == (False, "put")
+
+
 async def test_async_for_reads_ahead(process: Process, join: Join) -> None:
     """All items in order, and nothing is read while the loop is blocked."""
     reader = await long_state(process, join)
