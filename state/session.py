@@ -282,7 +282,7 @@ class Session(Parts):
         self, commit: Commit, kept: dict[str, Kept], packer: Packer, *, whole: bool = False
     ) -> None:
         left: list[str] = []
-        commit.size = sum(one.size for one in kept.values())
+        commit.size = sum([one.size for one in kept.values()])
         body = packing.encode(commit)
         base = None
         if whole or self._folds(len(body)):
@@ -354,8 +354,8 @@ class Session(Parts):
         """Store the parts that a commit refers to, then the commit."""
         base = self._base
         ttl = math.ceil(self.rules.ttl * (1 + _RENEWED))
-        parts = {key: one for key, one in packer.contents().items() if anew or not base.has(key)}
-        if parts:
+        if packer.parts or packer.large:
+            parts = {key: one for key, one in packer.contents().items() if anew or not base.has(key)}
             await self._shelf.store(self._place, parts, ttl)
         # What is kept longer than this commit must not be taken for the state when this one is gone.
         alone = anew and self.rules.ttl > 0 and not 0 < base.ttl <= self.rules.ttl
