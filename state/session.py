@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -79,6 +80,8 @@ class Session(Parts):
         self.rules = rules
         self.inline_limit = settings.inline_limit
         self._history = settings.state_history
+        # Not all sessions at the same time, where many begin together.
+        self._head_every = self._history // 2 - crc32(self.id.encode()) % max(1, self._history // 8)
         self._background = background
         self._start()
 
@@ -316,7 +319,7 @@ class Session(Parts):
         base = self._base
         return (
             base.sequence < 0
-            or self._commits + 1 >= self._history // 2
+            or self._commits + 1 >= self._head_every
             or size > _MOST_CHANGES
             or self._bytes + size > 2 * _MOST_CHANGES
             or self._old

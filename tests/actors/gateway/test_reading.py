@@ -14,7 +14,7 @@ from tests.support.board import Board
 from callboard.actors.gateway import Gateway
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.direct import Stored
+from callboard.infra.direct import _Batch
 
 _ASKERS = 40
 
@@ -32,11 +32,11 @@ class Reads:
         reader = gateway._client.node.reader
         get = reader._get
 
-        async def counted(stream: str, query: dict[str, Any], timeout: float = 5.0) -> list[Stored]:
-            found = await get(stream, query, timeout)
+        async def counted(stream: str, query: dict[str, Any], timeout: float = 5.0) -> _Batch:
+            batch = await get(stream, query, timeout)
             self.asked[stream] += 1
-            self.messages[stream] += len(found)
-            return found
+            self.messages[stream] += len(batch.found)
+            return batch
 
         reader._get = counted  # type: ignore[method-assign]
 
