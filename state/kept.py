@@ -93,6 +93,7 @@ def unread_for(kept: Kept, change: Change) -> Iterator[Unread]:
         # Also the neighbours: the item before it says to which leaf it goes, and small leaves are joined.
         last = one.start + one.removed
         yield from unread_between(kept.root, max(one.start - 1, 0), one.start + 1, large=False)
-        yield from unread_between(kept.root, max(last - 1, 0), last + 1, large=False)
+        if last > one.start:
+            yield from unread_between(kept.root, max(last - 1, 0), last + 1, large=False)
     for key in () if change.cleared else (*change.removed, *change.keys):
         yield from unread_of(kept.root, hashed(bytes(key)), large=False)

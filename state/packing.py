@@ -113,6 +113,18 @@ def large_of(change: Change) -> set[bytes]:
     return {_decode_large(items[place]).digest for items, large in lists for place in large}
 
 
+def appended(known: Change | None, change: Change) -> bool:
+    """Whether a change goes on where the one before it has ended; that one then holds both."""
+    if known is None or len(known.splices) != 1 or len(change.splices) != 1:
+        return False
+    first, second = known.splices[0], change.splices[0]
+    if second.removed or second.start != first.start + len(first.items):
+        return False
+    first.large += [len(first.items) + place for place in second.large]
+    first.items += second.items
+    return True
+
+
 def settled(root: Node) -> Node:
     """A list's tree as a head wants it: a small last leaf, everything before it in parts."""
     return with_tail(root, TAIL, TAIL_KEPT)

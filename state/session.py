@@ -125,6 +125,7 @@ class Session(Parts):
         Raises:
             StateDamaged: something is missing.
         """
+        pending: dict[str, Change] = {}
         for one in stored:
             commit = self.decoded(one)
             if commit.head is None and commit.version != self.version + 1:
@@ -133,14 +134,20 @@ class Session(Parts):
                 self._based(Base(one.sequence, commit.head))
                 self._applied = OrderedDict((a.digest, a.sequence) for a in commit.head.applied)
                 self.kept = dict(self._base.kept)
+                pending.clear()
             else:
                 self._commits += 1
                 self._bytes += len(one.body)
                 for name, change in commit.changes.items():
-                    await self._apply(name, change)
+                    if not packing.appended(pending.get(name), change):
+                        if name in pending:
+                            await self._apply(name, pending[name])
+                        pending[name] = change
             self.version, self.epoch, self.holder = commit.version, commit.epoch, commit.holder
             self.sequence = one.sequence
             self._remember(commit.call)
+        for name, change in pending.items():
+            await self._apply(name, change)
 
     def decoded(self, stored: Stored) -> Commit:
         """A commit.

@@ -174,10 +174,12 @@ def _inside(node: Node, start: int, stop: int) -> Iterator[tuple[Node, int, int]
     """The nodes of a branch that hold items from start to stop, each with the part of it that is meant."""
     offset = 0
     for inner in node.nodes or ():
-        first, last = max(start - offset, 0), min(stop - offset, inner.count)
-        if first < last:
-            yield inner, first, last
-        offset += inner.count
+        end = offset + inner.count
+        if end > start:
+            if offset >= stop:
+                return
+            yield inner, max(start - offset, 0), min(stop, end) - offset
+        offset = end
 
 
 def before(root: Node | None, hash_: int, read: Read) -> int:
