@@ -1,4 +1,4 @@
-"""docs/tutorial.md works as it stands: files are written, commands run, and print what is said."""
+"""The pages that show a session work as they stand: files are written, commands run, print what is said."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from tests.docs.session import Shell, commands, matches
 
 from callboard.infra.server import EmbeddedServer
 
-PAGE = DOCS / "tutorial.md"
+PAGES = [DOCS / "tutorial.md", DOCS / "state.md"]
 PORT = "4222"
 """What the page says; a test takes a port that is free."""
 
 
 @pytest.mark.slow
-def test_the_tutorial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page(page: Path, tmp_path: Path) -> None:
     """From the first block to the last."""
     with EmbeddedServer() as server:  # a port that is free now, and that others leave alone
         port = server.url.rpartition(":")[2]
     with Shell(tmp_path, {PORT: port}) as shell:
-        for block in blocks(PAGE):
+        for block in blocks(page):
             if block.title:
                 shell.write(block)
             elif block.language == "console":
@@ -31,7 +32,8 @@ def test_the_tutorial(tmp_path: Path) -> None:
 
 def test_every_block_is_run_or_known() -> None:
     """A block that is no file and no console is only text: there is one, the installation."""
-    left = [block for block in blocks(PAGE) if not block.title and block.language != "console"]
+    every = [block for page in PAGES for block in blocks(page)]
+    left = [block for block in every if not block.title and block.language != "console"]
     assert [block.language for block in left] == ["sh"]
 
 
