@@ -48,6 +48,7 @@ _THREADS = 256
 _TELL_AFTER = 0.2
 _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
+_JSON_PART = 3
 _DEADLY = 4
 
 
@@ -519,8 +520,13 @@ class Driver:
         for part in encoded.futures:
             await part
         encoded.join()
-        if len(encoded.body) > self.host.node.settings.inline_limit:
-            await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
+        node = self.host.node
+        limit = node.settings.inline_limit
+        if run.request.as_json:  # who reads JSON cannot put parts in: all of it stands there, or none
+            encoded.body, encoded.blobs = await values.expand(encoded.body, encoded.blobs, node.blobs), []
+            limit = max(limit, node.connection.max_payload // _JSON_PART)
+        if len(encoded.body) > limit:
+            await values.shrink(encoded, node.blobs, node.settings)
         done = self._done(run, "completed")
         done.value, done.blobs = msgspec.Raw(encoded.body), encoded.blobs
         return done

@@ -302,21 +302,22 @@ def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A workflow from outside of any run; a coroutine if it is async."""
+    arguments = method.signature.decode_arguments(encode_arguments(method, args, kwargs).body)
     if method.is_async:
-        return _run_async(method, args, kwargs)
+        return _run_async(method, arguments)
     scope = Scope(LocalMaker(Stage(_background.loop()), (method.actor,)), f"{new_id()}:", sync=True)
-    value = contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
+    value = contextvars.copy_context().run(_in_scope, scope, method.function, arguments)
     encoded = _encode_result(method, value)
     for part in encoded.futures:
         part.value()
     return _resolved(method, value, encoded)
 
 
-async def _run_async(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def _run_async(method: Method, arguments: dict[str, Any]) -> Any:
     maker = LocalMaker(Stage(asyncio.get_running_loop()), (method.actor,))
     token = current.set(Scope(maker, f"{new_id()}:"))
     try:
-        value = await method.function(*args, **kwargs)
+        value = await method.function(**arguments)
     finally:
         current.reset(token)
     encoded = _encode_result(method, value)
@@ -341,11 +342,9 @@ def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return outcome
 
 
-def _in_scope(
-    scope: Scope, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _in_scope(scope: Scope, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     current.set(scope)
-    return function(*args, **kwargs)
+    return function(**arguments)
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

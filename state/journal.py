@@ -131,7 +131,7 @@ class Journal:
             (H.MESSAGE_ID, f"{lease.run}~{lease.owner.epoch}"),  # sent again after a lost ack it is one
         ]
         body = json_done(done) if as_json else None
-        if body is not None:
+        if body is not None and len(body) < self._store.max_body:
             headers.append((H.CONTENT_TYPE, H.JSON))
         else:
             body = encode(done)
@@ -315,12 +315,11 @@ class _Followed:
 def json_done(done: Done) -> bytes | None:
     """The outcome as JSON, for requesters that sent JSON; None if the value has no JSON form.
 
-    A value in the blob store has none, nor has one with keys that JSON does not know.
+    One with keys that JSON does not know has none. A value in the blob store is null there, and its digest
+    the only one of ``blobs``.
     """
-    if done.blobs:
-        return None
     try:
-        value = msgspec.json.encode(msgspec.msgpack.decode(done.value))
+        value = b"null" if done.blobs else msgspec.json.encode(msgspec.msgpack.decode(done.value))
     except (TypeError, ValueError, msgspec.MsgspecError):
         return None
     return msgspec.json.encode(msgspec.structs.replace(done, value=msgspec.Raw(value)))
@@ -331,7 +330,10 @@ def decode_done(body: bytes, headers: dict[str, str]) -> Done:
     if headers.get(H.CONTENT_TYPE) != H.JSON:
         return _decode_done(body)
     done = _decode_done_json(body)
-    value = msgspec.msgpack.encode(msgspec.json.decode(done.value))
+    if done.blobs:
+        value = encode(msgspec.msgpack.Ext(1, bytes.fromhex(done.blobs[0])))
+    else:
+        value = encode(msgspec.json.decode(done.value))
     return msgspec.structs.replace(done, value=msgspec.Raw(value))
 
 

@@ -188,7 +188,7 @@ class History:
         calls = table(titles, numbers=("waited", "took", "ended at"), texts=("after",))
         shown = self._most_telling(rows)
         for call in shown:
-            ended = [f"+{seconds(call.at - start)}" if call.host else ""] if start else []
+            ended = [f"+{seconds(call.at - start)}" if call.ended and call.host else ""] if start else []
             calls.add_row(*_cells(call), *ended)
         left = len(self.calls) - len(shown)
         if left:
