@@ -490,7 +490,7 @@ async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -
     except CallboardError as unread:
         history = [describe(unread)]
     result = _result(instance, call)
-    result.error = describe(error, call.path)
+    result.error = describe(await intents.of_deadly(instance, call, error), call.path)
     _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)
     instance.running.pop(call.key, None)
 

@@ -18,6 +18,7 @@ from callboard.actors.failures import restore
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
+    CallboardError,
     DeadlineExceeded,
     Fenced,
     NotDone,
@@ -89,6 +90,23 @@ def outcome_of(call: Call, error: BaseException) -> BaseException:
     return _unknown(call, call.intent, error)
 
 
+async def of_deadly(instance: Instance, call: Call, error: CallboardError) -> CallboardError:
+    """What the caller of a call is told that kills its hosts: if its effect has begun, that nobody knows."""
+    effect = call.method.effect
+    if effect is None:
+        return error
+    node = instance.host.node
+    try:
+        body = await values.expand(call.body, call.blobs, node.blobs)
+        key = effect.key(call.method.signature.decode_arguments(body))
+        kind = subjects.intent_kind(call.id, call.method.where, key)
+        newest, _ = await node.intents.last(call.run, kind)
+    except Exception as unread:  # noqa: BLE001 - whatever it is, nobody knows
+        newest = Intent(call.id, call.method.where, call.attempt)
+        error.__cause__ = unread
+    return error if newest is None or newest.future != call.id else _unknown(call, newest, error)
+
+
 def _unknown(call: Call, intent: Intent, cause: BaseException | None = None) -> OutcomeUnknown:
     began = f"{intent.future}~{intent.attempt}"
     return unknown(call.method.where, began, intent.key, intent.host, intent.at, cause)
@@ -149,8 +167,9 @@ class _Claim:
             if newest.attempt > call.attempt:
                 raise Elsewhere
             return None, True  # it has raised, or there would be no further attempt
+        # An operator has decided that it is to run.
         if own and newest.at < float(call.headers.get(H.REQUEUED, "0")):
-            return None, True  # an operator has decided
+            return (None, True) if call.method.reconcile is None else await self._reconciled(newest)
         return await self._judge(newest, own=own)
 
     async def _judge(self, newest: Intent, *, own: bool) -> tuple[Known | None, bool]:

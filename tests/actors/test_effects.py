@@ -19,6 +19,7 @@ from callboard.infra.errors import (
     InvalidArguments,
     InvalidResult,
     NoEffect,
+    Poisoned,
     RunFailed,
     StateTooLarge,
 )
@@ -78,6 +79,20 @@ def shipped(order: str) -> str:
     return f"found {order}"
 
 
+@tool(effect=True)
+async def send(order: str) -> None:
+    """Ends when the gate opens, and so does its reconcile."""
+    DONE[order] += 1
+    await GATE.wait()
+
+
+@send.reconcile
+async def sent(order: str) -> None:
+    """Has to wait, too."""
+    DONE["asked"] += len(order)
+    await GATE.wait()
+
+
 @tool(effect=True, retries=3, backoff=0.01, key=lambda order, failures: f"try-{order}-{failures}")
 async def attempt(order: str, failures: int) -> int:
     """Raises so often before it happens."""
@@ -125,6 +140,7 @@ class Teller:
         self.paid.append(order)
         return len(self.paid)
 
+    @method
     async def all(self) -> list[str]:
         """What is kept."""
         return list(self.paid)
@@ -135,6 +151,16 @@ async def paying(orders: list[str]) -> list[str]:
     """All of them at once; tells of each what it has become."""
     outcomes = await asyncio.gather(*(pay(order) for order in orders), return_exceptions=True)
     return [one if isinstance(one, str) else type(one).__name__ for one in outcomes]
+
+
+@workflow
+async def sending(order: str) -> str:
+    """What is behind that nobody knows."""
+    try:
+        await send(order)
+    except OutcomeUnknown as error:
+        return type(error.__cause__).__name__
+    return "sent"
 
 
 @workflow
@@ -187,9 +213,7 @@ async def telling(order: str) -> list[Any]:
     try:
         told.append(await Teller.pay(order))
     except OutcomeUnknown as error:
-        told.append(
-            type(error.__cause__).__name__ if error.__cause__ else f"unknown on {error.fields['host']}"
-        )
+        told.append(type(error.__cause__).__name__)
     return [*told, await Teller.all()]
 
 
@@ -383,8 +407,9 @@ def test_what_cannot_be_declared() -> None:
         tool(key="order")(act)
     with pytest.raises(DeclarationInvalid):
         tool(act).reconcile(act)
+    other: Any = effect_key  # it takes no order
     with pytest.raises(DeclarationInvalid):
-        tool(effect=True)(act).reconcile(lambda other: None)
+        tool(effect=True)(act).reconcile(other)
 
 
 def test_a_key_that_names_nothing() -> None:
@@ -402,3 +427,18 @@ def test_the_key_is_there_in_an_effect_only() -> None:
     """Elsewhere a typed error says so."""
     with pytest.raises(NoEffect):
         effect_key()
+
+
+async def test_an_effect_that_was_delivered_too_often(board: Board) -> None:
+    """It goes to the dead letters as any call; its caller hears that nobody knows, if it has begun."""
+    host = await board.host(send, max_deliver=2)
+    await board.host(sending)
+    client = await board.client()
+    run = await client.submit(sending.name, {"order": "a"})
+    for what in ("a", "asked"):
+        await until(lambda what=what: DONE[what] == 1)  # type: ignore[misc]
+        await board.kill(host)
+        host = await board.host(send, max_deliver=2)
+    assert await client.result(run, 10) == Poisoned.__name__
+    assert len(await board.letters()) == 1
+    assert DONE == {"a": 1, "asked": 1}
