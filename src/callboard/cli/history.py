@@ -37,8 +37,8 @@ class Call:
     Attributes:
         path: its place, for example ``7.2``: the second call made by call 7.
         state: ``waiting`` (for other futures), ``sent`` (and queued, as far as is known), ``running`` (as
-            its host says), ``begun`` (its effect was announced, and nobody has told its outcome), ``retrying``,
-            ``done``, ``failed``, ``not called`` (what it waited for failed) or
+            its host says), ``begun`` (its effect was announced, and nobody has told its outcome),
+            ``retrying``, ``done``, ``failed``, ``not called`` (what it waited for failed) or
             ``unfinished`` (the run ended).
         waited, took: seconds in the queue and in the handler; at: unix seconds of the latest news.
         after: paths of the calls whose values it takes.
