@@ -29,7 +29,7 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
-from callboard.infra.messages.run import NIL, Done, Pending, RunSummary, Signal
+from callboard.infra.messages.run import NIL, Done, Intent, Pending, RunSummary, Signal
 from callboard.infra.settings import Settings
 from callboard.state.journal import (
     decode_done,
@@ -53,6 +53,7 @@ _decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
 _DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
     "owner": decode_owner,
     "signal": decode_signal,
+    "intent": msgspec.msgpack.Decoder(Intent).decode,
     "pending": msgspec.msgpack.Decoder(Pending).decode,
 }
 
@@ -61,7 +62,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     """Something that happened in a run.
 
     Attributes:
-        kind: ``owner``, ``pending``, ``attempt``, ``result``, ``signal`` or ``done``.
+        kind: ``owner``, ``pending``, ``intent``, ``attempt``, ``result``, ``signal`` or ``done``.
         sequence: its place in the journal; at: unix seconds.
         data: the entry's body as plain values; a value is left out.
     """

@@ -19,6 +19,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
+from callboard.actors.local_effects import LocalClaim, LocalEffects
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope, chosen, current
 from callboard.infra.errors import (
@@ -71,11 +72,13 @@ class Stage:
 
     Attributes:
         loop: where handlers run; session: whose run it is.
+        effects: that the run has had.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.session = chosen.get().session or new_id()
+        self.effects: LocalEffects = {}
         self._instances: dict[AgentClass[Any], Any] = {}
 
     def instance(self, owner: AgentClass[Any]) -> Any:
@@ -208,13 +211,29 @@ class LocalMaker:
         return method.signature.decode_result(encoded.body)
 
     async def _ended(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
-        """What the handler gives, encoded."""
+        """What the handler gives, encoded; of an effect what it gave when it happened."""
+        method = future.method
+        if method.effect is None:
+            return await self._limited(future, arguments)
+        claim = LocalClaim(self._stage.effects, method, future.id, future.attempt, arguments)
+        return await claim.settle(
+            lambda: self._limited(future, arguments), lambda: self._reconcile(method, future, arguments)
+        )
+
+    async def _reconcile(
+        self, method: Method, future: Future[Any], arguments: dict[str, Any]
+    ) -> values.Encoded:
+        assert method.reconcile is not None
+        return _encode_result(method, await self._handle(method.reconcile, future.id, arguments))
+
+    async def _limited(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
+        """Run the handler within its timeout."""
         method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
         try:
             async with running:
-                value = await self._handle(future, arguments)
+                value = await self._handle(method, future.id, arguments)
         except TimeoutError as error:
             if not running.expired():
                 raise  # the handler's own
@@ -227,10 +246,9 @@ class LocalMaker:
         encoded.join()
         return encoded
 
-    async def _handle(self, future: Future[Any], arguments: dict[str, Any]) -> Any:
-        method = future.method
+    async def _handle(self, method: Method, future_id: str, arguments: dict[str, Any]) -> Any:
         maker = LocalMaker(self._stage, (*self._path, method.where))
-        scope = Scope(maker, f"{future.id}.", sync=not method.is_async)
+        scope = Scope(maker, f"{future_id}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}

@@ -211,6 +211,27 @@ class Poisoned(CallFailed):
     code = "poisoned"
 
 
+class OutcomeUnknown(CallFailed):
+    """An effect was begun, and whether it has happened is not known: find out, then decide.
+
+    Fields: intent (future and attempt that began it), key, host (where), at (unix seconds).
+    """
+
+    code = "outcome_unknown"
+
+
+class NotDone(CallboardError):
+    """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
+
+    code = "not_done"
+
+
+class NoEffect(CallboardError):
+    """The key of an effect was asked for where no effect runs."""
+
+    code = "no_effect"
+
+
 class Terminal(CallboardError):
     """Raise this (or a subclass) in a handler for a failure that no retry can help."""
 

@@ -104,6 +104,13 @@ def children_kind(future_id: str) -> str:
     return f"result.{_flat(future_id.partition(':')[2])}"
 
 
+def intent_kind(future_id: str, call: str = "", key: str = "") -> str:
+    """The kind under which the intents of an effect stand: of a call, or of a key that several may share."""
+    if not key:
+        return f"intent.{_flat(future_id.partition(':')[2])}"
+    return f"intent.key-{hashlib.sha256(f'{call}:{key}'.encode()).hexdigest()[:32]}"
+
+
 def _flat(path: str) -> str:
     return path.replace(".", "-").replace("/", "_").replace("~", "+")
 

@@ -63,6 +63,25 @@ class Result(msgspec.Struct, omit_defaults=True):
     sticky: bool = False
 
 
+class Intent(msgspec.Struct, omit_defaults=True):
+    """A handler whose effect must not happen twice is about to run (kind ``intent.<name>``).
+
+    Attributes:
+        future: id of the call; attempt: which one; call: ``actor.method``.
+        key: as given by the declaration; empty if it gives none.
+        arguments: SHA-256 of the call's body, 32 hex digits.
+        host: who runs it; at: unix seconds.
+    """
+
+    future: str
+    call: str
+    attempt: int = 1
+    key: str = ""
+    arguments: str = ""
+    host: str = ""
+    at: float = 0.0
+
+
 class Owner(msgspec.Struct, omit_defaults=True):
     """A driver takes the run's lease (kind ``owner``).
 

@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors.declare import agent, batchable, method, tool, workflow
+from callboard.actors.effects import effect_key
 from callboard.actors.future import Future, FutureInfo
 from callboard.actors.scope import checkpoint, now, options, random, uuid
-from callboard.infra.errors import CallboardError, Terminal
+from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Terminal
 
 if TYPE_CHECKING:
     from callboard.actors.client import Client, SyncClient, connect, connect_sync
@@ -42,6 +43,8 @@ __all__ = [
     "ManagedCounter",
     "ManagedDict",
     "ManagedList",
+    "NotDone",
+    "OutcomeUnknown",
     "SyncClient",
     "Terminal",
     "__version__",
@@ -50,6 +53,7 @@ __all__ = [
     "checkpoint",
     "connect",
     "connect_sync",
+    "effect_key",
     "method",
     "now",
     "options",

@@ -52,6 +52,7 @@ OTHERS = {
     "new_id",
     "derived_id",
     "result_kind",
+    "intent_kind",
     "children_kind",
     "ack",  # JetStream's own
     "session_token",
@@ -108,7 +109,7 @@ def test_kinds_of_the_journal() -> None:
     written = set(re.findall(r'subjects\.run\([^"\n]*"(\w+)"\)', source))
     assert "subjects.result_kind(" in source
     rows = dict(zip(*(tables(PAGE, "Subjects")[1].column(head) for head in ("kind", "body")), strict=True))
-    assert set(rows) == written | {"result", "result.<parent>"}
+    assert set(rows) == written | {"result", "result.<parent>", "intent.<name>"}
     assert set(rows.values()) <= {name for name, _ in structs()}
 
 
