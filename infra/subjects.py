@@ -21,6 +21,7 @@ REGISTRY_BUCKET = "cb_registry"
 POLICY_BUCKET = "cb_policy"
 RUNTIMES_BUCKET = "cb_runtimes"
 RUNS_BUCKET = "cb_runs"
+INBOX_BUCKET = "cb_inbox"
 BLOBS_BUCKET = "cb_blobs"
 
 ANY = "any"
@@ -131,6 +132,11 @@ def registry(key: str) -> str:
 def run_summary(run_id: str) -> str:
     """The subject of a run's summary in its bucket."""
     return f"$KV.{RUNS_BUCKET}.{run_id}"
+
+
+def question(run_id: str, path: str) -> str:
+    """The subject of an open question in its bucket; path is the future's, or ``>`` for all of a run."""
+    return f"$KV.{INBOX_BUCKET}.{run_id}.{_flat(path)}"
 
 
 def state(actor: str, session: str) -> str:
