@@ -3,7 +3,6 @@
 import os
 import statistics
 import time
-
 from typing import TYPE_CHECKING
 
 from bench.harness import Bound, Metric, Role, Sample, case
@@ -26,7 +25,7 @@ WOKEN = 200
 )
 async def wake_up(_: Role) -> Sample:
     """From sending a signal to the result of a run that was put aside, with 100,000 waiting."""
-    from bench.waiting import Waiting, open_waiting
+    from bench.waiting import open_waiting
 
     async with open_waiting() as waiting:
         begun = time.perf_counter()
