@@ -52,11 +52,12 @@ class Aside:
     def tick(self) -> None:
         """Called many times a second."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_EVERY or self._host.draining:
+        if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now
-        after = self._host.node.settings.park_after
-        for run in [run for run, due in self._due.items() if due <= now]:
+        leaving = self._host.draining  # then it need not be taken over
+        after = 0.0 if leaving else self._host.node.settings.park_after
+        for run in [run for run, due in self._due.items() if leaving or due <= now]:
             waits = run.maker.waits
             if waits is None or not waits.open:
                 del self._due[run]  # the next wait brings it back

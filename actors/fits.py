@@ -42,7 +42,7 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
         return f"{at} is nested too deep"
     reference = schema.get("$ref")
     if reference is not None:
-        schema = known.get(str(reference).rpartition("/")[2], {})
+        return _misfit(value, known.get(str(reference).rpartition("/")[2], {}), known, at, depth - 1)
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         found = [_misfit(value, option, known, at, depth - 1) for option in options]

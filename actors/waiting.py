@@ -105,7 +105,11 @@ def handed(scope: Scope, future: Future[T]) -> Awaitable[T]:
 def _board_scope(what: str) -> Scope | None:
     """The scope of code that runs on a board; None for code that runs without."""
     scope = current.get()
-    return None if scope is None or isinstance(scope.maker, LocalMaker) else scope
+    if scope is None or not isinstance(scope.maker, LocalMaker):
+        return scope
+    if scope.maker.of_handler:
+        raise WaitMisplaced(f"{what} belongs into a workflow, not into a handler", wait=what)
+    return None
 
 
 def _locally(seconds: float, pause: Callable[[float], None] = time.sleep) -> Awaitable[None]:

@@ -34,9 +34,6 @@ ANSWER = "answer"
 RESERVED = frozenset({CANCEL, ANSWER})
 """Names of signals that are not the workflow's own."""
 
-ACTOR = "callboard"
-"""To whose lane timers fire: whoever looks after waits, see ``waking.py``."""
-
 
 class Kind:
     """What is waited for, in the place where a call has its method.
@@ -369,7 +366,7 @@ def timer_head(at: float, run: str) -> bytes:
     """The headers of a schedule that wakes a run."""
     from callboard.actors.handling import schedule_at
 
-    target = subjects.call(ACTOR)
+    target = subjects.call(subjects.WAKER)
     return H.encode([(H.RUN, run), (H.SCHEDULE, schedule_at(at)), (H.SCHEDULE_TARGET, target)])
 
 

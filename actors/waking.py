@@ -10,7 +10,6 @@ import msgspec
 
 from callboard.actors.aside import wake
 from callboard.actors.feed import Steady
-from callboard.actors.waits import ACTOR
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, StoreRefused
@@ -43,7 +42,10 @@ class Waker:
     async def start(self) -> None:
         """See to the consumers and begin to pull."""
         settings = self._host.node.settings
-        timers, signals = call_consumer(ACTOR, subjects.MIDDLE_BAND, settings), signal_consumer(settings)
+        timers, signals = (
+            call_consumer(subjects.WAKER, subjects.MIDDLE_BAND, settings),
+            signal_consumer(settings),
+        )
         for stream, (name, config) in ((subjects.CALLS, timers), (subjects.RUNS, signals)):
             pull = Pull(self._host.node.connection, stream, name, self._accept, lambda _: self._feed())
             await self._host.renew(pull, config)
@@ -74,7 +76,7 @@ class Waker:
             delivered.ack()
         except (ValueError, RecursionError, StoreRefused) as error:  # rubbish, or it can never be stored
             if delivered.pull.stream == subjects.CALLS:
-                self._host.dead.put(ACTOR, delivered, "undecodable", f"no timer: {error}")
+                self._host.dead.put(subjects.WAKER, delivered, "undecodable", f"no timer: {error}")
             else:
                 delivered.ack()
         except CallboardError as error:

@@ -27,6 +27,9 @@ BLOBS_BUCKET = "cb_blobs"
 ANY = "any"
 """The shared lane: whoever has a free slot."""
 
+WAKER = "callboard"
+"""In the place of an actor: to whose lane timers fire that end waits; no actor can be called so."""
+
 BANDS = (0, 1, 2)
 """Urgency classes of a lane, the most urgent first; each is a subject."""
 MIDDLE_BAND = 1

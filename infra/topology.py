@@ -14,7 +14,7 @@ from callboard.infra.server import syncs_every_write
 from callboard.infra.settings import DAY, Settings
 from callboard.infra.together import together
 
-TIMERS = "callboard_any_1"
+TIMERS = f"{subjects.WAKER}_any_{subjects.MIDDLE_BAND}"
 SIGNALS = "callboard_signals"
 """Consumers of what wakes runs that are put aside."""
 

@@ -329,6 +329,20 @@ async def test_a_deadline_ends_a_run_that_is_aside(board: Board) -> None:
     await board.emptied(subjects.CALLS)
 
 
+async def test_a_draining_driver_puts_its_runs_aside(board: Board) -> None:
+    """A host that leaves waits neither for its runs' times nor for its grace, and nobody takes them over."""
+    host = await board.host(listener, park_after=60.0)
+    run = await board.submit(listener)
+    await until(lambda: any(w.open for w in waits_of(host)))
+    await host.stop(grace=60.0)
+    client = await board.client()
+    assert await client.node.journal.aside(run) is not None
+    await board.emptied(subjects.REQUESTS)
+    await board.host(listener)
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 10.0) == [1]
+
+
 async def test_cleaning_up_does_not_count_while_aside(board: Board) -> None:
     """What code does on being put aside is not in the journal, so that the run goes on as it was."""
     host = await board.host(tidy, step, **SOON)
@@ -503,6 +517,8 @@ async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
 async def test_without_a_board() -> None:
     """Sleeping works; for signals and questions there is nobody outside."""
     assert await until_then(0.01) >= 0.0
+    with pytest.raises(WaitMisplaced):
+        await misplacing()
     with pytest.raises(WaitMisplaced):
         await listener()
     with pytest.raises(WaitMisplaced):
