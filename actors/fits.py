@@ -47,6 +47,11 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
     if options:
         found = [_misfit(value, option, known, at, depth - 1) for option in options]
         return "" if not all(found) else found[0] if len(found) == 1 else f"{at} fits none of its kinds"
+    return _plain(value, schema, at) or _parts(value, schema, known, at, depth - 1)
+
+
+def _plain(value: Any, schema: Mapping[str, Any], at: str) -> str:
+    """Why a value does not fit, its parts left aside."""
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if kinds and not any(_TYPES[kind](value) for kind in kinds if kind in _TYPES):
@@ -57,7 +62,7 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
     for name, (types, holds, words) in _BOUNDS.items():
         if name in schema and isinstance(value, types) and not holds(value, schema[name]):
             return f"{at} is {_short(value)}, which {words} {schema[name]}"
-    return _parts(value, schema, known, at, depth - 1)
+    return ""
 
 
 def _parts(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:
