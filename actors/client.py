@@ -41,6 +41,7 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
 
 T = TypeVar("T")
@@ -312,6 +313,42 @@ class Client:
         subjects.token("run id", run)
         await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
 
+    async def signal(self, run: str, name: str, value: Any = None) -> None:
+        """Send a run a signal, for which it waits or will; stored when this returns.
+
+        Raises:
+            InvalidArguments: the name is taken, or the value cannot travel.
+            RunUnknown: there is no such run, or it has ended.
+        """
+        from callboard.actors.inbox import signal
+
+        await signal(self, run, name, value)
+
+    async def inbox(self, to: str | None = None) -> list[Question]:
+        """The open questions, oldest first.
+
+        Args:
+            to: only those for this one.
+        """
+        from callboard.actors.inbox import questions
+
+        return await questions(self, to)
+
+    async def answer(self, question: str, value: Any) -> None:
+        """Answer a question; stored when this returns. The first answer that fits counts.
+
+        Args:
+            question: its id, or that of a run that has one open question.
+            value: what JSON can say, or what the question's type takes.
+
+        Raises:
+            QuestionUnknown: it is not open.
+            AnswerInvalid: the answer does not fit the question's schema.
+        """
+        from callboard.actors.inbox import answer
+
+        await answer(self, question, value)
+
     async def status(self, run: str) -> RunSummary:
         """How a run stands.
 
@@ -467,6 +504,18 @@ class SyncClient:
     def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
         """See :meth:`Client.cancel`."""
         self._wait(self._client.cancel(run, reason))
+
+    def signal(self, run: str, name: str, value: Any = None) -> None:
+        """See :meth:`Client.signal`."""
+        self._wait(self._client.signal(run, name, value))
+
+    def inbox(self, to: str | None = None) -> list[Question]:
+        """See :meth:`Client.inbox`."""
+        return self._wait(self._client.inbox(to))
+
+    def answer(self, question: str, value: Any) -> None:
+        """See :meth:`Client.answer`."""
+        self._wait(self._client.answer(question, value))
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

@@ -28,7 +28,7 @@ from callboard.actors.future import Future, LazyValue
 from callboard.actors.schema import Signature
 from callboard.actors.scope import current
 from callboard.infra.errors import DeclarationInvalid
-from callboard.infra.subjects import NameInvalid, token
+from callboard.infra.subjects import WAKER, NameInvalid, token
 
 if TYPE_CHECKING:
     from callboard.state.session import Rules
@@ -436,6 +436,8 @@ def workflow(function: Any = None, /, *, name: str | None = None, **directives: 
 
 
 def _name(kind: str, name: str) -> str:
+    if name == WAKER:
+        raise DeclarationInvalid(f"{kind} {name!r}: that name is taken (set another with name=)")
     try:
         return token(f"the name of {kind}", name)
     except NameInvalid as error:

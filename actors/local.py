@@ -109,6 +109,11 @@ class LocalMaker:
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def of_handler(self) -> bool:
+        """Whether it makes the calls of a handler, not of a workflow."""
+        return "." in (self._path or ("",))[-1]
+
     def call(
         self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[Any]:

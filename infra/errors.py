@@ -332,6 +332,39 @@ class ResultTimeout(CallboardError):
     retryable = True
 
 
+# -- waits -----------------------------------------------------------------------------------------
+
+
+class WaitMisplaced(CallboardError):
+    """A wait was asked for where there is none. Fields: wait."""
+
+    code = "wait_misplaced"
+
+
+class WaitInvalid(CallboardError):
+    """A wait cannot be: too long, or under a name that is taken. Fields: wait."""
+
+    code = "wait_invalid"
+
+
+class WaitTimeout(CallboardError):
+    """A signal or an answer did not come in time. Fields: wait, future, timeout (s)."""
+
+    code = "wait_timeout"
+
+
+class QuestionUnknown(CallboardError):
+    """No such question is open. Fields: question."""
+
+    code = "question_unknown"
+
+
+class AnswerInvalid(CallboardError):
+    """An answer does not fit its question's schema. Fields: question, problem."""
+
+    code = "answer_invalid"
+
+
 def by_code() -> dict[str, type[CallboardError]]:
     """All error classes by their stable code."""
     found: dict[str, type[CallboardError]] = {}

@@ -8,6 +8,7 @@ could not find again, and in the same order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +20,12 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import DirectReader, Stored
 from callboard.infra.errors import Fenced, Overloaded, StoreRefused
-from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
+from callboard.infra.messages.run import Aside, Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
 
 T = TypeVar("T")
 
+_RESTATED = 3
 _TOGETHER = 64
 _TOGETHER_BYTES = 16 * 1024
 """So much makes an entry of its own, so that whoever waits need not wait for the rest of a long turn."""
@@ -32,10 +34,17 @@ _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 _decode_results = msgspec.msgpack.Decoder(Result | list[Result]).decode
 decode_owner = msgspec.msgpack.Decoder(Owner).decode
-decode_signal = msgspec.msgpack.Decoder(Signal).decode
+_decode_signal = msgspec.msgpack.Decoder(Signal).decode
+_decode_signal_json = msgspec.json.Decoder(Signal).decode
+decode_aside = msgspec.msgpack.Decoder(Aside).decode
 decode_summary = msgspec.msgpack.Decoder(RunSummary).decode
 _decode_done = msgspec.msgpack.Decoder(Done).decode
 _decode_done_json = msgspec.json.Decoder(Done).decode
+
+
+def decode_signal(body: bytes) -> Signal:
+    """A signal, in msgpack or in JSON."""
+    return _decode_signal_json(body) if body[:1] == b"{" else _decode_signal(body)
 
 
 def read_entry(decode: Callable[[bytes], T], body: bytes) -> T | None:
@@ -177,6 +186,41 @@ class Journal:
     async def put_signal(self, run: str, signal: Signal) -> int:
         """Send something to a run from outside; it is kept until the run's driver sees it."""
         return await self._store.stored(subjects.run(run, "signal"), encode(signal))
+
+    async def put_aside(self, lease: Lease, aside: Aside) -> int:
+        """Say that the run is put aside; only the owner can. Returns the entry's sequence.
+
+        Raises:
+            Fenced: the lease has passed to somebody else.
+        """
+        fence = [
+            (H.EXPECTED_SEQUENCE, str(lease.sequence)),
+            (H.EXPECTED_SUBJECT, subjects.run(lease.run, "owner")),
+        ]
+        return await self._store.stored(subjects.run(lease.run, "aside"), encode(aside), H.encode(fence))
+
+    async def aside(self, run: str) -> tuple[Aside, int] | None:
+        """What a run that is put aside needs to go on, and the sequence of that entry; None if it is not."""
+        kinds = [subjects.run(run, kind) for kind in ("aside", "owner", "done")]
+        found = {s.subject: s for s in await self._reader.lasts(subjects.RUNS, *kinds)}
+        aside, owner, done = (found.get(subject) for subject in kinds)
+        if aside is None or done is not None or (owner is not None and owner.sequence > aside.sequence):
+            return None
+        said = read_entry(decode_aside, aside.body)
+        return (said, aside.sequence) if said is not None else None
+
+    async def restate(self, summary: RunSummary) -> None:
+        """Tell that a run waits, or goes on, unless its end was told."""
+        subject = subjects.run_summary(summary.run)
+        for _ in range(_RESTATED):
+            stored = await self._reader.last(f"KV_{subjects.RUNS_BUCKET}", subject)
+            known = read_entry(decode_summary, stored.body) if stored else None
+            if known is not None and known.finished:
+                return
+            head = H.encode([(H.EXPECTED_SEQUENCE, str(stored.sequence if stored else 0))])
+            with contextlib.suppress(Fenced):  # something else was told meanwhile: look what
+                await self._store.stored(subject, encode(summary), head)
+                return
 
     def put_summary(self, summary: RunSummary) -> None:
         """Tell how a run stands in bucket ``cb_runs``."""
@@ -346,6 +390,7 @@ __all__ = [
     "Fenced",
     "Journal",
     "Lease",
+    "decode_aside",
     "decode_done",
     "decode_owner",
     "decode_signal",

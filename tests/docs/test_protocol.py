@@ -20,7 +20,7 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, registry, run, state
+from callboard.infra.messages import control, dead, inbox, registry, run, state
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -41,6 +41,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
+    subjects.question: ("<run>", "<path>"),
     subjects.state: ("<actor>", "<session>"),
     subjects.state_part: ("<actor>", "<session>", "<key>"),
 }
@@ -177,10 +178,12 @@ def test_consumers() -> None:
     band = 2
     calls, calls_config = topology.call_consumer("<actor>", band, SETTINGS)
     lane, lane_config = topology.lane_consumer("<host>", SETTINGS)
+    signals, signals_config = topology.signal_consumer(SETTINGS)
     requests, requests_config = topology.request_consumer("<workflow>", SETTINGS)
     made = [
         (requests, requests_config["filter_subject"]),
         (calls.replace(str(band), "<band>"), calls_config["filter_subject"].replace(str(band), "<band>")),
+        (signals, signals_config["filter_subject"]),
         (lane, lane_config["filter_subject"]),
     ]
     rows = table(PAGE, "Consumers")
@@ -188,7 +191,7 @@ def test_consumers() -> None:
     text = PAGE.read_text("utf-8")
     idle = duration(lane_config.pop("inactive_threshold"))
     assert f"`inactive_threshold={idle}`" in rows.rows[-1][-1]
-    for config in (calls_config, lane_config, requests_config):
+    for config in (calls_config, lane_config, requests_config, signals_config):
         del config["filter_subject"]
         for key, value in config.items():
             assert f"`{key}={duration(value) if key == 'ack_wait' else value}`" in text
@@ -236,7 +239,7 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, registry, run, state)
+        for module in (control, dead, inbox, registry, run, state)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

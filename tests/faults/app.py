@@ -235,6 +235,15 @@ async def timed(number: int) -> int:
 
 
 @callboard.workflow
+async def patient(number: int, seconds: float) -> int:
+    """Calls, and between them waits, across which the run is put aside."""
+    first = await add(number, 1)
+    await callboard.sleep(seconds)
+    second = await callboard.signal("go", type=int)
+    return await add(first, second)
+
+
+@callboard.workflow
 async def holding(number: int) -> int:
     """One call that lasts until the gate is open."""
     return await held(number)
@@ -279,5 +288,7 @@ def expected(workflow: str, arguments: dict[str, Any]) -> Any:
         return number + sum(range(arguments["steps"])) + number + 1
     if workflow == "chain":
         return number + sum(range(arguments["steps"]))
+    if workflow == "patient":
+        return number + 1 + number
     known: dict[str, Any] = {"holding": number, "timed": 3 * number, "dying": Poisoned}
     return known.get(workflow, Shaky)
