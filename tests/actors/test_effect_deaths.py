@@ -267,6 +267,7 @@ async def until_no_host_is_left_to_die(board: Board) -> None:
         await board.kill(host)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1])
 @pytest.mark.usefixtures("stage")
 async def test_a_thousand_deaths_between_two_steps(board: Board) -> None:
@@ -282,9 +283,9 @@ async def test_a_thousand_deaths_between_two_steps(board: Board) -> None:
     deaths = asyncio.create_task(until_no_host_is_left_to_die(board))
     outcomes: dict[str, Any] = {}
     for run in runs:
-        outcomes |= await client.result(run, 120)
+        outcomes |= await client.result(run, 240)
     for run in tills:
-        found = await client.result(run, 120)
+        found = await client.result(run, 240)
         counted = found.pop("counted")
         assert counted <= 1
         outcomes |= found
