@@ -182,10 +182,14 @@ async def test_stopping_twice_is_stopping_once(board: Board) -> None:
     """And starting twice is starting once; a host that never started can be stopped."""
     host = await board.host(quick)
     await host.start()
+    node = await board.node()
+    assert [pulse.host for pulse in await registry.hosts(node)] == [host.id]
     await asyncio.gather(host.stop(), host.stop())
     await host.stop()
+    assert await registry.hosts(node) == []
     idle = Host([], board.settings())
     await idle.stop()
+    assert not hasattr(idle, "watch")
 
 
 @agent

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import re
+import sys
 
 import msgspec
 from tests.docs.pages import DOCS, blocks, table, tables
 
+from callboard import workflow
 from callboard.actors.client import Client
+from callboard.actors.declare import declaration
 from callboard.actors.directives import Directives
+from callboard.actors.host import Host
 
 PAGE = DOCS / "python.md"
 
@@ -30,7 +34,25 @@ def test_methods() -> None:
     assert [name for name in names if not hasattr(Client, name)] == []
 
 
-def test_code_is_code() -> None:
-    """What is shown can at least be parsed."""
-    for block in blocks(PAGE):
-        ast.parse(block.text)
+@workflow
+async def brief(topics: list[str]) -> str:
+    """What the page's example submits."""
+    return " and ".join(topics)
+
+
+async def test_the_example_prints_the_result(nats_url: str) -> None:
+    """In a process of its own, as a reader would run it."""
+    (block,) = blocks(PAGE)
+    declared = declaration(brief)
+    assert declared is not None
+    host = Host([declared], nats_url)
+    await host.start()
+    script = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        block.text.replace("nats://127.0.0.1:4222", nats_url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await asyncio.wait_for(script.communicate(), 30)
+    await host.stop()
+    assert printed.decode() == "rates\n"

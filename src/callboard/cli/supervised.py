@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from callboard.actors.host import Host
 from callboard.actors.registry import describe
@@ -14,6 +15,9 @@ from callboard.cli.serving import run_loop, serve, serve_gateway
 from callboard.controller.dev import Broken, Leash, Loaded, Ready, own_files
 from callboard.infra.errors import CallboardError
 from callboard.infra.settings import Settings
+
+if TYPE_CHECKING:
+    from callboard.actors.gateway import Gateway
 
 _AFTER_GRACE = 3.0
 """Seconds beyond its grace that a process gets whose supervisor is gone, and perhaps the server too."""
@@ -28,34 +32,33 @@ def supervised(app: Sequence[str], common: Common, grace: float | None) -> int:
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED
-    address = leash.address()
-    if not address:
-        return Exit.OK
-    settings = common.settings(grace=grace, nats_url=address)
-    stop = asyncio.Event()
-
-    def on_ready(host: Host) -> None:
-        _ready(leash, host.id, settings, stop)
-
-    return run_loop(serve(placed, settings, on_ready, stop))
+    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest))
 
 
 def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
     """Run a gateway for a supervisor; returns the exit code."""
     leash = Leash()
-    from callboard.actors.gateway import Gateway
-
     leash.say(Loaded([], []))
+    return _when_told(leash, common, grace, lambda settings, *rest: serve_gateway(settings, wait, *rest))
+
+
+def _when_told(
+    leash: Leash,
+    common: Common,
+    grace: float | None,
+    work: Callable[[Settings, Callable[[Host | Gateway], None], asyncio.Event], Coroutine[Any, Any, int]],
+) -> int:
+    """Wait for the address of a server, then work until the supervisor lets go; returns the exit code."""
     address = leash.address()
     if not address:
         return Exit.OK
     settings = common.settings(grace=grace, nats_url=address)
     stop = asyncio.Event()
 
-    def on_ready(gateway: Gateway) -> None:
-        _ready(leash, gateway.id, settings, stop)
+    def on_ready(one: Host | Gateway) -> None:
+        _ready(leash, one.id, settings, stop)
 
-    return run_loop(serve_gateway(settings, wait, on_ready, stop))
+    return run_loop(work(settings, on_ready, stop))
 
 
 def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:

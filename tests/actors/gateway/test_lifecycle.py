@@ -148,6 +148,7 @@ async def test_stops_without_a_server(board: Board, nats_server: EmbeddedServer)
     await until(lambda: not gateway._client.node.connection.client.is_connected)
     async with asyncio.timeout(5):
         await gateway.stop()
+    assert gateway._client.node.connection.client.is_closed
 
 
 async def test_serves_until_told(ask: Asker, board: Board) -> None:
