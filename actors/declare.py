@@ -77,6 +77,11 @@ class Method:
             batched=self.directives.batchable,
         )
 
+    @functools.cached_property
+    def managed(self) -> bool:
+        """Whether its actor keeps managed state, so that a session's calls go one after the other."""
+        return self.owner is not None and self.owner.rules is not None
+
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call from wherever this code runs; a future, or in sync code a lazy value."""
         scope = current.get()

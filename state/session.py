@@ -8,6 +8,7 @@ the changes after it.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -70,6 +71,9 @@ class Session(Parts):
         epoch: of the holder; holder: its name.
         kept: the attributes as they were last committed.
         lost: another holder has written, or it is not known what was stored: open it anew.
+        read_at: seconds of the monotonic clock when what is stored was read; 0: there was nothing.
+        untold: the last commit's call, and its result, as they were read.
+        told: set when the outcome of the last commit made here is in the journal.
     """
 
     def __init__(
@@ -90,6 +94,9 @@ class Session(Parts):
         self.holder = ""
         self.kept: dict[str, Kept] = {}
         self.lost = False
+        self.read_at = 0.0
+        self.untold: tuple[str, msgspec.Raw] | None = None
+        self.told: asyncio.Event | None = None
         self._base = Base()
         self._commits = self._bytes = 0  # since the base
         self._applied: OrderedDict[bytes, int] = OrderedDict()
@@ -107,9 +114,13 @@ class Session(Parts):
             StateDamaged: something is missing.
         """
         self._start()
+        began = time.monotonic()
         last = await self._shelf.last(self._place)
         if last is not None:
+            self.read_at = began
             newest = self.decoded(last)
+            if newest.call:
+                self.untold = newest.call, newest.result
             await self.replay(
                 [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
             )

@@ -336,6 +336,7 @@ def _names(names: Iterable[str]) -> list[str]:
             "Collector",
             "Clerk",
         ],
+        "accounts": ["Purse", "Chest", "courier"],
         "workflows": ["mixed", "plain", "failing", "chain", "timed", "holding", "dying", "shouting", "crowd"],
     }
     return [name for given in names for name in groups.get(given, [given])]
