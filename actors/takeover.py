@@ -238,7 +238,7 @@ class Watch:
             self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
 
     def _consumers(self, dead: Pulse) -> list[tuple[str, str]]:
-        found = []
+        found = [(subjects.CALLS, f"host_{dead.host}")] if dead.host == self._host.id else []
         for actor, info in dead.instances.items():
             if info.workflow:
                 found.append((subjects.REQUESTS, f"{actor}_requests"))
