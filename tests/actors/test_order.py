@@ -202,19 +202,21 @@ async def test_the_last_outcome_of_a_dead_holder_comes_into_the_journal(board: B
 
 async def test_the_next_calls_of_a_session_read_nothing(board: Board) -> None:
     """Its holder has the state, and knows that nobody else had the calls."""
-    await board.host(Ledger)
+    holder = await board.host(Ledger)
     await board.host(burst)
     client = await board.client()
     await client.run(burst.name, {"texts": ["first"]}, session="s", timeout=10)
     node = await board.node()
     reads: list[str] = []
-    node.connection.subscribe(
-        "$JS.API.DIRECT.GET.KV_cb_state.>", lambda subject, *_: reads.append(subject.decode())
-    )
-    node.connection.subscribe(
-        "$JS.API.DIRECT.GET.KV_cb_state", lambda subject, *_: reads.append(subject.decode())
-    )
+    for subject in ("$JS.API.DIRECT.GET.KV_cb_state", "$JS.API.DIRECT.GET.KV_cb_state.>"):
+        node.connection.subscribe(subject, lambda subject, *_: reads.append(subject.decode()))
     await node.connection.flush()
+
+    async def known(run: str, future: str) -> bool:
+        reads.append(f"{run} {future}")
+        return False
+
+    holder.outcomes.known = known  # type: ignore[method-assign]
     await client.run(burst.name, {"texts": ["second", "third"]}, session="s", timeout=10)
     await node.connection.flush()
     assert reads == []

@@ -82,7 +82,7 @@ class Purse:
 
 @callboard.agent(concurrency=16)
 class Chest:
-    """Another account of the session."""
+    """Another account."""
 
     log: ManagedList[list[Any]]
     balance: ManagedCounter
@@ -106,18 +106,19 @@ class _Book:
         self._maker = maker
         self._pause = pause
         self._number = 0
-        self._open: list[tuple[str, str, int, Any]] = []
+        self._open: list[tuple[tuple[str, str], str, int, Any]] = []
 
-    def make(self, actor: str, method: Any, amount: int) -> str:
-        """Make a call; gives its mark."""
+    def make(self, actor: str, method: Any, amount: int, session: str = "") -> str:
+        """Make a call, if so in another session; gives its mark."""
         self._number += 1
         mark = f"{self._maker}#{self._number}"
-        self._open.append((actor, mark, amount, method(mark, amount, self._pause)))
+        with callboard.options(session=session or None):
+            self._open.append(((actor, session), mark, amount, method(mark, amount, self._pause)))
         return mark
 
     async def settle(self) -> Answer:
         """Wait for all that was made; gives the last answer."""
-        for actor, mark, amount, future in self._open:
+        for (actor, session), mark, amount, future in self._open:
             try:
                 seen, refused = await future, False
             except Short as short:
@@ -125,6 +126,7 @@ class _Book:
             self.answers.append(
                 Answer(
                     actor=actor,
+                    session=session,
                     mark=mark,
                     amount=amount,
                     future=seen.future,
@@ -137,11 +139,11 @@ class _Book:
         self._open.clear()
         return self.answers[-1]
 
-    async def transfer(self, amount: int) -> None:
-        """Take from the one, and give to the other what was taken."""
+    async def transfer(self, amount: int, session: str) -> None:
+        """Take from the one, and give what was taken to the other, which is another session's."""
         taken = self.make("Purse", Purse.take, -amount)
         if not (await self.settle()).refused:
-            given = self.make("Chest", Chest.give, amount)
+            given = self.make("Chest", Chest.give, amount, session)
             await self.settle()
             self.moved.append((taken, given))
 
@@ -154,17 +156,17 @@ class Report(msgspec.Struct):
 
 
 @callboard.tool
-async def courier(maker: str, amount: int, pause: float) -> Report:
+async def courier(maker: str, amount: int, session: str, pause: float) -> Report:
     """A transfer made by a handler."""
     with execution():
         book = _Book(maker, pause)
-        await book.transfer(amount)
+        await book.transfer(amount, session)
         return Report(book.answers, book.moved)
 
 
 @callboard.workflow
-async def business(maker: str, seed: int, steps: int, pause: float) -> Report:
-    """Bursts, increments and transfers, drawn by the seed."""
+async def business(maker: str, others: list[str], seed: int, steps: int, pause: float) -> Report:
+    """Bursts, increments and transfers to other sessions, drawn by the seed."""
     chance = random.Random(seed)
     book = _Book(maker, pause)
     for step in range(steps):
@@ -177,10 +179,11 @@ async def business(maker: str, seed: int, steps: int, pause: float) -> Report:
                 amount = chance.randint(1, 20)
                 book.make("Purse", method, -amount if method is Purse.take else amount)
         elif kind == "transfer":
-            await book.transfer(chance.randint(1, 40))
+            await book.transfer(chance.randint(1, 40), chance.choice(others))
             continue
         else:
-            report = await courier(f"{maker}c{step}", chance.randint(1, 40), pause)
+            amount, session = chance.randint(1, 40), chance.choice(others)
+            report = await courier(f"{maker}c{step}", amount, session, pause)
             book.answers += report.answers
             book.moved += report.moved
             continue

@@ -44,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One operation and what was said of it.
 
     Attributes:
+        session: empty if it is the run's own.
         mark: ``<maker>#<number>``, the number counts what the maker has made.
         future: id of the call.
         seen, balance: lines, and their sum, that the handler saw before; began: unix seconds.
@@ -51,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     actor: str
+    session: str = ""
     mark: str
     amount: int
     future: str

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.faults import evidence, ledger
 from tests.faults.board import PATIENT, Board
 from tests.faults.checker import Allowed
+from tests.faults.test_duplicates import Copier
 from tests.faults.trading import Trade
 
+from callboard.infra.settings import Settings
+
 pytestmark = pytest.mark.fault
+
+_LONG = Settings().dead_after + 1.0
+"""Seconds after which every process that is left has noticed."""
 
 
 async def test_nothing(board: Board) -> None:
@@ -70,7 +77,7 @@ async def test_a_host_stands_still(board: Board) -> None:
     await board.progress(board.chance.randint(50, 200))
     frozen.freeze()
     await board.said("host_dead")
-    await board.progress(board.ledger.count("end") + 150)
+    await board.progress(board.ledger.count(ledger.END) + 150)
     frozen.thaw()
     await trade.load(10)
     await trade.verdict(Allowed(frozen=frozenset({frozen.pid})))
@@ -88,3 +95,57 @@ async def test_hosts_leave_in_good_order(board: Board) -> None:
     await second.drain()
     await spare.ready()
     await trade.verdict()
+
+
+@pytest.mark.parametrize("keep_id", [True, False], ids=["same_id", "no_id"])
+async def test_calls_come_more_than_once(board: Board, keep_id: bool) -> None:  # noqa: FBT001 - a parameter
+    """Most calls are published up to four times, at once and later, and hosts die meanwhile."""
+    (first, *_), _ = await asyncio.gather(board.hosts(3, "accounts"), board.hosts(2, "business"))
+    async with evidence.connected(board.server.url) as client:
+        copier = Copier(client, board, share=0.7, keep_id=keep_id)
+        await copier.start()
+        trade = Trade(board)
+        await trade.load(30)
+        await board.progress(board.chance.randint(50, 150))
+        await first.kill()
+        await board.settled()
+        await copier.finish()
+        assert copier.copies > 100
+        await trade.verdict(Allowed(starts=8))
+
+
+async def test_the_server_stands_still(board: Board) -> None:
+    """For longer than a host may."""
+    workers, _ = await asyncio.gather(board.hosts(2, "accounts"), board.hosts(2, "business"))
+    trade = Trade(board)
+    await trade.load(30)
+    await board.progress(board.chance.randint(50, 150))
+    async with board.server_frozen():
+        await asyncio.sleep(_LONG)  # the fault itself lasts so long
+    await trade.verdict(Allowed(frozen=frozenset(worker.pid for worker in workers)))
+
+
+@pytest.mark.fault(seeds=(1, 2))
+async def test_everything_at_once(board: Board) -> None:
+    """One host stands still, one is drained, a driver and the server die, in an order that the seed draws."""
+    (frozen, drained, *_), (driver, *_) = await asyncio.gather(
+        board.hosts(4, "accounts"), board.hosts(3, "business")
+    )
+    trade = Trade(board)
+    await trade.load(50)
+
+    async def stand_still() -> None:
+        frozen.freeze()
+        await asyncio.sleep(_LONG)  # the fault itself lasts so long
+        frozen.thaw()
+
+    async def lose_the_server() -> None:
+        await asyncio.to_thread(board.server.kill)
+        await asyncio.to_thread(board.server.start)
+
+    faults = [stand_still, drained.drain, driver.kill, lose_the_server]
+    board.chance.shuffle(faults)
+    for fault in faults:
+        await board.progress(board.ledger.count(ledger.END) + board.chance.randint(1, 50))
+        await fault()
+    await trade.verdict(Allowed(frozen=frozenset({frozen.pid})))

@@ -38,7 +38,7 @@ class Trade:
 
     def __init__(self, board: Board, sessions: int = 4) -> None:
         self._board = board
-        self._sessions = [f"session {number}" for number in range(sessions)]
+        self._sessions = [f"s{number}" for number in range(sessions)]
         self._of: dict[str, str] = {}
 
     async def load(self, count: int, steps: int = 5, pause: float = 0.01) -> None:
@@ -50,6 +50,7 @@ class Trade:
         session = chance.choice(self._sessions)
         arguments = {
             "maker": f"m{len(self._of)}",
+            "others": [other for other in self._sessions if other != session],
             "seed": chance.randrange(2**32),
             "steps": steps,
             "pause": pause * chance.uniform(0.0, 2.0),
@@ -79,7 +80,7 @@ class Trade:
                 report = msgspec.msgpack.decode(entry.body.value, type=Report)
                 moved += report.moved
                 for one in report.answers:
-                    answers[Place(one.actor, self._of[entry.run])].append(one)
+                    answers[Place(one.actor, one.session or self._of[entry.run])].append(one)
         return History(answers, await self._accounts(), told, moved)
 
     async def _accounts(self) -> dict[Place, Account]:
