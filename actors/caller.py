@@ -331,6 +331,8 @@ class CallMaker:
             self._dispatch(future, encoded)
 
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if self._abandoned or self._stopped or self._caller.leaving:
+            return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
         if not future.executor:  # somebody may have said meanwhile who holds the session
             future.executor = self._caller.holder(future.method.actor, future.session)
         if len(encoded.body) > self._node.settings.inline_limit:

@@ -72,6 +72,7 @@ class Session(Parts):
         kept: the attributes as they were last committed.
         lost: another holder has written, or it is not known what was stored: open it anew.
         read_at: seconds of the monotonic clock when what is stored was read; 0: there was nothing.
+        written_at: unix seconds of the last commit.
         untold: the last commit's call, and its result, as they were read.
         told: set when the outcome of the last commit made here is in the journal.
     """
@@ -94,7 +95,7 @@ class Session(Parts):
         self.holder = ""
         self.kept: dict[str, Kept] = {}
         self.lost = False
-        self.read_at = 0.0
+        self.read_at = self.written_at = 0.0
         self.untold: tuple[str, msgspec.Raw] | None = None
         self.told: asyncio.Event | None = None
         self._base = Base()
@@ -124,7 +125,8 @@ class Session(Parts):
             await self.replay(
                 [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
             )
-            if self.ttl and time.time() > last.at + self.ttl:
+            self.written_at = last.at
+            if self.expired:
                 self._expire()
         self._opened = self.sequence
         self._check_kinds()
@@ -232,6 +234,11 @@ class Session(Parts):
         return self._base.ttl
 
     @property
+    def expired(self) -> bool:
+        """Whether its last commit is older than the state is kept."""
+        return self.ttl > 0 and time.time() > self.written_at + self.ttl
+
+    @property
     def busy(self) -> bool:
         """Whether a call has begun and not ended."""
         return self._turn is not None
@@ -321,7 +328,7 @@ class Session(Parts):
                 self._background(lambda: self._shelf.drop(self._place, own, _EVER))
             raise
         self.version, self.epoch, self.holder = commit.version, commit.epoch, commit.holder
-        self.sequence, self.kept = sequence, kept
+        self.sequence, self.kept, self.written_at = sequence, kept, time.time()
         self._remember(commit.call)
         if base is None:
             self._commits += 1

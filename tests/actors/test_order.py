@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import msgspec
 import pytest
@@ -13,10 +14,12 @@ from callboard import ManagedCounter, ManagedList, agent, method, workflow
 from callboard.actors.host import Host
 from callboard.infra import subjects
 from callboard.infra.errors import RunFailed
+from callboard.infra.messages.control import Taken
 from callboard.infra.messages.run import NIL, Result
 from callboard.state.journal import encode
 from callboard.state.managed import within
 from callboard.state.session import Rules, Session
+from callboard.state.states import States
 
 GATE = asyncio.Event()
 BEGUN: list[str] = []
@@ -56,6 +59,13 @@ class Ledger:
         return list(self.lines)
 
     @method
+    async def hold(self) -> None:
+        """Keep a line when the gate opens."""
+        BEGUN.append("hold")
+        await GATE.wait()
+        self.lines.append("hold")
+
+    @method
     async def refuse(self) -> None:
         """Say how many there are, when the gate opens."""
         BEGUN.append("refuse")
@@ -72,9 +82,36 @@ async def burst(texts: list[str]) -> list[str]:
 
 
 @workflow
+async def both() -> None:
+    """One call that waits, and another."""
+    first, second = Ledger.hold(), Ledger.add("after")
+    await first
+    await second
+
+
+@workflow
 async def refused() -> None:
     """One that raises."""
     await Ledger.refuse()
+
+
+@agent(state_ttl=1)
+class Short:
+    """Keeps what it has for a second."""
+
+    count: ManagedCounter
+
+    @method
+    async def add(self) -> int:
+        """One more."""
+        self.count += 1
+        return int(self.count)
+
+
+@workflow
+async def briefly() -> int:
+    """One more."""
+    return await Short.add()
 
 
 @workflow
@@ -111,6 +148,26 @@ async def test_calls_made_at_once_take_effect_in_the_order_in_which_they_were_ma
     await board.host(burst)
     texts = [f"{'shaky' if number % 7 == 3 else 'line'} {number}" for number in range(20)]
     assert await board.run(burst, texts=texts) == texts
+
+
+async def test_a_driver_that_has_lost_its_run_sends_nothing_more(board: Board) -> None:
+    """It stops waiting for the first call, which goes on: the second one's turn has not come."""
+    await board.host(Ledger)
+    driver = await board.host(both)
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.Ledger.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    run = await board.submit(both)
+    await until(lambda: BEGUN == ["hold"])
+    taken = msgspec.msgpack.encode(Taken(run, 2))
+    node.connection.publish(subjects.control(driver.id), taken)
+    (member,) = driver.instances()
+    await until(lambda: member.info().busy == 0)
+    await driver.node.connection.flush()
+    await node.connection.flush()
+    assert len(sent) == 1
+    GATE.set()
 
 
 async def test_what_a_holder_says_that_is_none_any_more_does_not_count(board: Board) -> None:
@@ -220,3 +277,32 @@ async def test_the_next_calls_of_a_session_read_nothing(board: Board) -> None:
     await client.run(burst.name, {"texts": ["second", "third"]}, session="s", timeout=10)
     await node.connection.flush()
     assert reads == []
+
+
+async def test_a_state_that_was_deleted_or_imported_is_not_gone_on_with(board: Board) -> None:
+    """Its holder had it in memory: a handler may run once more, and only what it does to the new state counts."""
+    await board.host(Ledger)
+    await board.host(burst)
+    client = await board.client()
+    await client.run(burst.name, {"texts": ["a"]}, session="s", timeout=10)
+    node = await board.node()
+    states = States(node.shelf, node.settings)
+    kept = await states.export("Ledger", "s")
+    await states.delete("Ledger", "s")
+    assert await client.run(burst.name, {"texts": ["b"]}, session="s", timeout=10) == ["b"]
+    await states.import_(kept, replace=True)
+    assert await client.run(burst.name, {"texts": ["c"]}, session="s", timeout=10) == ["a", "c"]
+    assert max(Counter(BEGUN).values()) <= 2
+
+
+async def test_a_state_that_expired_in_memory_is_not_gone_on_with(board: Board) -> None:
+    """It is kept so long after its last commit, whoever has it."""
+    host = await board.host(Short)
+    await board.host(briefly)
+    client = await board.client()
+    assert await client.run(briefly.name, {}, session="s", timeout=10) == 1
+    rules = instance(host, Short).rules
+    assert rules is not None
+    session = await host.states.open("Short", "s", rules)
+    await until(lambda: session.expired)
+    assert await client.run(briefly.name, {}, session="s", timeout=10) == 1
