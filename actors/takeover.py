@@ -286,6 +286,9 @@ class Watch:
 
         What another dead host held counts as held: it is given back when that host's turn has come.
         """
+        lane = self._host.lane
+        if lane is not None and lane.consumer == consumer:
+            return set(lane.held)  # nobody else pulls from it
         query = msgspec.msgpack.encode(HoldsQuery(stream, consumer))
         silent = time.monotonic() - self._node.settings.dead_after
         others = [pulse for pulse in self.alive.values() if pulse.host != dead or dead == self._host.id]

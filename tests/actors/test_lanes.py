@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
@@ -10,6 +11,7 @@ from tests.support.waiting import until
 
 from callboard import options, tool, workflow
 from callboard.infra import subjects
+from callboard.infra.messages.registry import InstanceInfo, Pulse
 
 GATE = asyncio.Event()
 BEGUN: list[int] = []
@@ -70,3 +72,22 @@ async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> N
     await ending
     assert BEGUN == [4]
     assert instance(leaving, ask).running == {}
+
+
+async def test_an_ack_that_was_lost_with_the_server(board: Board) -> None:
+    """Of a call in a host's own lane; it is looked for when the server is back, whoever else is silent."""
+    host = await board.host(double)
+    connection = host.node.connection
+    publish = connection.publish_later
+    connection.publish_later = lambda *_: None  # type: ignore[method-assign]
+    node = await board.node()
+    own = subjects.call("double", host.id, 1)
+    await node.store.stored(own, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
+    await board.entries("01RUN", "result")
+    await until(lambda: instance(host, double).running == {})
+    connection.publish_later = publish  # type: ignore[method-assign]
+    silent = Pulse("h-silent", time.time(), instances={"double": InstanceInfo()})
+    await node.store.stored(subjects.registry("host.h-silent"), packed(silent))
+    await until(lambda: "h-silent" in host.watch.alive)
+    host.watch._on_reconnect()
+    await board.emptied("CALLS")
