@@ -215,7 +215,7 @@ async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, r
     except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
         release(instance, call)
         return
-    except CallboardError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
         fail(instance, call, error)
         return
     if known is not None:
