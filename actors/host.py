@@ -289,14 +289,16 @@ class Host:
         if self.lane is not None:
             self.lane.stop()
         ends = time.monotonic() + grace
-        moving = self.node.loop.create_task(self.lanes.while_draining())
+        ended = asyncio.Event()
+        moving = self.node.loop.create_task(self.lanes.while_draining(ended))
         try:
             await self._finish_calls(ends)
             drivers = [m for m in self._members if isinstance(m, Driver)]
             await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
         finally:
+            ended.set()
             moving.cancel()
-            await asyncio.wait([moving])
+            await asyncio.wait([moving], timeout=_LEAVE)
         if self.lane is not None:
             try:
                 async with asyncio.timeout(_LEAVE):

@@ -68,9 +68,12 @@ class Lanes:
             self._log.info("lane_of_nobody_emptied", host=lane, calls=moved)
         self._suspects = gone
 
-    async def while_draining(self) -> None:
-        """Let others have what still comes into the own lane; to be cancelled when all has ended."""
-        while True:
+    async def while_draining(self, ended: asyncio.Event) -> None:
+        """Let others have what still comes into the own lane, until all has ended; may be cancelled then.
+
+        A cancellation alone does not do: ``asyncio.wait_for`` below swallows one that comes with the answer.
+        """
+        while not ended.is_set():
             lane = self._host.lane
             try:
                 await self.move(self._host.id, () if lane is None else lane.held)
