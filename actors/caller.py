@@ -36,6 +36,7 @@ from callboard.state.journal import read_results
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.node import Node
+    from callboard.actors.waits import Wait, Waits
     from callboard.infra.direct import Stored
 
 T = TypeVar("T")
@@ -91,9 +92,12 @@ class CallMaker:
         self.made = 0
         self.on_diverged: Callable[[Diverged], None] | None = None
         """Told when the code has changed; without it, the future at that place fails."""
+        self.waits: Waits | None = None
+        """What a workflow waits for besides its calls; a handler has none."""
         self._caller = caller
         self._node = caller.node
-        self._loop = caller.node.loop
+        self._loop = self.loop = caller.node.loop
+        self.on_loop, self.spawn = caller.on_loop, caller.spawn
         self._keep = False
         self._going = False
         self._heard_early = False
@@ -161,6 +165,30 @@ class CallMaker:
             self.abandon()
         for future in list(self.open.values()):
             future.cancel()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody else goes on from here."""
+        return self._abandoned
+
+    def leave(self) -> None:
+        """Somebody else goes on from here, later: from now on, nothing that the code does counts."""
+        self.abandon()
+        self._stopped = True
+
+    def heard_after(self, sequence: int) -> bool:
+        """Whether the outcomes stored up to this entry have all been heard."""
+        return self._sequence >= sequence
+
+    def idle_since(self) -> float:
+        """When (by ``monotonic()``) an outcome was last heard."""
+        return self._heard
+
+    def only_waits(self, waits: dict[str, Wait]) -> bool:
+        """Whether no call is under way: what is open are these waits, and calls that wait for them."""
+        if self._replay or self._expanding or not self._going:
+            return False
+        return all(future.id in waits or not future.sent for future in self.open.values())
 
     def abandon(self) -> None:
         """Somebody else goes on from here: from now on, what is cancelled here goes on on its host.
@@ -245,6 +273,8 @@ class CallMaker:
             value: T = msgspec.msgpack.decode(known.value)
             return value
         value = make()
+        if self._abandoned:  # whoever goes on makes its own
+            return value
         result = Result(future_id, what, msgspec.Raw(msgspec.msgpack.encode(value)))
         store = self._node.journal.put_result
         self._loop.call_soon_threadsafe(store, self.context.run, result, _ignore)
@@ -264,12 +294,7 @@ class CallMaker:
         for dep in encoded.futures:
             dep.consumers += (future.id,)
         future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._stage)
-        known = self._early.get(future.id)
-        if known is not None:
-            if known.call != future.method.where:
-                self._diverge(known, future)
-            elif future.id not in self._scheduled:
-                self._loop.call_soon(self._resolve_early, future.id)
+        if self._knows(future):
             return
         if waiting:
             self._announce(future)
@@ -278,6 +303,28 @@ class CallMaker:
             self.ready(future, encoded)
         else:
             self._send(future, encoded)
+
+    def _knows(self, future: Future[Any]) -> bool:
+        """Whether its outcome is there already; then it is given soon."""
+        known = self._early.get(future.id)
+        if known is None:
+            return False
+        if known.call != future.method.where:
+            self._diverge(known, future)
+        elif future.id not in self._scheduled:
+            self._loop.call_soon(self._resolve_early, future.id)
+        return True
+
+    def enter(self, future: Future[Any]) -> bool:
+        """A future that is no call; whether somebody has to see to its outcome."""
+        if self._stopped:
+            asyncio.Future.cancel(future)
+        if future.cancelled():
+            return False
+        self.open[future.id] = future
+        if self._keep:
+            self._used.add(future.id)
+        return not self._knows(future)
 
     def _resolve_early(self, future_id: str) -> None:
         result = self._early.pop(future_id, None)
@@ -474,6 +521,8 @@ class CallMaker:
             return
         if _is_refusal(result) and self._send_later(future, result):
             return
+        if self.waits is not None:
+            self.waits.resolved(result)
         self._stage = max(self._stage, result.stage)
         future.executor, future.attempt = result.host, result.attempt
         future.stage = result.stage or future.stage

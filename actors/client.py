@@ -29,7 +29,7 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
-from callboard.infra.messages.run import NIL, Done, Pending, RunSummary, Signal
+from callboard.infra.messages.run import NIL, Done, Intent, Pending, RunSummary, Signal
 from callboard.infra.settings import Settings
 from callboard.state.journal import (
     decode_done,
@@ -41,6 +41,7 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ _decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
 _DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
     "owner": decode_owner,
     "signal": decode_signal,
+    "intent": msgspec.msgpack.Decoder(Intent).decode,
     "pending": msgspec.msgpack.Decoder(Pending).decode,
 }
 
@@ -61,7 +63,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     """Something that happened in a run.
 
     Attributes:
-        kind: ``owner``, ``pending``, ``attempt``, ``result``, ``signal`` or ``done``.
+        kind: ``owner``, ``pending``, ``intent``, ``attempt``, ``result``, ``signal`` or ``done``.
         sequence: its place in the journal; at: unix seconds.
         data: the entry's body as plain values; a value is left out.
     """
@@ -311,6 +313,42 @@ class Client:
         subjects.token("run id", run)
         await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
 
+    async def signal(self, run: str, name: str, value: Any = None) -> None:
+        """Send a run a signal, for which it waits or will; stored when this returns.
+
+        Raises:
+            InvalidArguments: the name is taken, or the value cannot travel.
+            RunUnknown: there is no such run, or it has ended.
+        """
+        from callboard.actors.inbox import signal
+
+        await signal(self, run, name, value)
+
+    async def inbox(self, to: str | None = None) -> list[Question]:
+        """The open questions, oldest first.
+
+        Args:
+            to: only those for this one.
+        """
+        from callboard.actors.inbox import questions
+
+        return await questions(self, to)
+
+    async def answer(self, question: str, value: Any) -> None:
+        """Answer a question; stored when this returns. The first answer that fits counts.
+
+        Args:
+            question: its id, or that of a run that has one open question.
+            value: what JSON can say, or what the question's type takes.
+
+        Raises:
+            QuestionUnknown: it is not open.
+            AnswerInvalid: the answer does not fit the question's schema.
+        """
+        from callboard.actors.inbox import answer
+
+        await answer(self, question, value)
+
     async def status(self, run: str) -> RunSummary:
         """How a run stands.
 
@@ -466,6 +504,18 @@ class SyncClient:
     def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
         """See :meth:`Client.cancel`."""
         self._wait(self._client.cancel(run, reason))
+
+    def signal(self, run: str, name: str, value: Any = None) -> None:
+        """See :meth:`Client.signal`."""
+        self._wait(self._client.signal(run, name, value))
+
+    def inbox(self, to: str | None = None) -> list[Question]:
+        """See :meth:`Client.inbox`."""
+        return self._wait(self._client.inbox(to))
+
+    def answer(self, question: str, value: Any) -> None:
+        """See :meth:`Client.answer`."""
+        self._wait(self._client.answer(question, value))
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

@@ -109,6 +109,10 @@ class Copies:
             if not waiter.done():
                 waiter.set_result((given, len(given) == len(others)))
 
+    async def at(self, host: str, future: str) -> Calls | None:
+        """What this host says of a call; None if it does not answer."""
+        return await self._ask(host, msgspec.msgpack.encode(CallsQuery([future])))
+
     async def _ask(self, host: str, query: bytes) -> Calls | None:
         """What this host has of these calls; None if it does not answer."""
         try:

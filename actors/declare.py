@@ -23,11 +23,12 @@ from typing import (
 
 from callboard.actors import local
 from callboard.actors.directives import PER_ACTOR, Directives, directives_from
+from callboard.actors.effects import RECONCILES, Key, effect_of, mark
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.schema import Signature
 from callboard.actors.scope import current
 from callboard.infra.errors import DeclarationInvalid
-from callboard.infra.subjects import NameInvalid, token
+from callboard.infra.subjects import WAKER, NameInvalid, token
 
 if TYPE_CHECKING:
     from callboard.state.session import Rules
@@ -45,6 +46,7 @@ class Method:
     Attributes:
         actor: name of the actor; name: of the method; where: ``actor.method``.
         function: the handler as declared; is_async: it is a coroutine function.
+        effect: what is said of its effect; None if it has none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Method:
         function: Callable[..., Any],
         directives: Directives,
         owner: AgentClass[Any] | None,
+        key: Key | None = None,
     ) -> None:
         self.actor = actor
         self.name = name
@@ -62,6 +65,7 @@ class Method:
         self.directives = directives
         self.owner = owner
         self.is_async = inspect.iscoroutinefunction(function)
+        self.effect = effect_of(self.where, function, key, declared=directives.effect)
         if directives.cpu and self.is_async:
             raise DeclarationInvalid(
                 f"{self.where}: a cpu handler runs in a process of its own, so it must be a plain 'def'"
@@ -81,6 +85,15 @@ class Method:
     def managed(self) -> bool:
         """Whether its actor keeps managed state, so that a session's calls go one after the other."""
         return self.owner is not None and self.owner.rules is not None
+
+    @functools.cached_property
+    def reconcile(self) -> Method | None:
+        """What tells whether its effect has happened, to be run as it is; None if there is no such thing."""
+        function = self.effect.reconcile if self.effect else None
+        if function is None:
+            return None
+        plain = self.directives.__class__(timeout=self.directives.timeout)
+        return Method(self.actor, f"{self.name}.reconcile", function, plain, self.owner)
 
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call from wherever this code runs; a future, or in sync code a lazy value."""
@@ -112,12 +125,27 @@ class Tool(Stub[P, R]):
 
     kind = "tool"
 
-    def __init__(self, function: Callable[..., Any], name: str, directives: Directives) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, directives: Directives, key: Key | None = None
+    ) -> None:
         self.name = name
         self.function = function
         self.directives = directives
-        super().__init__(Method(name, "call", function, directives, None))
+        super().__init__(Method(name, "call", function, directives, None, key))
         self.methods = {"call": self.method}
+
+    def reconcile(self, function: Callable[P, Any]) -> Callable[P, Any]:
+        """Declare what tells whether the tool's effect has happened: it returns the tool's result then.
+
+        It takes the same arguments, and raises :class:`NotDone` if the effect has not happened.
+
+        Raises:
+            DeclarationInvalid: the tool is no effect, or the parameters differ.
+        """
+        if self.method.effect is None:
+            raise DeclarationInvalid(f"{self.name} is no effect: say @tool(effect=True) to reconcile it")
+        self.method.effect.reconciled_by(function)
+        return function
 
 
 class Workflow(Generic[P, T]):
@@ -206,6 +234,10 @@ class _BoundStub:
 class TypedMethod(Generic[Self_, P, R]):
     """How a type checker sees a ``@method``: a stub on the class, itself on an instance."""
 
+    def reconcile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As :meth:`Tool.reconcile`, for a method with an effect; the function is no method to be called."""
+        raise AttributeError("only a @method(effect=True) has reconcile")
+
     @overload
     def __get__(self, instance: None, owner: type[Self_]) -> Stub[P, R]: ...
     @overload
@@ -252,7 +284,7 @@ class _MethodDecorator:
     def __call__(self, function: Callable[Concatenate[Self_, P], R]) -> TypedMethod[Self_, P, R]: ...
     def __call__(self, function: Any) -> Any:
         setattr(function, _MARK, self._directives)
-        return function
+        return mark(function, self._directives)
 
 
 @overload
@@ -316,7 +348,11 @@ def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> t
     base = directives_from(Directives(), options, actor)
     declared = AgentClass(cls, actor, base)
     for key, function in inspect.getmembers(cls, inspect.isfunction):
-        if key.startswith("_") or isinstance(inspect.getattr_static(cls, key), staticmethod):
+        if (
+            key.startswith("_")
+            or hasattr(function, RECONCILES)
+            or isinstance(inspect.getattr_static(cls, key), staticmethod)
+        ):
             continue
         own = dict(getattr(function, _MARK, {}))
         misplaced = PER_ACTOR & set(own)
@@ -324,14 +360,25 @@ def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> t
             raise DeclarationInvalid(
                 f"{actor}.{key}: {', '.join(sorted(misplaced))} are the whole agent's: give them to @agent"
             )
+        named = own.pop("key", None)
         directives = directives_from(base, own, f"{actor}.{key}")
-        declared.methods[key] = Method(actor, key, function, directives, declared)
+        declared.methods[key] = Method(actor, key, function, directives, declared, named)
+    _reconciled(declared)
     if not declared.methods:
         raise DeclarationInvalid(f"agent {actor} has no public method that could be called")
     for key, found in declared.methods.items():
         setattr(cls, key, _BoundStub(found))
     cls.__callboard__ = declared  # type: ignore[attr-defined]
     return cls
+
+
+def _reconciled(declared: AgentClass[Any]) -> None:
+    """Give the effects among the methods what tells whether they have happened."""
+    effects: dict[Any, Any] = {found.function: found.effect for found in declared.methods.values()}
+    for _, function in inspect.getmembers(declared.cls, inspect.isfunction):
+        effect = effects.get(getattr(function, RECONCILES, None))
+        if effect is not None:
+            effect.reconciled_by(function)
 
 
 @overload
@@ -345,7 +392,8 @@ def tool(function: Any = None, /, *, name: str | None = None, **directives: Any)
 
     Args:
         name: of the actor; the function's by default.
-        directives: see :class:`Directives`.
+        directives: see :class:`Directives`; of an effect also ``key``, the name of a parameter or a function
+            of the arguments: in one run the effect happens once for each key.
     """
     decorator = _ToolDecorator(name, directives)
     return decorator if function is None else decorator(function)
@@ -354,6 +402,7 @@ def tool(function: Any = None, /, *, name: str | None = None, **directives: Any)
 class _ToolDecorator:
     def __init__(self, name: str | None, directives: dict[str, Any]) -> None:
         self._name = name
+        self._key = directives.pop("key", None)
         self._directives = directives
 
     @overload
@@ -362,7 +411,7 @@ class _ToolDecorator:
     def __call__(self, function: Callable[P, R]) -> Tool[P, R]: ...
     def __call__(self, function: Any) -> Any:
         name = _name("tool", self._name or function.__name__)
-        return Tool(function, name, directives_from(Directives(), self._directives, name))
+        return Tool(function, name, directives_from(Directives(), self._directives, name), self._key)
 
 
 @overload
@@ -392,6 +441,8 @@ def workflow(function: Any = None, /, *, name: str | None = None, **directives: 
 
 
 def _name(kind: str, name: str) -> str:
+    if name == WAKER:
+        raise DeclarationInvalid(f"{kind} {name!r}: that name is taken (set another with name=)")
     try:
         return token(f"the name of {kind}", name)
     except NameInvalid as error:

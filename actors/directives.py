@@ -34,6 +34,8 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         backoff: before the first retry; doubled for each further one, up to ``backoff_max``.
         retry_on: names of exception classes to retry; empty: all but ``Terminal`` ones.
         idempotent: running it again does no harm, so it is also retried after a time-out.
+        effect: what the handler does outside of Callboard must not happen twice: it is announced in the
+            journal before it runs, and does not run again while its outcome is unknown.
         cpu: the handler computes; it runs in a process of its own.
         max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
         state_ttl: how long the managed state of a session is kept after its last change; 0: for ever.
@@ -55,6 +57,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     backoff_max: float = 60.0
     retry_on: tuple[str, ...] = ()
     idempotent: bool = False
+    effect: bool = False
     cpu: bool = False
     max_queue: int | None = None
     state_ttl: float = 0.0
@@ -95,6 +98,8 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
     except msgspec.ValidationError as error:
         raise DeclarationInvalid(f"{where}: {error}") from error
     _check(directives, where)
+    if directives.effect:
+        _check_effect(directives, where)
     if directives.stateful:
         directives = msgspec.structs.replace(directives, max_instances=1)
     return directives
@@ -132,6 +137,13 @@ def _check(directives: Directives, where: str) -> None:
         raise DeclarationInvalid(
             f"{where}: it is stateful, so one instance serves all sessions: leave max_instances out"
         )
+
+
+def _check_effect(directives: Directives, where: str) -> None:
+    """What runs again by itself, or in a process that may die alone, cannot be an effect."""
+    for name in ("idempotent", "preemptable", "batchable", "cpu"):
+        if getattr(directives, name):
+            raise DeclarationInvalid(f"{where}: an effect cannot be {name}: leave one of them out")
 
 
 def _names(kinds: Any, where: str) -> tuple[str, ...]:

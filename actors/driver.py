@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.aside import Aside, deadline_name
 from callboard.actors.caller import CallContext, CallMaker, diverged
 from callboard.actors.declare import Workflow, code_version
 from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
 from callboard.actors.scope import Scope, current
+from callboard.actors.waits import Waits, results_of
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
@@ -34,13 +36,14 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.control import Taken
 from callboard.infra.messages.registry import InstanceInfo
-from callboard.infra.messages.run import Done, Owner, RunSummary
+from callboard.infra.messages.run import Done, Owner, RunSummary, Signal
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
-from callboard.state.journal import Lease, decode_owner, decode_signal, read_done, read_entry
+from callboard.state.journal import Lease, decode_aside, decode_owner, decode_signal, read_done, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
+    from callboard.actors.waits import Wait
     from callboard.infra.direct import Stored
 
 SLOTS = 4096
@@ -48,6 +51,7 @@ _THREADS = 256
 _TELL_AFTER = 0.2
 _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
+_JSON_PART = 3
 _DEADLY = 4
 
 
@@ -57,6 +61,7 @@ class Request:
     Attributes:
         run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
         as_json: it was JSON, so its outcome is JSON too.
+        resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
     """
 
     __slots__ = (
@@ -65,15 +70,21 @@ class Request:
         "body",
         "deadline",
         "delivered",
+        "headers",
         "priority",
+        "resumed",
         "run",
         "session",
+        "started",
         "trace",
     )
 
     def __init__(self, delivered: Delivered, headers: dict[str, str]) -> None:
         self.delivered = delivered
+        self.headers = headers
         self.body = delivered.body
+        self.resumed = H.RESUME in headers
+        self.started = H.moment(headers, H.RESUME) or delivered.stored_at
         self.run = self._run_id(delivered, headers)
         self.session = headers.get(H.SESSION) or self.run
         self.deadline = H.moment(headers, H.DEADLINE)
@@ -98,9 +109,10 @@ class Run:
         lease: this driver's hold on it, once taken.
         task: while its function runs.
         cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
+        aside: it is put aside; was_aside: it was before.
     """
 
-    __slots__ = ("cancelled", "diverged", "fenced", "lease", "maker", "request", "task")
+    __slots__ = ("aside", "cancelled", "diverged", "fenced", "lease", "maker", "request", "task", "was_aside")
 
     def __init__(self, request: Request, maker: CallMaker) -> None:
         self.request = request
@@ -109,6 +121,7 @@ class Run:
         self.cancelled = ""
         self.diverged: Diverged | None = None
         self.fenced = False
+        self.aside = self.was_aside = False
         self.task: asyncio.Task[Any] | None = None
 
 
@@ -131,6 +144,7 @@ class Driver:
         self._untold: dict[Run, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._aside = Aside(self)
         self._version = code_version(declared)
         self._log = log.get("driver").bind(workflow=self.name)
 
@@ -163,6 +177,9 @@ class Driver:
         elif known.cancelled and not run.cancelled:
             run.cancelled = known.cancelled
             self._stop(run)
+        elif run.maker.waits is not None:
+            for sequence, signal in known.signals:
+                run.maker.waits.on_signal(sequence, signal)
 
     def pause(self) -> None:
         """Pull no more. Idempotent."""
@@ -205,6 +222,7 @@ class Driver:
 
     def tick(self) -> None:
         """Called 20 times a second: tell of runs that run; most are over before anybody could read it."""
+        self._aside.tick()
         limit = time.monotonic() - _TELL_AFTER
         while self._untold:
             run = next(iter(self._untold))
@@ -253,8 +271,11 @@ class Driver:
             if await self._lease(run):
                 await self._drive(run)
         except Fenced:
-            self._log.info("fenced", run=request.run)
-            request.delivered.forget()  # another driver has the same message
+            if run.aside:
+                request.delivered.ack()
+            else:
+                self._log.info("fenced", run=request.run)
+                request.delivered.forget()  # another driver has the same message
         except StoreRefused as error:
             self.host.dead.put(self.name, request.delivered, "refused_by_store", str(error))
         except Exception:  # noqa: BLE001 - whatever went wrong, somebody must have the run
@@ -262,6 +283,7 @@ class Driver:
             self.host.node.loop.call_later(_GIVE_BACK_AFTER, request.delivered.nak)
         finally:
             run.maker.stop(abandon=True)
+            self._aside.forget(run)
             if self._runs.get(request.run) is run:
                 del self._runs[request.run]
 
@@ -273,7 +295,8 @@ class Driver:
         """
         journal = self.host.node.journal
         request = run.request
-        if request.delivered.delivered == 1 and self._runs[request.run] is run:
+        first = request.delivered.delivered == 1 and not request.resumed
+        if first and self._runs[request.run] is run:
             try:
                 run.lease = await journal.open(request.run, self._owner(request, 1))
             except Fenced:
@@ -292,14 +315,15 @@ class Driver:
         if known.done is not None:
             self._closed_already(request, known.done)
             return False
-        if known.owner is not None and known.owner.request != request.delivered.sequence:
+        goes_on = request.resumed and known.is_aside
+        if known.owner is not None and known.owner.request != request.delivered.sequence and not goes_on:
             self._log.info("duplicate_request", run=request.run)
             request.delivered.ack()
             return False
         epoch = known.owner.epoch + 1 if known.owner else 1
         run.lease = await journal.take(request.run, self._owner(request, epoch), known.owner_sequence)
         self._runs[request.run] = run  # from now on it hears what is said to the run
-        if known.owner is not None:
+        if known.owner is not None and not goes_on:
             self._tell_fenced(known.owner.driver, run)
         later = _Known(
             await journal.read(request.run, "*", known.sequence)
@@ -308,20 +332,26 @@ class Driver:
             self._closed_already(request, later.done)
             return False
         run.cancelled = run.cancelled or known.cancelled or later.cancelled
-        run.maker.go_on(known.results + later.results, replaying=True, before=known.since)
-        self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
-        if epoch > _DEADLY * self.host.node.settings.max_deliver:
-            await self._give_up(run, epoch)
+        results = known.results + later.results
+        run.was_aside = known.aside_sequence > 0
+        assert run.maker.waits is not None
+        run.maker.waits.replay(results_of(results), known.signals + later.signals, known.waits)
+        run.maker.go_on(results, replaying=True, before=known.since)
+        if goes_on:
+            self.host.caller.spawn(journal.restate(self.summary(run, "running")))
+        else:
+            self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
+        if known.owners >= _DEADLY * self.host.node.settings.max_deliver:
+            await self._give_up(run)
             return False
         return True
 
-    async def _give_up(self, run: Run, epoch: int) -> None:
+    async def _give_up(self, run: Run) -> None:
         """A run that every driver has lost may be what kills them: it ends here, for an operator to see."""
         assert run.lease is not None
-        detail = (
-            f"taken over {epoch - 1} times without an outcome: its drivers died or gave it back each time"
-        )
-        error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=epoch - 1)
+        lost = _DEADLY * self.host.node.settings.max_deliver
+        detail = f"taken over {lost} times without an outcome: its drivers died or gave it back each time"
+        error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=lost)
         done = self._failed(run, error)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self._summarize(run, done.status, done)
@@ -339,7 +369,7 @@ class Driver:
 
     def _listen(self, request: Request) -> Run:
         timeout = self.declared.directives.timeout
-        limits = [request.deadline or None, request.delivered.stored_at + timeout if timeout else None]
+        limits = [request.deadline or None, request.started + timeout if timeout else None]
         context = CallContext(
             run=request.run,
             session=request.session,
@@ -352,6 +382,8 @@ class Driver:
         )
         maker = CallMaker(self.host.caller, context)
         run = Run(request, maker)
+        maker.waits = waits = Waits(maker, self.host.node)
+        waits.on_wait = lambda: self._aside.watch(run)
 
         def on_diverged(error: Diverged) -> None:
             run.diverged = error
@@ -374,7 +406,7 @@ class Driver:
                 session=request.session,
                 driver=self.host.id,
                 epoch=done.epoch,
-                started=request.delivered.stored_at,
+                started=request.started,
                 finished=time.time(),
                 calls=done.calls,
                 error=done.error.message if done.error else "",
@@ -387,9 +419,13 @@ class Driver:
     def _on_signal(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         run = self._runs.get(subject.split(b".")[2].decode())
         signal = read_entry(decode_signal, data) if run is not None else None
-        if run is not None and signal is not None and signal.name == "cancel":
+        if run is None or signal is None:
+            return
+        if signal.name == "cancel":
             run.cancelled = signal.reason or "cancelled"
             self._stop(run)
+        elif run.maker.waits is not None:
+            run.maker.waits.on_signal(H.find_int(head, b"Nats-Sequence"), signal)
 
     def _tell_fenced(self, driver: str, run: Run) -> None:
         """Tell the last driver that it may stop; what it writes without knowing is fenced anyway."""
@@ -425,7 +461,8 @@ class Driver:
             done = self._cancelled(run) if run.cancelled else await self._outcome(run)
         finally:
             self._untold.pop(run, None)
-        left = list(run.maker.open)
+        left = [future.id for future in run.maker.open.values() if future.sent]
+        waits = list(run.maker.waits.open.values()) if run.maker.waits is not None else []
         run.maker.stop(abandon=True)
         if run.fenced:
             raise Fenced(f"run {run.request.run} has another driver", subject="")
@@ -443,6 +480,18 @@ class Driver:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
         self._summarize(run, done.status, done)
         run.request.delivered.ack()
+        await self._clear(run, waits)
+
+    async def _clear(self, run: Run, waits: list[Wait]) -> None:
+        """What the run still waited for goes; what is left in spite of it harms nobody."""
+        assert run.maker.waits is not None
+        try:
+            await run.maker.waits.end(waits)
+            if run.was_aside and run.maker.context.deadline:
+                name = deadline_name(run.request.run)
+                await self.host.node.topology.purge(subjects.CALLS, subjects.timer(name))
+        except CallboardError as error:
+            self._log.warning("waits_not_cleared", run=run.request.run, error=str(error))
 
     async def _retake(self, run: Run) -> bool:
         """Whether it was no owner that fenced this one off, but rubbish; then the lease is taken anew."""
@@ -519,8 +568,13 @@ class Driver:
         for part in encoded.futures:
             await part
         encoded.join()
-        if len(encoded.body) > self.host.node.settings.inline_limit:
-            await values.shrink(encoded, self.host.node.blobs, self.host.node.settings)
+        node = self.host.node
+        limit = node.settings.inline_limit
+        if run.request.as_json:  # who reads JSON cannot put parts in: all of it stands there, or none
+            encoded.body, encoded.blobs = await values.expand(encoded.body, encoded.blobs, node.blobs), []
+            limit = max(limit, node.connection.max_payload // _JSON_PART)
+        if len(encoded.body) > limit:
+            await values.shrink(encoded, node.blobs, node.settings)
         done = self._done(run, "completed")
         done.value, done.blobs = msgspec.Raw(encoded.body), encoded.blobs
         return done
@@ -546,23 +600,25 @@ class Driver:
             status=status,
             epoch=run.lease.owner.epoch if run.lease else 1,
             calls=run.maker.made,
-            took=round(time.time() - run.request.delivered.stored_at, 6),
+            took=round(time.time() - run.request.started, 6),
         )
 
     def _summarize(self, run: Run, status: str, done: Done | None = None) -> None:
-        self.host.node.journal.put_summary(
-            RunSummary(
-                run=run.request.run,
-                workflow=self.name,
-                status=status,
-                session=run.request.session,
-                driver=self.host.id,
-                epoch=run.lease.owner.epoch if run.lease else 1,
-                started=run.request.delivered.stored_at,
-                finished=time.time() if done else 0.0,
-                calls=run.maker.made,
-                error=done.error.message if done and done.error else "",
-            )
+        self.host.node.journal.put_summary(self.summary(run, status, done))
+
+    def summary(self, run: Run, status: str, done: Done | None = None) -> RunSummary:
+        """The run at a glance."""
+        return RunSummary(
+            run=run.request.run,
+            workflow=self.name,
+            status=status,
+            session=run.request.session,
+            driver=self.host.id,
+            epoch=run.lease.owner.epoch if run.lease else 1,
+            started=run.request.started,
+            finished=time.time() if done else 0.0,
+            calls=run.maker.made,
+            error=done.error.message if done and done.error else "",
         )
 
 
@@ -577,6 +633,10 @@ class _Known:
         self.sequence = 0
         self.cancelled = ""
         self.results: list[Stored] = []
+        self.signals: list[tuple[int, Signal]] = []
+        self.aside_sequence = 0
+        self.waits: list[str] = []
+        self.owners = 0  # since it was last put aside
         for entry in entries:
             self.sequence = entry.sequence
             kind = entry.subject.rpartition(".")[2]
@@ -586,9 +646,21 @@ class _Known:
                 self.owner = read_entry(decode_owner, entry.body) or self.owner
                 self.since = self.since or entry.at
                 self.owner_sequence = entry.sequence
+                self.owners += 1
+            elif kind == "aside":
+                aside = read_entry(decode_aside, entry.body)
+                if aside is not None:
+                    self.aside_sequence, self.waits, self.owners = entry.sequence, aside.waits, 0
             elif kind == "done":
                 self.done = read_done(entry) or self.done
             elif kind == "signal":
                 signal = read_entry(decode_signal, entry.body)
                 if signal is not None and signal.name == "cancel":
                     self.cancelled = signal.reason or "cancelled"
+                elif signal is not None:
+                    self.signals.append((entry.sequence, signal))
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the run is put aside now."""
+        return self.aside_sequence > self.owner_sequence

@@ -208,6 +208,9 @@ class Future(asyncio.Future[T]):
         self.priority = priority
         return True
 
+    def __format__(self, spec: str) -> str:
+        raise TypeError(f"{self!r} is put into a text before its value is there: 'await' it first")
+
     def __repr__(self) -> str:
         return f"<Future {self.id} {self.method.where} {self._state_name()}>"
 

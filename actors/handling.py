@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from callboard.actors import managed, values
+from callboard.actors import intents, managed, values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
@@ -35,6 +35,7 @@ from callboard.infra.errors import (
     Fenced,
     InvalidResult,
     NestedTooDeep,
+    OutcomeUnknown,
     Overloaded,
     Poisoned,
     RequestTimeout,
@@ -61,7 +62,7 @@ class HandlerMaker:
         path: what the ids of the calls made begin with, their last dot left out.
     """
 
-    __slots__ = ("_call", "_host", "_maker", "path", "slot")
+    __slots__ = ("_call", "_host", "_maker", "path", "raised", "slot")
 
     def __init__(self, host: Host, slot: Slot, path: str) -> None:
         self._host = host
@@ -69,6 +70,8 @@ class HandlerMaker:
         self.slot = slot
         self.path = path
         self._maker: CallMaker | None = None
+        self.raised: BaseException | None = None
+        """What the handler itself has raised."""
 
     def maker(self, *, begin: bool = True) -> CallMaker:
         """The real one, made when first needed."""
@@ -237,6 +240,8 @@ async def _handle_one(
 ) -> None:
     try:
         value = await _run(instance, call, maker)
+    except intents.Elsewhere as found:
+        found.leave(instance, call)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         _unless_stopping(maker.slot, error)
         maker.slot.settle()
@@ -287,6 +292,10 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     if call.again:
         await maker.replay()
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
+    if method.effect is not None:
+        known = await intents.begin(instance, call, method.effect, arguments, scope)
+        if known is not None:
+            return known.value
     return await _limited(instance, [call], arguments, scope, body)
 
 
@@ -351,7 +360,12 @@ async def _complete(
     instance: Instance, method: Method, arguments: dict[str, Any], scope: Scope, body: bytes
 ) -> Any:
     """Run the handler, and wait for the calls among what it returns."""
-    value = await instance.executor.run(method, arguments, scope, body)
+    try:
+        value = await instance.executor.run(method, arguments, scope, body)
+    except (Exception, SystemExit) as error:
+        if isinstance(scope.maker, HandlerMaker):
+            scope.maker.raised = error
+        raise
     if isinstance(scope.maker, HandlerMaker) and scope.maker.used:
         with contextlib.suppress(TypeError, ValueError, OverflowError, RecursionError):  # told later
             waiting = [future for future in values.encode(value).futures if not future.done()]
@@ -436,6 +450,8 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
     if isinstance(error, CallCancelled) and instance.host.cancelled.covers(call.run, call.id):
         release(instance, call)
         return
+    error = intents.outcome_of(call, error)
+    retry = retry and not isinstance(error, OutcomeUnknown)
     result = _result(instance, call)
     result.error = describe(error, call.path)
     delay = _delay(call, error) if retry else None
@@ -516,7 +532,7 @@ async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -
     except CallboardError as unread:
         history = [describe(unread)]
     result = _result(instance, call)
-    result.error = describe(error, call.path)
+    result.error = describe(await intents.of_deadly(instance, call, error), call.path)
     _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)
     instance.running.pop(call.key, None)
 

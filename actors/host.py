@@ -29,6 +29,7 @@ from callboard.actors.registry import announce
 from callboard.actors.resources import place
 from callboard.actors.scope import install_task_factory
 from callboard.actors.takeover import Watch
+from callboard.actors.waking import Waker
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
@@ -139,6 +140,7 @@ class Host:
         self._members: list[Instance | Driver] = []
         self._consumers: dict[Pull, dict[str, Any]] = {}
         self.lane: Pull | None = None
+        self._waker: Waker | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._stopped.clear()
 
@@ -208,6 +210,9 @@ class Host:
         await self.watch.start()
         for member in self._members:
             await member.start()
+        if any(isinstance(member, Driver) for member in self._members):
+            self._waker = Waker(self)
+            await self._waker.start()
         await self._start_lane()
         await self.node.connection.flush()
         _calm_collector()
@@ -286,6 +291,8 @@ class Host:
     async def _drain(self, grace: float) -> None:
         for member in self._members:
             member.pause()
+        if self._waker is not None:
+            self._waker.pause()
         if self.lane is not None:
             self.lane.stop()
         ends = time.monotonic() + grace
@@ -384,6 +391,7 @@ class Host:
     def pulls(self) -> list[Pull]:
         """Everything it pulls from."""
         own = [] if self.lane is None else [self.lane]
+        own += [] if self._waker is None else self._waker.pulls
         return own + [pull for member in self._members for pull in member.pulls]
 
     def remember(self, key: tuple[str, int]) -> None:

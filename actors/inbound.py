@@ -14,6 +14,7 @@ from callboard.infra.pull import Delivered
 
 if TYPE_CHECKING:
     from callboard.actors.slots import Slot
+    from callboard.infra.messages.run import Intent
 
 LONGEST_PATH = 2048
 """Characters of a future's id after the run's."""
@@ -37,6 +38,7 @@ class Call:
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
+        intent: of its effect, once it has begun here.
         preempted: how often it was stopped here for a more urgent call.
     """
 
@@ -53,6 +55,7 @@ class Call:
         "delivered",
         "headers",
         "id",
+        "intent",
         "method",
         "path",
         "preempted",
@@ -95,6 +98,7 @@ class Call:
         self.started = 0.0
         self.stopping = False
         self.preempted = 0
+        self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
         self.slot: Slot | None = None
 

@@ -19,6 +19,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
+from callboard.actors.local_effects import LocalClaim, LocalEffects
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope, chosen, current
 from callboard.infra.errors import (
@@ -71,11 +72,13 @@ class Stage:
 
     Attributes:
         loop: where handlers run; session: whose run it is.
+        effects: that the run has had.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.session = chosen.get().session or new_id()
+        self.effects: LocalEffects = {}
         self._instances: dict[AgentClass[Any], Any] = {}
 
     def instance(self, owner: AgentClass[Any]) -> Any:
@@ -105,6 +108,11 @@ class LocalMaker:
         self._loop = stage.loop
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def of_handler(self) -> bool:
+        """Whether it makes the calls of a handler, not of a workflow."""
+        return "." in (self._path or ("",))[-1]
 
     def call(
         self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -208,13 +216,29 @@ class LocalMaker:
         return method.signature.decode_result(encoded.body)
 
     async def _ended(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
-        """What the handler gives, encoded."""
+        """What the handler gives, encoded; of an effect what it gave when it happened."""
+        method = future.method
+        if method.effect is None:
+            return await self._limited(future, arguments)
+        claim = LocalClaim(self._stage.effects, method, future.id, future.attempt, arguments)
+        return await claim.settle(
+            lambda: self._limited(future, arguments), lambda: self._reconcile(method, future, arguments)
+        )
+
+    async def _reconcile(
+        self, method: Method, future: Future[Any], arguments: dict[str, Any]
+    ) -> values.Encoded:
+        assert method.reconcile is not None
+        return _encode_result(method, await self._handle(method.reconcile, future.id, arguments))
+
+    async def _limited(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
+        """Run the handler within its timeout."""
         method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
         try:
             async with running:
-                value = await self._handle(future, arguments)
+                value = await self._handle(method, future.id, arguments)
         except TimeoutError as error:
             if not running.expired():
                 raise  # the handler's own
@@ -227,10 +251,9 @@ class LocalMaker:
         encoded.join()
         return encoded
 
-    async def _handle(self, future: Future[Any], arguments: dict[str, Any]) -> Any:
-        method = future.method
+    async def _handle(self, method: Method, future_id: str, arguments: dict[str, Any]) -> Any:
         maker = LocalMaker(self._stage, (*self._path, method.where))
-        scope = Scope(maker, f"{future.id}.", sync=not method.is_async)
+        scope = Scope(maker, f"{future_id}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}
@@ -302,21 +325,22 @@ def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A workflow from outside of any run; a coroutine if it is async."""
+    arguments = method.signature.decode_arguments(encode_arguments(method, args, kwargs).body)
     if method.is_async:
-        return _run_async(method, args, kwargs)
+        return _run_async(method, arguments)
     scope = Scope(LocalMaker(Stage(_background.loop()), (method.actor,)), f"{new_id()}:", sync=True)
-    value = contextvars.copy_context().run(_in_scope, scope, method.function, args, kwargs)
+    value = contextvars.copy_context().run(_in_scope, scope, method.function, arguments)
     encoded = _encode_result(method, value)
     for part in encoded.futures:
         part.value()
     return _resolved(method, value, encoded)
 
 
-async def _run_async(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def _run_async(method: Method, arguments: dict[str, Any]) -> Any:
     maker = LocalMaker(Stage(asyncio.get_running_loop()), (method.actor,))
     token = current.set(Scope(maker, f"{new_id()}:"))
     try:
-        value = await method.function(*args, **kwargs)
+        value = await method.function(**arguments)
     finally:
         current.reset(token)
     encoded = _encode_result(method, value)
@@ -341,11 +365,9 @@ def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return outcome
 
 
-def _in_scope(
-    scope: Scope, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _in_scope(scope: Scope, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     current.set(scope)
-    return function(*args, **kwargs)
+    return function(**arguments)
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

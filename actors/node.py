@@ -13,6 +13,7 @@ from callboard.infra.settings import Settings
 from callboard.infra.store import Store
 from callboard.infra.topology import Topology
 from callboard.state.blobs import Blobs
+from callboard.state.intents import Intents
 from callboard.state.journal import Journal
 from callboard.state.shelf import NatsShelf
 
@@ -54,6 +55,7 @@ class Node:
             self.store.start()
             self.reader = DirectReader(self.connection)
             self.journal = Journal(self.store, self.reader)
+            self.intents = Intents(self.store, self.reader)
             self.blobs = Blobs(self.connection, self.store, self.reader, self.settings)
             await self.topology.ensure(migrate=self._migrates)
         except BaseException:

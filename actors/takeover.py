@@ -20,6 +20,7 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, StoreRefused
 from callboard.infra.messages.control import Holds, HoldsQuery
 from callboard.infra.messages.registry import Pulse, Takeover
+from callboard.infra.topology import SIGNALS, TIMERS
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
@@ -240,6 +241,8 @@ class Watch:
                 found.append((subjects.REQUESTS, f"{actor}_requests"))
             else:
                 found += [(subjects.CALLS, f"{actor}_any_{band}") for band in subjects.BANDS]
+        if any(info.workflow for info in dead.instances.values()):
+            found += [(subjects.CALLS, TIMERS), (subjects.RUNS, SIGNALS)]
         return found
 
     async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> None:

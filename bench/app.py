@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import cast
 
+import callboard
 from bench import jobs
 from callboard import ManagedList, agent, method, options, tool, workflow
 
@@ -184,3 +185,9 @@ async def relay(run: int, steps: int) -> None:
     """Steps in turn, each in the ledger."""
     for step in range(steps):
         await relayed(run, step)
+
+
+@workflow
+async def patient() -> None:
+    """Wait for a signal."""
+    await callboard.signal("go")

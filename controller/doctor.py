@@ -20,7 +20,14 @@ from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader, Stored, timestamp
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.settings import GIB, KIB, Settings
-from callboard.infra.topology import RESTORE_DURABILITY, Topology, declared, durability_in_doubt, replicas
+from callboard.infra.topology import (
+    RESTORE_DURABILITY,
+    TIMERS,
+    Topology,
+    declared,
+    durability_in_doubt,
+    replicas,
+)
 
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _SLACK = 1.0
@@ -76,6 +83,8 @@ class Look(msgspec.Struct):
 
     def serving(self, actor: str) -> list[Pulse]:
         """The living hosts that run an actor."""
+        if actor == subjects.WAKER:
+            return [host for host in self.alive if any(i.workflow for i in host.instances.values())]
         return [host for host in self.alive if actor in host.instances]
 
 
@@ -383,8 +392,8 @@ def _waiting(seen: Look) -> Iterator[Finding]:
 
 
 def _actor_of(consumer: str) -> str:
-    """Whose calls or requests a consumer holds; empty for that of a host."""
-    if consumer.startswith("host_"):
+    """Whose calls or requests a consumer holds; empty for that of a host, and of timers."""
+    if consumer.startswith("host_") or consumer == TIMERS:
         return ""
     ending = "_requests" if consumer.endswith("_requests") else "_any_0"
     return consumer[: -len(ending)]

@@ -211,6 +211,27 @@ class Poisoned(CallFailed):
     code = "poisoned"
 
 
+class OutcomeUnknown(CallFailed):
+    """An effect was begun, and whether it has happened is not known: find out, then decide.
+
+    Fields: intent (future and attempt that began it), key, host (where), at (unix seconds).
+    """
+
+    code = "outcome_unknown"
+
+
+class NotDone(CallboardError):
+    """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
+
+    code = "not_done"
+
+
+class NoEffect(CallboardError):
+    """The key of an effect was asked for where no effect runs."""
+
+    code = "no_effect"
+
+
 class Terminal(CallboardError):
     """Raise this (or a subclass) in a handler for a failure that no retry can help."""
 
@@ -309,6 +330,39 @@ class ResultTimeout(CallboardError):
 
     code = "result_timeout"
     retryable = True
+
+
+# -- waits -----------------------------------------------------------------------------------------
+
+
+class WaitMisplaced(CallboardError):
+    """A wait was asked for where there is none. Fields: wait."""
+
+    code = "wait_misplaced"
+
+
+class WaitInvalid(CallboardError):
+    """A wait cannot be: too long, or under a name that is taken. Fields: wait."""
+
+    code = "wait_invalid"
+
+
+class WaitTimeout(CallboardError):
+    """A signal or an answer did not come in time. Fields: wait, future, timeout (s)."""
+
+    code = "wait_timeout"
+
+
+class QuestionUnknown(CallboardError):
+    """No such question is open. Fields: question."""
+
+    code = "question_unknown"
+
+
+class AnswerInvalid(CallboardError):
+    """An answer does not fit its question's schema. Fields: question, problem."""
+
+    code = "answer_invalid"
 
 
 def by_code() -> dict[str, type[CallboardError]]:

@@ -22,6 +22,7 @@ BLOBS = "Cb-Blobs"
 PATH = "Cb-Path"
 AGAIN = "Cb-Again"
 REQUEUED = "Cb-Requeued"
+RESUME = "Cb-Resume"
 TRACEPARENT = "traceparent"
 
 MESSAGE_ID = "Nats-Msg-Id"

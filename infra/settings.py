@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         rtt_every, rtt_timeout: the watchdog of the connection.
         history: results of finished calls that a process remembers for late redeliveries.
         state_history: commits to a session's state that are kept, to look back and to know calls again.
+        park_after: a run that only waits (for a time, a signal, an answer) is put aside after so long.
         resources: what a host has, by name, beside ``cpu`` and ``memory_gb`` of its machine.
     """
 
@@ -78,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rtt_timeout: float = 5.0
     history: int = 10_000
     state_history: int = 64
+    park_after: float = 5.0
     resources: dict[str, float] = {}
 
     @classmethod

@@ -30,6 +30,7 @@ One that has a method ``on_duplicate`` is told by it that the message had been s
 
 _WINDOW = 4096
 _GROUP = 32
+_HEAD_ROOM = 4096
 _LATE = 5.0
 _SWEEP = 1.0
 _FULL = frozenset({10023, 10047, 10052, 10074, 10076, 10077, 10122, 10167})
@@ -101,6 +102,11 @@ class Store:
             self._log.warning("stopped_with_unstored_messages", count=self.outstanding)
         self._sweeper.cancel()
         self._sweeper = None
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a body may have beside headers of an ordinary size."""
+        return self._connection.max_payload - _HEAD_ROOM
 
     @property
     def outstanding(self) -> int:

@@ -21,10 +21,14 @@ REGISTRY_BUCKET = "cb_registry"
 POLICY_BUCKET = "cb_policy"
 RUNTIMES_BUCKET = "cb_runtimes"
 RUNS_BUCKET = "cb_runs"
+INBOX_BUCKET = "cb_inbox"
 BLOBS_BUCKET = "cb_blobs"
 
 ANY = "any"
 """The shared lane: whoever has a free slot."""
+
+WAKER = "callboard"
+"""In the place of an actor: to whose lane timers fire that end waits; no actor can be called so."""
 
 BANDS = (0, 1, 2)
 """Urgency classes of a lane, the most urgent first; each is a subject."""
@@ -104,6 +108,13 @@ def children_kind(future_id: str) -> str:
     return f"result.{_flat(future_id.partition(':')[2])}"
 
 
+def intent_kind(future_id: str, call: str = "", key: str = "") -> str:
+    """The kind under which the intents of an effect stand: of a call, or of a key that several may share."""
+    if not key:
+        return f"intent.{_flat(future_id.partition(':')[2])}"
+    return f"intent.key-{hashlib.sha256(f'{call}:{key}'.encode()).hexdigest()[:32]}"
+
+
 def _flat(path: str) -> str:
     return path.replace(".", "-").replace("/", "_").replace("~", "+")
 
@@ -131,6 +142,11 @@ def registry(key: str) -> str:
 def run_summary(run_id: str) -> str:
     """The subject of a run's summary in its bucket."""
     return f"$KV.{RUNS_BUCKET}.{run_id}"
+
+
+def question(run_id: str, path: str) -> str:
+    """The subject of an open question in its bucket; path is the future's, or ``>`` for all of a run."""
+    return f"$KV.{INBOX_BUCKET}.{run_id}.{_flat(path)}"
 
 
 def state(actor: str, session: str) -> str:

@@ -14,6 +14,10 @@ from callboard.infra.server import syncs_every_write
 from callboard.infra.settings import DAY, Settings
 from callboard.infra.together import together
 
+TIMERS = f"{subjects.WAKER}_any_{subjects.MIDDLE_BAND}"
+SIGNALS = "callboard_signals"
+"""Consumers of what wakes runs that are put aside."""
+
 _EXISTS = 10058
 _NANO = 1_000_000_000
 _DEDUPE = 120.0
@@ -102,6 +106,9 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         f"KV_{subjects.RUNS_BUCKET}": every
         | _bucket(subjects.RUNS_BUCKET)
         | {"max_age": _ns(s.journal_max_age)},
+        f"KV_{subjects.INBOX_BUCKET}": every
+        | _bucket(subjects.INBOX_BUCKET)
+        | {"max_age": _ns(s.journal_max_age)},
         f"KV_{subjects.STATE_BUCKET}": every
         | _bucket(subjects.STATE_BUCKET)
         | {"max_msgs_per_subject": s.state_history, "allow_msg_ttl": True},
@@ -147,6 +154,11 @@ def lane_consumer(host: str, settings: Settings) -> tuple[str, dict[str, Any]]:
 def request_consumer(workflow: str, settings: Settings) -> tuple[str, dict[str, Any]]:
     """Name and configuration of the consumer of a workflow's requests."""
     return f"{workflow}_requests", _work_consumer(subjects.request(workflow), settings)
+
+
+def signal_consumer(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """Name and configuration of the consumer of the signals to all runs: what is put aside is woken."""
+    return SIGNALS, _work_consumer("cb.run.*.signal", settings)
 
 
 def _work_consumer(subject: str, settings: Settings) -> dict[str, Any]:
@@ -226,6 +238,10 @@ class Topology:
     async def delete_message(self, stream: str, sequence: int) -> None:
         """Take one message out of a stream; one that is gone already is fine."""
         await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Take all messages of a subject (wildcards allowed) out of a stream."""
+        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
 
     async def api(self, verb: str, body: Any = None) -> dict[str, Any]:
         """One request to JetStream's API; errors are in the answer's ``error``.

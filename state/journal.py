@@ -8,6 +8,7 @@ could not find again, and in the same order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +20,12 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import DirectReader, Stored
 from callboard.infra.errors import Fenced, Overloaded, StoreRefused
-from callboard.infra.messages.run import Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
+from callboard.infra.messages.run import Aside, Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
 
 T = TypeVar("T")
 
+_RESTATED = 3
 _TOGETHER = 64
 _TOGETHER_BYTES = 16 * 1024
 """So much makes an entry of its own, so that whoever waits need not wait for the rest of a long turn."""
@@ -32,10 +34,17 @@ _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 _decode_results = msgspec.msgpack.Decoder(Result | list[Result]).decode
 decode_owner = msgspec.msgpack.Decoder(Owner).decode
-decode_signal = msgspec.msgpack.Decoder(Signal).decode
+_decode_signal = msgspec.msgpack.Decoder(Signal).decode
+_decode_signal_json = msgspec.json.Decoder(Signal).decode
+decode_aside = msgspec.msgpack.Decoder(Aside).decode
 decode_summary = msgspec.msgpack.Decoder(RunSummary).decode
 _decode_done = msgspec.msgpack.Decoder(Done).decode
 _decode_done_json = msgspec.json.Decoder(Done).decode
+
+
+def decode_signal(body: bytes) -> Signal:
+    """A signal, in msgpack or in JSON."""
+    return _decode_signal_json(body) if body[:1] == b"{" else _decode_signal(body)
 
 
 def read_entry(decode: Callable[[bytes], T], body: bytes) -> T | None:
@@ -131,7 +140,7 @@ class Journal:
             (H.MESSAGE_ID, f"{lease.run}~{lease.owner.epoch}"),  # sent again after a lost ack it is one
         ]
         body = json_done(done) if as_json else None
-        if body is not None:
+        if body is not None and len(body) < self._store.max_body:
             headers.append((H.CONTENT_TYPE, H.JSON))
         else:
             body = encode(done)
@@ -177,6 +186,41 @@ class Journal:
     async def put_signal(self, run: str, signal: Signal) -> int:
         """Send something to a run from outside; it is kept until the run's driver sees it."""
         return await self._store.stored(subjects.run(run, "signal"), encode(signal))
+
+    async def put_aside(self, lease: Lease, aside: Aside) -> int:
+        """Say that the run is put aside; only the owner can. Returns the entry's sequence.
+
+        Raises:
+            Fenced: the lease has passed to somebody else.
+        """
+        fence = [
+            (H.EXPECTED_SEQUENCE, str(lease.sequence)),
+            (H.EXPECTED_SUBJECT, subjects.run(lease.run, "owner")),
+        ]
+        return await self._store.stored(subjects.run(lease.run, "aside"), encode(aside), H.encode(fence))
+
+    async def aside(self, run: str) -> tuple[Aside, int] | None:
+        """What a run that is put aside needs to go on, and the sequence of that entry; None if it is not."""
+        kinds = [subjects.run(run, kind) for kind in ("aside", "owner", "done")]
+        found = {s.subject: s for s in await self._reader.lasts(subjects.RUNS, *kinds)}
+        aside, owner, done = (found.get(subject) for subject in kinds)
+        if aside is None or done is not None or (owner is not None and owner.sequence > aside.sequence):
+            return None
+        said = read_entry(decode_aside, aside.body)
+        return (said, aside.sequence) if said is not None else None
+
+    async def restate(self, summary: RunSummary) -> None:
+        """Tell that a run waits, or goes on, unless its end was told."""
+        subject = subjects.run_summary(summary.run)
+        for _ in range(_RESTATED):
+            stored = await self._reader.last(f"KV_{subjects.RUNS_BUCKET}", subject)
+            known = read_entry(decode_summary, stored.body) if stored else None
+            if known is not None and known.finished:
+                return
+            head = H.encode([(H.EXPECTED_SEQUENCE, str(stored.sequence if stored else 0))])
+            with contextlib.suppress(Fenced):  # something else was told meanwhile: look what
+                await self._store.stored(subject, encode(summary), head)
+                return
 
     def put_summary(self, summary: RunSummary) -> None:
         """Tell how a run stands in bucket ``cb_runs``."""
@@ -315,12 +359,11 @@ class _Followed:
 def json_done(done: Done) -> bytes | None:
     """The outcome as JSON, for requesters that sent JSON; None if the value has no JSON form.
 
-    A value in the blob store has none, nor has one with keys that JSON does not know.
+    One with keys that JSON does not know has none. A value in the blob store is null there, and its digest
+    the only one of ``blobs``.
     """
-    if done.blobs:
-        return None
     try:
-        value = msgspec.json.encode(msgspec.msgpack.decode(done.value))
+        value = b"null" if done.blobs else msgspec.json.encode(msgspec.msgpack.decode(done.value))
     except (TypeError, ValueError, msgspec.MsgspecError):
         return None
     return msgspec.json.encode(msgspec.structs.replace(done, value=msgspec.Raw(value)))
@@ -331,7 +374,10 @@ def decode_done(body: bytes, headers: dict[str, str]) -> Done:
     if headers.get(H.CONTENT_TYPE) != H.JSON:
         return _decode_done(body)
     done = _decode_done_json(body)
-    value = msgspec.msgpack.encode(msgspec.json.decode(done.value))
+    if done.blobs:
+        value = encode(msgspec.msgpack.Ext(1, bytes.fromhex(done.blobs[0])))
+    else:
+        value = encode(msgspec.json.decode(done.value))
     return msgspec.structs.replace(done, value=msgspec.Raw(value))
 
 
@@ -344,6 +390,7 @@ __all__ = [
     "Fenced",
     "Journal",
     "Lease",
+    "decode_aside",
     "decode_done",
     "decode_owner",
     "decode_signal",

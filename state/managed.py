@@ -157,6 +157,12 @@ def manage(cls: type, agent: str) -> dict[str, Attribute]:
     for name, annotation in annotations.items():
         kind = _KINDS.get(typing.get_origin(annotation) or annotation)
         if kind is not None:
+            given = inspect.getattr_static(cls, name, None)
+            if given is not None and not isinstance(given, Attribute):
+                raise DeclarationInvalid(
+                    f"{agent}.{name} is managed state and has a default, which no session would get: leave "
+                    "it out, and assign it in a handler where it is empty"
+                )
             found[name] = Attribute(agent, name, kind, _types(kind, annotation))
             setattr(cls, name, found[name])
     return found

@@ -141,9 +141,9 @@ class Verbs:
         """How a run stands."""
         run = request.run = subjects.token("run id", request.name)
         told = await self._node.journal.summary(run)
-        if told is None or told.status == "running":  # the summary comes late, and may be behind
+        if told is None or told.status in {"running", "waiting"}:  # the summary comes late, and may be behind
             known = await self._standing(run)
-            told = told if told and told.status == known.status else known
+            told = told if told and known.status in {told.status, "running"} else known
         return RunStatus(
             run=told.run,
             workflow=told.workflow,
@@ -162,7 +162,7 @@ class Verbs:
         run = request.run = subjects.token("run id", request.name)
         given = request.object().get("reason")
         standing = await self._standing(run)
-        if standing.status not in {"running", "submitted"}:
+        if standing.status not in {"running", "waiting", "submitted"}:
             return Cancelled(run, standing.status)
         await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
         try:

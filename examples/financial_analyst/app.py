@@ -10,7 +10,9 @@ in the package `finance`, which know nothing of Callboard. Run it with
 from datetime import date
 
 from finance import data
+from finance.errors import PlanRefusedError
 from finance.model import (
+    Approval,
     Catalog,
     Chart,
     Economy,
@@ -27,7 +29,7 @@ from finance.model import (
 )
 from finance.planner import Planner, RulePlanner
 
-from callboard import agent, method, tool, workflow
+from callboard import agent, human, method, tool, workflow
 
 # --- tools: functions without a memory, where the data come from ---------------------------------
 
@@ -159,7 +161,7 @@ class NewsAgent:
 
 
 @workflow
-async def research(question: str, previous: Plan | None = None) -> Report:
+async def research(question: str, previous: Plan | None = None, *, approve: bool = False) -> Report:
     """Answer a question about stocks.
 
     Only the plan is waited for. All other calls get futures as arguments: each starts when what it
@@ -170,9 +172,16 @@ async def research(question: str, previous: Plan | None = None) -> Report:
         previous: The `plan` of the last report in the same session, for a follow-up such as "And
             what about IBM?". The client keeps it and passes it on for now; once sessions have
             managed state, the Analyst will remember it.
+        approve: Ask somebody whether the plan is right before any data are read: `callboard inbox`
+            shows the question, `callboard answer` answers it. The run holds nothing meanwhile.
     """
     plan = await Analyst.plan(question, catalog().arg, previous)
     start, end = plan.start, plan.end
+    if approve:
+        asked = f"{', '.join(plan.tickers) or 'no stocks'}, {start} to {end}: is this what to study?"
+        decision = await human.ask(asked, schema=Approval, to="analyst")
+        if not decision.ok:
+            raise PlanRefusedError(decision.reason or "no reason was given")
 
     money = rates(start, end).arg
     world = macro(start, end).arg

@@ -48,6 +48,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         host: who ran it; attempt: which attempt (from 1); stage: its depth in the run.
         waited, took: seconds in the queue and in the handler.
         sticky: the host holds the call's session: further calls of it are best sent there.
+        signal: of a wait: sequence of the signal that it has consumed.
     """
 
     future: str
@@ -61,6 +62,26 @@ class Result(msgspec.Struct, omit_defaults=True):
     waited: float = 0.0
     took: float = 0.0
     sticky: bool = False
+    signal: int = 0
+
+
+class Intent(msgspec.Struct, omit_defaults=True):
+    """A handler whose effect must not happen twice is about to run (kind ``intent.<name>``).
+
+    Attributes:
+        future: id of the call; attempt: which one; call: ``actor.method``.
+        key: as given by the declaration; empty if it gives none.
+        arguments: SHA-256 of the call's body, 32 hex digits.
+        host: who runs it; at: unix seconds.
+    """
+
+    future: str
+    call: str
+    attempt: int = 1
+    key: str = ""
+    arguments: str = ""
+    host: str = ""
+    at: float = 0.0
 
 
 class Owner(msgspec.Struct, omit_defaults=True):
@@ -97,11 +118,34 @@ class Pending(msgspec.Struct, omit_defaults=True):
 
 
 class Signal(msgspec.Struct, omit_defaults=True):
-    """Something from outside reaches the run (kind ``signal``); ``cancel`` is the only name so far."""
+    """Something from outside reaches the run (kind ``signal``).
+
+    Attributes:
+        name: ``cancel`` ends the run, ``answer`` answers a question; all others are the workflow's own.
+        reason: why; value: what comes with it.
+        future: id of the question that is answered.
+    """
 
     name: str
     reason: str = ""
-    value: msgspec.Raw = NIL
+    value: Any = None
+    future: str = ""
+
+
+class Aside(msgspec.Struct, omit_defaults=True):
+    """The run only waits, and its driver has put it aside (kind ``aside``); written by the owner.
+
+    Attributes:
+        epoch: the owner's.
+        workflow, headers, body: the request, to be published again when the run goes on.
+        waits: ids of what it waits for.
+    """
+
+    epoch: int
+    workflow: str
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    waits: list[str] = []
 
 
 class Done(msgspec.Struct, omit_defaults=True):
@@ -128,7 +172,7 @@ class RunSummary(msgspec.Struct, omit_defaults=True):
     """One run at a glance: the value in bucket ``cb_runs``.
 
     Attributes:
-        status: ``running``, ``completed``, ``failed`` or ``cancelled``.
+        status: ``running``, ``waiting`` (put aside), ``completed``, ``failed`` or ``cancelled``.
         started, finished: unix seconds; finished is 0 while it runs.
     """
 

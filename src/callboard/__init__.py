@@ -10,11 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors.declare import agent, batchable, method, tool, workflow
+from callboard.actors.effects import effect_key
 from callboard.actors.future import Future, FutureInfo
 from callboard.actors.scope import checkpoint, now, options, random, uuid
-from callboard.infra.errors import CallboardError, Terminal
+from callboard.actors.waiting import signal, sleep, until
+from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Terminal
 
 if TYPE_CHECKING:
+    from callboard.actors import human
     from callboard.actors.client import Client, SyncClient, connect, connect_sync
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
@@ -42,6 +45,8 @@ __all__ = [
     "ManagedCounter",
     "ManagedDict",
     "ManagedList",
+    "NotDone",
+    "OutcomeUnknown",
     "SyncClient",
     "Terminal",
     "__version__",
@@ -50,11 +55,16 @@ __all__ = [
     "checkpoint",
     "connect",
     "connect_sync",
+    "effect_key",
+    "human",
     "method",
     "now",
     "options",
     "random",
+    "signal",
+    "sleep",
     "tool",
+    "until",
     "uuid",
     "workflow",
 ]
@@ -62,6 +72,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load what needs NATS when it is first used, so that importing Callboard stays quick."""
+    if name == "human":
+        return importlib.import_module("callboard.actors.human")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'callboard' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -89,3 +90,30 @@ async def test_a_typed_result_is_the_same_in_either_encoding(kind: str, board: B
     head = H.encode([(H.RUN, "r1"), (H.CONTENT_TYPE, kind)])
     await node.store.stored("cb.request.everything", body, head)
     assert await client.result("r1", 10, type=Everything) == WHOLE
+
+
+@tool
+async def page(size: int) -> str:
+    """So much text."""
+    return "x" * size
+
+
+@workflow
+async def pages(sizes: list[int]) -> list[str]:
+    """Large parts, passed on unread."""
+    return await asyncio.gather(*(page(size) for size in sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "inline"), [([100_000], True), ([100_000, 100_000], True), ([200_000, 200_000], False)]
+)
+async def test_large_results_for_who_reads_json(board: Board, sizes: list[int], inline: bool) -> None:  # noqa: FBT001 - a case
+    """All of it is there up to a third of what a message may have; else nothing of it, and its digest."""
+    await board.host(page, pages)
+    client = await board.client()
+    run = await client.submit(pages.name, {"sizes": sizes}, as_json=True)
+    assert await client.result(run, 10) == ["x" * size for size in sizes]
+    (entry,) = await board.entries(run, "done")
+    told = json.loads(entry.body)
+    assert told["value"] == (["x" * size for size in sizes] if inline else None)
+    assert len(told.get("blobs", [])) == (0 if inline else 1)

@@ -136,6 +136,27 @@ def test_wrong_arguments_are_refused_before_anything_runs() -> None:
 
 
 @workflow
+def doubled(numbers: list[int]) -> list[int]:
+    """Twice as much of each."""
+    return [2 * number for number in numbers]
+
+
+async def test_a_workflows_own_arguments_are_held_against_its_annotations() -> None:
+    """As they are over NATS, where a text is no list of numbers."""
+    assert doubled([1, 2]) == [2, 4]
+    with pytest.raises(InvalidArguments, match="Expected `array`, got `str`"):
+        doubled("12")  # type: ignore[arg-type]
+
+
+async def test_a_future_in_a_text_is_an_error() -> None:
+    """Instead of its name in somebody's prompt."""
+    future = add(1)
+    with pytest.raises(TypeError, match="'await' it first"):
+        _ = f"the sum is {future}"
+    assert f"the sum is {await future}" == "the sum is 2"
+
+
+@workflow
 def untravelling() -> Any:
     """Give back what cannot travel."""
     return object()

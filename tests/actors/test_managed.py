@@ -11,7 +11,8 @@ from tests.support.board import Board, call_headers, call_subject, instance, pac
 from tests.support.waiting import until
 
 from callboard import Managed, ManagedCounter, ManagedDict, ManagedList, agent, method, options, workflow
-from callboard.infra.errors import RunFailed, SessionHeld, StateTooLarge
+from callboard.actors.declare import declaration
+from callboard.infra.errors import DeclarationInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
 
 RAN: Counter[str] = Counter()
@@ -277,6 +278,21 @@ async def test_a_call_in_another_session(board: Board) -> None:
     assert await client.run(elsewhere.name, {}, session="own", timeout=10) == [["there"], ["here"]]
     with pytest.raises(NameInvalid), options(session="a b"):
         pass
+
+
+def test_a_default_is_refused() -> None:
+    """It would be no session's: the declaration says so, when its agent is first needed."""
+
+    @agent
+    class Defaulted:
+        count: ManagedCounter = 7  # type: ignore[assignment]
+
+        async def go(self) -> int:
+            return self.count
+
+    declared = declaration(Defaulted)
+    with pytest.raises(DeclarationInvalid, match="has a default"):
+        _ = declared.rules  # type: ignore[union-attr]
 
 
 # -- without NATS ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from callboard import agent, method, tool, workflow
+from callboard import agent, human, method, tool, workflow
 
 
 class Plan(msgspec.Struct):
@@ -126,3 +126,15 @@ async def typed(  # noqa: PLR0917 - one of each
 ) -> list[Any]:
     """Every kind of parameter."""
     return [text, count, ratio, on, day, mode, tags, raw, plan, dashed_name]
+
+
+@workflow
+async def asks_plan() -> Plan:
+    """Ask for a plan."""
+    return await human.ask("Which plan?", schema=Plan, to="planner")
+
+
+@workflow
+async def asks_text() -> str:
+    """Ask for text."""
+    return await human.ask("Which word?")

@@ -313,6 +313,16 @@ def test_what_waits_in_a_lane_of_a_host() -> None:
     assert found.what.startswith("3 messages for add wait")
 
 
+def test_timers_are_served_by_hosts_of_workflows() -> None:
+    """Their consumer is no actor; what has fired waits for a host that drives any workflow."""
+    calls = stream(state={"subjects": {"cb.call.callboard.any.1": 2}})
+    drives = pulse("h-1", instances={"flow": InstanceInfo(workflow=True)})
+    consumers = ["callboard_any_1", "flow_requests"]
+    assert found_in(look(streams={"CALLS": calls}, alive=[drives], consumers=consumers)) == []
+    (found, *_) = found_in(look(streams={"CALLS": calls}, alive=[pulse("h-2")]))
+    assert found.what.startswith("2 messages for callboard wait")
+
+
 def test_versions_of_an_actor() -> None:
     """Are told apart by actor, not by host."""
 

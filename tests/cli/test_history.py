@@ -70,6 +70,19 @@ def test_attempts_lead_to_an_outcome() -> None:
     assert history.calls["1"].attempt == 2
 
 
+def test_an_effect_is_begun_until_it_has_its_outcome() -> None:
+    """With its key; it stays so where its host has died, and its state is unfinished at the end."""
+    intent = ("intent", {"future": f"{RUN}:1", "call": "pay.call", "key": "order-7", "host": "h-1"})
+    history = told(intent)
+    assert states(history) == {"1": "begun"}
+    assert "effect order-7" in line(history.calls["1"])
+    assert states(told(intent, result("1"))) == {"1": "done"}
+    assert states(told(result("1"), intent)) == {"1": "done"}
+    ended = told(intent, ("done", {"run": RUN, "workflow": "w", "status": "cancelled"}))
+    assert states(ended) == {"1": "unfinished"}
+    assert ended.calls["1"].effect == "effect order-7"
+
+
 def test_calls_made_by_calls_stand_below_them() -> None:
     """Also before their parent is heard of, in a branch, and for a second attempt of the parent."""
     history = told(result("10"), result("2.1"), result("3/2"), result("2~2.1"), result("2.1.1"))

@@ -20,7 +20,7 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, registry, run, state
+from callboard.infra.messages import control, dead, inbox, registry, run, state
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -41,6 +41,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
+    subjects.question: ("<run>", "<path>"),
     subjects.state: ("<actor>", "<session>"),
     subjects.state_part: ("<actor>", "<session>", "<key>"),
 }
@@ -52,6 +53,7 @@ OTHERS = {
     "new_id",
     "derived_id",
     "result_kind",
+    "intent_kind",
     "children_kind",
     "ack",  # JetStream's own
     "session_token",
@@ -108,7 +110,7 @@ def test_kinds_of_the_journal() -> None:
     written = set(re.findall(r'subjects\.run\([^"\n]*"(\w+)"\)', source))
     assert "subjects.result_kind(" in source
     rows = dict(zip(*(tables(PAGE, "Subjects")[1].column(head) for head in ("kind", "body")), strict=True))
-    assert set(rows) == written | {"result", "result.<parent>"}
+    assert set(rows) == written | {"result", "result.<parent>", "intent.<name>"}
     assert set(rows.values()) <= {name for name, _ in structs()}
 
 
@@ -176,10 +178,12 @@ def test_consumers() -> None:
     band = 2
     calls, calls_config = topology.call_consumer("<actor>", band, SETTINGS)
     lane, lane_config = topology.lane_consumer("<host>", SETTINGS)
+    signals, signals_config = topology.signal_consumer(SETTINGS)
     requests, requests_config = topology.request_consumer("<workflow>", SETTINGS)
     made = [
         (requests, requests_config["filter_subject"]),
         (calls.replace(str(band), "<band>"), calls_config["filter_subject"].replace(str(band), "<band>")),
+        (signals, signals_config["filter_subject"]),
         (lane, lane_config["filter_subject"]),
     ]
     rows = table(PAGE, "Consumers")
@@ -187,7 +191,7 @@ def test_consumers() -> None:
     text = PAGE.read_text("utf-8")
     idle = duration(lane_config.pop("inactive_threshold"))
     assert f"`inactive_threshold={idle}`" in rows.rows[-1][-1]
-    for config in (calls_config, lane_config, requests_config):
+    for config in (calls_config, lane_config, requests_config, signals_config):
         del config["filter_subject"]
         for key, value in config.items():
             assert f"`{key}={duration(value) if key == 'ack_wait' else value}`" in text
@@ -235,7 +239,7 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, registry, run, state)
+        for module in (control, dead, inbox, registry, run, state)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

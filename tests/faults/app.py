@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.faults import ledger
 
 import callboard
 from callboard.actors.scope import current
-from callboard.infra.errors import Poisoned
+from callboard.infra.errors import OutcomeUnknown, Poisoned
 
 _path = os.environ.get("FAULTS_LEDGER")
 _writer = ledger.Writer(Path(_path)) if _path else None
@@ -101,6 +102,34 @@ async def shout(size: int) -> int:
     """Fails with so many characters."""
     with execution():
         raise Shaky("x" * size)
+
+
+def _happens(name: str) -> None:
+    """Tell SQLite that something has happened; the key is not unique, so that it may be told twice."""
+    with contextlib.closing(sqlite3.connect(_gate.with_name("effects"), timeout=30.0)) as base, base:
+        base.execute("CREATE TABLE IF NOT EXISTS done (name TEXT NOT NULL)")
+        base.execute("INSERT INTO done VALUES (?)", (name,))
+
+
+@callboard.tool(effect=True, concurrency=8)
+def charge(number: int, name: str, pause: float) -> str:
+    """An effect; nobody can tell afterwards. Every tenth kills its host, before or after it."""
+    time.sleep(pause)
+    if number % 20 == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _happens(name)
+    if number % 20 == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(pause)
+    return name
+
+
+@callboard.workflow
+async def charging(numbers: list[int], pause: float) -> list[str]:
+    """All of them at once; of each, what its caller was told."""
+    calls = [charge(number, f"{number}", pause) for number in numbers]
+    given = await asyncio.gather(*calls, return_exceptions=True)
+    return ["unknown" if isinstance(one, OutcomeUnknown) else str(one) for one in given]
 
 
 PATIENCE = 2.0
@@ -206,6 +235,15 @@ async def timed(number: int) -> int:
 
 
 @callboard.workflow
+async def patient(number: int, seconds: float) -> int:
+    """Calls, and between them waits, across which the run is put aside."""
+    first = await add(number, 1)
+    await callboard.sleep(seconds)
+    second = await callboard.signal("go", type=int)
+    return await add(first, second)
+
+
+@callboard.workflow
 async def holding(number: int) -> int:
     """One call that lasts until the gate is open."""
     return await held(number)
@@ -250,5 +288,7 @@ def expected(workflow: str, arguments: dict[str, Any]) -> Any:
         return number + sum(range(arguments["steps"])) + number + 1
     if workflow == "chain":
         return number + sum(range(arguments["steps"]))
+    if workflow == "patient":
+        return number + 1 + number
     known: dict[str, Any] = {"holding": number, "timed": 3 * number, "dying": Poisoned}
     return known.get(workflow, Shaky)

@@ -337,6 +337,17 @@ def _names(names: Iterable[str]) -> list[str]:
             "Clerk",
         ],
         "accounts": ["Purse", "Chest", "courier"],
-        "workflows": ["mixed", "plain", "failing", "chain", "timed", "holding", "dying", "shouting", "crowd"],
+        "workflows": [
+            "patient",
+            "mixed",
+            "plain",
+            "failing",
+            "chain",
+            "timed",
+            "holding",
+            "dying",
+            "shouting",
+            "crowd",
+        ],
     }
     return [name for given in names for name in groups.get(given, [given])]

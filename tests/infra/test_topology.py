@@ -65,6 +65,7 @@ async def test_a_changed_setting_reaches_existing_streams(
         subjects.DEAD: ["max_age"],
         subjects.RUNS: ["max_age"],
         f"KV_{subjects.RUNS_BUCKET}": ["max_age"],
+        f"KV_{subjects.INBOX_BUCKET}": ["max_age"],
     }
     info = await topology.api(f"STREAM.INFO.{subjects.RUNS}")
     assert info["config"]["max_age"] == 7200 * 10**9

@@ -172,6 +172,18 @@ def test_an_outcome_is_the_same_in_json_and_msgpack(value: Any, status: str) -> 
     assert msgspec.structs.replace(again, value=done.value) == done
 
 
+def test_a_value_in_the_blob_store_is_null_in_json() -> None:
+    """With its digest, so that whoever reads JSON can read the rest of the outcome."""
+    digest = "ab" * 32
+    done = finished(None, blobs=[digest])
+    done.value = msgspec.Raw(msgspec.msgpack.encode(msgspec.msgpack.Ext(1, bytes.fromhex(digest))))
+    body = json_done(done)
+    assert body is not None
+    assert json.loads(body)["value"] is None
+    assert json.loads(body)["blobs"] == [digest]
+    assert decode_done(body, {H.CONTENT_TYPE: H.JSON}) == done
+
+
 def _has_infinity(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_infinity, value))

@@ -37,6 +37,17 @@ class UnknownTickerError(AnalystError):
         )
 
 
+class PlanRefusedError(AnalystError):
+    """Somebody was asked about the plan, and said no.
+
+    Args:
+        reason: Why.
+    """
+
+    def __str__(self) -> str:
+        return f"The plan was refused: {self.args[0]}. Ask another question."
+
+
 class OutsideDataError(AnalystError):
     """The period asked for has no data at all.
 

@@ -211,6 +211,13 @@ class Material(Struct, frozen=True, kw_only=True):
     chart: Chart | None = None
 
 
+class Approval(Struct, frozen=True):
+    """What somebody says to a plan."""
+
+    ok: bool
+    reason: str = ""
+
+
 class Report(Struct, frozen=True):
     """The answer. `plan` goes with the next question as `previous`, so that it can be short."""
 

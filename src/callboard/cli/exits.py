@@ -47,6 +47,8 @@ _BY_CODE = {
     "unknown_actor": Exit.NOT_FOUND,
     "state_unknown": Exit.NOT_FOUND,
     "item_invalid": Exit.USAGE,
+    "answer_invalid": Exit.USAGE,
+    "question_unknown": Exit.NOT_FOUND,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
 }

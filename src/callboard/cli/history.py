@@ -20,6 +20,7 @@ _COLORS = {
     "failed": "red",
     "retrying": "yellow",
     "running": "cyan",
+    "begun": "cyan",
     "sent": "dim",
     "waiting": "dim",
     "not called": "yellow",
@@ -36,10 +37,12 @@ class Call:
     Attributes:
         path: its place, for example ``7.2``: the second call made by call 7.
         state: ``waiting`` (for other futures), ``sent`` (and queued, as far as is known), ``running`` (as
-            its host says), ``retrying``, ``done``, ``failed``, ``not called`` (what it waited for failed) or
+            its host says), ``begun`` (its effect was announced, and nobody has told its outcome),
+            ``retrying``, ``done``, ``failed``, ``not called`` (what it waited for failed) or
             ``unfinished`` (the run ended).
         waited, took: seconds in the queue and in the handler; at: unix seconds of the latest news.
         after: paths of the calls whose values it takes.
+        effect: ``effect`` and its key, if it has announced one.
     """
 
     path: str
@@ -52,6 +55,7 @@ class Call:
     at: float = 0.0
     after: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    effect: str = ""
     missed: int = 0
     """How often its host has not told of it since it did."""
 
@@ -89,6 +93,8 @@ class History:
             return [self._announced(one, event.at) for one in data["futures"]]
         if event.kind in {"result", "attempt"}:
             return [self._outcome(data, event.at, final=event.kind == "result")]
+        if event.kind == "intent":
+            return [self._begun(data, event.at)]
         if event.kind == "owner":
             self.owners.append({"epoch": data["epoch"], "driver": data["driver"], "at": event.at})
         elif event.kind == "signal":
@@ -110,6 +116,14 @@ class History:
         if not call.ended:
             call.at = at
             self._awaited(call)
+        return call
+
+    def _begun(self, data: Mapping[str, Any], at: float) -> Call:
+        call = self._call(data["future"], data["call"])
+        call.effect = f"effect {data.get('key', '')}".rstrip()
+        if not call.ended:
+            call.state, call.host, call.attempt = "begun", data.get("host", ""), data.get("attempt", 1)
+            call.at = at
         return call
 
     def _outcome(self, data: Mapping[str, Any], at: float, *, final: bool) -> Call:
@@ -188,7 +202,7 @@ class History:
         calls = table(titles, numbers=("waited", "took", "ended at"), texts=("after",))
         shown = self._most_telling(rows)
         for call in shown:
-            ended = [f"+{seconds(call.at - start)}" if call.host else ""] if start else []
+            ended = [f"+{seconds(call.at - start)}" if call.ended and call.host else ""] if start else []
             calls.add_row(*_cells(call), *ended)
         left = len(self.calls) - len(shown)
         if left:
@@ -217,8 +231,10 @@ def line(call: Call) -> str:
         return f"{text} for {', '.join(call.after)}"
     if not call.host:
         return text.rstrip()
+    if call.effect:
+        text += f", {call.effect}"
     text += f" on {call.host}, waited {seconds(call.waited)}"
-    if call.state != "running":
+    if call.state not in {"running", "begun"}:
         text += f", took {seconds(call.took)}"
     if call.attempt > 1:
         text += f", attempt {call.attempt}"
@@ -246,6 +262,8 @@ def _cells(call: Call) -> list[str]:
     state = call.state if call.attempt == 1 else f"{call.state} ({call.attempt})"
     times = [seconds(call.waited), seconds(call.took)] if call.host else ["", ""]
     name = f"{'  ' * call.depth}{escape(call.name)}"
+    if call.effect:
+        name += f" [dim]({escape(call.effect)})[/]"
     return [call.path, name, f"[{color}]{state}[/]", call.host, *times, ", ".join(call.after)]
 
 

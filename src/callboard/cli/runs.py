@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+_COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "waiting": "blue"}
 _TELL_WITHIN = 0.3
 _VALUE_SHOWN = 2_000
 _ENDS_WITHIN = 5.0
@@ -28,7 +28,7 @@ _ENDS_WITHIN = 5.0
 def runs(
     *,
     workflow: str | None = None,
-    status: Literal["running", "completed", "failed", "cancelled"] | None = None,
+    status: Literal["running", "waiting", "completed", "failed", "cancelled"] | None = None,
     limit: int = 20,
     common: Common = DEFAULTS,
 ) -> int:
@@ -152,7 +152,7 @@ def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Com
     async def end() -> str:
         async with common.client() as client:
             summary = await client.status(run)
-            if summary.status == "running":
+            if summary.status in {"running", "waiting"}:
                 await client.cancel(run, reason)
                 try:
                     return (await client.done(run, _ENDS_WITHIN)).status

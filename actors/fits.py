@@ -1,0 +1,91 @@
+"""Whether a value fits a JSON schema, as far as the schemas go that annotations give."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_DEEPEST = 64
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "string": lambda v: isinstance(v, str),
+    "boolean": lambda v: isinstance(v, bool),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v),
+    "array": lambda v: isinstance(v, list),
+    "object": lambda v: isinstance(v, dict),
+    "null": lambda v: v is None,
+}
+
+_BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], str]] = {
+    "minimum": ((int, float), lambda v, b: v >= b, "is less than"),
+    "maximum": ((int, float), lambda v, b: v <= b, "is more than"),
+    "exclusiveMinimum": ((int, float), lambda v, b: v > b, "is not more than"),
+    "exclusiveMaximum": ((int, float), lambda v, b: v < b, "is not less than"),
+    "minLength": (str, lambda v, b: len(v) >= b, "is shorter than"),
+    "maxLength": (str, lambda v, b: len(v) <= b, "is longer than"),
+    "minItems": (list, lambda v, b: len(v) >= b, "has fewer items than"),
+    "maxItems": (list, lambda v, b: len(v) <= b, "has more items than"),
+    "pattern": (str, lambda v, b: re.search(b, v) is not None, "does not match"),
+}
+
+
+def misfit(value: Any, schema: Mapping[str, Any]) -> str:
+    """Why a value does not fit a schema; empty if it does. Formats are not looked at."""
+    return _misfit(value, schema, schema.get("$defs", {}), "it", _DEEPEST)
+
+
+def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:
+    if not depth:
+        return f"{at} is nested too deep"
+    reference = schema.get("$ref")
+    if reference is not None:
+        return _misfit(value, known.get(str(reference).rpartition("/")[2], {}), known, at, depth - 1)
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if options:
+        found = [_misfit(value, option, known, at, depth - 1) for option in options]
+        return "" if not all(found) else found[0] if len(found) == 1 else f"{at} fits none of its kinds"
+    return _plain(value, schema, at) or _parts(value, schema, known, at, depth - 1)
+
+
+def _plain(value: Any, schema: Mapping[str, Any], at: str) -> str:
+    """Why a value does not fit, its parts left aside."""
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(_TYPES[kind](value) for kind in kinds if kind in _TYPES):
+        return f"{at} is {_short(value)}, expected {' or '.join(kinds)}"
+    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if allowed is not None and not any(type(value) is type(one) and value == one for one in allowed):
+        return f"{at} is {_short(value)}, expected one of {', '.join(map(_short, allowed))}"
+    for name, (types, holds, words) in _BOUNDS.items():
+        if name in schema and isinstance(value, types) and not holds(value, schema[name]):
+            return f"{at} is {_short(value)}, which {words} {schema[name]}"
+    return ""
+
+
+def _parts(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:
+    if isinstance(value, list):
+        first = schema.get("prefixItems", [])
+        rest = schema.get("items", {})
+        for place, item in enumerate(value):
+            of = first[place] if place < len(first) else rest if isinstance(rest, dict) else {}
+            if problem := _misfit(item, of, known, f"{at}[{place}]", depth):
+                return problem
+    if isinstance(value, dict):
+        if missing := [name for name in schema.get("required", []) if name not in value]:
+            return f"{at} lacks {', '.join(missing)}"
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        for name, part in value.items():
+            of = properties.get(name, others)
+            if of is False:
+                return f"{at} has {name}, which is not asked for"
+            if problem := _misfit(part, of if isinstance(of, dict) else {}, known, f"{at}.{name}", depth):
+                return problem
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,79 @@
+"""A human as an actor: ``await human.ask("Shall we?", schema=bool)`` in a workflow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from callboard.actors.local import LocalMaker
+from callboard.actors.scope import current
+from callboard.actors.waiting import handed, on_board
+from callboard.infra.errors import InvalidResult
+
+if TYPE_CHECKING:
+    from callboard.actors.waits import Kind
+
+T = TypeVar("T")
+
+
+@overload
+def ask(question: str, *, timeout: float | None = ..., to: str = ...) -> Awaitable[str]: ...
+@overload
+def ask(question: str, *, schema: type[T], timeout: float | None = ..., to: str = ...) -> Awaitable[T]: ...
+@overload
+def ask(
+    question: str, *, schema: Any = ..., timeout: float | None = ..., to: str = ...
+) -> Awaitable[Any]: ...
+def ask(question: str, *, schema: Any = str, timeout: float | None = None, to: str = "") -> Awaitable[Any]:
+    """Ask somebody: ``callboard inbox`` shows the question, ``callboard answer`` answers it.
+
+    Without a board, on a terminal, the question is put there.
+
+    Args:
+        question: the text.
+        schema: the type of the answer, or its JSON schema.
+        timeout: seconds; None waits as long as the journal is kept.
+        to: whom it is for; anyone can answer all the same.
+
+    Raises:
+        WaitTimeout: nobody answered in time.
+        WaitInvalid: the time is longer than journals are kept.
+        WaitMisplaced: called in a handler, or without a board and a terminal.
+    """
+    from callboard.actors.waits import Kind, of_run
+
+    scope = current.get()
+    if (scope is None or isinstance(scope.maker, LocalMaker)) and sys.stdin.isatty():
+        return _on_terminal(question, Kind("human.ask", schema), sync=scope is not None and scope.sync)
+    scope = on_board("human.ask")
+    return handed(scope, of_run(scope, "human.ask").ask(scope, question, schema, timeout, to))
+
+
+def _on_terminal(question: str, kind: Kind, *, sync: bool) -> Awaitable[Any]:
+    if sync:
+        return cast("Awaitable[Any]", _prompt(question, kind))
+    return asyncio.to_thread(_prompt, question, kind)
+
+
+def _prompt(question: str, kind: Kind) -> Any:
+    told = question
+    while True:
+        typed = input(f"{told} ")
+        try:
+            return kind.read(_json(typed))
+        except InvalidResult:
+            pass  # not as JSON
+        try:
+            return kind.read(typed)
+        except InvalidResult as error:
+            told = f"{error.message}\n{question}"
+
+
+def _json(typed: str) -> Any:
+    try:
+        return json.loads(typed)
+    except ValueError:
+        return typed

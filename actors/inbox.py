@@ -1,0 +1,95 @@
+"""Signals and answers, as clients send them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors.fits import misfit
+from callboard.actors.waits import ANSWER, INBOX, RESERVED, question_subject
+from callboard.infra import subjects
+from callboard.infra.errors import AnswerInvalid, InvalidArguments, QuestionUnknown, RunUnknown, ValueTooLarge
+from callboard.infra.messages.inbox import Question
+from callboard.infra.messages.run import Signal
+from callboard.state.journal import read_entries, read_entry
+
+if TYPE_CHECKING:
+    from callboard.actors.client import Client
+
+_decode = msgspec.msgpack.Decoder(Question).decode
+
+
+async def signal(client: Client, run: str, name: str, value: Any) -> None:
+    """Store a signal in a run's journal; whoever looks after waits wakes the run."""
+    subjects.token("run id", run)
+    if not name or name in RESERVED:
+        raise InvalidArguments(f"no signal can be called {name!r}: give another name", actor="", method=name)
+    await _send(client, run, Signal(name, value=value))
+
+
+async def questions(client: Client, to: str | None = None) -> list[Question]:
+    """All open questions, oldest first."""
+    stored = await client.node.reader.read(INBOX, f"$KV.{subjects.INBOX_BUCKET}.>")
+    newest = {question.id: question for _, question in read_entries(_decode, stored)}
+    kept = [one for one in newest.values() if to in {None, one.to}]
+    return sorted(kept, key=lambda one: one.since)
+
+
+async def answer(client: Client, question: str, value: Any) -> None:
+    """Hold an answer against the question's schema, and store it in the run's journal."""
+    asked = await find(client, question)
+    try:
+        plain = msgspec.to_builtins(value)
+    except (TypeError, ValueError) as error:
+        raise AnswerInvalid(
+            f"the answer cannot travel: {error}", question=asked.id, problem=str(error)
+        ) from error
+    problem = misfit(plain, asked.schema)
+    if problem:
+        text = (
+            f"the answer does not fit question {asked.id}: {problem}; 'callboard inbox' shows what is asked"
+        )
+        raise AnswerInvalid(text, question=asked.id, problem=problem)
+    await _send(client, asked.run, Signal(ANSWER, value=plain, future=asked.id))
+
+
+async def find(client: Client, named: str) -> Question:
+    """The open question of this id, or the one open question of this run.
+
+    Raises:
+        QuestionUnknown: there is none, or there are several.
+    """
+    run, colon, _ = named.partition(":")
+    subjects.token("run id", run)
+    if not colon:
+        found = [one for one in await questions(client) if one.run == run]
+    else:
+        stored = await client.node.reader.last(INBOX, question_subject(named))
+        one = read_entry(_decode, stored.body) if stored else None
+        found = [one] if one is not None and one.id == named else []
+    if len(found) != 1:
+        which = (
+            f"{len(found)} questions of run {named} are open: name one"
+            if found
+            else f"no question {named} is open"
+        )
+        raise QuestionUnknown(f"{which}; see 'callboard inbox'", question=named)
+    return found[0]
+
+
+async def _send(client: Client, run: str, sent: Signal) -> None:
+    try:
+        size = len(msgspec.msgpack.encode(sent))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidArguments(f"{sent.name}: {error}", actor="", method=sent.name) from error
+    limit = client.node.settings.inline_limit
+    if size > limit:
+        text = (
+            f"a signal of {size:,} bytes is above {limit:,}: store the value elsewhere and send where it is"
+        )
+        raise ValueTooLarge(text, size=size, limit=limit)
+    summary = await client.status(run)
+    if summary.finished:
+        raise RunUnknown(f"run {run} has ended: {summary.status}; nothing reaches it any more", run=run)
+    await client.node.journal.put_signal(run, sent)

@@ -1,0 +1,117 @@
+"""``callboard inbox`` and ``answer``: what runs ask people, and answering it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, UsageError
+from callboard.cli.output import clock, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.infra.messages.inbox import Question
+
+
+def inbox(*, to: str | None = None, common: Common = DEFAULTS) -> int:
+    """List open questions, the oldest first; 'callboard answer' answers them.
+
+        callboard inbox --to boss
+        callboard inbox --json | jq '.[].schema'
+
+    Args:
+        to: Only those for this one.
+    """
+
+    async def look() -> list[Question]:
+        async with common.client() as client:
+            return await client.inbox(to)
+
+    found = asyncio.run(look())
+    common.output.answer(found, lambda screen: _print(found, screen))
+    return Exit.OK
+
+
+def _print(found: list[Question], screen: Console) -> None:
+    from rich.markup import escape
+
+    if not found:
+        screen.print("nobody asks anything")
+        return
+    titles = ("id", "to", "workflow", "since", "until", "question", "takes", "problem")
+    listed = table(titles, texts=("question", "problem"))
+    for one in found:
+        until = clock(one.deadline) if one.deadline else ""
+        takes = ", ".join(_takes(one.schema))
+        cells = (one.id, one.to, one.workflow, clock(one.since), until, one.question, takes, one.problem)
+        listed.add_row(*map(escape, cells))
+    screen.print(listed)
+
+
+def _takes(schema: dict[str, Any]) -> list[str]:
+    """What to give, in a word or two."""
+    body = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    if "properties" in body:
+        return [f"--{name}" for name in body["properties"]]
+    if "enum" in body:
+        return ["|".join(map(str, body["enum"]))]
+    return [str(body.get("type", "anything"))]
+
+
+def answer(
+    question: str,
+    /,
+    *field: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    value: str | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Answer a question: the run that asked goes on.
+
+        callboard answer 01JD0000000000000000000000:3 --value true
+        callboard answer 01JD0000000000000000000000 --ok --note "go ahead"
+
+    Args:
+        question: Its id, or that of a run that has one open question; 'callboard inbox' lists them.
+        field: Fields of an answer that has some: --NAME VALUE.
+        value: The whole answer, as JSON; text that is no JSON is taken as it is.
+    """
+    if (value is None) == (not field):
+        raise UsageError("give the answer either as --value or by its fields, as --NAME VALUE")
+
+    async def tell() -> str:
+        async with common.client() as client:
+            from callboard.actors.inbox import find
+
+            asked = await find(client, question)
+            given = _fields(asked, field) if value is None else _value(asked, value)
+            await client.answer(asked.id, given)
+            return asked.id
+
+    answered = asyncio.run(tell())
+    common.output.answer({"answered": answered}, lambda screen: screen.print(f"{answered} is answered"))
+    return Exit.OK
+
+
+def _fields(asked: Question, typed: Sequence[str]) -> dict[str, Any]:
+    from callboard.cli.arguments import Parameters
+    from callboard.infra.messages.registry import ActorInfo, MethodInfo
+
+    method = MethodInfo("answer", arguments=asked.schema)
+    return Parameters(ActorInfo("the answer", "tool", "", [method])).read(typed, {})
+
+
+def _value(asked: Question, text: str) -> Any:
+    """What a text says as JSON, or the text where that is what is asked for."""
+    from callboard.actors.fits import misfit
+
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return text
+    return text if misfit(read, asked.schema) and not misfit(text, asked.schema) else read

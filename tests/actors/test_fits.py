@@ -1,0 +1,78 @@
+"""Values held against JSON schemas."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+
+from callboard.actors.fits import misfit
+from callboard.actors.hints import schema_of
+
+
+class Level(enum.Enum):
+    """Of something."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
+class Part(msgspec.Struct, forbid_unknown_fields=True):
+    """Something small."""
+
+    level: Level
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+
+
+class Whole(msgspec.Struct):
+    """Something with parts."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=5)]
+    parts: list[Part] = []
+    by_name: dict[str, int] = {}
+    inner: Whole | None = None
+    pair: tuple[int, str] | None = None
+    mode: Literal["a", "b"] = "a"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "x"},
+        {"name": "x", "parts": [{"level": "low", "share": 1}], "by_name": {"k": 1}, "more": []},
+        {"name": "x", "inner": {"name": "y", "inner": None}, "pair": [1, "b"], "mode": "b"},
+    ],
+)
+def test_what_fits(value: Any) -> None:
+    """What msgspec takes for the type fits its schema."""
+    assert isinstance(msgspec.convert(value, Whole), Whole)
+    assert misfit(value, schema_of(Whole)) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("x", "expected object"),
+        ({}, "lacks name"),
+        ({"name": ""}, "shorter than 1"),
+        ({"name": "too long"}, "longer than 5"),
+        ({"name": "x", "parts": [{"level": "middle"}]}, "it.parts[0].level is 'middle'"),
+        ({"name": "x", "parts": [{"level": "low", "share": 2}]}, "more than 1"),
+        ({"name": "x", "parts": [{"level": "low", "other": 2}]}, "has other"),
+        ({"name": "x", "by_name": {"k": True}}, "expected integer"),
+        ({"name": "x", "inner": {"name": 3}}, "fits none"),
+        ({"name": "x", "mode": "c"}, "expected one of"),
+    ],
+)
+def test_what_does_not_fit(value: Any, says: str) -> None:
+    """What msgspec refuses does not fit, and the text says where and why."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(value, Whole)
+    assert says in misfit(value, schema_of(Whole))
+
+
+def test_a_schema_without_end() -> None:
+    """A schema by somebody else that refers to itself ends."""
+    assert "too deep" in misfit(1, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})

@@ -1,0 +1,548 @@
+"""Runs that wait: for times, signals and people; put aside meanwhile, and brought back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import eventually, until
+
+import callboard
+from callboard import human, tool, workflow
+from callboard.actors.declare import Workflow
+from callboard.actors.driver import Driver
+from callboard.actors.host import Host
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    AnswerInvalid,
+    DeadlineExceeded,
+    InvalidArguments,
+    QuestionUnknown,
+    RunCancelled,
+    RunFailed,
+    RunUnknown,
+    WaitInvalid,
+    WaitMisplaced,
+    WaitTimeout,
+)
+from callboard.infra.messages.inbox import Question
+from callboard.infra.server import EmbeddedServer
+from callboard.state.journal import decode_aside
+
+RAN: Counter[str] = Counter()
+SOON = {"park_after": 0.05}
+"""With which a run that waits is put aside at once."""
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has run."""
+    RAN.clear()
+
+
+class Verdict(msgspec.Struct):
+    """What somebody decides."""
+
+    ok: bool
+    note: str = ""
+
+
+@tool
+async def step(name: str) -> str:
+    """Count how often it ran."""
+    RAN[name] += 1
+    return name
+
+
+@workflow
+async def sleeper(seconds: float) -> list[str]:
+    """Work, sleep, work."""
+    RAN["from the top"] += 1
+    first = await step("before")
+    await callboard.sleep(seconds)
+    return [first, await step("after")]
+
+
+@workflow
+async def until_then(seconds: float) -> float:
+    """Wait for a time; how late it was."""
+    when = callboard.now() + timedelta(seconds=seconds)
+    await callboard.until(when)
+    return time.time() - when.timestamp()
+
+
+@workflow
+def plain_waiter(timeout: float | None = None) -> list[Any]:
+    """Wait in a thread."""
+    RAN["from the top"] += 1
+    _ = callboard.sleep(0.01)
+    return [callboard.signal("go", timeout=timeout), str(step("after"))]
+
+
+@workflow
+async def listener(count: int = 1, timeout: float | None = None) -> list[Any]:
+    """Wait for so many signals."""
+    RAN["from the top"] += 1
+    return [await callboard.signal("go", timeout=timeout) for _ in range(count)]
+
+
+@workflow
+async def branches() -> list[Any]:
+    """Wait for several things at once, and pass a value on."""
+    a, b = callboard.signal("a"), callboard.signal("b")
+    return list(await asyncio.gather(step(a), b, callboard.sleep(0.01)))  # type: ignore[arg-type]
+
+
+@workflow
+async def asker(timeout: float | None = None) -> Verdict:
+    """Ask somebody."""
+    RAN["from the top"] += 1
+    return await human.ask("Shall we?", schema=Verdict, timeout=timeout, to="boss")
+
+
+@workflow
+async def leaver() -> str:
+    """Leave waits behind."""
+    waits = [human.ask("Anybody?"), callboard.sleep(60), callboard.signal("never", timeout=60)]
+    await step(f"{len(waits)}")
+    return "done"
+
+
+@tool
+async def misplaced() -> None:
+    """Wait where there is no run."""
+    await callboard.sleep(1)
+
+
+@workflow
+async def misplacing() -> None:
+    """Call it."""
+    await misplaced()
+
+
+@workflow
+async def unending(seconds: float) -> None:
+    """Sleep too long."""
+    await callboard.sleep(seconds)
+
+
+@workflow
+async def tidy(seconds: float = 0.3) -> str:
+    """Clean up in a way that would change the run if it counted."""
+    try:
+        await callboard.sleep(seconds)
+    finally:
+        RAN["cleaned"] += 1
+        callboard.now()
+        await step("cleaned")
+    return "done"
+
+
+def driving(host: Host) -> int:
+    """How many runs a host holds."""
+    return sum(len(m._runs) + len(m._tasks) for m in host._members if isinstance(m, Driver))
+
+
+async def waits(board: Board, run: str) -> None:
+    """Wait until a run is put aside and nothing holds it."""
+    client = await board.client()
+
+    async def is_aside() -> bool:
+        return await client.node.journal.aside(run) is not None
+
+    await eventually(is_aside)
+    await board.emptied(subjects.REQUESTS)
+
+
+async def put_aside(board: Board, host: Host, flow: Workflow[Any, Any], **arguments: Any) -> str:
+    """A run that is put aside."""
+    run = await board.submit(flow, **arguments)
+    await waits(board, run)
+    await until(lambda: not driving(host))
+    return run
+
+
+async def value(board: Board, run: str) -> Any:
+    """The result of a run."""
+    return await (await board.client()).result(run, 10.0)
+
+
+async def question(board: Board) -> Question:
+    """The one open question."""
+    client = await board.client()
+    (found,) = await eventually(client.inbox)
+    return found
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("park_after", [0.0, 60.0])
+async def test_a_sleep_ends(board: Board, park_after: float) -> None:
+    """A run sleeps, put aside or not; what was done before is not done again."""
+    await board.host(sleeper, step, park_after=park_after)
+    began = time.time()
+    assert await board.run(sleeper, seconds=0.6) == ["before", "after"]
+    assert time.time() - began >= 0.6
+    assert (RAN["before"], RAN["after"]) == (1, 1)
+    assert RAN["from the top"] == (1 if park_after else 2)
+
+
+async def test_until_is_never_early(board: Board) -> None:
+    """A run goes on at the time, not before."""
+    await board.host(until_then, **SOON)
+    assert await board.run(until_then, seconds=0.5) >= 0.0
+
+
+async def test_a_run_that_waits_holds_nothing(board: Board) -> None:
+    """No message is left un-acked, the driver has forgotten the run, and it is said to wait."""
+    host = await board.host(sleeper, step, **SOON)
+    run = await put_aside(board, host, sleeper, seconds=60)
+    client = await board.client()
+    assert (await client.status(run)).status == "waiting"
+    assert not host._waker or not any(pull.held for pull in host.pulls())
+    await client.cancel(run)
+    with pytest.raises(RunCancelled):
+        await client.result(run, 10.0)
+
+
+async def test_the_timer_of_a_driver_that_died(board: Board) -> None:
+    """Its driver dies while the run is aside: another one goes on when the time has come."""
+    host = await board.host(sleeper, step, **SOON)
+    run = await put_aside(board, host, sleeper, seconds=1.0)
+    await board.kill(host)
+    await board.host(sleeper, step, **SOON)
+    assert await value(board, run) == ["before", "after"]
+    assert RAN["before"] == 1
+
+
+async def test_a_driver_dies_while_its_run_waits_in_memory(board: Board) -> None:
+    """The same before it is put aside: the sleep is not begun anew."""
+    host = await board.host(sleeper, step, park_after=60.0)
+    began = time.time()
+    run = await board.submit(sleeper, seconds=1.0)
+    await until(lambda: any(w.open for w in waits_of(host)))
+    await board.kill(host)
+    await board.host(sleeper, step, park_after=60.0)
+    assert await value(board, run) == ["before", "after"]
+    assert time.time() - began >= 1.0
+    (ends, fired) = [r for r in await board.results(run) if r.call in {"callboard.now", "callboard.sleep"}]
+    assert (ends.call, fired.call) == ("callboard.now", "callboard.sleep")
+
+
+def waits_of(host: Host) -> list[Any]:
+    """The waits of all runs of a host."""
+    return [
+        r.maker.waits
+        for m in host._members
+        if isinstance(m, Driver)
+        for r in m._runs.values()
+        if r.maker.waits is not None
+    ]
+
+
+async def test_a_time_that_passed_while_nobody_was_there(board: Board) -> None:
+    """It fires once, late."""
+    host = await board.host(sleeper, step, **SOON)
+    run = await put_aside(board, host, sleeper, seconds=0.5)
+    await host.stop(grace=0.2)
+    node = await board.node()
+
+    async def fired() -> bool:
+        return not await node.reader.read(subjects.CALLS, subjects.timer(">"))
+
+    await eventually(fired)
+    await board.host(sleeper, step, **SOON)
+    assert await value(board, run) == ["before", "after"]
+    assert [r.call for r in await board.results(run)].count("callboard.sleep") == 1
+
+
+async def test_everything_is_killed_while_runs_wait(nats_server: EmbeddedServer) -> None:
+    """Server and hosts die across the time; runs that slept, and runs that get a signal later, go on."""
+    board = Board(nats_server.url)
+    host = await board.host(sleeper, listener, step, **SOON)
+    asleep = await put_aside(board, host, sleeper, seconds=1.5)
+    listening = await put_aside(board, host, listener)
+    await board.kill(host)
+    await asyncio.to_thread(nats_server.kill)
+    await asyncio.to_thread(nats_server.start)
+    await board.host(sleeper, listener, step, **SOON)
+    assert await value(board, asleep) == ["before", "after"]
+    assert RAN["before"] == 1
+    await (await board.client()).signal(listening, "go", "late")
+    assert await value(board, listening) == ["late"]
+    await board.close()
+
+
+async def test_a_driver_dies_while_it_puts_a_run_aside(board: Board) -> None:
+    """Between the entry and the ack: its heir has the request, and a signal wakes the run only once."""
+    host = await board.host(listener, park_after=60.0)
+    run = await board.submit(listener)
+    await until(lambda: any(w.open for w in waits_of(host)))
+    (driver,) = (m for m in host._members if isinstance(m, Driver))
+    held = driver._runs[run]
+    assert held.lease is not None
+    await host.node.journal.put_aside(held.lease, driver._aside._entry(held))
+    await board.kill(host)
+    client = await board.client()
+    await client.signal(run, "go", 1)
+    await board.host(listener, **SOON)
+    assert await client.result(run, 10.0) == [1]
+    await board.emptied(subjects.REQUESTS)
+    assert len(await client.node.journal.read(run, "done")) == 1
+
+
+async def test_a_wake_up_that_was_not_needed(board: Board) -> None:
+    """A request that brings a run back which is not aside changes nothing."""
+    host = await board.host(listener, park_after=60.0)
+    run = await board.submit(listener)
+    await until(lambda: any(w.open for w in waits_of(host)))
+    node = await board.node()
+    head = H.encode([(H.RUN, run), (H.RESUME, f"{time.time():.3f}"), (H.MESSAGE_ID, f"{run}~1")])
+    await node.store.stored(subjects.request("listener"), b"\x80", head)
+
+    async def only_the_first() -> bool:
+        return bool((await board.stream(subjects.REQUESTS))["messages"] == 1)
+
+    await eventually(only_the_first)
+    await (await board.client()).signal(run, "go", 1)
+    assert await value(board, run) == [1]
+    assert RAN["from the top"] == 1
+
+
+async def test_a_deadline_ends_a_run_that_is_aside(board: Board) -> None:
+    """The deadline wakes it; it fails, and leaves no timer behind."""
+    await board.host(sleeper, step, **SOON)
+    client = await board.client()
+    run = await client.submit("sleeper", {"seconds": 60}, deadline=1.0)
+    await waits(board, run)
+    with pytest.raises(RunFailed) as caught:
+        await client.result(run, 10.0)
+    assert isinstance(caught.value.__cause__, DeadlineExceeded)
+    await board.emptied(subjects.CALLS)
+
+
+async def test_a_draining_driver_puts_its_runs_aside(board: Board) -> None:
+    """A host that leaves waits neither for its runs' times nor for its grace, and nobody takes them over."""
+    host = await board.host(listener, park_after=60.0)
+    run = await board.submit(listener)
+    await until(lambda: any(w.open for w in waits_of(host)))
+    await host.stop(grace=60.0)
+    client = await board.client()
+    assert await client.node.journal.aside(run) is not None
+    await board.emptied(subjects.REQUESTS)
+    await board.host(listener)
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 10.0) == [1]
+
+
+async def test_cleaning_up_does_not_count_while_aside(board: Board) -> None:
+    """What code does on being put aside is not in the journal, so that the run goes on as it was."""
+    host = await board.host(tidy, step, **SOON)
+    run = await put_aside(board, host, tidy)
+    assert await value(board, run) == "done"
+    assert RAN["cleaned"] == 3  # aside, at the end, and by the tool, once
+    assert (await board.done(run)).calls == 1
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", [listener, plain_waiter])
+async def test_a_signal_wakes_a_run(board: Board, flow: Workflow[Any, Any]) -> None:
+    """A run that is aside comes back with the value of its signal, in async and plain workflows."""
+    host = await board.host(flow, step, **SOON)
+    run = await put_aside(board, host, flow)
+    client = await board.client()
+    await client.signal(run, "go", {"n": 1})
+    assert (await client.result(run, 10.0))[0] == {"n": 1}
+    assert RAN["from the top"] >= 2
+
+
+async def test_signals_are_kept_and_given_in_order(board: Board) -> None:
+    """Signals sent before anybody waits are given one by one; a repeated delivery gives none twice."""
+    host = await board.host(listener, **SOON)
+    run = await put_aside(board, host, listener, count=4)
+    client = await board.client()
+    await client.signal(run, "other")
+    for number in range(4):
+        await client.signal(run, "go", number)
+    assert await client.result(run, 10.0) == [0, 1, 2, 3]
+    consumed = [r.signal for r in await board.results(run)]
+    assert len(set(consumed)) == 4
+
+
+async def test_a_signal_that_does_not_come(board: Board) -> None:
+    """After its time-out the wait fails, though the run was aside."""
+    await board.host(listener, **SOON)
+    client = await board.client()
+    run = await client.submit("listener", {"timeout": 0.5})
+    with pytest.raises(RunFailed) as caught:
+        await client.result(run, 10.0)
+    assert isinstance(caught.value.__cause__, WaitTimeout)
+
+
+async def test_signals_by_any_client(board: Board) -> None:
+    """A plain message in JSON to the run's journal is a signal, also while no host is there."""
+    host = await board.host(listener, **SOON)
+    run = await put_aside(board, host, listener)
+    await host.stop(grace=0.2)
+    node = await board.node()
+    await node.store.stored(subjects.run(run, "signal"), b'{"name": "go", "value": [1, "two"]}')
+    await board.host(listener, **SOON)
+    assert await value(board, run) == [[1, "two"]]
+
+
+async def test_several_waits_at_once(board: Board) -> None:
+    """Waits side by side, of which one is passed on before it is there."""
+    host = await board.host(branches, step, **SOON)
+    run = await board.submit(branches)
+    await waits(board, run)
+    client = await board.client()
+    await client.signal(run, "b", 2)
+    await client.signal(run, "a", "first")
+    assert await client.result(run, 10.0) == ["first", 2, None]
+    await until(lambda: not driving(host))
+
+
+async def test_the_end_clears_what_was_waited_for(board: Board) -> None:
+    """A run that ends leaves no timer and no question."""
+    await board.host(leaver, step)
+    client = await board.client()
+    assert await board.run(leaver) == "done"
+    await board.emptied(subjects.CALLS)
+
+    async def none_open() -> bool:
+        return not await client.inbox()
+
+    await eventually(none_open)
+
+
+async def test_wrong_signals_are_refused(board: Board) -> None:
+    """Reserved names, runs that have ended, runs that never were."""
+    await board.host(sleeper, step)
+    client = await board.client()
+    run = await client.submit("sleeper", {"seconds": 0})
+    await client.result(run, 10.0)
+
+    async def ended() -> bool:
+        return bool((await client.status(run)).finished)
+
+    await eventually(ended)
+    with pytest.raises(InvalidArguments):
+        await client.signal(run, "cancel")
+    with pytest.raises(RunUnknown):
+        await client.signal(run, "go")
+    with pytest.raises(RunUnknown):
+        await client.signal("never", "go")
+
+
+# -- people ----------------------------------------------------------------------------------------
+
+
+async def test_a_question_is_answered(board: Board) -> None:
+    """It stands in the inbox with all there is to know, until an answer that fits resolves it."""
+    host = await board.host(asker, **SOON)
+    run = await put_aside(board, host, asker)
+    client = await board.client()
+    asked = await question(board)
+    assert (asked.run, asked.workflow, asked.question, asked.to) == (run, "asker", "Shall we?", "boss")
+    assert "Verdict" in str(asked.schema)
+    assert await client.inbox("somebody else") == []
+    for wrong in ({"note": "x"}, {"ok": "yes"}, "yes"):
+        with pytest.raises(AnswerInvalid):
+            await client.answer(asked.id, wrong)
+    await client.answer(asked.id, {"ok": True})
+    assert await client.result(run, 10.0) == {"ok": True, "note": ""}
+    with pytest.raises(QuestionUnknown):
+        await client.answer(asked.id, {"ok": False})
+
+
+async def test_an_answer_by_any_client(board: Board) -> None:
+    """A plain message answers; one that does not fit leaves the question open, and says why."""
+    host = await board.host(asker, **SOON)
+    run = await put_aside(board, host, asker)
+    asked = await question(board)
+    node = await board.node()
+    body = {"name": "answer", "future": asked.id, "value": {"ok": 3}}
+    await node.store.stored(subjects.run(run, "signal"), msgspec.json.encode(body))
+
+    async def refused() -> bool:
+        return bool((await question(board)).problem)
+
+    await eventually(refused)
+    body["value"] = {"ok": False, "note": "no"}
+    await node.store.stored(subjects.run(run, "signal"), msgspec.json.encode(body))
+    assert await value(board, run) == {"ok": False, "note": "no"}
+
+
+async def test_nobody_answers(board: Board) -> None:
+    """The time-out ends the question."""
+    host = await board.host(asker, **SOON)
+    run = await board.submit(asker, timeout=0.8)
+    client = await board.client()
+    with pytest.raises(RunFailed) as caught:
+        await client.result(run, 10.0)
+    assert isinstance(caught.value.__cause__, WaitTimeout)
+    await until(lambda: not driving(host))
+    assert await client.inbox() == []
+
+
+# -- where waits do not belong ---------------------------------------------------------------------
+
+
+async def test_waits_in_handlers_are_refused(board: Board) -> None:
+    """A handler holds a slot: it cannot wait like this."""
+    await board.host(misplacing, misplaced)
+    with pytest.raises(RunFailed) as caught:
+        await board.run(misplacing)
+    assert isinstance(caught.value.__cause__, WaitMisplaced)
+
+
+async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
+    """Nobody could go on with the run then."""
+    await board.host(unending)
+    with pytest.raises(RunFailed) as caught:
+        await board.run(unending, seconds=8 * 86_400)
+    assert isinstance(caught.value.__cause__, WaitInvalid)
+
+
+async def test_without_a_board() -> None:
+    """Sleeping works; for signals and questions there is nobody outside."""
+    assert await until_then(0.01) >= 0.0
+    with pytest.raises(WaitMisplaced):
+        await misplacing()
+    with pytest.raises(WaitMisplaced):
+        await listener()
+    with pytest.raises(WaitMisplaced):
+        await asker()
+    with pytest.raises(WaitInvalid):
+        await callboard.until(datetime.now(UTC).replace(tzinfo=None))
+
+
+# -- many ------------------------------------------------------------------------------------------
+
+
+async def test_thousands_wait_and_cost_nothing(board: Board) -> None:
+    """2,000 runs wait: the driver holds none of them, and each comes back for its own signal."""
+    count = 2000
+    host = await board.host(listener, **SOON)
+    client = await board.client()
+    runs = [f"many-{number}" for number in range(count)]
+    await asyncio.gather(*(client.submit("listener", {}, run=run) for run in runs))
+    await board.emptied(subjects.REQUESTS, 60.0)
+    await until(lambda: not driving(host), 60.0)
+    last = await client.node.reader.last(subjects.RUNS, subjects.run(runs[0], "aside"))
+    assert last is not None
+    assert decode_aside(last.body).headers[H.RUN] == runs[0]
+    some = runs[::40]
+    await asyncio.gather(*(client.signal(run, "go", run) for run in some))
+    assert await asyncio.gather(*(client.result(run, 30.0) for run in some)) == [[run] for run in some]
+    assert RAN["from the top"] == count + len(some)

@@ -1,0 +1,58 @@
+"""``inbox`` and ``answer``: what runs ask, and answering it on the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.cli.terminal import Typed, eventually
+
+from callboard import connect_sync
+
+
+def asked(board: str, typed: Typed, workflow: str) -> tuple[str, str]:
+    """A run that asks, and its question's id."""
+    with connect_sync(board) as client:
+        run = client.submit(workflow, {})
+
+    ids: list[str] = []
+
+    def found() -> bool:
+        every = typed("inbox", "--json", url=board).json
+        ids.extend(one["id"] for one in every if one["run"] == run)
+        return bool(ids)
+
+    eventually(found)
+    return run, ids[0]
+
+
+@pytest.mark.parametrize(
+    ("workflow", "given", "expected"),
+    [
+        ("asks_plan", ["--title", "x", "--steps", "1", "2"], {"title": "x", "steps": [1, 2]}),
+        ("asks_plan", ["--value", '{"title": "x", "steps": []}'], {"title": "x", "steps": []}),
+        ("asks_text", ["--value", "12"], "12"),
+    ],
+)
+def test_an_answer_goes_on(board: str, typed: Typed, workflow: str, given: list[str], expected: Any) -> None:
+    """By fields, as JSON, or as text; the question is gone then."""
+    run, question = asked(board, typed, workflow)
+    shown = typed("inbox", url=board).out
+    assert question in shown
+    answered = typed("answer", question, *given, url=board)
+    assert answered.code == 0, answered
+    with connect_sync(board) as client:
+        assert client.result(run, 20) == expected
+    eventually(lambda: run not in typed("inbox", url=board).out)
+
+
+def test_an_answer_that_does_not_fit(board: str, typed: Typed) -> None:
+    """It is refused with the reason; so is one to nothing, and none at all."""
+    run, question = asked(board, typed, "asks_plan")
+    refused = typed("answer", run, "--value", '{"title": 1, "steps": []}', "--json", url=board)
+    assert (refused.code, refused.json["error"]["code"]) == (2, "answer_invalid")
+    assert typed("answer", question, url=board).code == 2
+    assert typed("answer", "nothing:1", "--value", "1", url=board).code == 4
+    assert typed("cancel", run, url=board).code == 0
+    eventually(lambda: run not in typed("inbox", url=board).out)
+    assert typed("inbox", "--to", "nobody", url=board).out == "nobody asks anything\n"
