@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.backlog import Backlog
 from callboard.actors.failures import restore
 from callboard.actors.node import Node
 from callboard.infra import headers as H
@@ -94,6 +95,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
+        self._backlog = Backlog(self.node)
         self._ends: dict[str, _End] = {}
         self._reconnected = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
@@ -358,7 +360,12 @@ class Client:
         summary = await self.node.journal.summary(subjects.token("run id", run))
         if summary is not None:
             return summary
+        request = await self._backlog.find(run)  # before the journal: it goes when its run has ended
         found = await self.node.journal.owner(run)  # one that has just begun is in its journal only
+        if found is None and request is not None:
+            workflow = request.subject.rpartition(".")[2]
+            session = request.headers.get(H.SESSION, "")
+            return RunSummary(run, workflow, "accepted", session=session, started=request.at)
         if found is None:
             raise RunUnknown(f"there is no run {run}; see 'callboard runs'", run=run)
         owner = found[0]

@@ -76,7 +76,7 @@ class RunStatus(msgspec.Struct):
     """One run at a glance.
 
     Attributes:
-        status: ``submitted`` while no driver has taken it, ``running``, ``waiting`` while it is put
+        status: ``accepted`` while no driver has taken it, ``running``, ``waiting`` while it is put
             aside, ``completed``, ``failed`` or ``cancelled``.
         started, finished: unix seconds; finished is 0 while it runs, started where it is not told yet.
         calls: how many calls it has made.

@@ -10,9 +10,9 @@ import msgspec
 from msgspec import UNSET
 
 from callboard.actors import registry, values
+from callboard.actors.backlog import Backlog
 from callboard.actors.client import Client
 from callboard.actors.failures import text_of
-from callboard.actors.gateway.backlog import Backlog
 from callboard.actors.gateway.exchange import Arguments, Nothing, Options, Reason, Request, error_of
 from callboard.actors.gateway.messages import (
     Actors,
@@ -25,9 +25,9 @@ from callboard.actors.gateway.messages import (
     Submitted,
     subject,
 )
-from callboard.actors.gateway.shared import Shared
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
+from callboard.actors.shared import Shared
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import timestamp
@@ -162,7 +162,7 @@ class Verbs:
         run = request.run = subjects.token("run id", request.name)
         given = request.object().get("reason")
         standing = await self._standing(run)
-        if standing.status not in {"running", "waiting", "submitted"}:
+        if standing.status not in {"running", "waiting", "accepted"}:
             return Cancelled(run, standing.status)
         await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
         try:
@@ -205,7 +205,7 @@ class Verbs:
         if found is None:
             return None
         workflow = found.subject.rpartition(".")[2]
-        return RunSummary(run, workflow, "submitted", found.headers.get(H.SESSION, ""))
+        return RunSummary(run, workflow, "accepted", found.headers.get(H.SESSION, ""))
 
     async def _outcome(self, done: Done) -> Outcome:
         outcome = Outcome(done.run, done.workflow, done.status)

@@ -63,10 +63,10 @@ async def test_backlog_is_read_once(ask: Asker, board: Board) -> None:
         for verb in ("status", "result", "cancel"):
             assert (await ask(verb, "another")).code == "run_unknown"
         assert reads.messages[subjects.REQUESTS] == 300
-        assert set(await statuses(ask, (f"r{n}" for n in range(_ASKERS)))) == {"submitted"}
+        assert set(await statuses(ask, (f"r{n}" for n in range(_ASKERS)))) == {"accepted"}
         assert reads.messages[subjects.REQUESTS] == 300 + _ASKERS  # each is still there: seen by reading it
         await stored(ask, ["new"])
-        assert await statuses(ask, ["new", "x"]) == ["submitted", "run_unknown"]
+        assert await statuses(ask, ["new", "x"]) == ["accepted", "run_unknown"]
         assert reads.messages[subjects.REQUESTS] <= 300 + _ASKERS + 2
 
 
@@ -84,11 +84,11 @@ async def test_request_that_is_gone(ask: Asker, board: Board) -> None:
     node = await board.node()
     async with Gateway(board.settings()):
         await stored(ask, ["r1", "r2"])
-        assert await statuses(ask, ["r1", "r2"]) == ["submitted", "submitted"]
+        assert await statuses(ask, ["r1", "r2"]) == ["accepted", "accepted"]
         await node.topology.delete_message(subjects.REQUESTS, 1)
-        assert await statuses(ask, ["r1", "r2"]) == ["run_unknown", "submitted"]
+        assert await statuses(ask, ["r1", "r2"]) == ["run_unknown", "accepted"]
         await stored(ask, ["r3"])
-        assert await statuses(ask, ["r1", "r3"]) == ["run_unknown", "submitted"]
+        assert await statuses(ask, ["r1", "r3"]) == ["run_unknown", "accepted"]
 
 
 async def test_stream_made_anew(ask: Asker, board: Board) -> None:
@@ -96,20 +96,20 @@ async def test_stream_made_anew(ask: Asker, board: Board) -> None:
     node = await board.node()
     async with Gateway(board.settings()):
         await stored(ask, ["r1", "r2", "r3"])
-        assert await statuses(ask, ["r1", "r3"]) == ["submitted", "submitted"]
+        assert await statuses(ask, ["r1", "r3"]) == ["accepted", "accepted"]
         await node.topology.api(f"STREAM.DELETE.{subjects.REQUESTS}")
         await node.topology.ensure()
         await stored(ask, ["n1", "n2"])
-        assert await statuses(ask, ["n1", "n2"]) == ["submitted", "submitted"]
+        assert await statuses(ask, ["n1", "n2"]) == ["accepted", "accepted"]
         assert await statuses(ask, ["r1", "r3"]) == ["run_unknown", "run_unknown"]
 
 
 async def test_only_so_much_is_remembered(ask: Asker, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a backlog without end the newest; the rest is told as unknown."""
-    monkeypatch.setattr("callboard.actors.gateway.backlog._REMEMBERED", 10)
+    monkeypatch.setattr("callboard.actors.backlog._REMEMBERED", 10)
     async with Gateway(board.settings()):
         await stored(ask, (f"r{n}" for n in range(30)))
-        assert await statuses(ask, ["r19", "r20", "r29"]) == ["run_unknown", "submitted", "submitted"]
+        assert await statuses(ask, ["r19", "r20", "r29"]) == ["run_unknown", "accepted", "accepted"]
 
 
 async def test_many_share_a_read_of_the_registry(ask: Asker, board: Board) -> None:

@@ -53,7 +53,7 @@ async def test_no_driver_yet(ask: Asker, board: Board) -> None:
         await host.stop()
         run = (await ask("submit", "greet", {"name": "Ada"}, Cb_Session="s")).body["run"]
         told = (await ask("status", run)).body
-        assert (told["status"], told["workflow"], told["session"]) == ("submitted", "greet", "s")
+        assert (told["status"], told["workflow"], told["session"]) == ("accepted", "greet", "s")
         waiting = asyncio.ensure_future(ask("result", run))
         assert (await ask("status", "another")).code == "run_unknown"
         await board.host(greet)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tests.support.waiting import until
 
-from callboard.actors.gateway.shared import Shared
+from callboard.actors.shared import Shared
 from callboard.infra.errors import CallboardError, StoreFull
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from callboard.actors.gateway.shared import Shared
 from callboard.actors.node import Node
+from callboard.actors.shared import Shared
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
