@@ -427,9 +427,12 @@ async def _fail(instance: Instance, call: Call, error: BaseException, session: S
     What another one's handler has raised may come from a state that was not so any more.
     """
     cancelled = isinstance(error, CallCancelled) and instance.host.cancelled.covers(call.run, call.id)
-    if session is None or cancelled or _delay(call, error) is not None:
+    unknown = intents.outcome_of(call, error)
+    final = isinstance(unknown, OutcomeUnknown) or _delay(call, error) is None
+    if session is None or cancelled or not final:
         fail(instance, call, error)
         return
+    error = unknown
     result = _result(instance, call)
     result.error = describe(error, call.path)
     session.begin()  # as if the handler had changed nothing
