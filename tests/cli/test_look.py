@@ -118,6 +118,18 @@ def test_show_finds_a_run_that_has_just_begun(board: str, gate: Path, typed: Typ
         client.result(run, timeout=20)
 
 
+def test_a_run_that_nobody_drives_yet(nats_url: str, typed: Typed) -> None:
+    """It is accepted, and can be seen and cancelled, before there is a driver."""
+    with connect_sync(nats_url) as client:
+        run = client.submit("nobody", {}, session="s")
+        assert client.status(run).status == "accepted"
+    shown = typed("show", run, url=nats_url)
+    assert "nobody  accepted" in shown.out
+    told = typed("cancel", run, url=nats_url)
+    assert told.code == Exit.TIMED_OUT
+    assert "is there a host for nobody?" in told.err
+
+
 @pytest.mark.parametrize("verb", ["show", "cancel"])
 def test_an_unknown_run(verb: str, board: str, typed: Typed) -> None:
     """Exit code 4; what cannot be an id is a usage error."""

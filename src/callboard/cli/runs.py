@@ -64,7 +64,7 @@ def _print_runs(found: list[RunSummary], screen: Console) -> None:
     listed = table(titles, numbers=("took", "calls"), texts=("error",))
     for one in found:
         took = seconds(one.finished - one.started) if one.finished else ""
-        state = f"[{_COLORS.get(one.status, '')}]{one.status}[/]"
+        state = f"[{_COLORS.get(one.status, 'default')}]{one.status}[/]"
         listed.add_row(
             one.run, one.workflow, state, clock(one.started), took, str(one.calls), escape(one.error)
         )
@@ -106,7 +106,7 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
 
 
 def _print_run(summary: RunSummary, history: History, value: Any, screen: Console) -> None:
-    color = _COLORS.get(summary.status, "")
+    color = _COLORS.get(summary.status, "default")
     took = f", took {seconds(summary.finished - summary.started)}" if summary.finished else ""
     screen.print(f"[bold]{summary.run}[/]  {summary.workflow}  [{color}]{summary.status}[/]")
     screen.print(f"started {clock(summary.started)}{took}, session {summary.session}", highlight=False)
@@ -152,7 +152,7 @@ def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Com
     async def end() -> str:
         async with common.client() as client:
             summary = await client.status(run)
-            if summary.status in {"running", "waiting"}:
+            if summary.status in {"accepted", "running", "waiting"}:
                 await client.cancel(run, reason)
                 try:
                     return (await client.done(run, _ENDS_WITHIN)).status
