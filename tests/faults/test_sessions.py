@@ -125,6 +125,7 @@ async def test_the_server_stands_still(board: Board) -> None:
     await trade.verdict(Allowed(frozen=frozenset(worker.pid for worker in workers)))
 
 
+@pytest.mark.fault(seeds=(1, 2))
 async def test_everything_at_once(board: Board) -> None:
     """One host stands still, one is drained, a driver and the server die, in an order that the seed draws."""
     (frozen, drained, *_), (driver, *_) = await asyncio.gather(
