@@ -305,7 +305,13 @@ class Driver:
                 run.maker.go_on([], replaying=False)
                 return True
         async with self._resuming:  # a few at a time, so that the first go on soon
-            return await self._resume(run)
+            try:
+                return await self._resume(run)
+            except Fenced:
+                owned = await journal.owner(request.run)
+                if owned is None or owned[0].request == request.delivered.sequence:
+                    raise
+                return await self._resume(run)  # a duplicate whose twin was faster, which it finds now
 
     async def _resume(self, run: Run) -> bool:
         """Take the lease of a run that has a journal, and go on from there."""
