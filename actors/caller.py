@@ -18,6 +18,7 @@ from callboard.actors.failures import restore, text_of
 from callboard.actors.future import Future
 from callboard.actors.local import encode_arguments
 from callboard.actors.scope import chosen
+from callboard.actors.turns import Turns
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
@@ -120,6 +121,7 @@ class CallMaker:
         self._stopped = False
         self._expanding = False
         self._line: deque[Result] = deque()
+        self._turns = Turns(self._dispatch)
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -247,6 +249,7 @@ class CallMaker:
             InvalidArguments: the arguments do not fit; nothing was sent.
         """
         encoded = encode_arguments(method, args, kwargs)
+        _ = method.managed  # what is wrong with a declaration is told where the call is made
         future = self.future_class(self._loop, future_id, method, self)
         future.creator = self.context.creator
         own = chosen.get()
@@ -369,6 +372,16 @@ class CallMaker:
         self._fail(future, failure)
 
     def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if future.method.managed:
+            self._turns.take(future, encoded)
+        else:
+            self._dispatch(future, encoded)
+
+    def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if self._abandoned or self._stopped or self._caller.leaving:
+            return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
+        if not future.executor:  # somebody may have said meanwhile who holds the session
+            future.executor = self._caller.holder(future.method.actor, future.session)
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:

@@ -82,6 +82,11 @@ class Method:
         )
 
     @functools.cached_property
+    def managed(self) -> bool:
+        """Whether its actor keeps managed state, so that a session's calls go one after the other."""
+        return self.owner is not None and self.owner.rules is not None
+
+    @functools.cached_property
     def reconcile(self) -> Method | None:
         """What tells whether its effect has happened, to be run as it is; None if there is no such thing."""
         function = self.effect.reconcile if self.effect else None

@@ -211,17 +211,22 @@ async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, r
     """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
     try:
         session = await managed.open_session(instance, call, rules)
-        known = None if session is None else await managed.recorded(session, call)
+        if session is None:
+            return
+        known = await managed.recorded(session, call)
+        over = known is None and await managed.is_over(instance, session, call)
     except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
         release(instance, call)
         return
-    except CallboardError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
         fail(instance, call, error)
-        return
-    if session is None:
         return
     if known is not None:
         _publish(instance, call, known)
+        return
+    if over:
+        instance.running.pop(call.key, None)
+        call.settle()
         return
     try:
         with within(session.begin()):
@@ -239,9 +244,10 @@ async def _handle_one(
         found.leave(instance, call)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         _unless_stopping(maker.slot, error)
-        fail(instance, call, error)
+        maker.slot.settle()
+        await _fail(instance, call, error, session)
     except asyncio.CancelledError:
-        fail(instance, call, _own_cancellation(call))
+        await _fail(instance, call, _own_cancellation(call), session)
     else:
         maker.slot.settle()
         await _succeed(instance, call, value, session)
@@ -374,7 +380,8 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         encoded = values.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         text = f"{call.method.where} returned what cannot travel: {error}"
-        fail(instance, call, InvalidResult(text, actor=call.method.actor, method=call.method.name))
+        invalid = InvalidResult(text, actor=call.method.actor, method=call.method.name)
+        await _fail(instance, call, invalid, session)
         return
     try:
         if encoded.futures:
@@ -384,25 +391,61 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         if len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
     except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
-        fail(instance, call, error)
+        await _fail(instance, call, error, session)
         return
     except asyncio.CancelledError:
-        fail(instance, call, _own_cancellation(call))
+        await _fail(instance, call, _own_cancellation(call), session)
         return
     result = _result(instance, call)
     result.value = msgspec.Raw(encoded.body)
     result.blobs = encoded.blobs
-    if session is not None:
-        result.sticky = True
-        try:
-            committed = await managed.commit(instance, session, call, result)
-        except CallboardError as error:
-            fail(instance, call, error)
-            return
-        if not committed:
-            release(instance, call)  # who holds the session now runs it
-            return
-    _publish(instance, call, result)
+    if session is None:
+        _publish(instance, call, result)
+        return
+    try:
+        await _publish_held(instance, call, result, session)
+    except CallboardError as error:
+        await _fail(instance, call, error, session)
+
+
+async def _publish_held(instance: Instance, call: Call, result: Result, session: Session) -> None:
+    """An outcome counts only if the session is held here still; what the handler has changed is kept with it.
+
+    Raises:
+        CallboardError: it cannot be stored; nothing is.
+    """
+    result.sticky = True
+    if await managed.commit(instance, session, call, result):
+        _publish(instance, call, result, session)
+    else:
+        release(instance, call)  # who holds the session now runs it
+
+
+async def _fail(instance: Instance, call: Call, error: BaseException, session: Session | None) -> None:
+    """An attempt has failed; of one with managed state only the holder of the session may say so.
+
+    What another one's handler has raised may come from a state that was not so any more.
+    """
+    cancelled = isinstance(error, CallCancelled) and instance.host.cancelled.covers(call.run, call.id)
+    unknown = intents.outcome_of(call, error)
+    final = isinstance(unknown, OutcomeUnknown) or _delay(call, error) is None
+    if session is None or cancelled or not final:
+        fail(instance, call, error)
+        return
+    error = unknown
+    result = _result(instance, call)
+    result.error = describe(error, call.path)
+    session.begin()  # as if the handler had changed nothing
+    try:
+        await _publish_held(instance, call, result, session)
+    except CallboardError:  # such an error has no room there
+        fail(instance, call, error, retry=False)
+
+
+def _delay(call: Call, error: BaseException) -> float | None:
+    """Seconds after which a failed attempt is repeated; None if it is not."""
+    delay = retry_delay(call.method.directives, error, call.attempt)
+    return None if delay is None or (call.deadline and time.time() + delay >= call.deadline) else delay
 
 
 def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = True) -> None:
@@ -414,8 +457,8 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
     retry = retry and not isinstance(error, OutcomeUnknown)
     result = _result(instance, call)
     result.error = describe(error, call.path)
-    delay = retry_delay(call.method.directives, error, call.attempt) if retry else None
-    if delay is not None and (not call.deadline or time.time() + delay < call.deadline):
+    delay = _delay(call, error) if retry else None
+    if delay is not None:
         _retry(instance, call, result, delay)
     else:
         _publish(instance, call, result)
@@ -435,11 +478,13 @@ def _result(instance: Instance, call: Call) -> Result:
     )
 
 
-def _publish(instance: Instance, call: Call, result: Result) -> None:
+def _publish(instance: Instance, call: Call, result: Result, session: Session | None = None) -> None:
     """Store the outcome; when it stands in the journal the call is done."""
 
     def on_stored(outcome: int | StoreRefused) -> None:
         instance.running.pop(call.key, None)
+        if session is not None:
+            managed.told(session)
         if isinstance(outcome, StoreRefused):
             text = f"its outcome was not stored: {outcome}"
             instance.host.dead.put(instance.name, call.delivered, "refused_by_store", text)

@@ -21,6 +21,7 @@ from callboard.actors.execute import process_address
 from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
+from callboard.actors.lanes import Lanes
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
@@ -138,7 +139,7 @@ class Host:
         self._looked = 0.0
         self._members: list[Instance | Driver] = []
         self._consumers: dict[Pull, dict[str, Any]] = {}
-        self._lane: Pull | None = None
+        self.lane: Pull | None = None
         self._waker: Waker | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._stopped.clear()
@@ -192,6 +193,7 @@ class Host:
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
         self.watch = Watch(self)
+        self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.caller.is_alive = self.watch.takes_calls
         self._heart = Heart(self)
@@ -220,7 +222,7 @@ class Host:
         """Pull what is addressed to this host."""
         name, config = lane_consumer(self.id, self.node.settings)
         connection = self.node.connection
-        self._lane = lane = Pull(
+        self.lane = lane = Pull(
             connection, subjects.CALLS, name, self._on_lane, lambda _: self._lane_feed.feed()
         )
         await self.renew(lane, config)
@@ -291,13 +293,20 @@ class Host:
             member.pause()
         if self._waker is not None:
             self._waker.pause()
-        if self._lane is not None:
-            self._lane.stop()
+        if self.lane is not None:
+            self.lane.stop()
         ends = time.monotonic() + grace
-        await self._finish_calls(ends)
-        drivers = [m for m in self._members if isinstance(m, Driver)]
-        await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
-        if self._lane is not None:
+        ended = asyncio.Event()
+        moving = self.node.loop.create_task(self.lanes.while_draining(ended))
+        try:
+            await self._finish_calls(ends)
+            drivers = [m for m in self._members if isinstance(m, Driver)]
+            await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
+        finally:
+            ended.set()
+            moving.cancel()
+            await asyncio.wait([moving], timeout=_LEAVE)
+        if self.lane is not None:
             try:
                 async with asyncio.timeout(_LEAVE):
                     await self.watch.empty_lane(self.id)
@@ -381,7 +390,7 @@ class Host:
 
     def pulls(self) -> list[Pull]:
         """Everything it pulls from."""
-        own = [] if self._lane is None else [self._lane]
+        own = [] if self.lane is None else [self.lane]
         own += [] if self._waker is None else self._waker.pulls
         return own + [pull for member in self._members for pull in member.pulls]
 

@@ -134,7 +134,10 @@ class Call:
         """Let somebody else have it."""
         self.delivered.nak()
         for copy in self.copies:
-            copy.ack()
+            if self.method.managed:  # the message itself may be gone by now, and a copy does no harm
+                copy.nak()
+            else:
+                copy.ack()
 
 
 def band(subject: str) -> int:

@@ -4,10 +4,16 @@ A session's state at an actor has one holder: a host. Another host that is given
 passes it on to the holder's lane while that one lives, and takes the session over when it does not. What
 the handler changes and its outcome are one commit, accepted only if nobody else has committed since; so
 a call that is delivered again finds its outcome there, and is not run.
+
+A state knows the outcomes of its last commits, the journal those of all before the last one: a commit waits
+until the outcome of the one before it is in the journal, and whoever opens a session tells its last one.
+So a call that came before the session was opened here is looked for in the journal once more: meanwhile
+somebody else may have run it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +26,7 @@ from callboard.infra.messages.run import Result
 from callboard.state.journal import encode
 
 if TYPE_CHECKING:
+    from callboard.actors.host import Host
     from callboard.actors.inbound import Call
     from callboard.actors.instance import Instance
     from callboard.state.session import Rules, Session
@@ -38,12 +45,15 @@ async def open_session(instance: Instance, call: Call, rules: Rules) -> Session 
     host = instance.host
     for tried in range(_TRIES):
         session = await host.states.open(instance.name, call.session, rules)
-        if session.holder == host.id:
-            return session
-        if session.holder and host.watch.serves(session.holder, instance.name):
+        ours = session.holder == host.id
+        if not ours and session.holder and host.watch.serves(session.holder, instance.name):
             host.states.forget(instance.name, call.session)  # what it commits is not seen here
             await _pass_on(instance, call, session.holder)
             return None
+        if session.untold is not None:
+            await _tell(host, session, *session.untold)
+        if ours:
+            return session
         try:
             await session.take(host.id)
         except Fenced:
@@ -58,17 +68,36 @@ async def _pass_on(instance: Instance, call: Call, holder: str) -> None:
     """Store the call in the holder's lane, then be done with the message."""
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept[H.EXECUTOR] = holder
-    kept[H.MESSAGE_ID] = f"{call.id}~{call.attempt}~{holder}~{call.delivered.sequence}"
+    # Without a message id: it may have run by the time it is there, so it is to be looked for.
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
     instance.running.pop(call.key, None)
     call.settle()
 
 
+async def _tell(host: Host, session: Session, call: str, result: msgspec.Raw) -> None:
+    """See to it that the outcome of a session's last commit is in the journal: its holder may have died."""
+    run = call.partition(":")[0]
+    if not await host.outcomes.known(run, call):
+        stored = asyncio.Event()
+        host.node.journal.put_result(run, _decode(result), lambda _: stored.set())
+        await stored.wait()
+    session.untold = None
+
+
 async def recorded(session: Session, call: Call) -> Result | None:
     """The outcome of a call that has been applied already."""
     raw = await session.applied(call.id)
-    return None if raw is None else _decode(raw)
+    result = None if raw is None else _decode(raw)
+    again = result is not None and result.error is not None and H.REQUEUED in call.headers
+    return None if again else result
+
+
+async def is_over(instance: Instance, session: Session, call: Call) -> bool:
+    """Whether a call that came before its session was opened here has its outcome in the journal."""
+    if call.arrived > session.read_at or H.REQUEUED in call.headers:
+        return False
+    return await instance.host.outcomes.known(call.run, call.id)
 
 
 async def commit(instance: Instance, session: Session, call: Call, result: Result) -> bool:
@@ -78,10 +107,19 @@ async def commit(instance: Instance, session: Session, call: Call, result: Resul
         CallboardError: what it has changed cannot be stored; nothing is.
     """
     try:
+        if session.told is not None:
+            await session.told.wait()
         await session.commit(call.id, msgspec.Raw(encode(result)))
     except Fenced:
         instance.host.states.forget(instance.name, call.session)
         return False
     finally:
         session.rollback()  # of a commit that has succeeded nothing is left to drop
+    session.told = asyncio.Event()
     return True
+
+
+def told(session: Session) -> None:
+    """The outcome of the session's last commit is in the journal."""
+    if session.told is not None:
+        session.told.set()

@@ -42,7 +42,7 @@ def _method(method: Method) -> MethodInfo:
         name=method.name,
         arguments=arguments,
         result=result,
-        directives=_given(method.directives),
+        directives=_given(method.directives) | ({"managed": True} if method.managed else {}),
         doc=inspect.getdoc(method.function) or "",
     )
 

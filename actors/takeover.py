@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _CHECK = 0.2
 _RETRY = 3.0
+_LOOK = 1.5
 _LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
 _PAGE = 512
 _REMEMBERED = 10_000
@@ -52,6 +53,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._sid = 0
         self._since = time.monotonic()
+        self._looked = 0.0
         self._claimed: dict[str, float] = {}
         self._foreign: dict[str, tuple[int, float]] = {}
         self._given_back: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -127,6 +129,9 @@ class Watch:
             if self._reconnected:
                 self._reconnected = False
                 self._host.caller.spawn(self._recover())
+            if now - self._looked > _LOOK and self.eldest() == self._host.id:
+                self._looked = now
+                self._host.caller.spawn(self._host.lanes.look())
             for host in [h for h, at in self._heard.items() if now - at > dead_after]:
                 if now - self._claimed.get(host, -_RETRY) >= _RETRY:
                     self._claimed[host] = now
@@ -174,18 +179,9 @@ class Watch:
         await self._sweep(msgspec.structs.replace(own, inflight={}), again=True)
 
     async def empty_lane(self, host: str) -> None:
-        """Move the calls that were addressed to a host to the shared lane.
-
-        A crash in between leaves a call twice, under one id; hosts run it once.
-        """
+        """Move the calls that were addressed to a host to the shared lane, for good."""
         await self._node.topology.delete_consumer(subjects.CALLS, f"host_{host}")
-        for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
-            actor, _, band = stored.subject.split(".")[2:]
-            kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
-            kept.pop(H.EXECUTOR, None)
-            head = H.encode(kept.items())
-            await self._node.store.stored(f"cb.call.{actor}.{subjects.ANY}.{band}", stored.body, head)
-            await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
+        await self._host.lanes.move(host)
 
     async def _claim(self, host: str) -> bool:
         """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""
@@ -239,7 +235,7 @@ class Watch:
             self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
 
     def _consumers(self, dead: Pulse) -> list[tuple[str, str]]:
-        found = []
+        found = [(subjects.CALLS, f"host_{dead.host}")] if dead.host == self._host.id else []
         for actor, info in dead.instances.items():
             if info.workflow:
                 found.append((subjects.REQUESTS, f"{actor}_requests"))
@@ -293,6 +289,9 @@ class Watch:
 
         What another dead host held counts as held: it is given back when that host's turn has come.
         """
+        lane = self._host.lane
+        if lane is not None and lane.consumer == consumer:
+            return set(lane.held)  # nobody else pulls from it
         query = msgspec.msgpack.encode(HoldsQuery(stream, consumer))
         silent = time.monotonic() - self._node.settings.dead_after
         others = [pulse for pulse in self.alive.values() if pulse.host != dead or dead == self._host.id]

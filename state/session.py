@@ -8,6 +8,7 @@ the changes after it.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -70,6 +71,10 @@ class Session(Parts):
         epoch: of the holder; holder: its name.
         kept: the attributes as they were last committed.
         lost: another holder has written, or it is not known what was stored: open it anew.
+        read_at: seconds of the monotonic clock when what is stored was read; 0: there was nothing.
+        written_at: unix seconds of the last commit.
+        untold: the last commit's call, and its result, as they were read.
+        told: set when the outcome of the last commit made here is in the journal.
     """
 
     def __init__(
@@ -90,6 +95,9 @@ class Session(Parts):
         self.holder = ""
         self.kept: dict[str, Kept] = {}
         self.lost = False
+        self.read_at = self.written_at = 0.0
+        self.untold: tuple[str, msgspec.Raw] | None = None
+        self.told: asyncio.Event | None = None
         self._base = Base()
         self._commits = self._bytes = 0  # since the base
         self._applied: OrderedDict[bytes, int] = OrderedDict()
@@ -107,13 +115,18 @@ class Session(Parts):
             StateDamaged: something is missing.
         """
         self._start()
+        began = time.monotonic()
         last = await self._shelf.last(self._place)
         if last is not None:
+            self.read_at = began
             newest = self.decoded(last)
+            if newest.call:
+                self.untold = newest.call, newest.result
             await self.replay(
                 [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
             )
-            if self.ttl and time.time() > last.at + self.ttl:
+            self.written_at = last.at
+            if self.expired:
                 self._expire()
         self._opened = self.sequence
         self._check_kinds()
@@ -221,6 +234,11 @@ class Session(Parts):
         return self._base.ttl
 
     @property
+    def expired(self) -> bool:
+        """Whether its last commit is older than the state is kept."""
+        return self.ttl > 0 and time.time() > self.written_at + self.ttl
+
+    @property
     def busy(self) -> bool:
         """Whether a call has begun and not ended."""
         return self._turn is not None
@@ -310,7 +328,7 @@ class Session(Parts):
                 self._background(lambda: self._shelf.drop(self._place, own, _EVER))
             raise
         self.version, self.epoch, self.holder = commit.version, commit.epoch, commit.holder
-        self.sequence, self.kept = sequence, kept
+        self.sequence, self.kept, self.written_at = sequence, kept, time.time()
         self._remember(commit.call)
         if base is None:
             self._commits += 1

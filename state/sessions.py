@@ -46,7 +46,7 @@ class Sessions:
         """
         place = Place(actor, session)
         known = self._open.get(place)
-        if known is not None and not known.lost and known.rules == rules:
+        if known is not None and not (known.lost or known.expired) and known.rules == rules:
             self._open.move_to_end(place)
             return known
         opening = self._opening.get(place)

@@ -137,6 +137,7 @@ def _function(actor: ActorInfo, name: str, method: _Method, imports: Imports, in
     options = [quoted(actor.name), quoted(method.info.name)]
     most = method.info.directives.get("max_queue")
     options += [f"max_queue={most}"] if isinstance(most, int) else []
+    options += ["managed=True"] if method.info.directives.get("managed") is True else []
     return [
         *bracketed(f"{indent}@{imports.name(_REMOTE, 'remote')}", options, ""),
         *bracketed(

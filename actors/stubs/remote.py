@@ -118,16 +118,21 @@ class RemoteMethod(Method):
         return super().invoke(args, kwargs)
 
 
-def remote(actor: str, method: str, /, *, max_queue: int | None = None) -> Callable[[F], F]:
+def remote(
+    actor: str, method: str, /, *, max_queue: int | None = None, managed: bool = False
+) -> Callable[[F], F]:
     """Make a call of an actor's method out of a function that is all signature.
 
     Args:
         actor: its name; method: of it, ``call`` for a tool.
         max_queue: the actor refuses calls above this; refused ones are sent again later.
+        managed: the actor keeps managed state: a session's calls go one after the other.
     """
 
     def stub(function: F) -> F:
         directives = Directives(max_queue=max_queue)
-        return cast("F", Stub(RemoteMethod(actor, method, function, directives, None)))
+        made = RemoteMethod(actor, method, function, directives, None)
+        made.managed = managed
+        return cast("F", Stub(made))
 
     return stub

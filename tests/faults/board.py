@@ -336,6 +336,7 @@ def _names(names: Iterable[str]) -> list[str]:
             "Collector",
             "Clerk",
         ],
+        "accounts": ["Purse", "Chest", "courier"],
         "workflows": [
             "patient",
             "mixed",

@@ -1,4 +1,4 @@
-"""One host process of the fault suite: ``worker.py URL NAME...`` runs these declarations of `app`.
+"""One host process of the fault suite: ``worker.py URL NAME...`` runs these declarations of `app` or `accounts`.
 
 ``worker.py URL gateway`` runs a gateway.
 
@@ -14,7 +14,7 @@ import sys
 import time
 
 import uvloop
-from tests.faults import app
+from tests.faults import accounts, app
 
 from callboard.actors.declare import declaration
 from callboard.actors.gateway import Gateway
@@ -72,7 +72,7 @@ async def gateway(url: str) -> int:
 
 async def main(url: str, names: list[str]) -> int:
     """Run a host until SIGTERM, or until its connection is closed for good."""
-    found = [declaration(getattr(app, name)) for name in names]
+    found = [declaration(getattr(accounts if hasattr(accounts, name) else app, name)) for name in names]
     lost = asyncio.Event()
 
     async def on_lost(_: ConnectionLost) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.actors.stubs.support import Load, declared_in, stubs_of
 
-from callboard import workflow
-from callboard.actors.declare import Method
+from callboard import ManagedList, agent, method, workflow
+from callboard.actors.declare import Method, declaration
 from callboard.actors.future import Future
 from callboard.actors.local import encode_arguments
 from callboard.actors.scope import Scope, current
@@ -81,6 +81,27 @@ class Sent:
 
     def cancel(self, future: Future[Any]) -> None:
         """Nobody does."""
+
+
+@agent
+class Keeper:
+    """Keeps what it is told."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def tell(self, text: str) -> None:
+        """Keep a line."""
+        self.lines.append(text)
+
+
+def test_it_knows_who_keeps_managed_state(load: Load, board: ModuleType) -> None:
+    """So that a maker's calls in a session go one after the other, as with the declaration."""
+    declared = declaration(Keeper)
+    assert declared is not None
+    assert declared.methods["tell"].managed
+    assert load("keeper", stubs_of(declared)).Keeper.tell.method.managed
+    assert not board.prices.method.managed
 
 
 async def test_it_makes_the_same_call_as_the_declaration(board: ModuleType, market: ModuleType) -> None:

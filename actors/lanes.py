@@ -1,0 +1,82 @@
+"""Lanes of hosts that pull from them no more: their calls move to the shared lane.
+
+A maker, or a host that passes a call on, may take a host for alive that has just left or died: what it
+stores then comes after the lane was emptied. And a host that drains has calls in its lane which its own
+running handlers wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import CallboardError
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+
+_DRAINING = 0.25
+"""Seconds between two looks of a host at its own lane while it drains."""
+
+
+class Lanes:
+    """Looks after the lanes of hosts.
+
+    Args:
+        host: who looks.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._node = host.node
+        self._suspects: set[str] = set()
+        self._log = log.get("lanes")
+
+    async def move(self, host: str, held: Collection[int] = ()) -> int:
+        """Move the calls that were addressed to a host to the shared lane; returns how many.
+
+        A crash in between leaves a call twice, under one id; hosts run it once.
+
+        Args:
+            held: sequences of those that are to stay.
+        """
+        moved = 0
+        for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
+            if stored.sequence in held:
+                continue
+            actor, _, band = stored.subject.split(".")[2:]
+            kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
+            kept.pop(H.EXECUTOR, None)
+            head = H.encode(kept.items())
+            await self._node.store.stored(f"cb.call.{actor}.{subjects.ANY}.{band}", stored.body, head)
+            await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
+            moved += 1
+        return moved
+
+    async def look(self) -> None:
+        """Empty lanes whose host is not among the living, now and when this was called before."""
+        answer = await self._node.topology.api(
+            f"STREAM.INFO.{subjects.CALLS}", {"subjects_filter": "cb.call.>"}
+        )
+        lanes = {subject.split(".")[3] for subject in answer.get("state", {}).get("subjects") or {}}
+        gone = {lane for lane in lanes if lane != subjects.ANY and lane not in self._host.watch.alive}
+        for lane in gone & self._suspects:
+            moved = await self.move(lane)
+            self._log.info("lane_of_nobody_emptied", host=lane, calls=moved)
+        self._suspects = gone
+
+    async def while_draining(self, ended: asyncio.Event) -> None:
+        """Let others have what still comes into the own lane, until all has ended; may be cancelled then.
+
+        A cancellation alone does not do: ``asyncio.wait_for`` below swallows one that comes with the answer.
+        """
+        while not ended.is_set():
+            lane = self._host.lane
+            try:
+                await self.move(self._host.id, () if lane is None else lane.held)
+            except CallboardError as error:  # with the server gone there is nothing to move either
+                self._log.warning("lane_not_emptied", error=str(error))
+            await asyncio.sleep(_DRAINING)

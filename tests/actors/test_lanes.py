@@ -1,0 +1,93 @@
+"""Lanes of hosts that pull from them no more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from tests.support.board import Board, call_headers, instance, packed
+from tests.support.waiting import until
+
+from callboard import options, tool, workflow
+from callboard.infra import subjects
+from callboard.infra.messages.registry import InstanceInfo, Pulse
+
+GATE = asyncio.Event()
+BEGUN: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has begun, the gate is shut."""
+    global GATE  # noqa: PLW0603 - an event belongs to the loop of one test
+    GATE = asyncio.Event()
+    BEGUN.clear()
+
+
+@tool
+async def double(number: int) -> int:
+    """Twice as much."""
+    return 2 * number
+
+
+@tool
+async def ask(number: int, host: str) -> int:
+    """Calls the other one in a host's lane, when the gate opens."""
+    BEGUN.append(number)
+    await GATE.wait()
+    with options(host=host):
+        return await double(number)
+
+
+@workflow
+async def asking(number: int, host: str) -> int:
+    """One call that makes another."""
+    return await ask(number, host)
+
+
+async def test_a_call_in_the_lane_of_nobody_is_run(board: Board) -> None:
+    """It was stored there after the host had left, and its lane was emptied."""
+    await board.host(double)
+    node = await board.node()
+    gone = subjects.call("double", "h-gone", 1)
+    await node.store.stored(gone, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
+    await board.emptied("CALLS")
+    assert [result.future for result in await board.results("01RUN")] == ["01RUN:1"]
+
+
+async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> None:
+    """Its handler's call was addressed to itself, where nothing is pulled any more: somebody else runs it."""
+    leaving = await board.host(ask, double)
+    await board.host(asking)
+    client = await board.client()
+    run = await client.submit(asking.name, {"number": 4, "host": leaving.id})
+    await until(lambda: BEGUN == [4])
+    await board.host(double)
+    ending = asyncio.create_task(leaving.stop(grace=60.0))
+    await until(lambda: leaving.draining)
+    leaving.caller.is_alive = lambda _: True  # as long as the heartbeat has not said that it leaves
+    GATE.set()
+    assert await client.result(run, 10) == 8
+    await ending
+    assert BEGUN == [4]
+    assert instance(leaving, ask).running == {}
+
+
+async def test_an_ack_that_was_lost_with_the_server(board: Board) -> None:
+    """Of a call in a host's own lane; it is looked for when the server is back, whoever else is silent."""
+    host = await board.host(double)
+    connection = host.node.connection
+    publish = connection.publish_later
+    connection.publish_later = lambda *_: None  # type: ignore[method-assign]
+    node = await board.node()
+    own = subjects.call("double", host.id, 1)
+    await node.store.stored(own, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
+    await board.entries("01RUN", "result")
+    await until(lambda: instance(host, double).running == {})
+    connection.publish_later = publish  # type: ignore[method-assign]
+    silent = Pulse("h-silent", time.time(), instances={"double": InstanceInfo()})
+    await node.store.stored(subjects.registry("host.h-silent"), packed(silent))
+    await until(lambda: "h-silent" in host.watch.alive)
+    host.watch._on_reconnect()
+    await board.emptied("CALLS")
