@@ -259,7 +259,10 @@ async def until_no_host_is_left_to_die(board: Board) -> None:
             calls = [call for actor in actors for call in instance(host, actor).running.values()]
             held = {one.sequence for call in calls for one in (call.delivered, *call.copies)}
             left = (await board.stream("CALLS"))["messages"]
-            return left == len(held) and all(call.id in DEATHS.standing for call in calls)
+            # What comes after a call that stands still, in its session, waits for it.
+            still = {call.session for call in calls if call.id in DEATHS.standing and call.method.managed}
+            at_rest = (call.id in DEATHS.standing or call.session in still for call in calls)
+            return left == len(held) and all(at_rest)
 
         await eventually(stands, 60)
         if DEATHS.round > ROUNDS:
