@@ -334,6 +334,7 @@ class CallMaker:
     def _announce(self, future: Future[Any]) -> None:
         if not self._announcing:
             self._loop.call_soon(self._flush_announced)
+        self._caller.made.append(future)
         self._announcing.append(Announced(future.id, future.method.where, list(future.deps)))
 
     def _flush_announced(self) -> None:
@@ -403,6 +404,7 @@ class CallMaker:
         if future.done():
             return
         future.sent = time.monotonic()
+        self._caller.made.append(future)
         future.body = encoded  # kept until there is an outcome: it may have to be sent again
         subject, head = self._addressed(future, encoded, message_id)
         self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
@@ -691,6 +693,8 @@ class Caller:
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
+        self.made: list[Future[Any]] | deque[Future[Any]] = deque(maxlen=0)
+        """Where futures are put that were announced or sent, for whoever tells of them."""
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.get("caller")

@@ -216,6 +216,11 @@ class Driver:
         """Its pull, for the heartbeat."""
         return [self._pull] if hasattr(self, "_pull") else []
 
+    @property
+    def runs(self) -> dict[str, Run]:
+        """What it drives, by id."""
+        return self._runs
+
     def info(self) -> InstanceInfo:
         """How it stands, for the heartbeat."""
         return InstanceInfo(busy=len(self._runs), slots=self.slots, version=self._version, workflow=True)
@@ -485,6 +490,7 @@ class Driver:
         elif left:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
         self._summarize(run, done.status, done)
+        self.host.telemetry.run_ended(done)
         run.request.delivered.ack()
         await self._clear(run, waits)
 

@@ -29,6 +29,7 @@ from callboard.actors.registry import announce
 from callboard.actors.resources import place
 from callboard.actors.scope import install_task_factory
 from callboard.actors.takeover import Watch
+from callboard.actors.telemetry import Telemetry
 from callboard.actors.waking import Waker
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -45,6 +46,7 @@ from callboard.infra.messages.control import (
     RunCalls,
     RunQuery,
     Taken,
+    Tell,
 )
 from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered, Pull
@@ -197,6 +199,7 @@ class Host:
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.caller.is_alive = self.watch.takes_calls
         self._heart = Heart(self)
+        self.telemetry = Telemetry(self)
         self.caller.start()
         self._members = [self._member(declared) for declared in self.declarations]
 
@@ -321,6 +324,7 @@ class Host:
         """End what runs on the side, leave the registry, and disconnect."""
         await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
         self.watch.stop()
+        self.telemetry.leave()
         if self._ticker is not None:
             self._ticker.cancel()
         await self.caller.stop()
@@ -359,6 +363,7 @@ class Host:
                 member.tick()
                 self._limit_instances(member)
             self._look_after_pulls()
+            self.telemetry.tick()
             if self.overdue.due and not self.draining:
                 self.caller.spawn(self.overdue.look())
             await asyncio.sleep(_TICK)
@@ -401,7 +406,8 @@ class Host:
             self.recent.popitem(last=False)
 
     def finished(self, call: Call, result: Result, retry_in: float | None = None) -> None:
-        """The canonical log line of a finished attempt."""
+        """The canonical log line of a finished attempt, and its telemetry."""
+        self.telemetry.ended(call, result, retried=retry_in is not None)
         if result.error is None:
             self._log.debug(
                 "call_finished", future=call.id, call=result.call, waited_s=result.waited, took_s=result.took
@@ -435,6 +441,8 @@ class Host:
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
+        elif isinstance(control, Tell):
+            self.telemetry.tell()
         elif (told := self._told(control)) is not None:
             self._answer(reply, told)
 

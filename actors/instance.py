@@ -127,6 +127,11 @@ class Instance:
             version=self._version,
         )
 
+    def waiting(self) -> tuple[int, int, int]:
+        """Calls of each band that the shared lane held at the last delivery."""
+        urgent, middle, patient, *_ = *(self._waiting.get(id(pull), 0) for pull in self._pulls), 0, 0, 0
+        return urgent, middle, patient
+
     def calls_of(self, run: str) -> list[RunCall]:
         """The calls of a run that are here, for whoever watches it."""
         now = time.time()

@@ -72,6 +72,7 @@ async def _pass_on(instance: Instance, call: Call, holder: str) -> None:
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
     instance.running.pop(call.key, None)
+    instance.host.telemetry.moved(call, holder, "passed_on")
     call.settle()
 
 

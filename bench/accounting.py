@@ -27,6 +27,14 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
     return total
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds of one process, to the nanosecond where the kernel tells."""
+    tasks = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    if not tasks:
+        return cpu_seconds([psutil.Process(pid)])
+    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+
+
 def memory_bytes(processes: Iterable[psutil.Process]) -> float:
     """Proportional set size in bytes of these processes.
 

@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         storage: ``file`` or ``memory``.
         journal_max_age: how long a run's journal is kept.
         dead_max_age: how long dead letters are kept.
+        telemetry_every: between two reports of what a host does; 0: it tells nothing.
         telemetry_max_age: how long telemetry is kept; telemetry_max_bytes: and how much of it.
         blob_max_age: how long a large value is kept after it was last stored.
         max_store_bytes: room for each of the requests' and the runs' streams; -1: what the server has.
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     storage: Literal["file", "memory"] = "file"
     journal_max_age: float = 7 * DAY
     dead_max_age: float = 30 * DAY
+    telemetry_every: float = 0.25
     telemetry_max_age: float = HOUR
     telemetry_max_bytes: int = 256 * MIB
     blob_max_age: float = 14 * DAY
@@ -133,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
         if self.state_history < 4:
             raise SettingsInvalid("state_history must be 4 or more: a state is its last commits")
+        if self.telemetry_every < 0:
+            raise SettingsInvalid("telemetry_every must be 0 (no telemetry) or more")
         if any(amount < 0 for amount in self.resources.values()):
             raise SettingsInvalid("an amount of a resource cannot be negative")
         return self

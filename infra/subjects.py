@@ -144,6 +144,11 @@ def run_summary(run_id: str) -> str:
     return f"$KV.{RUNS_BUCKET}.{run_id}"
 
 
+def runtime(actor: str, method: str, size: str) -> str:
+    """Where it is written how long a method takes with arguments of a size."""
+    return f"$KV.{RUNTIMES_BUCKET}.{actor}.{method}.{size}"
+
+
 def question(run_id: str, path: str) -> str:
     """The subject of an open question in its bucket; path is the future's, or ``>`` for all of a run."""
     return f"$KV.{INBOX_BUCKET}.{run_id}.{_flat(path)}"

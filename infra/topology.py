@@ -106,6 +106,7 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         f"KV_{subjects.RUNS_BUCKET}": every
         | _bucket(subjects.RUNS_BUCKET)
         | {"max_age": _ns(s.journal_max_age)},
+        f"KV_{subjects.RUNTIMES_BUCKET}": every | _bucket(subjects.RUNTIMES_BUCKET),
         f"KV_{subjects.INBOX_BUCKET}": every
         | _bucket(subjects.INBOX_BUCKET)
         | {"max_age": _ns(s.journal_max_age)},

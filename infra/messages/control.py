@@ -50,7 +50,11 @@ class Drain(msgspec.Struct, tag="drain", omit_defaults=True):
     grace: float | None = None
 
 
-Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain
+class Tell(msgspec.Struct, tag="tell"):
+    """Publish your whole state as telemetry: somebody has missed a report, or has just begun to listen."""
+
+
+Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Tell
 
 
 class Holds(msgspec.Struct):

@@ -84,6 +84,19 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     draining: bool = False
 
 
+class Leader(msgspec.Struct):
+    """Key ``controller``: the controller that leads; it renews this, and others take it when it is silent.
+
+    Attributes:
+        controller: its id, empty when it has left; epoch: counts those who have led, from 1.
+        at: unix seconds.
+    """
+
+    controller: str
+    epoch: int
+    at: float = 0.0
+
+
 class Takeover(msgspec.Struct):
     """Key ``takeover.<host>``: who naks a dead host's calls, so that only one does."""
 

@@ -31,6 +31,8 @@ _COMMANDS = (
     ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
     ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
+    ("controller", "callboard.cli.controller:controller", _WORK, "Follow what all hosts do."),
+    ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),

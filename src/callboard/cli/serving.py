@@ -16,6 +16,7 @@ from callboard.infra.settings import Settings
 
 if TYPE_CHECKING:
     from callboard.actors.gateway import Gateway
+    from callboard.controller.controller import Controller
 
 _LINGER = 2.0
 """Seconds that the interpreter gets to end by itself after a drain; a stuck thread would hold it for ever."""
@@ -78,6 +79,31 @@ async def serve_gateway(
     if await end.comes_after(running.start()):
         on_ready(running)
         await running.serve(end.told)
+    return Exit.OK
+
+
+async def serve_controller(
+    settings: Settings, on_ready: Callable[[Controller], None], stop: asyncio.Event | None = None
+) -> int:
+    """Run a controller until it is told to stop; returns the exit code.
+
+    Args:
+        on_ready: called once it has built its view.
+        stop: set to make it end; SIGTERM and SIGINT do so too.
+
+    Raises:
+        ConnectionLost: the connection is closed for good.
+    """
+    from callboard.controller.controller import Controller
+
+    end = _End(stop)
+    running = Controller(settings, end.on_lost)
+    try:
+        if await end.comes_after(running.start()):
+            on_ready(running)
+            await end.comes(asyncio.get_running_loop().create_future())
+    finally:
+        await running.stop()
     return Exit.OK
 
 

@@ -1,0 +1,196 @@
+"""Reports of telemetry: from what a host has seen to columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from callboard.actors.caller import CallMaker, band_of
+from callboard.actors.columns import Names, pack, within
+from callboard.actors.driver import Driver
+from callboard.infra import subjects
+from callboard.infra.messages import telemetry as messages
+
+if TYPE_CHECKING:
+    from callboard.actors.driver import Run
+    from callboard.actors.future import Future
+    from callboard.actors.inbound import Call
+    from callboard.actors.instance import Instance
+
+EndedRow: TypeAlias = tuple[str, str, str, float, float, float, int, int, int, int, int, int]
+"""Future, call, session, when (monotonic), waited, took, how, band, priority, stage, attempt, size."""
+RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
+"""Run, took, calls, workflow, status."""
+QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
+"""Actor, version, busy, slots, mailbox, three bands, standby, workflow."""
+
+_DEPS = 1_000
+_SMALL = 2**15 - 1
+_NONE = -1.0
+
+
+@dataclasses.dataclass
+class Rows:
+    """What a report is made of."""
+
+    made: list[Future[Any]] = dataclasses.field(default_factory=list)
+    running: list[Call] = dataclasses.field(default_factory=list)
+    ended: list[EndedRow] = dataclasses.field(default_factory=list)
+    moved: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
+    begun: list[Run] = dataclasses.field(default_factory=list)
+    run_ended: list[RunEndedRow] = dataclasses.field(default_factory=list)
+    queues: list[QueueRow] = dataclasses.field(default_factory=list)
+    closed: list[str] = dataclasses.field(default_factory=list)
+    gone: list[str] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, vars(self).values()))
+
+    def chunks(self, most: int) -> Iterator[Rows]:
+        """The same in pieces of at most so many rows of a kind; at least one piece."""
+        longest = max(map(len, vars(self).values()))
+        for start in range(0, max(1, longest), most):
+            yield Rows(**{name: rows[start : start + most] for name, rows in vars(self).items()})
+
+    def halves(self) -> tuple[Rows, Rows]:
+        """The same in two pieces."""
+        first = {name: rows[: (len(rows) + 1) // 2] for name, rows in vars(self).items()}
+        second = {name: rows[(len(rows) + 1) // 2 :] for name, rows in vars(self).items()}
+        return Rows(**first), Rows(**second)
+
+
+def queue_row(member: Instance | Driver) -> QueueRow:
+    """How an instance stands."""
+    info = member.info()
+    bands = (0, 0, 0) if isinstance(member, Driver) else member.waiting()
+    standby, workflow = int(member.standby), int(info.workflow)
+    return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, standby, workflow)
+
+
+def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -> None:
+    """Put rows into a report.
+
+    Args:
+        is_alive: whether a host takes calls; a call slated for another one is in the shared lane.
+    """
+    names = Names()
+    if rows.made:
+        report.made = _made(rows.made, names, is_alive)
+    if rows.running:
+        report.running = _running(rows.running, names)
+    if rows.ended:
+        report.ended = _ended(rows.ended, names)
+    if rows.moved:
+        futures, lanes, whys = zip(*rows.moved, strict=True)
+        report.moved = messages.Moved(list(futures), names.column(lanes), pack("B", whys))
+    if rows.begun:
+        report.runs_begun = _begun(rows.begun, names)
+    if rows.run_ended:
+        runs, took, calls, workflows, status = zip(*rows.run_ended, strict=True)
+        report.runs_ended = messages.RunsEnded(
+            list(runs), pack("f", took), pack("I", calls), names.column(workflows), names.column(status)
+        )
+    if rows.queues:
+        report.queues = _queues(rows.queues, names)
+    report.closed, report.gone = rows.closed, rows.gone
+    report.names = list(names)
+
+
+def _made(made: list[Future[Any]], names: Names, is_alive: Callable[[str], bool]) -> messages.Made:
+    now = time.monotonic()
+    contexts = [cast("CallMaker", future.maker).context for future in made]
+    alive: dict[str, str] = {"": subjects.ANY}
+    for host in {future.executor for future in made} - {""}:
+        alive[host] = host if is_alive(host) else subjects.ANY
+    deps = [",".join(future.deps) if future.deps and not future.sent else "" for future in made]
+    return messages.Made(
+        future=[future.id for future in made],
+        sent=pack("f", (now - future.sent if future.sent else _NONE for future in made)),
+        call=names.column(future.method.where for future in made),
+        session=names.column(
+            "" if future.session == context.run else future.session
+            for future, context in zip(made, contexts, strict=True)
+        ),
+        workflow=names.column(context.workflow for context in contexts),
+        lane=names.column(alive[future.executor] for future in made),
+        band=pack("B", (band_of(future.priority) for future in made)),
+        priority=pack("h", within((future.priority for future in made), -_SMALL, _SMALL)),
+        stage=pack("H", within((future.stage for future in made), 0, _SMALL)),
+        deps=[one if len(one) <= _DEPS else "" for one in deps] if any(deps) else [],
+    )
+
+
+def _running(calls: list[Call], names: Names) -> messages.Running:
+    now = time.time()
+    return messages.Running(
+        future=[call.id for call in calls],
+        began=pack("f", (max(0.0, now - call.started) if call.started else _NONE for call in calls)),
+        waited=pack("f", (max(0.0, (call.started or now) - call.stored_at) for call in calls)),
+        call=names.column(call.method.where for call in calls),
+        session=names.column("" if call.session == call.run else call.session for call in calls),
+        workflow=names.column(call.workflow for call in calls),
+        band=pack("B", (call.band for call in calls)),
+        priority=pack("h", within((call.priority for call in calls), -_SMALL, _SMALL)),
+        stage=pack("H", within((call.stage for call in calls), 0, _SMALL)),
+        attempt=pack("H", within((call.attempt for call in calls), 1, _SMALL)),
+    )
+
+
+def _ended(rows: list[EndedRow], names: Names) -> messages.Ended:
+    now = time.monotonic()
+    future, call, session, at, waited, took, how, band, priority, stage, attempt, size = zip(
+        *rows, strict=True
+    )
+    return messages.Ended(
+        future=list(future),
+        ago=pack("f", [now - one for one in at]),
+        waited=pack("f", waited),
+        took=pack("f", took),
+        how=bytes(how),
+        call=names.column(call),
+        session=names.column(session),
+        band=bytes(band),
+        priority=_i2(priority),
+        stage=_u2(stage),
+        attempt=_u2(attempt),
+        size=pack("I", size),
+    )
+
+
+def _i2(numbers: tuple[int, ...]) -> bytes:
+    least, most = min(numbers), max(numbers)
+    return pack("h", numbers if least >= -_SMALL and most <= _SMALL else within(numbers, -_SMALL, _SMALL))
+
+
+def _u2(numbers: tuple[int, ...]) -> bytes:
+    return pack("H", numbers if max(numbers) <= _SMALL else within(numbers, 0, _SMALL))
+
+
+def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
+    now = time.time()
+    requests = [run.request for run in runs]
+    return messages.RunsBegun(
+        run=[request.run for request in requests],
+        ago=pack("f", (max(0.0, now - request.started) for request in requests)),
+        workflow=names.column(run.maker.context.workflow for run in runs),
+        session=names.column("" if one.session == one.run else one.session for one in requests),
+        priority=pack("h", within((request.priority for request in requests), -_SMALL, _SMALL)),
+    )
+
+
+def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
+    actor, version, busy, slots, mailbox, low, middle, high, standby, workflow = zip(*rows, strict=True)
+    return messages.Queues(
+        actor=names.column(actor),
+        version=names.column(version),
+        busy=pack("I", within(busy, 0, 2**32 - 1)),
+        slots=pack("I", slots),
+        mailbox=pack("I", mailbox),
+        band_0=pack("I", low),
+        band_1=pack("I", middle),
+        band_2=pack("I", high),
+        standby=bytes(standby),
+        workflow=bytes(workflow),
+    )

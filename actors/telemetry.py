@@ -1,0 +1,303 @@
+"""Telemetry of a host: what goes on there is gathered cheaply, and told a few times a second.
+
+A call costs one record, made when it ends; what runs, what waits and what is open is seen by looking when
+a report is due. So a call that comes and goes between two reports is told of once. Reports may be lost: each
+has a number, and whoever misses one asks for the whole state (``Tell``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors import reports
+from callboard.actors.caller import CallMaker
+from callboard.actors.driver import Driver
+from callboard.actors.reports import EndedRow, QueueRow, Rows, RunEndedRow
+from callboard.infra import log, subjects
+from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
+
+if TYPE_CHECKING:
+    from callboard.actors.driver import Run
+    from callboard.actors.future import Future
+    from callboard.actors.host import Host
+    from callboard.actors.inbound import Call
+    from callboard.infra.messages.run import Done, Result
+
+_CHUNK = 2_000
+"""Rows of one report: some milliseconds of encoding."""
+_BETWEEN = 0.005
+_SOON = 0.05
+_SLOW = 1.0
+_COMPLETED, _FAILED, _RETRIED = range(len(ENDED))
+
+
+class Telemetry:
+    """What a host tells of itself.
+
+    Args:
+        host: whose it is; with ``telemetry_every`` at 0 it tells nothing.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._node = host.node
+        self.every = host.node.settings.telemetry_every
+        self._sequence = 0
+        self._next = 0.0
+        self._ended: list[EndedRow] = []
+        self._moved: list[tuple[str, str, int]] = []
+        self._runs_ended: list[RunEndedRow] = []
+        self._made: list[Future[Any]] = []
+        self._open: dict[str, Future[Any]] = {}
+        self._running: dict[tuple[str, int], float] = {}
+        self._runs: dict[str, Run] = {}
+        self._over: set[str] = set()
+        self._queues: dict[str, QueueRow] = {}
+        self._whole: list[Rows] = []
+        self._part = 0
+        self._hurrying = self._left = False
+        self._flushed = self._looked = self._ticked = time.monotonic()
+        self._cpu = time.process_time()
+        self._memory = 0
+        self._late = 0.0
+        self._log = log.get("telemetry").bind(host=host.id)
+        if self.on:
+            host.caller.made = self._made
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is told."""
+        return self.every > 0
+
+    # -- what is told of as it happens ---------------------------------------------------------------
+
+    def ended(self, call: Call, result: Result, *, retried: bool) -> None:
+        """An attempt has ended."""
+        if not self.on:
+            return
+        how = _COMPLETED if result.error is None else _RETRIED if retried else _FAILED
+        self._ended.append(
+            (
+                call.id,
+                result.call,
+                "" if call.session == call.run else call.session,
+                time.monotonic(),
+                result.waited,
+                result.took,
+                how,
+                call.band,
+                call.priority,
+                call.stage,
+                call.attempt,
+                len(call.body),
+            )
+        )
+        if how == _FAILED:
+            self._hurry()
+
+    def moved(self, call: Call, lane: str, why: str) -> None:
+        """A call that was here is in another lane now."""
+        if self.on:
+            self._moved.append((call.id, lane, MOVED.index(why)))
+            self._hurry()
+
+    def run_ended(self, done: Done) -> None:
+        """A run has its outcome."""
+        if self.on:
+            self._runs_ended.append((done.run, done.took, done.calls, done.workflow, done.status))
+
+    def _hurry(self) -> None:
+        """Tell soon, but not all the time."""
+        if not self._hurrying:
+            self._hurrying = True
+            wait = max(_BETWEEN, self._flushed + _SOON - time.monotonic())
+            self._node.loop.call_later(wait, self.flush)
+
+    # -- telling -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Called 20 times a second."""
+        if not self.on:
+            return
+        now = time.monotonic()
+        self._late = max(self._late, now - self._ticked - _SOON)
+        self._ticked = now
+        if now >= self._next:
+            self._next = now + self.every
+            self.flush()
+
+    def tell(self) -> None:
+        """Somebody wants the whole state: tell it in parts, between which other work goes on."""
+        if not self.on or self._left:
+            return
+        self.flush()
+        begun = [row for row in self._runs.values() if row.lease is not None]
+        running = [c for c in self._calls() if self._running.get(c.key) == c.started]
+        whole = Rows(
+            made=list(self._open.values()),
+            running=running,
+            begun=begun,
+            queues=list(self._queues.values()),
+        )
+        if not self._whole:
+            self._node.loop.call_soon(self._tell_part)
+        self._part = 0
+        self._whole = list(whole.chunks(_CHUNK))
+        self._whole.reverse()
+
+    def _tell_part(self) -> None:
+        rows = self._whole.pop()
+        rows.made = [future for future in rows.made if future.id in self._open]
+        rows.running = [call for call in rows.running if call.key in self._running]
+        rows.begun = [run for run in rows.begun if run.request.run in self._runs]
+        self._part += 1
+        self._publish(rows, self._machine(), part=self._part, last=not self._whole)
+        if self._whole:
+            self._node.loop.call_later(_BETWEEN, self._tell_part)
+
+    def flush(self) -> None:
+        """Tell what is new."""
+        self._hurrying = False
+        if self._left:
+            return
+        try:
+            self._flush()
+        except Exception:  # noqa: BLE001 - what cannot be told must not hurt what it tells of
+            self._log.exception("telemetry_failed", action="leaving this report out")
+
+    def _flush(self) -> None:
+        now = self._flushed = time.monotonic()
+        rows = Rows(ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
+        self._ended, self._moved, self._runs_ended = [], [], []
+        self._look_at_calls(rows)
+        self._look_at_futures(rows)
+        self._look_at_members(rows)
+        machine = None
+        if now - self._looked >= _SLOW:
+            self._look_for_closed(rows)
+            machine = self._machine()
+            self._looked = now
+            self._host.caller.spawn(self._measure())
+        if not rows and machine is None:
+            return
+        for chunk in rows.chunks(_CHUNK):
+            self._publish(chunk, machine)
+            machine = None
+
+    def leave(self) -> None:
+        """The last report."""
+        if self.on and not self._left:
+            self.flush()
+            self._publish(Rows(), None, leaving=True)
+            self._left = True
+
+    def _publish(
+        self,
+        rows: Rows,
+        machine: Machine | None,
+        *,
+        part: int = 0,
+        last: bool = False,
+        leaving: bool = False,
+    ) -> None:
+        report = Report(
+            self._host.id,
+            self._sequence + 1,
+            time.time(),
+            every=max(self.every, _SLOW),
+            part=part,
+            last=last,
+            leaving=leaving or self._host.draining,
+            machine=machine,
+        )
+        reports.fill(report, rows, self._host.watch.takes_calls)
+        body = msgspec.msgpack.encode(report)
+        if len(body) > self._node.store.max_body and len(rows) > 1:
+            first, second = rows.halves()
+            self._publish(first, machine, part=part, leaving=leaving)
+            self._publish(second, None, part=part, last=last, leaving=leaving)
+            return
+        self._sequence += 1
+        if self._node.connection.connected.is_set():  # what is missed is asked for
+            self._node.connection.publish(subjects.telemetry(self._host.id), body)
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    def _calls(self) -> list[Call]:
+        """What waits or runs here; a call whose outcome is being stored does neither."""
+        return [
+            call
+            for member in self._host.instances()
+            if not isinstance(member, Driver)
+            for call in member.running.values()
+            if call.task is not None or not call.started
+        ]
+
+    def _look_at_calls(self, rows: Rows) -> None:
+        told, here = self._running, {}
+        for call in self._calls():
+            here[call.key] = call.started
+            if told.get(call.key) != call.started:
+                rows.running.append(call)
+        if told:
+            over = {(row[0], row[10]) for row in rows.ended}
+            left = told.keys() - here.keys() - over
+            rows.gone = [future for future, _ in left]
+        self._running = here
+
+    def _look_at_futures(self, rows: Rows) -> None:
+        if self._made:
+            fresh = {future.id: future for future in self._made if not future.done()}
+            self._made.clear()
+            self._open |= fresh
+            rows.made = [one for one in fresh.values() if isinstance(one.maker, CallMaker)]
+
+    def _look_for_closed(self, rows: Rows) -> None:
+        rows.closed = [name for name, future in self._open.items() if future.done()]
+        for name in rows.closed:
+            del self._open[name]
+
+    def _look_at_members(self, rows: Rows) -> None:
+        runs: dict[str, Run] = {}
+        for member in self._host.instances():
+            if isinstance(member, Driver):
+                runs |= {name: run for name, run in member.runs.items() if run.lease is not None}
+            row = reports.queue_row(member)
+            if self._queues.get(row[0]) != row:
+                self._queues[row[0]] = row
+                rows.queues.append(row)
+        told = self._runs
+        self._over = {row[0] for row in rows.run_ended} | (self._over & runs.keys())  # it may still clear up
+        if runs or told:
+            self._runs = {name: run for name, run in runs.items() if name not in self._over}
+            rows.begun = [run for name, run in self._runs.items() if name not in told]
+            left = told.keys() - runs.keys() - self._over
+            rows.run_ended += [(name, 0.0, 0, told[name].maker.context.workflow, "left") for name in left]
+
+    def _machine(self) -> Machine:
+        now, cpu = time.monotonic(), time.process_time()
+        machine = Machine(
+            cpu=round((cpu - self._cpu) / max(now - self._looked, 0.05), 3),
+            memory=self._memory,
+            late=round(self._late, 3),
+            version=self._host.version,
+            node=platform.node(),
+        )
+        if now - self._looked >= _SLOW:
+            self._cpu, self._late = cpu, 0.0
+        return machine
+
+    async def _measure(self) -> None:
+        self._memory = await asyncio.to_thread(_resident)
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,149 @@
+"""The controller: follows what hosts tell, and leads, or stands by for the one that leads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from callboard.actors.node import Node
+from callboard.controller.follow import Follower
+from callboard.controller.lease import Lease
+from callboard.controller.reading import Calls
+from callboard.controller.view import View
+from callboard.infra import log, subjects
+from callboard.infra.errors import CallboardError, ConnectionLost
+from callboard.infra.messages.runtimes import Runtime
+from callboard.infra.settings import Settings
+from callboard.state.journal import read_entries
+from callboard.state.runtimes import Runtimes
+
+STORE_EVERY = 2.0
+"""Seconds between two writes of what has changed in the runtime table."""
+_STREAM = f"KV_{subjects.RUNTIMES_BUCKET}"
+_decode = msgspec.msgpack.Decoder(Runtime).decode
+
+
+class Controller:
+    """A controller. Any number may run: one leads, the others see the same and take over when it is silent.
+
+    Nothing that serves a call waits for it.
+
+    Args:
+        settings: with the server's address.
+        on_lost: awaited if the connection is closed for good; the process should end then.
+
+    Attributes:
+        view: what is open now, as columns; runtimes: how long calls take, while this one leads.
+    """
+
+    def __init__(
+        self, settings: Settings, on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None
+    ) -> None:
+        self.id = f"c-{subjects.new_id()[-12:].lower()}"
+        self.node = Node(settings, self.id, on_lost)
+        self.view = View()
+        self.runtimes = Runtimes()
+        self._follower: Follower | None = None
+        self._lease: Lease | None = None
+        self._led = asyncio.Event()
+        self._storing: asyncio.Task[None] | None = None
+        self._log = log.get("controller").bind(controller=self.id)
+
+    # -- lifecycle -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect, build the view, and lead if nobody does. Idempotent.
+
+        Raises:
+            ConnectFailed, ServerUnsuitable, StoreRefused: as their texts say.
+        """
+        if self._follower is not None:
+            return
+        await self.node.open()
+        try:
+            self._follower = Follower(self.node, self.view)
+            await self._follower.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._lease = Lease(self.node, self.id, self._lead, self._lead_no_more)
+        self._lease.start()
+        self._log.info("controller_ready", hosts=len(self.view.hosts))
+
+    async def stop(self) -> None:
+        """Lead no more, and leave. Idempotent."""
+        if self._lease is not None:
+            await self._lease.stop()
+        if self._follower is not None:
+            self._follower.stop()
+        await self.node.close()
+
+    @property
+    def leading(self) -> bool:
+        """Whether this one leads."""
+        return self._lease is not None and self._lease.leading
+
+    @property
+    def epoch(self) -> int:
+        """Of whoever leads, as last seen."""
+        return 0 if self._lease is None else self._lease.epoch
+
+    @property
+    def complete(self) -> bool:
+        """Whether every host that reports has told its whole state."""
+        return self._follower is not None and self._follower.complete
+
+    async def led(self) -> None:
+        """Wait until this one leads."""
+        await self._led.wait()
+
+    # -- leading -------------------------------------------------------------------------------------
+
+    def _lead(self, epoch: int) -> None:
+        self._storing = self.node.loop.create_task(self._keep_runtimes())
+        self._led.set()
+
+    def _lead_no_more(self) -> None:
+        self._led.clear()
+        self.view.on_ended = None
+        if self._storing is not None:
+            self._storing.cancel()
+            self._storing = None
+
+    async def _keep_runtimes(self) -> None:
+        """Go on from the table as it was stored, and store what changes."""
+        runtimes = Runtimes()
+        while True:
+            with contextlib.suppress(CallboardError):  # asked again
+                stored = await self.node.reader.read(_STREAM, f"$KV.{subjects.RUNTIMES_BUCKET}.>")
+                runtimes.load(row for _, row in read_entries(_decode, stored))
+                break
+            await asyncio.sleep(STORE_EVERY)
+        self.runtimes = runtimes
+        self.view.on_ended = self._learn
+        while True:
+            await asyncio.sleep(STORE_EVERY)
+            for row in runtimes.changed():
+                actor, _, method = row.call.rpartition(".")
+                if subjects.is_token(actor) and subjects.is_token(method):
+                    subject = subjects.runtime(actor, method, str(row.size))
+                    self.node.store.put(subject, msgspec.msgpack.encode(row))
+
+    def _learn(self, calls: Calls) -> None:
+        worked = calls.how == 0  # how long an error takes says little
+        names = [name for name, one in zip(calls.call, worked.tolist(), strict=True) if one]
+        self.runtimes.learn(names, calls.size[worked], calls.took[worked])

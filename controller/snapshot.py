@@ -1,0 +1,223 @@
+"""A view at one moment, for people and programs: few lines, the busiest first."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from callboard.controller.reading import State
+from callboard.controller.table import Rows
+from callboard.controller.view import View
+
+LINES = 20
+"""At most so many lanes, sessions and runs."""
+
+
+class HostLine(msgspec.Struct):
+    """A host; cpu: cores in use; memory: bytes; late: seconds; running, waiting: calls there."""
+
+    host: str
+    cpu: float
+    memory: int
+    late: float
+    draining: bool
+    running: int
+    waiting: int
+
+
+class ActorLine(msgspec.Struct):
+    """An actor.
+
+    Attributes:
+        hosts, busy, slots: of its instances; of a workflow the runs that are driven.
+        announced, sent, waiting, running: futures by state.
+        done, failed, retried: attempts that have ended since this view began; waited, took: seconds, lately.
+    """
+
+    actor: str
+    workflow: bool
+    hosts: int
+    busy: int
+    slots: int
+    announced: int
+    sent: int
+    waiting: int
+    running: int
+    done: int
+    failed: int
+    retried: int
+    waited: float
+    took: float
+
+
+class LaneLine(msgspec.Struct):
+    """A lane in which calls wait; oldest: seconds for which the first of them has."""
+
+    lane: str
+    waiting: int
+    oldest: float
+
+
+class SessionLine(msgspec.Struct):
+    """A session of which something is open."""
+
+    session: str
+    futures: int
+    oldest: float
+
+
+class RunLine(msgspec.Struct):
+    """A run; age: seconds; driver: empty while nobody is known to drive it."""
+
+    run: str
+    workflow: str
+    session: str
+    driver: str
+    age: float
+    futures: int
+
+
+class Snapshot(msgspec.Struct):
+    """What a view shows.
+
+    Attributes:
+        at: unix seconds; leader: the controller that leads, or nothing.
+        futures: by state; sessions_open, runs_open: how many there are, beyond those listed.
+    """
+
+    at: float
+    leader: str
+    futures: dict[str, int]
+    sessions_open: int
+    runs_open: int
+    hosts: list[HostLine]
+    actors: list[ActorLine]
+    lanes: list[LaneLine]
+    sessions: list[SessionLine]
+    runs: list[RunLine]
+
+
+def snapshot(view: View, now: float, leader: str = "") -> Snapshot:
+    """A view as it is.
+
+    Args:
+        now: unix seconds.
+    """
+    there = view.futures["alive"]
+    states = np.bincount(view.futures["state"][there], minlength=len(State) + 1)
+    return Snapshot(
+        at=now,
+        leader=leader,
+        futures={state.name.lower(): int(states[state]) for state in State},
+        sessions_open=len(view.sessions),
+        runs_open=len(view.runs),
+        hosts=_hosts(view),
+        actors=_actors(view),
+        lanes=_lanes(view, now),
+        sessions=_sessions(view, now),
+        runs=_runs(view, now),
+    )
+
+
+def _by_state(view: View, column: str, size: int) -> dict[State, NDArray[np.intp]]:
+    state = view.futures["state"]
+    return {one: view.futures.count_by(column, size, state == one) for one in State}
+
+
+def _hosts(view: View) -> list[HostLine]:
+    hosts = view.hosts
+    calls = _by_state(view, "executor", len(hosts.keys))
+    return [
+        HostLine(
+            hosts.keys[row],
+            round(float(hosts["cpu"][row]), 3),
+            int(hosts["memory"][row]),
+            round(float(hosts["late"][row]), 3),
+            bool(hosts["draining"][row]),
+            int(calls[State.RUNNING][row]),
+            int(calls[State.WAITING][row]),
+        )
+        for row in sorted(hosts.rows, key=lambda row: hosts.keys[row])
+    ]
+
+
+def _actors(view: View) -> list[ActorLine]:
+    actors, instances, size = view.actors, view.instances, len(view.actors.keys)
+    calls = _by_state(view, "actor", size)
+    there = instances["alive"]
+    of = instances["actor"][there]
+    hosts = np.bincount(of, minlength=size)
+    busy = np.bincount(of, instances["busy"][there], size)
+    slots = np.bincount(of, instances["slots"][there], size)
+    return [
+        ActorLine(
+            actor=actors.keys[row],
+            workflow=bool(actors["workflow"][row]),
+            hosts=int(hosts[row]),
+            busy=int(busy[row]),
+            slots=int(slots[row]),
+            **{state.name.lower(): int(calls[state][row]) for state in State},
+            done=int(actors["done"][row]),
+            failed=int(actors["failed"][row]),
+            retried=int(actors["retried"][row]),
+            waited=round(float(actors["waited"][row]), 6),
+            took=round(float(actors["took"][row]), 6),
+        )
+        for row in sorted(actors.rows, key=lambda row: (bool(actors["workflow"][row]), actors.keys[row]))
+    ]
+
+
+def _oldest(view: View, column: str, size: int, among: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """When the oldest future of each row was made."""
+    oldest = np.full(size, np.inf)
+    chosen = among & (view.futures[column] >= 0)
+    np.minimum.at(oldest, view.futures[column][chosen], view.futures["made"][chosen])
+    return oldest
+
+
+def _busiest(counts: NDArray[np.intp]) -> Rows:
+    rows = np.flatnonzero(counts)
+    return rows[np.argsort(-counts[rows], kind="stable")][:LINES]
+
+
+def _lanes(view: View, now: float) -> list[LaneLine]:
+    state, size = view.futures["state"], len(view.lanes.keys)
+    sent = view.futures["alive"] & (state == State.SENT)
+    counts = view.futures.count_by("lane", size, sent)
+    oldest = _oldest(view, "lane", size, sent)
+    return [
+        LaneLine(view.lanes.keys[row], int(counts[row]), _since(now, oldest[row])) for row in _busiest(counts)
+    ]
+
+
+def _sessions(view: View, now: float) -> list[SessionLine]:
+    size = len(view.sessions.keys)
+    counts = view.futures.count_by("session", size)
+    oldest = _oldest(view, "session", size, view.futures["alive"])
+    return [
+        SessionLine(view.sessions.keys[row], int(counts[row]), _since(now, oldest[row]))
+        for row in _busiest(counts)
+    ]
+
+
+def _runs(view: View, now: float) -> list[RunLine]:
+    runs = view.runs
+    counts = view.futures.count_by("run", len(runs.keys))
+    rows = runs.rows
+    first = rows[np.argsort(runs["began"][rows], kind="stable")][:LINES]
+    return [
+        RunLine(
+            runs.keys[row],
+            view.actors.keys[runs["workflow"][row]],
+            view.sessions.keys[runs["session"][row]] if runs["session"][row] >= 0 else "",
+            view.hosts.keys[runs["driver"][row]] if runs["driver"][row] >= 0 else "",
+            _since(now, float(runs["began"][row]) or now),
+            int(counts[row]),
+        )
+        for row in first
+    ]
+
+
+def _since(now: float, at: float) -> float:
+    return round(max(0.0, now - at), 3)

@@ -1,0 +1,116 @@
+"""A table of NumPy columns whose rows have keys: added, changed and dropped many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Rows: TypeAlias = NDArray[np.intp]
+"""Places of rows."""
+
+_LEAST = 64
+
+
+class Table:
+    """Columns by name, and rows by key.
+
+    A row keeps its place until it is dropped; places of dropped rows are used again. A column is an attribute
+    of ``self.of``'s dictionary, as long as there is room: read it anew after adding rows.
+
+    Args:
+        columns: type of each column; ``alive``, which tells the rows that are there, is added.
+    """
+
+    def __init__(self, **columns: DTypeLike) -> None:
+        self._columns: dict[str, NDArray[Any]] = {
+            name: np.zeros(_LEAST, kind) for name, kind in (columns | {"alive": np.bool_}).items()
+        }
+        self.keys: list[str] = [""] * _LEAST
+        """The key of each row; of one that is not there, what it had last."""
+        self._index: dict[str, int] = {}
+        self._free: list[int] = list(range(_LEAST - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A column, rows that are not there included."""
+        return self._columns[name]
+
+    @property
+    def rows(self) -> Rows:
+        """All rows that are there."""
+        return np.flatnonzero(self._columns["alive"])
+
+    def find(self, keys: Iterable[str]) -> Rows:
+        """The row of each key; -1: there is none."""
+        get = self._index.get
+        return np.array([get(key, -1) for key in keys], np.intp)
+
+    def row(self, key: str) -> int:
+        """The row of a key, which is added if it is not there."""
+        found = self._index.get(key)
+        return self._add(key) if found is None else found
+
+    def add(self, keys: Sequence[str]) -> tuple[Rows, NDArray[np.bool_]]:
+        """The row of each key, added where it is not there; and which were added."""
+        rows = self.find(keys)
+        fresh = rows < 0
+        for place in np.flatnonzero(fresh):
+            rows[place] = self.row(keys[int(place)])
+        return rows, fresh
+
+    def _add(self, key: str) -> int:
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self._index[key] = row
+        self.keys[row] = key
+        for column in self._columns.values():
+            column[row] = 0
+        self._columns["alive"][row] = True
+        return row
+
+    def _grow(self) -> None:
+        size = len(self.keys)
+        for name, column in self._columns.items():
+            self._columns[name] = np.concatenate([column, np.zeros(size, column.dtype)])
+        self.keys += [""] * size
+        self._free += range(2 * size - 1, size - 1, -1)
+
+    def set(self, rows: Rows, **columns: Any) -> None:
+        """Give columns values, in these rows."""
+        for name, values in columns.items():
+            self._columns[name][rows] = values
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """These rows are no more; those that are not there, and -1, are passed over."""
+        alive = self._columns["alive"]
+        for row in rows:
+            if row >= 0 and alive[row]:
+                alive[row] = False
+                del self._index[self.keys[row]]
+                self._free.append(int(row))
+
+    def where(self, **columns: Any) -> Rows:
+        """The rows whose columns have these values."""
+        chosen = self._columns["alive"].copy()
+        for name, value in columns.items():
+            chosen &= self._columns[name] == value
+        return np.flatnonzero(chosen)
+
+    def count_by(self, name: str, size: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
+        """How many rows have each value of a column that holds rows of another table.
+
+        Args:
+            size: how many values there are; among: which rows count, all that are there by default.
+        """
+        chosen = self._columns["alive"] if among is None else among & self._columns["alive"]
+        values = self._columns[name][chosen]
+        return np.bincount(values[values >= 0], minlength=size)

@@ -1,0 +1,219 @@
+"""What the controller sees: columns of what is open now, kept by the reports of hosts and drivers.
+
+A future is dropped when it has its outcome, a run when it is over, a session when nothing of it has been open
+for a while; what is said of actors stays. Nothing is collected: a report costs what has changed. What a lost
+report would have said comes with the next whole state of its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+import numpy as np
+
+from callboard.controller.reading import Calls, Reading, State
+from callboard.controller.table import Rows, Table
+from callboard.infra import subjects
+from callboard.infra.messages.registry import ActorInfo, Pulse
+from callboard.infra.messages.telemetry import Report
+
+SESSION_IDLE = 60.0
+"""Seconds after which a session of which nothing is open is dropped."""
+_decode = msgspec.msgpack.Decoder(Report).decode
+
+
+class View:
+    """Columns of everything that is open, and of those who work on it.
+
+    A column that names a row of another table holds its place there, or -1. ``told`` and ``held`` count whole
+    states of a host, see :meth:`take`.
+
+    Attributes:
+        futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
+            executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds.
+        sessions: at: unix seconds, when something was last heard of it.
+        runs: workflow: a row of actors; session; driver: a row of hosts; began: unix seconds; priority.
+        hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
+            its last report.
+        instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
+            done: attempts that have ended there.
+        actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow.
+        lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
+        names: calls, and versions of code.
+    """
+
+    def __init__(self) -> None:
+        self.futures = Table(
+            state=np.uint8, call=np.int32, actor=np.int32, session=np.int32, run=np.int32, lane=np.int32,
+            creator=np.int32, executor=np.int32, band=np.uint8, priority=np.int16, stage=np.uint16,
+            attempt=np.uint16, made=np.float64, began=np.float64, told=np.uint32, held=np.uint32,
+        )  # fmt: skip
+        self.sessions = Table(at=np.float64)
+        self.runs = Table(
+            workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
+            told=np.uint32,
+        )  # fmt: skip
+        self.hosts = Table(
+            cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
+            sequence=np.int64, generation=np.uint32,
+        )  # fmt: skip
+        self.instances = Table(
+            actor=np.int32, host=np.int32, busy=np.int64, slots=np.int64, mailbox=np.int64, standby=np.bool_,
+            workflow=np.bool_, version=np.int32, done=np.int64, told=np.uint32,
+        )  # fmt: skip
+        self.actors = Table(
+            done=np.int64, failed=np.int64, retried=np.int64, waited=np.float64, took=np.float64,
+            workflow=np.bool_,
+        )  # fmt: skip
+        self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)
+        self.names = Table()
+        self.on_ended: Callable[[Calls], None] | None = None
+        """Told of the attempts that have ended."""
+
+    # -- reports -------------------------------------------------------------------------------------
+
+    def read(self, body: bytes) -> tuple[Report | None, bool]:
+        """Take a report as it came; None: it is none. And whether one was missed before it."""
+        try:
+            report = _decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return None, False  # anybody can publish there
+        if not subjects.is_token(report.source):
+            return None, False
+        before = self._last_of(report.source)
+        if report.sequence <= before:
+            return None, False
+        missed = report.sequence != before + 1
+        try:
+            self.take(report)
+        except (ValueError, IndexError):  # columns that do not fit: as if it had been lost
+            return None, True
+        return report, missed
+
+    def _last_of(self, source: str) -> int:
+        return int(self.hosts["sequence"][self.hosts.row(source)])
+
+    def take(self, report: Report) -> None:
+        """Take a report.
+
+        Each whole state of a source has a number; it marks what it tells again, and so do the reports after
+        it. What is not marked when it is complete is no more.
+
+        Raises:
+            ValueError, IndexError: its columns do not fit together.
+        """
+        hosts, host = self.hosts, self.hosts.row(report.source)
+        hosts["sequence"][host] = report.sequence
+        hosts["heard"][host] = report.at
+        hosts["draining"][host] = report.leaving
+        if report.part == 1:
+            hosts["generation"][host] += 1
+        Reading(self, report, host).all()
+        if report.last:
+            self._forget_old(host)
+
+    def _forget_old(self, host: int) -> None:
+        """What a source has not told again with its whole state is no more."""
+        generation = self.hosts["generation"][host]
+        futures, runs, instances = self.futures, self.runs, self.instances
+        mine = futures.where(executor=host)
+        self.release(mine[futures["held"][mine] != generation])
+        mine = futures.where(creator=host)
+        self._disown(mine[futures["told"][mine] != generation])
+        mine = runs.where(driver=host)
+        runs.set(mine[runs["told"][mine] != generation], driver=-1)
+        mine = instances.where(host=host)
+        instances.drop(mine[instances["told"][mine] != generation])
+
+    def release(self, rows: Rows) -> None:
+        """These calls are on no host any more; those that nobody waits for are forgotten."""
+        futures = self.futures
+        futures.set(rows, executor=-1, began=0.0, state=State.SENT)
+        futures.drop(rows[futures["creator"][rows] < 0])
+
+    def _disown(self, rows: Rows) -> None:
+        """Nobody is known to wait for these futures; those that are on no host are forgotten."""
+        futures = self.futures
+        futures.set(rows, creator=-1)
+        futures.drop(rows[futures["executor"][rows] < 0])
+
+    def end_runs(self, rows: Rows) -> None:
+        """These runs are over, and with them all of their calls."""
+        if len(rows):
+            futures = self.futures
+            left = futures["alive"] & np.isin(futures["run"], rows)
+            futures.drop(np.flatnonzero(left))
+            self.runs.drop(rows)
+
+    def lane(self, lane: str, actor: int, band: int) -> int:
+        """The row of a lane of an actor."""
+        key = f"{self.actors.keys[actor]}.{lane}.{band}"
+        if key in self.lanes:
+            return self.lanes.row(key)
+        row = self.lanes.row(key)
+        host = -1 if lane == subjects.ANY else self.hosts.row(lane)
+        self.lanes.set(np.array([row], np.intp), actor=actor, host=host, band=band)
+        return row
+
+    def instance(self, actor: int, host: int) -> int:
+        """The row of an actor in a host."""
+        key = f"{self.actors.keys[actor]}@{self.hosts.keys[host]}"
+        if key in self.instances:
+            return self.instances.row(key)
+        row = self.instances.row(key)
+        told = self.hosts["generation"][host]
+        self.instances.set(np.array([row], np.intp), actor=actor, host=host, version=-1, told=told)
+        return row
+
+    # -- the registry --------------------------------------------------------------------------------
+
+    def announce(self, actors: Iterable[ActorInfo]) -> None:
+        """There are these actors, whether or not a host runs them."""
+        for actor in actors:
+            self.actors["workflow"][self.actors.row(actor.name)] = actor.kind == "workflow"
+
+    def pulse(self, pulse: Pulse) -> None:
+        """A host lives; of one that reports nothing this is all that is known."""
+        host = self.hosts.row(pulse.host)
+        self.hosts["heard"][host] = max(self.hosts["heard"][host], pulse.at)
+        self.hosts["draining"][host] = pulse.draining
+        if self.hosts["sequence"][host]:
+            return
+        self.hosts["late"][host] = pulse.late
+        for name, info in pulse.instances.items():
+            row = self.instance(self.actors.row(name), host)
+            self.instances.set(
+                np.array([row], np.intp),
+                busy=info.busy,
+                slots=info.slots,
+                mailbox=info.mailbox,
+                workflow=info.workflow,
+                version=self.names.row(info.version),
+            )
+
+    def host_gone(self, name: str) -> None:
+        """A host has left, or is dead: its calls are on no host, its futures and runs have another maker."""
+        if name not in self.hosts:
+            return
+        host = self.hosts.row(name)
+        self.release(self.futures.where(executor=host))
+        self._disown(self.futures.where(creator=host))
+        self.runs.set(self.runs.where(driver=host), driver=-1)
+        self.instances.drop(self.instances.where(host=host))
+        lanes = self.lanes.where(host=host)
+        left = self.futures["alive"] & np.isin(self.futures["lane"], lanes)
+        self.futures["lane"][left] = -1
+        self.lanes.drop(lanes)
+        self.hosts.drop([host])
+
+    def prune(self, now: float) -> None:
+        """Called now and then: drop sessions and runs of which nothing is left."""
+        open_runs = self.futures.count_by("run", len(self.runs.keys))
+        runs = self.runs.where(driver=-1)
+        self.runs.drop(runs[open_runs[runs] == 0])
+        size = len(self.sessions.keys)
+        used = self.futures.count_by("session", size) + self.runs.count_by("session", size)
+        rows = self.sessions.rows
+        idle = (used[rows] == 0) & (self.sessions["at"][rows] < now - SESSION_IDLE)
+        self.sessions.drop(rows[idle])

@@ -1,0 +1,148 @@
+"""``callboard top``: what goes on, live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit
+from callboard.cli.history import seconds
+from callboard.cli.output import console, table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from callboard.actors.client import Client
+    from callboard.controller.snapshot import Snapshot
+    from callboard.controller.view import View
+
+_PATIENCE = 2.0
+"""Seconds that hosts get to tell their state."""
+_TURN = 0.02
+_MIB = 1 << 20
+
+
+def top(*, every: float = 1.0, common: Common = DEFAULTS) -> int:
+    """Show what goes on: hosts, actors, lanes in which calls wait, sessions and runs; Ctrl-C ends it.
+
+    It listens to the hosts itself, and needs no controller. With --json, or where nobody looks, it is
+    shown once.
+
+    Args:
+        every: Seconds between two looks.
+    """
+    live = sys.stdout.isatty() and not common.json
+    found = asyncio.run(_show(common, every, live=live))
+    if found is not None:
+        common.output.answer(found, lambda screen: screen.print(_page(found, None)))
+    return Exit.OK
+
+
+async def _show(common: Common, every: float, *, live: bool) -> Snapshot | None:
+    from callboard.controller.follow import Follower
+    from callboard.controller.view import View
+
+    async with common.client() as client:
+        view = View()
+        follower = Follower(client.node, view)
+        await follower.start()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while not follower.complete:  # noqa: ASYNC110 - at most for a moment
+                        await asyncio.sleep(_TURN)
+            if not live:
+                return await _look(client, view)
+            await _live(client, view, every)
+        finally:
+            follower.stop()
+    return None
+
+
+async def _look(client: Client, view: View) -> Snapshot:
+    from callboard.controller.lease import leader
+    from callboard.controller.snapshot import snapshot
+
+    return snapshot(view, time.time(), await leader(client.node))
+
+
+async def _live(client: Client, view: View, every: float) -> None:
+    from rich.live import Live
+
+    before = None
+    with Live(console=console(), screen=True, auto_refresh=False) as screen:
+        while True:
+            now = await _look(client, view)
+            screen.update(_page(now, before), refresh=True)
+            before = now
+            await asyncio.sleep(max(every, _TURN))
+
+
+def _page(now: Snapshot, before: Snapshot | None) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    futures = ", ".join(f"{count} {state}" for state, count in now.futures.items())
+    led = f"controller {now.leader} leads" if now.leader else "no controller"
+    head = f"{len(now.hosts)} hosts  {now.runs_open} runs  {now.sessions_open} sessions  futures: {futures}"
+    parts = [_hosts(now), _actors(now, before)]
+    parts += [made for made, lines in ((_lanes(now), now.lanes), (_runs(now), now.runs)) if lines]
+    return Group(Text(f"{head}  {led}", style="bold"), *(one for part in parts for one in (Text(), part)))
+
+
+def _hosts(now: Snapshot) -> Table:
+    shown = table(("host", "cpu", "MiB", "late", "running", "waiting", ""), numbers=("cpu", "MiB", "late"))
+    for host in now.hosts:
+        shown.add_row(
+            host.host,
+            f"{host.cpu:.2f}",
+            str(host.memory // _MIB),
+            seconds(host.late),
+            str(host.running),
+            str(host.waiting),
+            "[yellow]draining[/]" if host.draining else "",
+        )
+    return shown
+
+
+def _actors(now: Snapshot, before: Snapshot | None) -> Table:
+    numbers = ("hosts", "busy", "to come", "sent", "waiting", "running", "per s", "failed", "waited", "took")
+    shown = table(("actor", *numbers), numbers=numbers)
+    known = {line.actor: line.done for line in before.actors} if before is not None else {}
+    elapsed = now.at - before.at if before is not None else 0.0
+    for line in now.actors:
+        fresh = line.done - known.get(line.actor, line.done)
+        shown.add_row(
+            f"{line.actor}()" if line.workflow else line.actor,
+            str(line.hosts),
+            str(line.busy) if line.workflow else f"{line.busy}/{line.slots}",
+            str(line.announced),
+            str(line.sent),
+            str(line.waiting),
+            str(line.running),
+            f"{fresh / elapsed:.0f}" if elapsed else "",
+            f"[red]{line.failed}[/]" if line.failed else "0",
+            seconds(line.waited),
+            seconds(line.took),
+        )
+    return shown
+
+
+def _lanes(now: Snapshot) -> Table:
+    shown = table(("lane", "waiting", "oldest"), numbers=("waiting", "oldest"))
+    for line in now.lanes:
+        shown.add_row(line.lane, str(line.waiting), seconds(line.oldest))
+    return shown
+
+
+def _runs(now: Snapshot) -> Table:
+    shown = table(("run", "workflow", "session", "driver", "age", "futures"), numbers=("age", "futures"))
+    for line in now.runs:
+        session = "" if line.session == line.run else line.session
+        shown.add_row(line.run, line.workflow, session, line.driver, seconds(line.age), str(line.futures))
+    return shown

@@ -1,0 +1,259 @@
+"""The view is true: what hosts and drivers do is seen, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import until
+
+from callboard import options, tool, workflow
+from callboard.actors.host import Host
+from callboard.controller.controller import Controller
+from callboard.controller.reading import State
+from callboard.controller.view import View
+
+GATE: asyncio.Event
+
+
+@tool(concurrency=2)
+async def gated(number: int) -> int:
+    """Wait for the gate."""
+    await GATE.wait()
+    return number
+
+
+@tool
+async def quick(number: int) -> int:
+    """Return at once."""
+    return number
+
+
+@tool
+async def adds(numbers: list[int]) -> int:
+    """Add."""
+    return sum(numbers)
+
+
+@tool
+async def broken() -> None:
+    """Fail."""
+    raise ValueError("it is broken")
+
+
+@workflow
+async def three() -> int:
+    """Three calls, and one that waits for them."""
+    with options(session="anna"):
+        parts = [gated(number) for number in range(3)]
+    return await adds([part.arg for part in parts])
+
+
+@workflow
+async def many(count: int) -> int:
+    """Calls that are over at once."""
+    return sum(await asyncio.gather(*(quick(number) for number in range(count))))
+
+
+@workflow
+async def failing() -> None:
+    """One call that fails."""
+    await broken()
+
+
+@pytest.fixture(autouse=True)
+async def _shut() -> None:
+    global GATE  # noqa: PLW0603 - of the test's own loop
+    GATE = asyncio.Event()
+
+
+@pytest.fixture
+async def controller(board: Board) -> AsyncIterator[Controller]:
+    """A controller that has begun before there is anybody."""
+    async with Controller(board.settings()) as controller:
+        yield controller
+
+
+def states(view: View) -> list[State]:
+    """Where the futures stand."""
+    return sorted(State(int(state)) for state in view.futures["state"][view.futures.rows])
+
+
+BUSY = [State.ANNOUNCED, State.SENT, State.RUNNING, State.RUNNING]
+
+
+async def test_what_is_open_is_seen(board: Board, controller: Controller) -> None:
+    """Futures by state, with actor, session, run, maker and host; runs, sessions and instances beside them."""
+    view = controller.view
+    host = await board.host(gated, adds, three)
+    run = await board.submit(three)
+    await until(lambda: states(view) == BUSY)
+    futures, row = view.futures, view.hosts.row(host.id)
+    at = futures.row(f"{run}:1")
+    assert futures["state"][at] == State.RUNNING
+    assert view.actors.keys[futures["actor"][at]] == "gated"
+    assert view.names.keys[futures["call"][at]] == "gated.call"
+    assert view.sessions.keys[futures["session"][at]] == "anna"
+    assert view.runs.keys[futures["run"][at]] == run
+    assert (futures["creator"][at], futures["executor"][at]) == (row, row)
+    last = futures.row(f"{run}:4")
+    assert (futures["state"][last], futures["stage"][last]) == (State.ANNOUNCED, 2)
+    running = view.runs.row(run)
+    assert view.actors.keys[view.runs["workflow"][running]] == "three"
+    assert view.runs["driver"][running] == row
+    instance = view.instances.row(f"gated@{host.id}")
+    assert (view.instances["busy"][instance], view.instances["slots"][instance]) == (2, 2)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    await until(lambda: not len(futures) and not len(view.runs))
+    assert view.actors["done"][view.actors.row("gated")] == 3
+    assert view.actors["done"][view.actors.row("three")] == 1
+
+
+async def test_what_has_ended_is_counted(board: Board, controller: Controller) -> None:
+    """Calls that come and go between two reports are told of once, with how they ended."""
+    view = controller.view
+    await board.host(quick, broken, many, failing)
+    assert await board.run(many, count=500) == 499 * 250
+    await board.done(await board.submit(failing))
+    actor, bad = view.actors.row("quick"), view.actors.row("broken")
+    await until(lambda: view.actors["done"][actor] == 500 and view.actors["failed"][bad] == 1)
+    assert view.actors["waited"][actor] > 0
+    await until(lambda: not len(view.futures))
+
+
+async def test_who_begins_later_sees_the_same(board: Board) -> None:
+    """A controller that starts, or starts again, has the whole state within a moment."""
+    host = await board.host(gated, adds, three)
+    run = await board.submit(three)
+    for _ in range(2):
+        async with Controller(board.settings()) as controller:
+            await until(lambda: controller.complete)
+            assert states(controller.view) == BUSY
+            assert run in controller.view.runs
+            assert host.id in controller.view.hosts
+    GATE.set()
+    await board.done(run)
+
+
+async def test_a_lost_report_is_made_up_for(board: Board, controller: Controller) -> None:
+    """Whoever misses a number asks, and is told all; what has ended meanwhile goes."""
+    view = controller.view
+    host = await board.host(gated, adds, three, quick, many)
+    first = await board.submit(three)
+    await until(lambda: states(view) == BUSY)
+    publish = host.node.connection.publish
+    lost = []
+
+    def losing(subject: str, body: bytes = b"", headers: bytes | None = None, reply: str = "") -> None:
+        if subject.startswith("cb.telemetry."):
+            lost.append(body)
+        else:
+            publish(subject, body, headers, reply)
+
+    host.node.connection.publish = losing  # type: ignore[method-assign]
+    GATE.set()
+    await board.done(first)
+    GATE.clear()
+    second = await board.submit(three)
+    sequence = host.telemetry._sequence
+    await until(lambda: host.telemetry._sequence > sequence + 2)
+    assert lost
+    assert f"{first}:1" in view.futures
+    host.node.connection.publish = publish  # type: ignore[method-assign]
+    await until(lambda: states(view) == BUSY and second in view.runs)
+    assert f"{first}:1" not in view.futures
+    GATE.set()
+    await board.done(second)
+
+
+async def test_what_a_dead_host_had_is_released(board: Board, controller: Controller) -> None:
+    """Its calls run nowhere until somebody else has them; its instances are gone."""
+    view = controller.view
+    driver = await board.host(adds, three)
+    dying = await board.host(gated)
+    run = await board.submit(three)
+    await until(lambda: states(view) == BUSY)
+    await board.kill(dying)
+    await until(lambda: dying.id not in view.hosts)
+    assert f"gated@{dying.id}" not in view.instances
+    assert states(view) == [State.ANNOUNCED, State.SENT, State.SENT, State.SENT]
+    other = await board.host(gated)
+    await until(lambda: states(view) == BUSY)
+    executors = view.futures["executor"][view.futures.where(state=State.RUNNING)]
+    assert set(executors.tolist()) == {view.hosts.row(other.id)}
+    assert view.futures["creator"][view.futures.row(f"{run}:1")] == view.hosts.row(driver.id)
+    GATE.set()
+    await board.done(run)
+
+
+async def test_a_whole_state_comes_in_parts(
+    board: Board, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one is cut up, and other work goes on between its parts."""
+    monkeypatch.setattr("callboard.actors.telemetry._CHUNK", 7)
+    host = await board.host(gated, adds, waits)
+    run = await board.submit(waits, count=50)
+    view = controller.view
+    await until(lambda: len(view.futures) == 50)
+    parts = _parts(host)
+    host.telemetry.tell()
+    await until(lambda: bool(parts) and parts[-1][1])
+    assert [part for part, _ in parts] == list(range(1, len(parts) + 1))
+    assert len(parts) == 8
+    await asyncio.sleep(0)
+    assert len(view.futures) == 50
+    GATE.set()
+    await board.done(run)
+    await until(lambda: not len(view.futures))
+
+
+def _parts(host: Host) -> list[tuple[int, bool]]:
+    """The parts of whole states that a host tells from now on."""
+    parts: list[tuple[int, bool]] = []
+    publish = host.telemetry._publish
+
+    def noting(*args: object, part: int = 0, last: bool = False, leaving: bool = False) -> None:
+        if part:
+            parts.append((part, last))
+        publish(*args, part=part, last=last, leaving=leaving)  # type: ignore[arg-type]
+
+    host.telemetry._publish = noting  # type: ignore[method-assign,assignment]
+    return parts
+
+
+@workflow
+async def waits(count: int) -> int:
+    """So many calls at once."""
+    return sum(await asyncio.gather(*(gated(number) for number in range(count))))
+
+
+async def test_a_host_without_telemetry_is_seen_by_its_heartbeat(
+    board: Board, controller: Controller
+) -> None:
+    """The setting turns it off: nothing is published, and calls run as ever."""
+    view = controller.view
+    host = await board.host(quick, many, telemetry_every=0.0)
+    assert await board.run(many, count=20) == 190
+    await until(lambda: f"quick@{host.id}" in view.instances)
+    assert view.hosts["sequence"][view.hosts.row(host.id)] == 0
+    assert (await board.stream("TELEMETRY"))["messages"] == 0
+
+
+async def test_rubbish_changes_nothing(board: Board, controller: Controller) -> None:
+    """Anybody may publish there."""
+    view = controller.view
+    await board.host(gated, adds, three)
+    run = await board.submit(three)
+    await until(lambda: states(view) == BUSY)
+    node = await board.node()
+    for body in (b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"rubbish"):
+        node.connection.publish("cb.telemetry.nobody", body)
+    await node.connection.flush()
+    GATE.set()
+    await board.done(run)
+    await until(lambda: not len(view.futures))
+    assert np.count_nonzero(view.hosts["alive"]) == 1
