@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +21,12 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, inbox, registry, run, state
+from callboard.infra.messages import control, dead, inbox, registry, run, runtimes, state, telemetry
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
 PAGE = DOCS / "protocol.md"
+TELEMETRY = DOCS / "telemetry.md"
 SETTINGS = Settings()
 
 # -- subjects --------------------------------------------------------------------------------------
@@ -41,6 +43,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
+    subjects.runtime: ("<actor>", "<method>", "<size>"),
     subjects.question: ("<run>", "<path>"),
     subjects.state: ("<actor>", "<session>"),
     subjects.state_part: ("<actor>", "<session>", "<key>"),
@@ -208,6 +211,15 @@ def test_buckets() -> None:
     assert {row["bucket"] for row in rows if not row["value"].startswith("reserved")} == made
 
 
+def test_numbers_of_telemetry() -> None:
+    """What the numbers in columns stand for."""
+    for heading, words_of in (("Ended", telemetry.ENDED), ("Moved", telemetry.MOVED)):
+        (row,) = [r for r in table(TELEMETRY, heading).records() if r["field"] in {"how", "why"}]
+        assert tuple(re.findall(r"\d (\w+(?: \w+)?)", row["meaning"])) == tuple(
+            word.replace("_", " ") for word in words_of
+        )
+
+
 # -- ids -------------------------------------------------------------------------------------------
 
 
@@ -239,21 +251,27 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, inbox, registry, run, state)
+        for module in (control, dead, inbox, registry, run, runtimes, state, telemetry)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]
 
 
+def page_of(cls: type[msgspec.Struct]) -> Path:
+    """Where a struct is described."""
+    return TELEMETRY if cls.__module__ == telemetry.__name__ else PAGE
+
+
 def test_every_body_has_a_table() -> None:
     """No struct travels without a table of its own."""
-    assert {name for name, _ in structs()} <= set(headings(PAGE))
+    for name, cls in structs():
+        assert name in headings(page_of(cls)), name
 
 
 @pytest.mark.parametrize(("name", "cls"), structs())
 def test_fields(name: str, cls: type[msgspec.Struct]) -> None:
     """Fields, in order, with their types and defaults."""
-    found = [[row["field"], row["type"], row["default"]] for row in table(PAGE, name).records()]
+    found = [[row["field"], row["type"], row["default"]] for row in table(page_of(cls), name).records()]
     assert found == [[f.encode_name, words(f.type), default(f)] for f in msgspec.structs.fields(cls)]
 
 
