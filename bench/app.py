@@ -17,11 +17,6 @@ async def noop() -> None:
 
 
 @tool(concurrency=SLOTS)
-async def untold() -> None:
-    """Do nothing, on a host without telemetry."""
-
-
-@tool(concurrency=SLOTS)
 async def plan() -> None:
     """Take the time of planning."""
     await asyncio.sleep(jobs.PLAN_S)
@@ -138,12 +133,11 @@ async def gathered(count: int) -> float:
 
 
 @workflow
-async def steady(count: int, rate: float, *, told: bool) -> None:
+async def steady(count: int, rate: float) -> None:
     """Call so often a second, in twenties, whatever the calls take."""
-    tool = noop if told else untold
     begun, made = time.perf_counter(), []
     while len(made) < count:
-        made += [tool() for _ in range(min(20, count - len(made)))]
+        made += [noop() for _ in range(min(20, count - len(made)))]
         await asyncio.sleep(max(0.0, begun + len(made) / rate - time.perf_counter()))
     await asyncio.gather(*made)
 

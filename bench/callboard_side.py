@@ -122,11 +122,11 @@ class CallboardSide:
         await self.run("interruptible", trial=trial)
 
 
-async def spawn_host(here: Place, server: Server, names: Sequence[str], **settings: str) -> Child:
+async def spawn_host(here: Place, server: Server, names: Sequence[str]) -> Child:
     """Start a host process for these tools or workflows and wait until it pulls."""
     host = await here.spawn_python(
         "callboard", "host", f"{APP}:{','.join(names)}", "--nats", server.url,
-        extra_env={**worker_env(here), **settings},
+        extra_env=worker_env(here),
     )  # fmt: skip
     await host.until_logged(READY)
     return host

@@ -1,0 +1,41 @@
+"""A host whose telemetry is turned off and on again by SIGUSR1: `python -m bench.telemetry_worker URL`.
+
+Two hosts, one with it and one without, differ by more than telemetry costs.
+"""
+
+import asyncio
+import itertools
+import signal
+import sys
+
+import uvloop
+
+from bench import app
+from callboard.actors.declare import declaration
+from callboard.actors.host import Host
+
+
+async def main(url: str) -> None:
+    """Serve until told to stop."""
+    declared = declaration(app.noop)
+    assert declared is not None
+    host = Host([declared], url)
+    await host.start()
+    every = host.telemetry.every
+
+    turns = itertools.count(1)
+
+    def turn() -> None:
+        host.telemetry.every = every - host.telemetry.every
+        print(f"turned {next(turns)}.", flush=True)
+
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, turn)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    print("ready", flush=True)
+    await ended.wait()
+    await host.stop()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1]))
