@@ -1,0 +1,159 @@
+"""What a host tells of itself: complete, bounded, and never in the way of what it tells of."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+from tests.support.board import Board, instance
+from tests.support.waiting import until
+
+from callboard import ManagedList, agent, method, options, tool, workflow
+from callboard.actors import reports
+from callboard.actors.reports import Rows
+from callboard.infra import subjects
+from callboard.infra.messages.telemetry import Report
+
+
+@tool
+async def noop(number: int) -> int:
+    """Return at once."""
+    return number
+
+
+@tool(retries=1, backoff=0.01)
+async def twice(number: int) -> int:
+    """Fail."""
+    raise ValueError(str(number))
+
+
+@workflow
+async def many(count: int) -> int:
+    """So many calls at once."""
+    return sum(await asyncio.gather(*(noop(number) for number in range(count))))
+
+
+@workflow
+async def tries() -> None:
+    """One call that is tried again, and fails."""
+    await twice(1)
+
+
+@agent
+class Notes:
+    """Keeps lines."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def note(self, line: str) -> int:
+        """Keep one."""
+        self.lines.append(line)
+        return len(self.lines)
+
+
+@workflow
+async def notes(session: str) -> int:
+    """One line."""
+    with options(session=session):
+        return await Notes.note("a")
+
+
+async def listen(board: Board) -> list[Report]:
+    """What all hosts tell from now on."""
+    node = await board.node()
+    told: list[Report] = []
+    decode = msgspec.msgpack.Decoder(Report).decode
+    node.connection.subscribe("cb.telemetry.>", lambda _s, _r, data, _h: told.append(decode(data)))
+    await node.connection.flush()
+    return told
+
+
+def ended(told: list[Report]) -> list[str]:
+    """The futures of attempts that have ended, in the order in which that was told."""
+    return [future for report in told if report.ended is not None for future in report.ended.future]
+
+
+async def test_every_attempt_is_told_of_once(board: Board) -> None:
+    """With numbers without gaps; the stream has them all."""
+    told = await listen(board)
+    host = await board.host(noop, many)
+    run = await board.submit(many, count=300)
+    await board.done(run)
+    await until(lambda: len(ended(told)) == 300)
+    assert sorted(ended(told)) == sorted(f"{run}:{number}" for number in range(1, 301))
+    assert [report.sequence for report in told] == list(range(1, len(told) + 1))
+    assert {report.source for report in told} == {host.id}
+    node = await board.node()
+    stored = await node.reader.read(subjects.TELEMETRY, subjects.telemetry(host.id))
+    assert len(stored) >= len(told)
+
+
+async def test_how_attempts_end(board: Board) -> None:
+    """One that is repeated is told apart from one that failed for good; that is told at once."""
+    told = await listen(board)
+    await board.host(twice, tries, telemetry_every=30.0)
+    await board.done(await board.submit(tries))
+    await until(lambda: len(ended(told)) == 2)
+    how = b"".join(report.ended.how for report in told if report.ended is not None)
+    attempts = b"".join(report.ended.attempt for report in told if report.ended is not None)
+    assert how == bytes([2, 1])
+    assert attempts == b"\x01\x00\x02\x00"
+
+
+async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
+    """To whose lane, and why, and at once."""
+    told = await listen(board)
+    first = await board.host(Notes, notes)
+    assert await board.run(notes, session="s") == 1
+    second = await board.host(Notes, telemetry_every=30.0)
+    await until(lambda: second.watch.serves(first.id, "Notes"))
+    instance(first, Notes).pause()  # so that the second one gets the call
+    first.caller._holders.clear()
+    run = await board.submit(notes, session="s")
+    await until(lambda: any(report.moved is not None for report in told))
+    (report,) = [report for report in told if report.moved is not None]
+    assert report.source == second.id
+    assert report.moved is not None
+    assert report.moved.future == [f"{run}:1"]
+    assert report.names[report.moved.lane[0]] == first.id
+    assert report.moved.why == b"\x01"
+    assert (await board.done(run)).status == "completed"
+
+
+async def test_what_cannot_be_told_hurts_nobody(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error on the way to a report is logged, and calls run as ever."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("it cannot be packed")
+
+    monkeypatch.setattr(reports, "fill", broken)
+    with structlog.testing.capture_logs() as logs:
+        await board.host(noop, many)
+        assert await board.run(many, count=50) == 1225
+        await until(lambda: any(entry["event"] == "telemetry_failed" for entry in logs))
+
+
+async def test_large_reports_are_cut_up(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is larger than the server takes."""
+    told = await listen(board)
+    host = await board.host(noop, many)
+    monkeypatch.setattr(type(host.node.store), "max_body", 4000)
+    run = await board.submit(many, count=500)
+    await board.done(run)
+    await until(lambda: len(ended(told)) == 500)
+    assert max(len(msgspec.msgpack.encode(report)) for report in told) <= 4000
+    assert [report.sequence for report in told] == list(range(1, len(told) + 1))
+
+
+def test_rows_in_pieces() -> None:
+    """Nothing is lost or doubled, however they are cut."""
+    names: dict[str, Any] = {"closed": [str(n) for n in range(5)], "gone": ["x"], "queues": list(range(12))}
+    rows = Rows(**names)
+    for pieces in (list(rows.chunks(5)), list(rows.halves()), list(rows.chunks(100))):
+        for name, values in names.items():
+            assert [value for piece in pieces for value in getattr(piece, name)] == values
+    assert len(list(Rows().chunks(5))) == 1
