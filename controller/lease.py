@@ -26,6 +26,7 @@ KEY = "controller"
 NOBODY = ""
 """In the place of a controller: the last one has left in good order."""
 _LEAVE = 1.0
+_LOOK = 0.1
 _STREAM = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Leader).decode
 
@@ -87,7 +88,7 @@ class Lease:
                 self._log.warning("lease_unclear", error=str(error) or "no answer in time")
                 if self.leading:
                     self._lose()
-            await asyncio.sleep(self._node.settings.pulse_every)
+            await asyncio.sleep(self._node.settings.pulse_every if self.leading else _LOOK)
 
     async def _look(self) -> None:
         """As one of those who stand by: take the lease if nobody has it, or nobody renews it."""

@@ -56,26 +56,30 @@ class Table:
     def row(self, key: str) -> int:
         """The row of a key, which is added if it is not there."""
         found = self._index.get(key)
-        return self._add(key) if found is None else found
+        return self._add([key])[0] if found is None else found
 
     def add(self, keys: Sequence[str]) -> tuple[Rows, NDArray[np.bool_]]:
         """The row of each key, added where it is not there; and which were added."""
         rows = self.find(keys)
         fresh = rows < 0
-        for place in np.flatnonzero(fresh):
-            rows[place] = self.row(keys[int(place)])
+        if fresh.any():
+            missing = [keys[place] for place in np.flatnonzero(fresh).tolist()]
+            self._add(list(dict.fromkeys(missing)))
+            rows[fresh] = self.find(missing)
         return rows, fresh
 
-    def _add(self, key: str) -> int:
-        if not self._free:
+    def _add(self, keys: list[str]) -> list[int]:
+        while len(self._free) < len(keys):
             self._grow()
-        row = self._free.pop()
-        self._index[key] = row
-        self.keys[row] = key
+        rows = self._free[-len(keys) :]
+        del self._free[-len(keys) :]
+        self._index.update(zip(keys, rows, strict=True))
+        for row, key in zip(rows, keys, strict=True):
+            self.keys[row] = key
         for column in self._columns.values():
-            column[row] = 0
-        self._columns["alive"][row] = True
-        return row
+            column[rows] = 0
+        self._columns["alive"][rows] = True
+        return rows
 
     def _grow(self) -> None:
         size = len(self.keys)
@@ -89,14 +93,15 @@ class Table:
         for name, values in columns.items():
             self._columns[name][rows] = values
 
-    def drop(self, rows: Iterable[int]) -> None:
+    def drop(self, rows: Rows) -> None:
         """These rows are no more; those that are not there, and -1, are passed over."""
         alive = self._columns["alive"]
-        for row in rows:
-            if row >= 0 and alive[row]:
-                alive[row] = False
-                del self._index[self.keys[row]]
-                self._free.append(int(row))
+        rows = np.unique(rows[rows >= 0])
+        gone = rows[alive[rows]].tolist()
+        alive[gone] = False
+        for row in gone:
+            del self._index[self.keys[row]]
+        self._free += gone
 
     def where(self, **columns: Any) -> Rows:
         """The rows whose columns have these values."""

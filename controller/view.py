@@ -205,7 +205,7 @@ class View:
         left = self.futures["alive"] & np.isin(self.futures["lane"], lanes)
         self.futures["lane"][left] = -1
         self.lanes.drop(lanes)
-        self.hosts.drop([host])
+        self.hosts.drop(np.array([host], np.intp))
 
     def prune(self, now: float) -> None:
         """Called now and then: drop sessions and runs of which nothing is left."""

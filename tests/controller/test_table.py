@@ -48,5 +48,5 @@ def test_a_row_that_is_used_again_is_empty() -> None:
     """Nothing of who had it before is left."""
     table = Table(number=np.int64)
     table.set(np.array([table.row("a")]), number=7)
-    table.drop([table.row("a")])
+    table.drop(table.find(["a", "a", "nobody"]))
     assert table["number"][table.row("b")] == 0
