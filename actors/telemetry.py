@@ -152,7 +152,7 @@ class Telemetry:
 
     def _tell_part(self) -> None:
         rows = self._whole.pop()
-        rows.made = [future for future in rows.made if future.id in self._open]
+        rows.made = [future for future in rows.made if not future.done()]
         rows.running = [call for call in rows.running if call.key in self._running]
         rows.begun = [run for run in rows.begun if run.request.run in self._runs]
         self._part += 1

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _TICK = 0.2
 _ASK_AGAIN = 1.0
-_PRUNE = 5.0
+_PRUNE = 1.0
+_LOOK = 5.0
 _REPLAYED = 256
 """Reports in the stream that are read on beginning: what they say of actors is more than nothing."""
 _decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
@@ -44,7 +45,7 @@ class Follower:
         self._heard: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._behind: set[str] = set()
-        self._pruned = time.monotonic()
+        self._pruned = self._looked = time.monotonic()
         self._log = log.get("follower")
 
     async def start(self) -> None:
@@ -144,6 +145,8 @@ class Follower:
             if now - self._pruned > _PRUNE:
                 self._pruned = now
                 self.view.prune(time.time())
+            if now - self._looked > _LOOK:
+                self._looked = now
                 await self._look_for_actors()
 
     async def _look_for_actors(self) -> None:

@@ -44,8 +44,8 @@ class Calls(msgspec.Struct, frozen=True):
     """Attempts that have ended, as columns; for whoever learns from them."""
 
     call: list[str]
-    took: NDArray[np.float32]
-    waited: NDArray[np.float32]
+    took: NDArray[np.float64]
+    waited: NDArray[np.float64]
     size: NDArray[np.uint32]
     how: NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ class Reading:
         found = np.frombuffer(column, f"<{kind}") if column else np.zeros(size, f"<{kind}")
         if len(found) != size:
             raise ValueError(f"a column has {len(found)} numbers for {size} rows")
-        return found
+        return found.astype(np.float64) if kind == "f4" else found  # unix seconds need more than four bytes
 
     def _rows(self, column: bytes, size: int, row_of: Callable[[str], int]) -> Rows:
         """A column of names, as rows of a table."""
@@ -310,7 +310,7 @@ def _there(rows: Rows) -> Rows:
     return rows[rows >= 0]
 
 
-def _smooth(table: Table, rows: Rows, **columns: NDArray[np.float32]) -> None:
+def _smooth(table: Table, rows: Rows, **columns: NDArray[np.float64]) -> None:
     """Let new values weigh in, as many as there are of each row."""
     size = len(table.keys)
     counts = np.bincount(rows, minlength=size)

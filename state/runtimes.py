@@ -53,7 +53,7 @@ class Runtimes:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def learn(self, calls: Sequence[str], sizes: NDArray[np.uint32], took: NDArray[np.float32]) -> None:
+    def learn(self, calls: Sequence[str], sizes: NDArray[np.uint32], took: NDArray[np.float64]) -> None:
         """Calls have ended.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -17,6 +18,8 @@ from callboard.controller.reading import State
 from callboard.controller.view import View
 
 GATE: asyncio.Event
+CLOCKS = 0.05
+"""Seconds that server and hosts may differ, and columns be rounded."""
 
 
 @tool(concurrency=2)
@@ -89,10 +92,12 @@ async def test_what_is_open_is_seen(board: Board, controller: Controller) -> Non
     """Futures by state, with actor, session, run, maker and host; runs, sessions and instances beside them."""
     view = controller.view
     host = await board.host(gated, adds, three)
+    begun = time.time() - CLOCKS
     run = await board.submit(three)
     await until(lambda: states(view) == BUSY)
     futures, row = view.futures, view.hosts.row(host.id)
     at = futures.row(f"{run}:1")
+    assert begun <= futures["made"][at] <= futures["began"][at] + CLOCKS <= time.time() + 2 * CLOCKS
     assert futures["state"][at] == State.RUNNING
     assert view.actors.keys[futures["actor"][at]] == "gated"
     assert view.names.keys[futures["call"][at]] == "gated.call"
@@ -104,6 +109,7 @@ async def test_what_is_open_is_seen(board: Board, controller: Controller) -> Non
     running = view.runs.row(run)
     assert view.actors.keys[view.runs["workflow"][running]] == "three"
     assert view.runs["driver"][running] == row
+    assert begun <= view.runs["began"][running] <= time.time() + CLOCKS
     instance = view.instances.row(f"gated@{host.id}")
     assert (view.instances["busy"][instance], view.instances["slots"][instance]) == (2, 2)
     GATE.set()

@@ -24,7 +24,7 @@ def learnt(values: NDArray[np.float64], size: int = 100, call: str = "Analyst.pl
     """A table that has seen these run times."""
     table = Runtimes()
     for part in np.array_split(values, max(1, len(values) // 500)):
-        table.learn([call] * len(part), np.full(len(part), size, np.uint32), part.astype(np.float32))
+        table.learn([call] * len(part), np.full(len(part), size, np.uint32), part)
     return table
 
 
@@ -68,7 +68,7 @@ def test_bounds_narrow_with_what_was_seen() -> None:
 def test_sizes_are_kept_apart() -> None:
     """Arguments of as many bits are alike; of a size that nobody has seen, all that were seen tell."""
     table = Runtimes()
-    table.learn(["a.b"] * 2, np.array([100, 10_000], np.uint32), np.array([0.25, 4.0], np.float32))
+    table.learn(["a.b"] * 2, np.array([100, 10_000], np.uint32), np.array([0.25, 4.0], np.float64))
     small, large, whole = (table.predict("a", "b", size) for size in (127, 8_200, ANY_SIZE))
     assert small is not None
     assert large is not None
@@ -83,8 +83,8 @@ def test_sizes_are_kept_apart() -> None:
 def test_what_is_old_is_forgotten() -> None:
     """When a method has become slower, so have its predictions, after some ten thousand calls."""
     table = learnt(np.full(3 * KEPT, 0.125))
-    table.learn(["Analyst.plan"] * KEPT, np.full(KEPT, 100, np.uint32), np.full(KEPT, 2.0, np.float32))
-    table.learn(["Analyst.plan"] * KEPT, np.full(KEPT, 100, np.uint32), np.full(KEPT, 2.0, np.float32))
+    table.learn(["Analyst.plan"] * KEPT, np.full(KEPT, 100, np.uint32), np.full(KEPT, 2.0, np.float64))
+    table.learn(["Analyst.plan"] * KEPT, np.full(KEPT, 100, np.uint32), np.full(KEPT, 2.0, np.float64))
     found = table.predict("Analyst", "plan", 100, 0.01)
     assert found is not None
     assert found.seconds == 2.0

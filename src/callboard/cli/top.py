@@ -68,6 +68,7 @@ async def _look(client: Client, view: View) -> Snapshot:
     from callboard.controller.lease import leader
     from callboard.controller.snapshot import snapshot
 
+    view.prune(time.time())
     return snapshot(view, time.time(), await leader(client.node))
 
 
