@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.called_at import place, placed
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
@@ -191,6 +192,11 @@ class LocalMaker:
                     dependency=dep.id,
                 ) from error
         encoded.join()
+        if encoded.called_at is not None:
+            try:
+                future.method.signature.check(encoded.body)
+            except InvalidArguments as error:
+                raise placed(error, encoded.called_at) from error.__cause__
 
     async def _attempts(self, future: Future[Any], body: bytes) -> Any:
         while True:
@@ -302,6 +308,17 @@ def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, An
     Raises:
         InvalidArguments: they do not fit, or cannot travel.
     """
+    try:
+        encoded = _encoded(method, args, kwargs)
+    except InvalidArguments as error:
+        told = placed(error, place())
+        raise told from told.__cause__
+    if encoded.futures:  # whether these fit is known later, when this line is long past
+        encoded.called_at = place()
+    return encoded
+
+
+def _encoded(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> values.Encoded:
     signature = method.signature
     bound = signature.bind(args, kwargs)
     try:
