@@ -27,6 +27,7 @@ from callboard.actors.gateway.messages import (
 )
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
+from callboard.actors.runids import store_request
 from callboard.actors.shared import Shared
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -111,7 +112,11 @@ class Verbs:
         head = options.headers(as_json=request.as_json)
         try:
             async with asyncio.timeout(_STORED_WITHIN):
-                await self._node.store.stored(subjects.request(request.name), body, head)
+                if options.chosen:
+                    as_json = request.as_json
+                    await store_request(self._node, options.run, request.name, body, head, as_json=as_json)
+                else:
+                    await self._node.store.stored(subjects.request(request.name), body, head)
         except TimeoutError as error:
             raise NotStored(
                 f"JetStream has not acknowledged the request within {_STORED_WITHIN:g} s: send it again with "
