@@ -123,6 +123,18 @@ def test_purging(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> 
     assert typed("dead", "list", url=nats_url).out.strip() == "no dead letters"
 
 
+def test_purging_one_by_one(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> None:
+    """Those that are named, as `show` and `requeue` take them; nothing goes if one of them is not there."""
+    first, second, third = (letter["sequence"] for letter in letters)
+    assert "dead letter 999" in typed("dead", "purge", first, 999, "--yes", url=nats_url).err
+    asked = typed("dead", "purge", first, second, url=nats_url)
+    assert (asked.code, f"drops dead letters {first}, {second} for good" in asked.err) == (Exit.USAGE, True)
+    assert typed("dead", "purge", first, "--actor", "add", "--yes", url=nats_url).code == Exit.USAGE
+    assert sequences(nats_url, typed) == [first, second, third]
+    assert typed("dead", "purge", first, first, third, "--yes", "--json", url=nats_url).json == {"purged": 2}
+    assert sequences(nats_url, typed) == [second]
+
+
 @pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
 def test_purging_asks_on_a_terminal(
     answer: str, left: int, nats_server: EmbeddedServer, typed: Typed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -137,8 +137,7 @@ def requeue(
     async def send(dead: DeadLetters, node: Node) -> list[dict[str, Any]]:
         letters = [await _letter(dead, number) for number in sequence]
         sent = await dead.requeue(*letters, again=again)
-        for number in sequence:
-            await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
+        await _deleted(node, sequence)
         return [{"sequence": number, "id": id_} for number, id_ in zip(sequence, sent, strict=True)]
 
     done = _with_letters(common, send)
@@ -153,26 +152,42 @@ def _as(id_: str) -> str:
 
 @app.command
 def purge(
-    *,
+    *sequence: int,
     actor: str | None = None,
     yes: Annotated[bool, Parameter(alias="-y", negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Drop dead letters for good.
+    """Drop dead letters for good: all, or those that are named.
+
+    On a terminal it asks first.
+
+        callboard dead purge 3 4
+        callboard dead purge --actor search --yes
 
     Args:
+        sequence: As 'callboard dead list' tells them.
         actor: Only this actor's or workflow's.
         yes: Do not ask.
     """
+    if sequence and actor:
+        raise UsageError("name either letters or an actor, not both")
     whose = f"the dead letters of {actor}" if actor else "all dead letters"
+    if sequence:
+        whose = f"dead letter{'s' if len(sequence) > 1 else ''} {', '.join(map(str, sequence))}"
     if not yes:
         if common.json or not sys.stdin.isatty():
             raise UsageError(f"this drops {whose} for good: say --yes")
         if input(f"drop {whose} for good? [y/N] ").strip().lower() not in {"y", "yes"}:
             return Exit.OK
 
-    async def drop(_: DeadLetters, node: Node) -> int:
+    async def drop(dead: DeadLetters, node: Node) -> int:
         from callboard.infra import subjects
+
+        if sequence:
+            chosen = dict.fromkeys(sequence)
+            for number in chosen:
+                await _letter(dead, number)
+            return await _deleted(node, chosen)
 
         answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
         return int(answer["purged"])
@@ -200,6 +215,12 @@ async def _asked(node: Node, verb: str, body: dict[str, Any]) -> dict[str, Any]:
             f"the server refuses {verb}: {answer['error'].get('description')}", **answer["error"]
         )
     return answer
+
+
+async def _deleted(node: Node, sequences: Collection[int]) -> int:
+    for number in sequences:
+        await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
+    return len(sequences)
 
 
 async def _letter(dead: DeadLetters, sequence: int) -> DeadLetter:

@@ -58,6 +58,17 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else pretty(value)
 
 
+def shortened(value: Any, limit: int, option: str) -> str:
+    """A value for people, at most so many characters of it.
+
+    Args:
+        option: which shows it whole.
+    """
+    text = shown(value)
+    left_out = len(text) - limit
+    return text if left_out <= 0 else f"{text[:limit]}... {left_out:,} more characters ({option})"
+
+
 def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
     """An error for people: where it happened, because of what, and the remote traceback of user code.
 

@@ -10,7 +10,7 @@ import msgspec
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, line, seconds
-from callboard.cli.outcome import explained, shown
+from callboard.cli.outcome import explained, shortened
 from callboard.cli.output import clock, table
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import ErrorInfo, RunSummary
@@ -33,6 +33,8 @@ def runs(
     common: Common = DEFAULTS,
 ) -> int:
     """List runs, the latest last.
+
+    What happened in one of them is told by 'callboard show'.
 
         callboard runs --status failed
         callboard runs --json | jq -r '.[].run'
@@ -132,7 +134,7 @@ def _print_outcome(history: History, value: Any, screen: Console) -> None:
         error, status = history.done["error"], history.done["status"]
         texts.append(_explained(error, f"the run {status}", trace=not failed))
     elif history.done is not None:
-        texts.append(f"result:\n{shown(value)[:_VALUE_SHOWN]}")
+        texts.append(f"result:\n{shortened(value, _VALUE_SHOWN, '--json')}")
     for text in texts:
         screen.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
 
