@@ -45,14 +45,14 @@ class Listed(msgspec.Struct):
 
 
 @app.command(name="list")
-def list_(*, actor: str = "*", limit: int = 50, common: Common = DEFAULTS) -> int:
+def list_(*, actor: str | None = None, limit: int = 50, common: Common = DEFAULTS) -> int:
     """List dead letters, the oldest first.
 
     Args:
         actor: Only this actor's or workflow's.
         limit: How many at most.
     """
-    letters = _with_letters(common, lambda dead, _: dead.list(actor, limit))
+    letters = _with_letters(common, lambda dead, _: dead.list(actor or ">", limit))
     rows = [
         Listed(sequence, one.actor, one.reason, one.detail, one.at, one.delivered, one.subject)
         for sequence, one in letters
@@ -99,12 +99,17 @@ def show(sequence: int, /, *, common: Common = DEFAULTS) -> int:
 def _print_letter(letter: DeadLetter, screen: Console) -> None:
     lines = [
         f"{letter.reason}: {letter.detail}",
-        f"subject {letter.subject}, delivered {letter.delivered} times, given up by {letter.host}",
+        f"subject {letter.subject}" + (f", {_given_up(letter)}" if letter.host else ""),
         *(f"  {name}: {value}" for name, value in letter.headers.items()),
         f"body: {shown(_body(letter))}",
         *(explained(error, f"attempt {number}") for number, error in enumerate(letter.history, 1)),
     ]
     screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _given_up(letter: DeadLetter) -> str:
+    times = "once" if letter.delivered == 1 else f"{letter.delivered} times"
+    return f"delivered {times}, given up by {letter.host} at {clock(letter.at)}"
 
 
 def _body(letter: DeadLetter) -> Any:
@@ -189,7 +194,7 @@ def purge(
                 await _letter(dead, number)
             return await _deleted(node, chosen)
 
-        answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
+        answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or ">")})
         return int(answer["purged"])
 
     purged = _with_letters(common, drop)
