@@ -360,9 +360,9 @@ class CallMaker:
             self._fail(future, placed(error, encoded.called_at))
 
     def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
-        text = text_of(error)
+        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
         failure = DependencyFailed(
-            f"{future.method.where} was not called: its argument {dep.method.where} failed: {text}",
+            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
             future=future.id,
             actor=future.method.actor,
             method=future.method.name,

@@ -315,7 +315,7 @@ class Client:
             if not end.waiters and self._ends.get(run) is end:
                 self._forget(run)
 
-    async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    async def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
         subjects.token("run id", run)
         await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
@@ -513,7 +513,7 @@ class SyncClient:
         """See :meth:`Client.run`."""
         return self._wait(self._client.run(workflow, arguments, **options))
 
-    def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """See :meth:`Client.cancel`."""
         self._wait(self._client.cancel(run, reason))
 

@@ -57,6 +57,7 @@ _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
 _JSON_PART = 3
 _DEADLY = 4
+_NO_REASON = "no reason was given"
 
 
 class Request:
@@ -109,7 +110,9 @@ class Request:
         try:
             return read(self.headers, name)
         except ValueError as error:
-            self.problem = HeaderInvalid(f"header {error}", header=name, value=self.headers[name][:80])
+            self.problem = HeaderInvalid(
+                f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
+            )
             return 0
 
     def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
@@ -262,9 +265,7 @@ class Driver:
             if request.problem is not None and not request.named:  # nobody waits who could be told
                 raise request.problem
         except CallboardError as error:
-            self.host.dead.put(
-                self.name, delivered, "undecodable", f"the request has an unusable header: {error}"
-            )
+            self.host.dead.put(self.name, delivered, "undecodable", f"the request was not run: {error}")
             return
         driving = self._runs.get(request.run)
         if driving is not None and driving.request.delivered.sequence == delivered.sequence:
@@ -461,7 +462,7 @@ class Driver:
         if run is None or signal is None:
             return
         if signal.name == "cancel":
-            run.cancelled = signal.reason or "cancelled"
+            run.cancelled = signal.reason or _NO_REASON
             self._stop(run)
         elif run.maker.waits is not None:
             run.maker.waits.on_signal(H.find_int(head, b"Nats-Sequence"), signal)
@@ -701,7 +702,7 @@ class _Known:
             elif kind == "signal":
                 signal = read_entry(decode_signal, entry.body)
                 if signal is not None and signal.name == "cancel":
-                    self.cancelled = signal.reason or "cancelled"
+                    self.cancelled = signal.reason or _NO_REASON
                 elif signal is not None:
                     self.signals.append((entry.sequence, signal))
 

@@ -183,9 +183,9 @@ class LocalMaker:
         for dep in encoded.futures:
             error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
             if error is not None:
+                how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
                 raise DependencyFailed(
-                    f"{future.method.where} was not called: its argument {dep.method.where} failed: "
-                    f"{text_of(error)}",
+                    f"{future.method.where} was not called: its argument {dep.method.where} {how}",
                     future=future.id,
                     actor=future.method.actor,
                     method=future.method.name,

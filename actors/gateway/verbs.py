@@ -169,7 +169,7 @@ class Verbs:
         standing = await self._standing(run)
         if standing.status not in {"running", "waiting", "accepted"}:
             return Cancelled(run, standing.status)
-        await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
+        await self._client.cancel(run, given if isinstance(given, str) else "asked for through the gateway")
         try:
             done = await self.waits.within(_CANCELLED_WITHIN, self._client.done(run))
         except TimeoutError:
