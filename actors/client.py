@@ -306,7 +306,7 @@ class Client:
             return await asyncio.wait_for(waiter, timeout)
         except TimeoutError as error:
             raise ResultTimeout(
-                f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
+                f"run {run} has not ended after {timeout:g} s: it goes on; see 'callboard show {run}'",
                 run=run,
                 timeout=timeout,
             ) from error

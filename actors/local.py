@@ -249,7 +249,7 @@ class LocalMaker:
             if not running.expired():
                 raise  # the handler's own
             raise CallTimeout(
-                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+                f"{method.where} took longer than its timeout of {timeout:g} s", timeout=timeout
             ) from error
         encoded = _encode_result(method, value)
         for part in encoded.futures:

@@ -260,7 +260,8 @@ def _room(seen: Look) -> Iterator[Finding]:
                     "limits",
                     "problem",
                     f"stream {name} uses {used} of {limit} {what}",
-                    "raise max_store_bytes" if what == "bytes" else "raise max_consumers",
+                    f"raise max_{'store_bytes' if what == 'bytes' else what} (callboard.toml, CALLBOARD_...) "
+                    "and start the hosts again" + (", or shorten journal_max_age" if what == "bytes" else ""),
                 )
         for replica in info.get("cluster", {}).get("replicas") or []:
             if replica.get("offline") or not replica.get("current", True):

@@ -385,7 +385,9 @@ class Connection:
             raise ConnectionLost(f"{subject} was not asked: the connection to NATS is closed") from error
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
             raise RequestTimeout(
-                f"no answer on {subject} within {timeout} s", subject=subject, timeout=timeout
+                f"no answer on {subject} within {timeout:g} s: is the server up, with JetStream, or too busy?",
+                subject=subject,
+                timeout=timeout,
             ) from error
         return bytes(message.data)
 

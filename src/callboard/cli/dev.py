@@ -59,7 +59,10 @@ def dev(
     common.log("warning")
     running = common.settings(default_url="").nats_url
     if running and (port is not None or store is not None):
-        raise UsageError(f"--port and --store are for an own server, but {running} is to be used")
+        raise UsageError(
+            f"--port and --store are for an own server, but --nats or NATS_URL says {running}: leave out "
+            "the one or the other"
+        )
     work = _Dev(app, hosts, running, port, store, common, grace)
     return asyncio.run(work.run(reload=reload, gateway=gateway))
 
