@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.called_at import placed
 from callboard.actors.copies import KNOWN_IDS
 from callboard.actors.failures import restore, text_of
 from callboard.actors.future import Future
@@ -360,12 +361,12 @@ class CallMaker:
                 future.method.signature.check(encoded.body)
             self._send(future, encoded)
         except InvalidArguments as error:
-            self._fail(future, error)
+            self._fail(future, placed(error, encoded.called_at))
 
     def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
-        text = text_of(error)
+        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
         failure = DependencyFailed(
-            f"{future.method.where} was not called: its argument {dep.method.where} failed: {text}",
+            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
             future=future.id,
             actor=future.method.actor,
             method=future.method.name,

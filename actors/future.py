@@ -176,7 +176,7 @@ class Future(asyncio.Future[T]):
         if not there.wait(timeout):
             loop.call_soon_threadsafe(self.remove_done_callback, tell)
             raise ResultTimeout(
-                f"{self.method.where} ({self.id}) has no value after {timeout} s",
+                f"{self.method.where} ({self.id}) has no value after {timeout:g} s",
                 future=self.id,
                 timeout=timeout,
             )

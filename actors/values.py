@@ -36,15 +36,17 @@ class Encoded:
         futures: the futures among the value, each once.
         tokens: their tokens, in the same order.
         blobs: digests of the parts that are references.
+        called_at: file and line of the call whose arguments they are, if there are futures among them.
     """
 
-    __slots__ = ("blobs", "body", "futures", "tokens")
+    __slots__ = ("blobs", "body", "called_at", "futures", "tokens")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
         self.futures = futures
         self.tokens = tokens
         self.blobs: list[str] = []
+        self.called_at: tuple[str, int] | None = None
 
     def join(self) -> None:
         """Put the values of the futures, which are all there now, where their tokens stand."""

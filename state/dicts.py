@@ -163,6 +163,7 @@ class ManagedDict(MutableMapping[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._turn.attribute(self._name, "dict")
         raw = self._key(key)
+        self._key_codec.check_key(raw, self._turn.session.inline_limit)
         self._turn.put(self._name, raw, self._turn.cell(self._name, self._codec, value, raw))
 
     def __delitem__(self, key: K) -> None:
