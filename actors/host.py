@@ -27,6 +27,7 @@ from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
 from callboard.actors.resources import place
+from callboard.actors.routes import Routes
 from callboard.actors.scope import install_task_factory
 from callboard.actors.takeover import Watch
 from callboard.actors.waking import Waker
@@ -196,6 +197,7 @@ class Host:
         self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.caller.is_alive = self.watch.takes_calls
+        self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self._heart = Heart(self)
         self.caller.start()
         self._members = [self._member(declared) for declared in self.declarations]
@@ -208,6 +210,7 @@ class Host:
         await self._heart.announce()
         self._heart.start()
         await self.watch.start()
+        await self.routes.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -321,6 +324,7 @@ class Host:
         """End what runs on the side, leave the registry, and disconnect."""
         await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
         self.watch.stop()
+        self.routes.stop()
         if self._ticker is not None:
             self._ticker.cancel()
         await self.caller.stop()

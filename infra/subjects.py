@@ -149,6 +149,21 @@ def question(run_id: str, path: str) -> str:
     return f"$KV.{INBOX_BUCKET}.{run_id}.{_flat(path)}"
 
 
+def route(actor: str) -> str:
+    """The subject of an actor's route in its bucket."""
+    return f"$KV.{POLICY_BUCKET}.route.{actor}"
+
+
+def session_route(actor: str, session: str) -> str:
+    """The same for one session at it; session is a token."""
+    return f"{route(actor)}.{session}"
+
+
+def policy(key: str) -> str:
+    """Where the server repeats what it has stored in the bucket of decisions, in stream order."""
+    return f"cb.policy.{key}"
+
+
 def state(actor: str, session: str) -> str:
     """Where the commits to a session's state at an actor are written; session is a token."""
     return f"$KV.{STATE_BUCKET}.{actor}.{session}"
