@@ -47,6 +47,8 @@ class Instance:
         self.declared = declared
         self.name = declared.name
         self.running: dict[tuple[str, int], Call] = {}
+        self.unbegun: dict[int, Call] = {}
+        """Calls that wait and may run elsewhere, by sequence; see ``giving.py`` for who takes them out."""
         self.standby = False
         self.mailbox: Mailbox[Call] = Mailbox()
         methods = declared.methods
@@ -66,6 +68,7 @@ class Instance:
         self.serial = declared.directives.stateful or self.rules is not None
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
+        self._watching = False
         self._pulls: list[Pull] = []
         self._batches = Batches(self.mailbox, methods.values(), self.pump)
         self._log = log.get("host").bind(actor=self.name)
@@ -125,6 +128,7 @@ class Instance:
             waiting=sum(self._waiting.values()),
             rate=round(self.rate(), 1),
             version=self._version,
+            standby=self.standby,
         )
 
     def calls_of(self, run: str) -> list[RunCall]:
@@ -167,6 +171,8 @@ class Instance:
     def accept(self, delivered: Delivered) -> None:
         """A message has come: make a call of it, or settle it as what it is."""
         headers = H.decode(delivered.raw_headers)
+        if H.STOLEN in headers:
+            self.host.stealing.came(self.name)
         self._waiting[id(delivered.pull)] = delivered.waiting
         try:
             call = inbound.decode(delivered, headers, self.declared.methods)
@@ -293,8 +299,58 @@ class Instance:
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
+        self._waits(call)
         self.mailbox.push(call)
         self.pump()
+
+    # -- calls that may run elsewhere --------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Calls that are here and wait for a slot, or will."""
+        return len(self.mailbox) + self._looking
+
+    def _waits(self, call: Call) -> None:
+        """From now on another host may get it, unless the actor keeps something for its session."""
+        if self.serial:
+            return
+        call.claimed = False
+        self.unbegun[call.delivered.sequence] = call
+        if self.slots.free <= 0:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Have it looked, in time, whether calls wait here too long."""
+        after = self.host.node.settings.steal_after
+        if after and not self._watching:
+            self._watching = True
+            self.host.node.loop.call_later(after, self._look)
+
+    def _look(self) -> None:
+        self._watching = False
+        if self.unbegun and self.slots.free <= 0:
+            self.host.tell_of_waiting()
+            self._look_soon()
+
+    def claim(self, call: Call) -> bool:
+        """Whether a call that has waited is this instance's still; then it stays so."""
+        if self.serial or call.claimed:
+            return True
+        call.claimed = self.unbegun.pop(call.delivered.sequence, None) is not None
+        return call.claimed
+
+    def gone(self, calls: list[Call]) -> None:
+        """Another host has got these calls."""
+        lost = {id(call) for call in calls}
+        self.mailbox.take(lambda call: id(call) in lost, len(lost))
+        for call in calls:
+            if self.running.get(call.key) is call:
+                del self.running[call.key]
+            call.delivered.forget()
+            for copy in call.copies:
+                copy.nak()
+        self._progress = time.monotonic()
+        self._feed_soon()
 
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
@@ -337,6 +393,8 @@ class Instance:
             if call.delivered.delivered > 1 and not leaving:
                 kept.append(call)
                 continue
+            if not self.claim(call):
+                continue
             self.running.pop(call.key, None)
             call.give_back()
             if self.serial:
@@ -377,8 +435,10 @@ class Instance:
         """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""
         if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
             return False
-        call.put_back(again=again)
-        self.mailbox.push(call)
+        if self.claim(call):
+            call.put_back(again=again)
+            self._waits(call)
+            self.mailbox.push(call)
         return True
 
     def _feed_soon(self) -> None:
@@ -390,6 +450,12 @@ class Instance:
         self._feeding = False
         if not self.host.draining and not self.standby:
             self._feed.feed()
+            self.host.stealing.look(self)
+
+    def begin(self, slot: Slot) -> bool:
+        """A handler is about to begin: whether there is something left for it to do."""
+        slot.calls = [call for call in slot.calls if self.claim(call)]
+        return bool(slot.calls)
 
     def _start(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not self._dropped(call)]
@@ -422,6 +488,8 @@ class Instance:
         """Whether it was cancelled while it waited here."""
         if H.REQUEUED in call.headers or not self.host.cancelled.covers(call.run, call.id):
             return False
+        if not self.claim(call):
+            return True
         self.running.pop(call.key, None)
         call.settle()
         if self.serial:

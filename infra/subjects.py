@@ -129,6 +129,11 @@ def control(host: str = EVERY_HOST) -> str:
     return f"cb.control.{host}"
 
 
+def steal(host: str) -> str:
+    """Where a host is asked for calls that wait in it."""
+    return f"cb.steal.{host}"
+
+
 def dead(actor: str) -> str:
     """Where messages for an actor go that nobody could handle."""
     return f"cb.dead.{actor}"
