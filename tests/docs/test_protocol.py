@@ -38,6 +38,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.dead: ("<actor>",),
     subjects.control: ("<host>",),
     gateway.subject: ("<verb>", "<name>"),
+    subjects.steal: ("<host>",),
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
