@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.called_at import placed
 from callboard.actors.copies import KNOWN_IDS
 from callboard.actors.failures import restore, text_of
 from callboard.actors.future import Future
@@ -122,7 +123,7 @@ class CallMaker:
         self._stopped = False
         self._expanding = False
         self._line: deque[Result] = deque()
-        self._turns = Turns(self._dispatch)
+        self._turns: Turns | None = None
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -166,6 +167,10 @@ class CallMaker:
             self.abandon()
         for future in list(self.open.values()):
             future.cancel()
+
+    def let_go(self) -> None:
+        """Drop what leads back to it: so it is gone when it is not used, and leaves nothing to collect."""
+        self.on_diverged = self.waits = self._turns = None
 
     @property
     def abandoned(self) -> bool:
@@ -357,12 +362,12 @@ class CallMaker:
                 future.method.signature.check(encoded.body)
             self._send(future, encoded)
         except InvalidArguments as error:
-            self._fail(future, error)
+            self._fail(future, placed(error, encoded.called_at))
 
     def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
-        text = text_of(error)
+        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
         failure = DependencyFailed(
-            f"{future.method.where} was not called: its argument {dep.method.where} failed: {text}",
+            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
             future=future.id,
             actor=future.method.actor,
             method=future.method.name,
@@ -374,6 +379,8 @@ class CallMaker:
 
     def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
         if future.method.managed:
+            if self._turns is None:
+                self._turns = Turns(self._dispatch)
             self._turns.take(future, encoded)
         else:
             self._dispatch(future, encoded)

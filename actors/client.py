@@ -16,6 +16,7 @@ from callboard.actors import values
 from callboard.actors.backlog import Backlog
 from callboard.actors.failures import restore
 from callboard.actors.node import Node
+from callboard.actors.runids import store_request
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
@@ -141,7 +142,7 @@ class Client:
         Args:
             workflow: its name.
             arguments: by name; msgspec structs, dataclasses and standard types.
-            run: an id of your own; a request with the same id again is the same run.
+            run: an id of your own; the same request with the same id again is the same run.
             session: whose run it is.
             deadline: seconds from now.
             priority: above 0 is urgent, below 0 can wait.
@@ -151,6 +152,7 @@ class Client:
         Raises:
             InvalidArguments: an argument cannot travel.
             ValueTooLarge: they are too large.
+            RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
         """
         subjects.token("workflow", workflow)
         run_id = subjects.token("run id", run) if run else subjects.new_id()
@@ -172,7 +174,10 @@ class Client:
             self._expect(run_id)
             while len(self._ends) > _ENDS and (unawaited := self._oldest_unawaited()):
                 self._forget(unawaited)
-        await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
+        if run:
+            await store_request(self.node, run_id, workflow, body, H.encode(items), as_json=as_json)
+        else:
+            await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
         return run_id
 
     async def _encoded(self, arguments: dict[str, Any], *, as_json: bool) -> tuple[bytes, list[str]]:
@@ -302,7 +307,7 @@ class Client:
             return await asyncio.wait_for(waiter, timeout)
         except TimeoutError as error:
             raise ResultTimeout(
-                f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
+                f"run {run} has not ended after {timeout:g} s: it goes on; see 'callboard show {run}'",
                 run=run,
                 timeout=timeout,
             ) from error
@@ -311,7 +316,7 @@ class Client:
             if not end.waiters and self._ends.get(run) is end:
                 self._forget(run)
 
-    async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    async def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
         subjects.token("run id", run)
         await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
@@ -552,7 +557,7 @@ class SyncClient:
         """See :meth:`Client.run`."""
         return self._wait(self._client.run(workflow, arguments, **options))
 
-    def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """See :meth:`Client.cancel`."""
         self._wait(self._client.cancel(run, reason))
 

@@ -356,7 +356,7 @@ async def _limited(
             raise  # the handler's own
         if limit == timeout:
             raise CallTimeout(
-                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+                f"{method.where} took longer than its timeout of {timeout:g} s", timeout=timeout
             ) from error
         raise DeadlineExceeded(f"{method.where} was stopped: the deadline of its run passed") from error
 

@@ -38,6 +38,7 @@ _BY_CODE = {
     "settings_invalid": Exit.USAGE,
     "invalid_arguments": Exit.USAGE,
     "name_invalid": Exit.USAGE,
+    "run_id_taken": Exit.USAGE,
     "connect_failed": Exit.NO_SERVER,
     "connection_lost": Exit.NO_SERVER,
     "request_timeout": Exit.NO_SERVER,
