@@ -288,6 +288,9 @@ class Instance:
         pull.ask(self._shedding, wait=False)
 
     def _enqueue(self, call: Call) -> None:
+        if self.standby and call.delivered.pull is self.host.lane:
+            self.host.caller.spawn(self.host.lanes.pass_on(call))  # given back it would come here again
+            return
         if self.host.draining or self.standby:
             call.give_back()
             return
