@@ -1,10 +1,9 @@
 """What a host lets idle ones have of the calls that wait in it.
 
 It is the heart's thread that gives them away, over its own connection, so that calls get away also from
-behind a handler that blocks the event loop. A call that waits stands in ``Instance.unbegun``; the loop takes
-it out when its handler begins, the heart when it gives it away. ``dict.pop`` is atomic, so one of them has
-it, never both. What the loop has not even read yet is found in the host's lane, since nobody else pulls
-from that.
+behind a handler that blocks the event loop. A call that waits stands in ``Instance.unbegun``, where either
+the loop takes it out or the heart. What the loop has not even read yet is found in the host's lane, since
+nobody else pulls from that.
 
 A call is stored in the other host's lane before its message here is acked.
 """
@@ -37,8 +36,6 @@ BLOCKED = 0.2
 """Seconds without a turn of the event loop after which nothing counts as about to begin."""
 MOST = 256
 """Calls that are given away at once."""
-_DELIVERIES = 2
-"""A call delivered more often may be deadly: its message stays, and with it the count."""
 _REMEMBERED = 10_000
 _decode = msgspec.msgpack.Decoder(Steal).decode
 
@@ -62,13 +59,11 @@ class Giving:
     def overdue(self, instance: Instance) -> list[Call]:
         """Calls that have waited too long and may run elsewhere."""
         host, after = self._host, self._host.node.settings.steal_after
-        if not after or not instance.unbegun or host.draining or instance.standby:
+        if not after or not len(instance.unbegun) or host.draining or instance.standby:
             return []
         if instance.slots.free > 0 and not self._is_blocked():
             return []  # they wait for a batch to fill
-        limit = time.monotonic() - after
-        waiting = list(instance.unbegun.values())
-        return [c for c in waiting if c.arrived < limit and c.delivered.delivered <= _DELIVERIES]
+        return instance.unbegun.overdue(after)
 
     def count(self, instance: Instance) -> int:
         """How many there are, what the loop has not read included."""
@@ -185,7 +180,7 @@ class _Round:
     async def _give(self, instance: Instance, most: int) -> tuple[int, int]:
         waiting = sorted(self._giving.overdue(instance), key=rank)
         unread = await self._giving.unread(self._reader, instance)
-        calls = [c for c in waiting[:most] if instance.unbegun.pop(c.delivered.sequence, None) is not None]
+        calls = [call for call in waiting[:most] if instance.unbegun.take(call)]
         if calls:
             self._host.node.loop.call_soon_threadsafe(instance.gone, calls)
         messages = [m for m in unread[: most - len(calls)] if self._giving.take_unread(m.sequence)]

@@ -507,10 +507,16 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept.pop(H.AGAIN, None)
-    kept.pop(H.STOLEN, None)
+    for name in (H.STOLEN, H.EXECUTOR, H.POLICY):
+        kept.pop(name, None)
+    lane, epoch = host.routes.choose(instance.name, call.session, call.id, keeps=False)
+    if lane and instance.rules is None:  # of one with managed state the next host knows the holder
+        kept |= {H.EXECUTOR: lane, H.POLICY: str(epoch)}
     kept[H.ATTEMPT] = str(call.attempt + 1)
     kept[H.SCHEDULE] = schedule_at(time.time() + delay)
-    kept[H.SCHEDULE_TARGET] = subjects.call(instance.name, subjects.ANY, band_of(call.priority))
+    kept[H.SCHEDULE_TARGET] = subjects.call(
+        instance.name, kept.get(H.EXECUTOR, subjects.ANY), band_of(call.priority)
+    )
 
     def on_stored(outcome: int | StoreRefused) -> None:
         instance.running.pop(call.key, None)

@@ -17,6 +17,7 @@ from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
+from callboard.actors.unbegun import Unbegun
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
@@ -47,8 +48,6 @@ class Instance:
         self.declared = declared
         self.name = declared.name
         self.running: dict[tuple[str, int], Call] = {}
-        self.unbegun: dict[int, Call] = {}
-        """Calls that wait and may run elsewhere, by sequence; see ``giving.py`` for who takes them out."""
         self.standby = False
         self.mailbox: Mailbox[Call] = Mailbox()
         methods = declared.methods
@@ -66,9 +65,9 @@ class Instance:
         self._shedding = 0
         self.rules = declared.rules if isinstance(declared, AgentClass) else None
         self.serial = declared.directives.stateful or self.rules is not None
+        self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
-        self._watching = False
         self._pulls: list[Pull] = []
         self._batches = Batches(self.mailbox, methods.values(), self.pump)
         self._log = log.get("host").bind(actor=self.name)
@@ -302,7 +301,7 @@ class Instance:
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
-        self._waits(call)
+        self.unbegun.add(call)
         self.mailbox.push(call)
         self.pump()
 
@@ -313,34 +312,9 @@ class Instance:
         """Calls that are here and wait for a slot, or will."""
         return len(self.mailbox) + self._looking
 
-    def _waits(self, call: Call) -> None:
-        """From now on another host may get it, unless the actor keeps something for its session."""
-        if self.serial:
-            return
-        call.claimed = False
-        self.unbegun[call.delivered.sequence] = call
-        if self.slots.free <= 0:
-            self._look_soon()
-
-    def _look_soon(self) -> None:
-        """Have it looked, in time, whether calls wait here too long."""
-        after = self.host.node.settings.steal_after
-        if after and not self._watching:
-            self._watching = True
-            self.host.node.loop.call_later(after, self._look)
-
-    def _look(self) -> None:
-        self._watching = False
-        if self.unbegun and self.slots.free <= 0:
-            self.host.tell_of_waiting()
-            self._look_soon()
-
     def claim(self, call: Call) -> bool:
         """Whether a call that has waited is this instance's still; then it stays so."""
-        if self.serial or call.claimed:
-            return True
-        call.claimed = self.unbegun.pop(call.delivered.sequence, None) is not None
-        return call.claimed
+        return self.unbegun.claim(call)
 
     def gone(self, calls: list[Call]) -> None:
         """Another host has got these calls."""
@@ -440,7 +414,7 @@ class Instance:
             return False
         if self.claim(call):
             call.put_back(again=again)
-            self._waits(call)
+            self.unbegun.add(call)
             self.mailbox.push(call)
         return True
 

@@ -27,6 +27,18 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+FAILED: set[int] = set()
+
+
+@tool(retries=1, backoff=0.01)
+async def shaky(number: int) -> int:
+    """Fails the first time."""
+    if number not in FAILED:
+        FAILED.add(number)
+        raise ValueError(number)
+    return number
+
+
 @agent
 class Notes:
     """Keeps what it is told."""
@@ -44,6 +56,12 @@ class Notes:
 async def doubling(count: int) -> list[int]:
     """One call after the other."""
     return [await double(number) for number in range(count)]
+
+
+@workflow
+async def shaking(count: int) -> list[int]:
+    """Calls that fail first."""
+    return [await shaky(number) for number in range(count)]
 
 
 @workflow
@@ -220,6 +238,18 @@ async def test_a_replay_under_another_route_goes_on(board: Board) -> None:
     assert [r.host for r in await board.results(run) if r.call == "double.call"] == [one.id] * 3 + [
         two.id
     ] * 3
+
+
+async def test_a_retry_follows_the_route_too(board: Board) -> None:
+    """The one that holds when the attempt has failed."""
+    FAILED.clear()
+    driver, host, other = await board.host(shaking), await board.host(shaky), await board.host(shaky)
+    client = await board.client()
+    route = await client.route("shaky", host.id)
+    for one in (driver, host, other):
+        await heard(one, route)
+    run = await board.submit(shaking, count=10)
+    assert {(r.host, r.attempt) for r in await outcomes(board, run)} == {(host.id, 2)}
 
 
 async def test_one_session_has_a_route_of_its_own(board: Board) -> None:

@@ -110,7 +110,7 @@ async def test_calls_behind_a_long_one_run_on_an_idle_host(board: Board) -> None
     assert set(BEGUN.values()) == {1}
     assert Counter(result.host for result in await board.results(run)) == {idle.id: 200}
     left = instance(victim, work)
-    assert (len(left.running), len(left.mailbox), left.unbegun) == (1, 0, {})
+    assert (len(left.running), len(left.mailbox), len(left.unbegun)) == (1, 0, 0)
     GATE.set()
     await board.emptied("CALLS")
 
@@ -142,7 +142,7 @@ async def test_what_was_pulled_ahead_is_taken_too(board: Board) -> None:
     await node.store.stored(
         call_subject(work), packed({"number": 5}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1")
     )
-    await until(lambda: ahead.unbegun or BEGUN[5])
+    await until(lambda: len(ahead.unbegun) or BEGUN[5])
     idle = await board.host(work)
     await until(lambda: BEGUN[5])
     (result,) = await eventually_results(board, "01RUN")
@@ -187,7 +187,7 @@ async def test_calls_of_a_session_stay_with_what_is_kept_for_it(board: Board, ki
     runs += [await client.submit(flow.name, {"number": number}, session="s") for number in range(5)]
     held = instance(holder, kept)
     await until(lambda: len(held.running) == 6)
-    assert (held.unbegun, holder.stealable()) == ({}, [])
+    assert (len(held.unbegun), holder.stealable()) == (0, [])
     GATE.set()
     for run in runs:
         assert (await board.done(run)).status == "completed"
@@ -201,12 +201,14 @@ async def test_of_loop_and_heart_one_has_a_call(board: Board) -> None:
     run = await board.submit(many, host=victim.id, count=3)
     here = instance(victim, work)
     await until(lambda: len(here.unbegun) == 3)
-    first, second, third = list(here.unbegun.values())
-    assert here.unbegun.pop(first.delivered.sequence) is first  # as the heart does
+    first, second, third = here.unbegun.overdue(0.0)
+    assert here.unbegun.take(first)
+    assert not here.unbegun.take(first)
     assert not here.claim(first)
     assert here.claim(second)
     assert here.claim(second)
-    assert list(here.unbegun.values()) == [third]
+    assert not here.unbegun.take(second)
+    assert here.unbegun.overdue(0.0) == [third]
     here.gone([first])
     assert (first.key in here.running, len(here.mailbox)) == (False, 2)
     first.delivered.pull.held[first.delivered.sequence] = first.delivered
