@@ -104,6 +104,9 @@ def _made(made: list[Future[Any]], names: Names, is_alive: Callable[[str], bool]
     alive: dict[str, str] = {"": subjects.ANY}
     for host in {future.executor for future in made} - {""}:
         alive[host] = host if is_alive(host) else subjects.ANY
+    # A call that is in the shared lane is there by nobody's decision, whatever was decided for it.
+    lanes = [alive[future.executor] for future in made]
+    policy = [0 if lane == subjects.ANY else one.policy for one, lane in zip(made, lanes, strict=True)]
     deps = [",".join(future.deps) if future.deps and not future.sent else "" for future in made]
     return messages.Made(
         future=[future.id for future in made],
@@ -114,7 +117,8 @@ def _made(made: list[Future[Any]], names: Names, is_alive: Callable[[str], bool]
             for future, context in zip(made, contexts, strict=True)
         ),
         workflow=names.column(context.workflow for context in contexts),
-        lane=names.column(alive[future.executor] for future in made),
+        lane=names.column(lanes),
+        policy=pack("I", within(policy, 0, 2**32 - 1)) if any(policy) else b"",
         band=pack("B", (band_of(future.priority) for future in made)),
         priority=pack("h", within((future.priority for future in made), -_SMALL, _SMALL)),
         stage=pack("H", within((future.stage for future in made), 0, _SMALL)),

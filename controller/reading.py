@@ -154,6 +154,7 @@ class Reading:
             run=self._runs(runs, made.workflow),
             creator=self._host,
             band=bands,
+            policy=self._numbers(made.policy, "u4", size),
             priority=self._numbers(made.priority, "i2", size),
             stage=self._numbers(made.stage, "u2", size),
             made=self._report.at - np.maximum(sent, 0),

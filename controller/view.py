@@ -31,7 +31,8 @@ class View:
 
     Attributes:
         futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
-            executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds.
+            executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
+            epoch of the decision that chose the lane, or 0.
         sessions: at: unix seconds, when something was last heard of it.
         runs: workflow: a row of actors; session; driver: a row of hosts; began: unix seconds; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
@@ -47,7 +48,8 @@ class View:
         self.futures = Table(
             state=np.uint8, call=np.int32, actor=np.int32, session=np.int32, run=np.int32, lane=np.int32,
             creator=np.int32, executor=np.int32, band=np.uint8, priority=np.int16, stage=np.uint16,
-            attempt=np.uint16, made=np.float64, began=np.float64, told=np.uint32, held=np.uint32,
+            attempt=np.uint16, made=np.float64, began=np.float64, policy=np.uint32, told=np.uint32,
+            held=np.uint32,
         )  # fmt: skip
         self.sessions = Table(at=np.float64)
         self.runs = Table(

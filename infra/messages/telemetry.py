@@ -25,6 +25,7 @@ class Made(msgspec.Struct, omit_defaults=True):
         sent: seconds ago, f4; below 0: it waits for other futures.
         call, session: names, u4; a session of ``""`` is the run's id. workflow: name, u4.
         lane: name, u4: ``any``, or a host's id.
+        policy: epoch of the decision that chose the lane, u4; all 0: left out.
         band: u1; priority: i2; stage: u2.
         deps: of each, ids of the futures it waits for, with commas; all empty: left out.
     """
@@ -35,6 +36,7 @@ class Made(msgspec.Struct, omit_defaults=True):
     session: bytes = b""
     workflow: bytes = b""
     lane: bytes = b""
+    policy: bytes = b""
     band: bytes = b""
     priority: bytes = b""
     stage: bytes = b""
