@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import msgspec
@@ -15,7 +16,9 @@ from callboard import ManagedList, agent, method, options, tool, workflow
 from callboard.actors import reports
 from callboard.actors.reports import Rows
 from callboard.infra import subjects
-from callboard.infra.messages.telemetry import Report
+from callboard.infra.messages.telemetry import MOVED, Report
+
+GATE: asyncio.Event
 
 
 @tool
@@ -122,6 +125,54 @@ async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
     assert report.names[report.moved.lane[0]] == first.id
     assert report.moved.why == b"\x01"
     assert (await board.done(run)).status == "completed"
+
+
+@tool(concurrency=1)
+async def busy(number: int) -> int:
+    """Wait for the gate, but only the first."""
+    if number == 0:
+        await GATE.wait()
+    return number
+
+
+@workflow
+async def addressed(host: str, first: int, last: int) -> int:
+    """Calls in a host's lane."""
+    with options(host=host):
+        return sum(await asyncio.gather(*(busy(number) for number in range(first, last))))
+
+
+async def test_stolen_calls_are_told_of(board: Board) -> None:
+    """By the host they were taken from: who has them now, while they are not done yet."""
+    global GATE  # noqa: PLW0603 - of the test's own loop
+    GATE = asyncio.Event()
+    told = await listen(board)
+    await board.host(addressed)
+    victim = await board.host(busy)
+    first = await board.submit(addressed, host=victim.id, first=0, last=1)
+    await until(lambda: instance(victim, busy).slots.busy == 1)
+    idle = await board.host(busy)
+    run = await board.submit(addressed, host=victim.id, first=1, last=21)
+    assert (await board.done(run)).status == "completed"
+
+    def stolen() -> set[str]:
+        return {
+            future
+            for report in told
+            if report.moved is not None and report.source == victim.id
+            for future, lane, why in zip(
+                report.moved.future,
+                struct.iter_unpack("<I", report.moved.lane),
+                report.moved.why,
+                strict=True,
+            )
+            if why == MOVED.index("stolen") and report.names[lane[0]] == idle.id
+        }
+
+    await until(lambda: len(stolen()) == 20)
+    assert stolen() == {f"{run}:{number}" for number in range(1, 21)}
+    GATE.set()
+    assert (await board.done(first)).status == "completed"
 
 
 async def test_what_cannot_be_told_hurts_nobody(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
