@@ -86,17 +86,17 @@ class Follower:
         last = int(info.get("state", {}).get("last_seq", 0))
         after = max(0, last - _REPLAYED)
         for stored in await self._node.reader.read(subjects.TELEMETRY, subjects.telemetry(">"), after):
-            self.view.read(stored.body)
+            self.view.read(_source(stored.subject), stored.body)
 
     # -- what is heard -------------------------------------------------------------------------------
 
     def _on_report(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        report, missed = self.view.read(data)
-        source = subject.decode("utf-8", "replace").rpartition(".")[2] if report is None else report.source
-        if report is not None:
-            self._heard[source] = time.monotonic()
-            if report.last:
-                self._behind.discard(source)
+        source = _source(subject.decode("utf-8", "replace"))
+        report, missed = self.view.read(source, data)
+        if report is not None or missed:
+            self._heard[source] = time.monotonic()  # also who has no heartbeat is forgotten when it is silent
+        if report is not None and report.last:
+            self._behind.discard(source)
         if missed:
             self._behind.add(source)
             self._ask(source)
@@ -160,3 +160,7 @@ class Follower:
         self._asked.pop(host, None)
         self._behind.discard(host)
         self.view.host_gone(host)
+
+
+def _source(subject: str) -> str:
+    return subject.rpartition(".")[2]

@@ -75,15 +75,15 @@ class View:
 
     # -- reports -------------------------------------------------------------------------------------
 
-    def read(self, body: bytes) -> tuple[Report | None, bool]:
-        """Take a report as it came; None: it is none. And whether one was missed before it."""
+    def read(self, source: str, body: bytes) -> tuple[Report | None, bool]:
+        """Take a report as it came; None: it is none of this source. And whether one was missed before it."""
         try:
             report = _decode(body)
         except (msgspec.DecodeError, RecursionError):
             return None, False  # anybody can publish there
-        if not subjects.is_token(report.source):
+        if report.source != source or not subjects.is_token(source):
             return None, False
-        before = self._last_of(report.source)
+        before = self._last_of(source)
         if report.sequence <= before:
             return None, False
         missed = report.sequence != before + 1

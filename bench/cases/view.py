@@ -17,6 +17,7 @@ MOST = 1_048_576
 CHANGED = 100
 ROUNDS = 50
 MB = 1e6
+HOST = "h-bench"
 
 
 @case(
@@ -38,17 +39,17 @@ async def view(role: Role) -> Sample:
 
 def _collect(count: int) -> tuple[float, float]:
     """Milliseconds of one look, and microseconds for each future that is made."""
-    seen, source = View(), Source("h-bench")
+    seen, source = View(), Source(HOST)
     begun = time.process_time()
     for body in source.made(0, count):
-        seen.read(body)
+        seen.read(HOST, body)
     read_s = time.process_time() - begun
     took = []
     for turn in range(ROUNDS):
         reports = [*source.made(count + turn * CHANGED, CHANGED), source.ended(turn * CHANGED, CHANGED)]
         begun = time.process_time()
         for body in reports:
-            seen.read(body)
+            seen.read(HOST, body)
         _deepest(seen)
         took.append(time.process_time() - begun)
     if len(seen.futures) != count:
@@ -69,9 +70,9 @@ def _memory(count: int) -> float:
     gc.collect()
     process = psutil.Process()
     before = process.memory_info().rss
-    seen, source = View(), Source("h-bench")
+    seen, source = View(), Source(HOST)
     for body in source.made(0, count):
-        seen.read(body)
+        seen.read(HOST, body)
     grown = (process.memory_info().rss - before) / MB
     if len(seen.futures) != count:
         raise RuntimeError(f"the view has {len(seen.futures)} futures instead of {count}")

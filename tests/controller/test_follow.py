@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import numpy as np
 import pytest
 from tests.support.board import Board
@@ -16,6 +17,7 @@ from callboard.actors.host import Host
 from callboard.controller.controller import Controller
 from callboard.controller.reading import State
 from callboard.controller.view import View
+from callboard.infra.messages.telemetry import Made, Report
 
 GATE: asyncio.Event
 CLOCKS = 0.05
@@ -256,10 +258,18 @@ async def test_rubbish_changes_nothing(board: Board, controller: Controller) -> 
     run = await board.submit(three)
     await until(lambda: states(view) == BUSY)
     node = await board.node()
-    for body in (b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"rubbish"):
+    uneven = Report("nobody", 1, time.time(), names=["a.b"], made=Made(["r:1"], sent=b"\0\0\0"))
+    unnamed = Report("nobody", 2, time.time(), made=Made(["r:1"], sent=bytes(4), call=b"\7\0\0\0"))
+    others = Report("somebody", 3, time.time())
+    known = [msgspec.msgpack.encode(report) for report in (uneven, unnamed, others)]
+    for body in (b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03", b"rubbish", *known):
         node.connection.publish("cb.telemetry.nobody", body)
     await node.connection.flush()
+    await until(lambda: "nobody" in view.hosts)
     GATE.set()
     await board.done(run)
     await until(lambda: not len(view.futures))
+    assert "somebody" not in view.hosts
+    await until(lambda: "nobody" not in view.hosts)
+    assert controller.complete
     assert np.count_nonzero(view.hosts["alive"]) == 1
