@@ -401,6 +401,21 @@ class RouteOutdated(CallboardError):
     code = "route_outdated"
 
 
+# -- trying out ------------------------------------------------------------------------------------
+
+
+class LoadInvalid(CallboardError):
+    """A load cannot be made as asked for. Fields: problem."""
+
+    code = "load_invalid"
+
+
+class RecordingInvalid(CallboardError):
+    """What was told cannot be played: it cannot be read, or too little was told. Fields: source."""
+
+    code = "recording_invalid"
+
+
 def by_code() -> dict[str, type[CallboardError]]:
     """All error classes by their stable code."""
     found: dict[str, type[CallboardError]] = {}

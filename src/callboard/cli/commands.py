@@ -32,6 +32,7 @@ _COMMANDS = (
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
     ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
     ("controller", "callboard.cli.controller:controller", _WORK, "Follow what all hosts do."),
+    ("load", "callboard.cli.load:load", _WORK, "Submit many requests at a rate, and say how long they took."),
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),

@@ -51,6 +51,8 @@ _BY_CODE = {
     "answer_invalid": Exit.USAGE,
     "question_unknown": Exit.NOT_FOUND,
     "route_invalid": Exit.USAGE,
+    "load_invalid": Exit.USAGE,
+    "recording_invalid": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
 }

@@ -15,12 +15,13 @@ from cyclopts import Parameter
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.outcome import Outcome, tell
-from callboard.cli.output import err
+from callboard.cli.output import Output, err
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import Done
 
 if TYPE_CHECKING:
     from callboard.actors.client import Client
+    from callboard.cli.arguments import Parameters
 
 _CANCELS_WITHIN = 3.0
 
@@ -87,6 +88,26 @@ def _given(args: str | None) -> dict[str, Any]:
     return given
 
 
+async def parameters_of(client: Client, workflow: str, output: Output) -> Parameters:
+    """What a workflow takes, as its hosts have announced it; says so if there is none at the moment.
+
+    Raises:
+        UnknownActor: nobody has ever announced it.
+    """
+    from callboard.actors import registry
+    from callboard.actors.app import unknown
+    from callboard.cli.arguments import Parameters
+    from callboard.controller.doctor import living
+
+    actors, hosts = await asyncio.gather(registry.actors(client.node), living(client.node))
+    workflows = {actor.name: actor for actor in actors if actor.kind == "workflow"}
+    if workflow not in workflows:
+        raise unknown("workflow", workflow, workflows, "on this server")
+    if not any(workflow in host.instances for host in hosts):
+        output.hint(f"no host drives {workflow} at the moment; the run waits for one: callboard host APP")
+    return Parameters(workflows[workflow])
+
+
 class _Request:
     def __init__(self, workflow: str, typed: Sequence[str], given: dict[str, Any], common: Common) -> None:
         self._workflow = workflow
@@ -99,7 +120,8 @@ class _Request:
     ) -> int:
         """Submit, follow and tell; returns the exit code."""
         async with self._common.client() as client:
-            arguments = await self._arguments(client)
+            parameters = await parameters_of(client, self._workflow, self._common.output)
+            arguments = parameters.read(self._typed, self._given)
             with _interrupts() as interrupted:
                 run = await client.submit(
                     self._workflow, arguments, run=run_id, session=session, as_json=True
@@ -111,22 +133,6 @@ class _Request:
             if done.error is None:
                 outcome.value = await client.result(run)
         return tell(outcome, self._common, as_line=watch)
-
-    async def _arguments(self, client: Client) -> dict[str, Any]:
-        from callboard.actors import registry
-        from callboard.actors.app import unknown
-        from callboard.cli.arguments import Parameters
-        from callboard.controller.doctor import living
-
-        actors, hosts = await asyncio.gather(registry.actors(client.node), living(client.node))
-        workflows = {actor.name: actor for actor in actors if actor.kind == "workflow"}
-        if self._workflow not in workflows:
-            raise unknown("workflow", self._workflow, workflows, "on this server")
-        if not any(self._workflow in host.instances for host in hosts):
-            self._common.output.hint(
-                f"no host drives {self._workflow} at the moment; the run waits for one: callboard host APP"
-            )
-        return Parameters(workflows[self._workflow]).read(self._typed, self._given)
 
     async def _followed(
         self, client: Client, run: str, timeout: float | None, interrupted: asyncio.Event, *, watch: bool
