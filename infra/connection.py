@@ -385,7 +385,7 @@ class Connection:
             raise ConnectionLost(f"{subject} was not asked: the connection to NATS is closed") from error
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
             raise RequestTimeout(
-                f"no answer on {subject} within {timeout:g} s: is the server up, with JetStream, or too busy?",
+                f"no answer on {subject} within {timeout:g} s: is the server up, with JetStream, or busy?",
                 subject=subject,
                 timeout=timeout,
             ) from error

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import agent, method, tool, workflow
@@ -19,18 +20,9 @@ from callboard.actors.host import Host
 from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.messages.control import Acknowledged, Drain
 
-RAN: Counter[int] = Counter()
-ENDED: Counter[int] = Counter()
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run; the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
-    ENDED.clear()
+RAN: Counter[int] = anew(Counter())
+ENDED: Counter[int] = anew(Counter())
+GATE = Gate()
 
 
 @tool(concurrency=2)

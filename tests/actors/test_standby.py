@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import tool, workflow
 
-RAN: list[int] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: list[int] = anew([])
+GATE = Gate()
 
 
 @tool(max_instances=1, concurrency=1)
