@@ -122,7 +122,7 @@ class CallMaker:
         self._stopped = False
         self._expanding = False
         self._line: deque[Result] = deque()
-        self._turns = Turns(self._dispatch)
+        self._turns: Turns | None = None
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -166,6 +166,10 @@ class CallMaker:
             self.abandon()
         for future in list(self.open.values()):
             future.cancel()
+
+    def let_go(self) -> None:
+        """Drop what leads back to it: so it is gone when it is not used, and leaves nothing to collect."""
+        self.on_diverged = self.waits = self._turns = None
 
     @property
     def abandoned(self) -> bool:
@@ -374,6 +378,8 @@ class CallMaker:
 
     def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
         if future.method.managed:
+            if self._turns is None:
+                self._turns = Turns(self._dispatch)
             self._turns.take(future, encoded)
         else:
             self._dispatch(future, encoded)

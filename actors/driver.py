@@ -304,6 +304,7 @@ class Driver:
             self.host.node.loop.call_later(_GIVE_BACK_AFTER, request.delivered.nak)
         finally:
             run.maker.stop(abandon=True)
+            run.maker.let_go()
             self._aside.forget(run)
             if self._runs.get(request.run) is run:
                 del self._runs[request.run]

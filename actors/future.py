@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import msgspec
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNSET = NIL
+_MANY = (object, Any, UnionType, typing.Annotated)
+"""What stands for values of many kinds, although it is a class."""
 
 
 class Maker(Protocol):
@@ -222,6 +226,10 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
     else is the value's.
     """
 
+    def __new__(cls, future: Future[Any]) -> Self:
+        """With those special methods that are looked up before the value can be asked."""
+        return super().__new__(cls, interface=_interface(future.method.signature.result_type))
+
     def __init__(self, future: Future[Any]) -> None:
         super().__init__(future.value)
         self._self_future = future
@@ -271,6 +279,12 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _interface(annotation: Any) -> type:
+    """The class whose special methods a value of this annotation may have."""
+    kind = typing.get_origin(annotation) or annotation
+    return kind if isinstance(kind, type) and kind not in _MANY else Iterable
 
 
 def as_future(value: Any) -> Future[Any] | None:

@@ -77,6 +77,9 @@ def recognise(find: FindFuture) -> None:
 def _encode_other(value: Any) -> Any:
     future = _Found.find(value)
     if future is None:
+        plain = getattr(type(value), "__travelling__", None)  # of managed state
+        if plain is not None:
+            return plain(value)
         raise TypeError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot travel: pass msgspec structs, "
             "dataclasses or standard types"

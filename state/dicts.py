@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import (
     AsyncIterator,
     ItemsView,
@@ -141,8 +142,13 @@ class ManagedDict(MutableMapping[K, V]):
             yield self._decoded(entry), self._fetch(now or entry)
 
     def copy(self) -> dict[K, V]:
-        """A plain dict of the items."""
+        """A plain dict of the items; it is what travels where the dict is passed on or returned."""
         return dict(self.pairs())
+
+    __copy__ = __travelling__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[K, V]:
+        return copy.deepcopy(self.copy(), memo)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
