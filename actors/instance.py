@@ -66,6 +66,7 @@ class Instance:
         self.serial = declared.directives.stateful or self.rules is not None
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
+        self._begun = False
         self._pulls: list[Pull] = []
         self._batches = Batches(self.mailbox, methods.values(), self.pump)
         self._log = log.get("host").bind(actor=self.name)
@@ -84,9 +85,15 @@ class Instance:
         self._feed = Banded(
             self._pulls, self._room, self.mailbox.up_to, self._look_ahead, self.slots.giving_way
         )
-        for pull in self._pulls:
-            pull.start()
-        self._feed.feed()
+        self._begun = True
+        self._take_part()
+
+    def _take_part(self) -> None:
+        """Begin to pull, if it stands by no more; it may have been told to before it could pull."""
+        if self._begun and not self.standby:
+            for pull in self._pulls:
+                pull.start()
+            self._feed.feed()
 
     def pause(self) -> None:
         """Pull no more and give back what has not started. Idempotent."""
@@ -103,9 +110,7 @@ class Instance:
         if standby:
             self.pause()
         else:
-            for pull in self._pulls:
-                pull.start()
-            self._feed.feed()
+            self._take_part()
 
     def close(self) -> None:
         """End threads and processes."""
