@@ -78,6 +78,18 @@ PER_ACTOR = frozenset(
 )
 
 
+def _unknown(names: list[str]) -> str:
+    import difflib
+
+    every = Directives.__struct_fields__
+    close = difflib.get_close_matches(names[0], every, n=1)
+    if len(names) == 1 and close:
+        return f"unknown directive {names[0]}: did you mean {close[0]!r}?"
+    return (
+        f"unknown directive{'s' if len(names) > 1 else ''} {', '.join(names)}; there are {', '.join(every)}"
+    )
+
+
 def directives_from(base: Directives, options: dict[str, Any], where: str) -> Directives:
     """The base with some directives replaced.
 
@@ -88,10 +100,7 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         options = {**options, "retry_on": _names(options["retry_on"], where)}
     unknown = set(options) - set(Directives.__struct_fields__)
     if unknown:
-        raise DeclarationInvalid(
-            f"{where}: unknown directives {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(Directives.__struct_fields__)}"
-        )
+        raise DeclarationInvalid(f"{where}: {_unknown(sorted(unknown))}")
     given = {**msgspec.structs.asdict(base), **options}
     try:
         directives = msgspec.convert(given, Directives)
