@@ -37,6 +37,7 @@ from callboard.state.journal import read_results
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.node import Node
+    from callboard.actors.routes import Routes
     from callboard.actors.waits import Wait, Waits
     from callboard.infra.direct import Stored
 
@@ -387,8 +388,8 @@ class CallMaker:
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
         if self._abandoned or self._stopped or self._caller.leaving:
             return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
-        if not future.executor:  # somebody may have said meanwhile who holds the session
-            future.executor = self._caller.holder(future.method.actor, future.session)
+        if not self._caller.is_alive(future.executor):  # or somebody has said meanwhile who holds the session
+            future.executor, future.policy = self._caller.slated(future)
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:
@@ -433,6 +434,8 @@ class CallMaker:
         if future.executor and self._caller.is_alive(future.executor):
             lane = future.executor
             extra += f"Cb-Executor: {lane}\r\n"
+            if future.policy:
+                extra += f"{H.POLICY}: {future.policy}\r\n"
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         return subject, f"{head}{extra}\r\n".encode()
 
@@ -696,6 +699,8 @@ class Caller:
         self._thread = threading.get_ident()
         self.is_alive: Callable[[str], bool] = lambda _: False
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
+        self.routes: Routes | None = None
+        """Where calls go that are not slated otherwise."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -723,6 +728,19 @@ class Caller:
     def holder(self, actor: str, session: str) -> str:
         """The host that held a session when it was last heard of; empty if it never was."""
         return self._holders.get((actor, session), "") if self._holders else ""
+
+    def slated(self, future: Future[Any]) -> tuple[str, int]:
+        """Where a call is best sent, and the epoch of the route that says so; nothing where nobody says.
+
+        Who holds its session comes before any route: it would be passed on from elsewhere.
+        """
+        actor, session = future.method.actor, future.session
+        holder = self.holder(actor, session)
+        if holder and self.is_alive(holder):
+            return holder, 0
+        if self.routes is None or not len(self.routes):
+            return "", 0
+        return self.routes.choose(actor, session, future.id, keeps=future.method.managed)
 
     def note_holder(self, actor: str, session: str, host: str) -> None:
         """Calls of this session are best sent to this host; another one would pass them on."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -31,6 +31,7 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
+from callboard.infra.messages.policy import Route
 from callboard.infra.messages.run import NIL, Done, Intent, Pending, RunSummary, Signal
 from callboard.infra.settings import Settings
 from callboard.state.journal import (
@@ -356,6 +357,49 @@ class Client:
 
         await answer(self, question, value)
 
+    async def route(
+        self,
+        actor: str,
+        hosts: str | Mapping[str, float],
+        *,
+        session: str = "",
+        policy: str = "by hand",
+        reason: str = "",
+        ttl: float | None = None,
+        epoch: int = 0,
+    ) -> Route:
+        """Have calls of an actor go to these hosts, as far as they are there; followed from now on.
+
+        Who holds a session at an agent with managed state keeps it, whatever a route says.
+
+        Args:
+            hosts: one, or several with their weights.
+            session: only its calls; else all that have no route of their own.
+            policy: who decides; reason: why.
+            ttl: seconds for which it holds.
+            epoch: of the decision; by default greater than any before.
+
+        Raises:
+            RouteInvalid: there is no host with a weight above 0.
+            RouteOutdated: one of a later epoch is there.
+        """
+        from callboard.actors.routing import as_weights, put
+
+        decided = Route(actor, as_weights(hosts), session, epoch, policy, reason)
+        return await put(self.node, decided, ttl)
+
+    async def routes(self, actor: str | None = None) -> list[Route]:
+        """The routes that hold, of all actors or one."""
+        from callboard.actors.routing import every
+
+        return await every(self.node, actor)
+
+    async def clear_route(self, actor: str, session: str = "") -> bool:
+        """Take an actor's route away, or that of a session at it; whether there was one."""
+        from callboard.actors.routing import clear
+
+        return await clear(self.node, actor, session)
+
     async def status(self, run: str) -> RunSummary:
         """How a run stands.
 
@@ -528,6 +572,18 @@ class SyncClient:
     def answer(self, question: str, value: Any) -> None:
         """See :meth:`Client.answer`."""
         self._wait(self._client.answer(question, value))
+
+    def route(self, actor: str, hosts: str | Mapping[str, float], **options: Any) -> Route:
+        """See :meth:`Client.route`."""
+        return self._wait(self._client.route(actor, hosts, **options))
+
+    def routes(self, actor: str | None = None) -> list[Route]:
+        """See :meth:`Client.routes`."""
+        return self._wait(self._client.routes(actor))
+
+    def clear_route(self, actor: str, session: str = "") -> bool:
+        """See :meth:`Client.clear_route`."""
+        return self._wait(self._client.clear_route(actor, session))
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

@@ -88,6 +88,7 @@ class Future(asyncio.Future[T]):
         "id",
         "maker",
         "method",
+        "policy",
         "priority",
         "raw",
         "sent",
@@ -109,6 +110,7 @@ class Future(asyncio.Future[T]):
         self.stage = 1
         self.attempt = 1
         self.executor = ""
+        self.policy = 0  # epoch of the route by which it has its executor
         self.creator = ""
         self.session = ""
         self.priority = 0

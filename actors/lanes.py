@@ -18,6 +18,7 @@ from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
+    from callboard.actors.inbound import Call
 
 _DRAINING = 0.25
 """Seconds between two looks of a host at its own lane while it drains."""
@@ -57,6 +58,19 @@ class Lanes:
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
             moved += 1
         return moved
+
+    async def pass_on(self, call: Call) -> None:
+        """Store a call that was addressed to this host in the shared lane, then be done with the message."""
+        kept = {k: v for k, v in call.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
+        kept.pop(H.EXECUTOR, None)
+        subject = subjects.call(call.method.actor, subjects.ANY, call.band)
+        try:
+            await self._node.store.stored(subject, call.body, H.encode(kept.items()))
+        except CallboardError as error:
+            self._log.warning("call_not_passed_on", future=call.id, error=str(error))
+            call.give_back()
+        else:
+            call.settle()
 
     async def look(self) -> None:
         """Empty lanes whose host is not among the living, now and when this was called before."""

@@ -386,6 +386,21 @@ class AnswerInvalid(CallboardError):
     code = "answer_invalid"
 
 
+# -- decisions -------------------------------------------------------------------------------------
+
+
+class RouteInvalid(CallboardError):
+    """A route names no host, or a weight is none. Fields: actor."""
+
+    code = "route_invalid"
+
+
+class RouteOutdated(CallboardError):
+    """A route was decided before the one that is there. Fields: epoch, known."""
+
+    code = "route_outdated"
+
+
 def by_code() -> dict[str, type[CallboardError]]:
     """All error classes by their stable code."""
     found: dict[str, type[CallboardError]] = {}

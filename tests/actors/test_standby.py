@@ -10,7 +10,7 @@ from tests.support.board import Board, instance
 from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
-from callboard import tool, workflow
+from callboard import options, tool, workflow
 from callboard.actors.host import Host
 from callboard.infra.pull import Pull
 
@@ -125,3 +125,32 @@ async def test_one_that_takes_part_again_before_it_has_begun(
     assert [pull.running for pull in member.pulls] == [True] * len(member.pulls)
     assert second._ticker is not None
     assert not second._ticker.done()
+
+
+@workflow
+async def addressed(host: str) -> int:
+    """A call in a host's lane."""
+    with options(host=host):
+        return await single(1)
+
+
+async def test_a_call_in_the_lane_of_a_host_that_stands_by_runs_elsewhere(board: Board) -> None:
+    """Whoever put it there has not known: it goes to the shared lane, not round and round."""
+    first, second = await board.host(single), await board.host(single)
+    await board.host(addressed)
+    await until(lambda: instance(second, single).standby)
+    GATE.set()
+    run = await board.submit(addressed, host=second.id)
+    assert (await board.done(run)).status == "completed"
+    assert [result.host for result in await board.results(run)] == [first.id]
+
+
+async def test_a_route_to_a_host_that_stands_by_is_passed_over(board: Board) -> None:
+    """It takes no calls; its heartbeat says so."""
+    _, second, driver = await board.host(single), await board.host(single), await board.host(addressed)
+    client = await board.client()
+    await client.route("single", second.id)
+    await until(lambda: len(driver.routes))
+    await until(lambda: not driver.watch.serves(second.id, "single"))
+    assert driver.routes.choose("single", "s", "r:1", keeps=False) == ("", 0)
+    assert driver.watch.takes_calls(second.id)

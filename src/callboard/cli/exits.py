@@ -50,6 +50,7 @@ _BY_CODE = {
     "item_invalid": Exit.USAGE,
     "answer_invalid": Exit.USAGE,
     "question_unknown": Exit.NOT_FOUND,
+    "route_invalid": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
 }
