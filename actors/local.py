@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.alone import Alone
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
@@ -285,7 +286,8 @@ class LocalMaker:
     async def _handle(
         self, method: Method, future_id: str, arguments: dict[str, Any], maker: LocalMaker
     ) -> Any:
-        scope = Scope(maker, f"{future_id}.", sync=not method.is_async)
+        own = Alone(method.where) if method.directives.cpu else maker
+        scope = Scope(own, f"{future_id}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support import cpu_actors
 from tests.support.board import Board
 from tests.support.waiting import SOON, until
 
@@ -644,6 +645,22 @@ async def test_timeouts(runner: Runner) -> None:
     stopped, own = await runner.run(slow_flow)
     assert stopped.startswith(f"{CallTimeout.__name__}: slow.call took longer than its timeout of 0.05 s")
     assert own == "TimeoutError: mine"
+
+
+@workflow
+async def misplaced_flow() -> list[str]:
+    """A handler that computes makes a call, another one a name."""
+    found = await asyncio.gather(cpu_actors.calls(1), return_exceptions=True)
+    names = {await cpu_actors.names(), await cpu_actors.names()}
+    return [f"{type(one).__name__}: {one}" for one in found] + [str(len(names))]
+
+
+async def test_a_handler_in_a_process_makes_no_calls(runner: Runner) -> None:
+    """It is told so; nothing runs unseen in its process."""
+    await runner.serve(cpu_actors.calls, cpu_actors.add, cpu_actors.names, misplaced_flow)
+    refused, names = await runner.run(misplaced_flow)
+    assert refused.startswith("CallMisplaced: calls.call is a cpu handler, whose process has no connection")
+    assert names == "2"
 
 
 @workflow(timeout=0.1)
