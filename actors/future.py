@@ -213,6 +213,9 @@ class Future(asyncio.Future[T]):
         return True
 
     def __format__(self, spec: str) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
         raise TypeError(f"{self!r} is put into a text before its value is there: 'await' it first")
 
     def __repr__(self) -> str:
