@@ -647,6 +647,38 @@ async def test_timeouts(runner: Runner) -> None:
     assert own == "TimeoutError: mine"
 
 
+@tool
+async def grouped() -> int:
+    """Fail in two ways at once."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_raised(Broke("one")))
+        group.create_task(_raised(KeyError("two")))
+    return 1
+
+
+async def _raised(error: Exception) -> None:
+    raise error
+
+
+@workflow
+async def grouped_flow() -> list[str]:
+    """Tell them apart."""
+    found: list[str] = []
+    try:
+        await grouped()
+    except* Broke as errors:
+        found += [repr(one) for one in errors.exceptions]
+    except* KeyError as errors:
+        found += [repr(one) for one in errors.exceptions]
+    return found
+
+
+async def test_a_group_of_errors(runner: Runner) -> None:
+    """``except*`` in a workflow finds what a handler's task group has raised."""
+    await runner.serve(grouped, grouped_flow)
+    assert await runner.run(grouped_flow) == ["Broke('one')", "KeyError('two')"]
+
+
 @workflow
 async def misplaced_flow() -> list[str]:
     """A handler that computes makes a call, another one a name."""
