@@ -241,6 +241,9 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
         """The value itself, waited for; see :meth:`Future.value`."""
         return self._self_future.value(timeout)
 
+    def __travelling__(self) -> Any:
+        return self.value()
+
     def available(self) -> bool:
         """Whether the outcome is there."""
         return self._self_future.available()
