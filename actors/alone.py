@@ -33,7 +33,6 @@ class Alone:
         raise CallMisplaced(
             f"{self._where} is a cpu handler, whose process has no connection, so it cannot call "
             f"{method.where}: make the call in the workflow or in another handler, and pass on its result",
-            future=future_id,
             actor=method.actor,
             method=method.name,
         )

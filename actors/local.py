@@ -28,6 +28,7 @@ from callboard.actors.scope import Scope, chosen, current
 from callboard.infra.errors import (
     CallCancelled,
     CallFailed,
+    CallMisplaced,
     CallTimeout,
     DeadlineExceeded,
     DependencyFailed,
@@ -353,8 +354,32 @@ def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, An
     return encoded
 
 
+_on_board = False
+
+
+def leave_to_board() -> None:
+    """From now on this process is a host's: what is called outside of any run is a mistake, and refused."""
+    global _on_board  # noqa: PLW0603 - the process as a whole is a host's
+    _on_board = True
+
+
+def _not_on_board(method: Method) -> None:
+    if _on_board:
+        raise CallMisplaced(
+            f"{method.where} was called outside of any run: a thread or executor of your own does not know "
+            "whose calls it makes; make them in the workflow or handler itself, or by asyncio.to_thread",
+            actor=method.actor,
+            method=method.name,
+        )
+
+
 def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call from outside of any run: a future in async code, a lazy value in sync code."""
+    """A call from outside of any run: a future in async code, a lazy value in sync code.
+
+    Raises:
+        CallMisplaced: this process is a host's.
+    """
+    _not_on_board(method)
     loop = _running()
     maker = LocalMaker(Stage(loop or _background.loop()), ())
     future = maker.call(f"{new_id()}:1", method, args, kwargs)
@@ -362,7 +387,12 @@ def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A workflow from outside of any run; a coroutine if it is async."""
+    """A workflow from outside of any run; a coroutine if it is async.
+
+    Raises:
+        CallMisplaced: this process is a host's.
+    """
+    _not_on_board(method)
     arguments = method.signature.decode_arguments(encode_arguments(method, args, kwargs).body)
     if method.is_async:
         return _run_async(method, arguments)

@@ -152,7 +152,10 @@ class WouldBlock(CallboardError):
 
 
 class CallMisplaced(CallboardError):
-    """A call was made where none can be made: in a ``cpu`` handler. Fields: future, actor, method."""
+    """A call was made where none can be made: in a ``cpu`` handler, or in a host outside of any run.
+
+    Fields: actor, method.
+    """
 
     code = "call_misplaced"
 
