@@ -36,7 +36,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         idempotent: running it again does no harm, so it is also retried after a time-out.
         effect: what the handler does outside of Callboard must not happen twice: it is announced in the
             journal before it runs, and does not run again while its outcome is unknown.
-        cpu: the handler computes; it runs in a process of its own.
+        cpu: the handler computes; it runs in a process of its own, and cannot make calls there.
         max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
         state_ttl: how long the managed state of a session is kept after its last change; 0: for ever.
         state_max_bytes: what the managed state of a session may have; 0: no limit.
