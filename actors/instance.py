@@ -436,7 +436,9 @@ class Instance:
 
     def begin(self, slot: Slot) -> bool:
         """A handler is about to begin: whether there is something left for it to do."""
-        slot.calls = [call for call in slot.calls if self.claim(call)]
+        if len(slot.calls) == 1:
+            return self.unbegun.claim(slot.calls[0])
+        slot.calls = [call for call in slot.calls if self.unbegun.claim(call)]
         return bool(slot.calls)
 
     def _start(self, calls: list[Call]) -> None:
