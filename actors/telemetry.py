@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -136,12 +137,10 @@ class Telemetry:
         if not self.on or self._left:
             return
         self.flush()
-        begun = [row for row in self._runs.values() if row.lease is not None]
-        running = [c for c in self._calls() if self._running.get(c.key) == c.started]
         whole = Rows(
             made=list(self._open.values()),
-            running=running,
-            begun=begun,
+            running=[call for call in self._calls() if self._running.get(call.key) == call.started],
+            begun=list(self._runs.values()),
             queues=list(self._queues.values()),
         )
         if not self._whole:
@@ -152,21 +151,24 @@ class Telemetry:
 
     def _tell_part(self) -> None:
         rows = self._whole.pop()
+        if self._left:
+            return
         rows.made = [future for future in rows.made if not future.done()]
         rows.running = [call for call in rows.running if call.key in self._running]
         rows.begun = [run for run in rows.begun if run.request.run in self._runs]
-        self._part += 1
-        self._publish(rows, self._machine(), part=self._part, last=not self._whole)
+        self._safely(lambda: self._publish(rows, self._machine(), whole=True, last=not self._whole))
         if self._whole:
             self._node.loop.call_later(_BETWEEN, self._tell_part)
 
     def flush(self) -> None:
         """Tell what is new."""
         self._hurrying = False
-        if self._left:
-            return
+        if not self._left:
+            self._safely(self._flush)
+
+    def _safely(self, tell: Callable[[], None]) -> None:
         try:
-            self._flush()
+            tell()
         except Exception:  # noqa: BLE001 - what cannot be told must not hurt what it tells of
             self._log.exception("telemetry_failed", action="leaving this report out")
 
@@ -193,7 +195,7 @@ class Telemetry:
         """The last report."""
         if self.on and not self._left:
             self.flush()
-            self._publish(Rows(), None, leaving=True)
+            self._safely(lambda: self._publish(Rows(), None, leaving=True))
             self._left = True
 
     def _publish(
@@ -201,7 +203,7 @@ class Telemetry:
         rows: Rows,
         machine: Machine | None,
         *,
-        part: int = 0,
+        whole: bool = False,
         last: bool = False,
         leaving: bool = False,
     ) -> None:
@@ -210,7 +212,7 @@ class Telemetry:
             self._sequence + 1,
             time.time(),
             every=max(self.every, _SLOW),
-            part=part,
+            part=self._part + 1 if whole else 0,
             last=last,
             leaving=leaving or self._host.draining,
             machine=machine,
@@ -219,10 +221,11 @@ class Telemetry:
         body = msgspec.msgpack.encode(report)
         if len(body) > self._node.store.max_body and len(rows) > 1:
             first, second = rows.halves()
-            self._publish(first, machine, part=part, leaving=leaving)
-            self._publish(second, None, part=part, last=last, leaving=leaving)
+            self._publish(first, machine, whole=whole, leaving=leaving)
+            self._publish(second, None, whole=whole, last=last, leaving=leaving)
             return
         self._sequence += 1
+        self._part += whole
         if self._node.connection.connected.is_set():  # what is missed is asked for
             self._node.connection.publish(subjects.telemetry(self._host.id), body)
 

@@ -183,9 +183,10 @@ async def test_what_cannot_be_told_hurts_nobody(board: Board, monkeypatch: pytes
 
     monkeypatch.setattr(reports, "fill", broken)
     with structlog.testing.capture_logs() as logs:
-        await board.host(noop, many)
+        host = await board.host(noop, many)
         assert await board.run(many, count=50) == 1225
         await until(lambda: any(entry["event"] == "telemetry_failed" for entry in logs))
+        await host.stop()
 
 
 async def test_large_reports_are_cut_up(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard import options, tool, workflow
-from callboard.actors.host import Host
 from callboard.controller.controller import Controller
 from callboard.controller.reading import State
 from callboard.controller.view import View
@@ -198,39 +197,32 @@ async def test_what_a_dead_host_had_is_released(board: Board, controller: Contro
     await board.done(run)
 
 
+@pytest.mark.parametrize("room", [1 << 20, 1500])
 async def test_a_whole_state_comes_in_parts(
-    board: Board, controller: Controller, monkeypatch: pytest.MonkeyPatch
+    board: Board, controller: Controller, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    """A large one is cut up, and other work goes on between its parts."""
-    monkeypatch.setattr("callboard.actors.telemetry._CHUNK", 7)
+    """A large one is cut up, by rows and by what the server takes, and other work goes on between its parts."""
+    monkeypatch.setattr("callboard.actors.telemetry._CHUNK", 20)
+    node = await board.node()
+    told: list[Report] = []
+    decode = msgspec.msgpack.Decoder(Report).decode
+    node.connection.subscribe("cb.telemetry.>", lambda _s, _r, body, _h: told.append(decode(body)))
     host = await board.host(gated, adds, waits)
     run = await board.submit(waits, count=50)
     view = controller.view
     await until(lambda: len(view.futures) == 50)
-    parts = _parts(host)
+    monkeypatch.setattr(type(host.node.store), "max_body", room)
+    del told[:]
     host.telemetry.tell()
-    await until(lambda: bool(parts) and parts[-1][1])
-    assert [part for part, _ in parts] == list(range(1, len(parts) + 1))
-    assert len(parts) == 8
-    await asyncio.sleep(0)
+    await until(lambda: any(report.last for report in told))
+    parts = [report.part for report in told if report.part]
+    assert parts == list(range(1, len(parts) + 1))
+    assert (len(parts) == 3) == (room > 1500)
+    await until(lambda: view.hosts["sequence"][view.hosts.row(host.id)] >= told[-1].sequence)
     assert len(view.futures) == 50
     GATE.set()
     await board.done(run)
     await until(lambda: not len(view.futures))
-
-
-def _parts(host: Host) -> list[tuple[int, bool]]:
-    """The parts of whole states that a host tells from now on."""
-    parts: list[tuple[int, bool]] = []
-    publish = host.telemetry._publish
-
-    def noting(*args: object, part: int = 0, last: bool = False, leaving: bool = False) -> None:
-        if part:
-            parts.append((part, last))
-        publish(*args, part=part, last=last, leaving=leaving)  # type: ignore[arg-type]
-
-    host.telemetry._publish = noting  # type: ignore[method-assign,assignment]
-    return parts
 
 
 @workflow
