@@ -8,6 +8,7 @@ what it finishes within a few milliseconds, as measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from callboard.infra.pull import Pull
 
@@ -15,6 +16,60 @@ AHEAD = 0.01
 """Seconds of work that an instance pulls ahead."""
 MOST_AHEAD = 256
 _FAIRNESS = 8
+_RATE_WINDOW = 0.25
+
+
+class Source(Protocol):
+    """What calls are asked from: a :class:`Pull`, or one of a simulation.
+
+    Attributes:
+        asked: messages asked for that have not come.
+    """
+
+    asked: int
+
+    def ask(self, count: int, *, wait: bool) -> None:
+        """Ask for at most so many, for those that are there or for those that are yet to come, too."""
+
+    def withdraw(self) -> None:
+        """Take back what was asked for."""
+
+
+class Rate:
+    """How many calls an instance finishes in a second, lately.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing is finished at the moment."""
+        self._rate = 0.0
+        self._finished = 0
+        self._since = self._clock()
+
+    def count(self, finished: int) -> None:
+        """So many calls have ended."""
+        self._finished += finished
+
+    def __call__(self) -> float:
+        """Calls a second."""
+        now = self._clock()
+        span = now - self._since
+        if span >= _RATE_WINDOW:
+            fresh = self._finished / span
+            self._rate = fresh if span > 4 * _RATE_WINDOW else (self._rate + fresh) / 2
+            self._finished = 0
+            self._since = now
+        return max(self._rate, self._finished / max(span, 0.02))
+
+    def ahead(self) -> int:
+        """Calls to pull ahead at this rate."""
+        return min(MOST_AHEAD, int(self() * AHEAD))
 
 
 class Steady:
@@ -45,7 +100,7 @@ class Banded:
 
     def __init__(
         self,
-        pulls: Sequence[Pull],
+        pulls: Sequence[Source],
         room: Callable[[], int],
         waiting: Callable[[int], int],
         ahead: Callable[[], int],
@@ -56,7 +111,7 @@ class Banded:
         self._waiting = waiting
         self._ahead = ahead
         self._giving_way = giving_way
-        self._probing: list[Pull] = []
+        self._probing: list[Source] = []
         self._probes = 0
 
     def feed(self) -> None:
@@ -68,7 +123,7 @@ class Banded:
         else:
             self._feed_late(self._room() - self._waiting(len(self._pulls) - 1))
 
-    def ended(self, pull: Pull) -> None:
+    def ended(self, pull: Source) -> None:
         """A request has ended with less than it asked for."""
         if self._probing and self._probing[0] is pull:
             self._probing.pop(0)

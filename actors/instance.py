@@ -12,7 +12,7 @@ from callboard.actors.batches import Batches
 from callboard.actors.copies import Twin, may_have_copy
 from callboard.actors.declare import AgentClass, Tool, code_version
 from callboard.actors.execute import Executor, slots
-from callboard.actors.feed import AHEAD, MOST_AHEAD, Banded
+from callboard.actors.feed import Banded, Rate
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 STUCK = 0.05
 """Seconds without a free slot after which calls in the mailbox are given back."""
 _OLD = 5.0
-_RATE_WINDOW = 0.25
 
 
 class Instance:
@@ -57,9 +56,7 @@ class Instance:
         self._version = code_version(declared)
         self._width = max(m.directives.max_batch if m.directives.batchable else 1 for m in methods.values())
         self._waiting: dict[int, int] = {}
-        self._finished = 0
-        self._rate = 0.0
-        self._rate_since = time.monotonic()
+        self.rate = Rate(time.monotonic)
         self._progress = time.monotonic()
         self._sessions = Sessions()
         self._shedding = 0
@@ -85,7 +82,7 @@ class Instance:
             await self.host.renew(pull, config)
             self._pulls.append(pull)
         self._feed = Banded(
-            self._pulls, self._room, self.mailbox.up_to, self._look_ahead, self.slots.giving_way
+            self._pulls, self._room, self.mailbox.up_to, self.rate.ahead, self.slots.giving_way
         )
         self._begun = True
         self._take_part()
@@ -156,20 +153,6 @@ class Instance:
         ]
 
     # -- pulling -----------------------------------------------------------------------------------
-
-    def rate(self) -> float:
-        """Calls finished per second, lately."""
-        now = time.monotonic()
-        span = now - self._rate_since
-        if span >= _RATE_WINDOW:
-            fresh = self._finished / span
-            self._rate = fresh if span > 4 * _RATE_WINDOW else (self._rate + fresh) / 2
-            self._finished = 0
-            self._rate_since = now
-        return max(self._rate, self._finished / max(span, 0.02))
-
-    def _look_ahead(self) -> int:
-        return min(MOST_AHEAD, int(self.rate() * AHEAD))
 
     def _room(self) -> int:
         return self.slots.free * self._width - self._looking
@@ -364,8 +347,7 @@ class Instance:
         # one call after the other would make the instance ask and withdraw all the time.
         self._feed_soon()
         if len(self.mailbox) and time.monotonic() - self._progress > STUCK:
-            self._rate = self._finished = 0
-            self._rate_since = time.monotonic()
+            self.rate.reset()
             self._feed.feed()
             self._give_back()
 
@@ -490,7 +472,7 @@ class Instance:
     def slot_free(self, slot: Slot, ended: list[Call]) -> None:
         """A handler has ended, and with it these calls."""
         slot.end()
-        self._finished += len(ended)
+        self.rate.count(len(ended))
         if self.serial:
             for call in ended:
                 self._sessions.leave(call)

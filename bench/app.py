@@ -228,3 +228,36 @@ async def behind(host: str, first: int, count: int) -> float:
         calls = [lone(first + number, 0.0, blocks=False) for number in range(count)]
     await asyncio.gather(*calls)
     return begun
+
+
+@tool(concurrency=2)
+async def brief(seconds: float) -> None:
+    """Take a time that was drawn before."""
+    await asyncio.sleep(seconds)
+
+
+@tool(concurrency=4)
+async def part(seconds: float) -> None:
+    """Take a time that was drawn before."""
+    await asyncio.sleep(seconds)
+
+
+@tool(concurrency=2)
+async def parent(parts: list[float]) -> None:
+    """Make one call after the other."""
+    for seconds in parts:
+        await brief(seconds)
+
+
+@workflow
+async def fans_out(first: float, parts: list[float]) -> None:
+    """One call, then some at once."""
+    await brief(first)
+    await asyncio.gather(*(part(seconds) for seconds in parts))
+
+
+@workflow
+async def nests(first: float, parts: list[float]) -> None:
+    """One call, then one that makes calls."""
+    await part(first)
+    await parent(parts)

@@ -1,0 +1,158 @@
+"""What would have been: recorded runs on other hosts, with other routes or under another load."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from callboard.actors.routes import spread
+from callboard.controller.load import latency_of
+from callboard.controller.programs import programs
+from callboard.controller.recording import Recorded, RecordedCall
+from callboard.controller.simulation import Place, Setting, Simulation
+
+_HOP = 0.001
+"""Seconds to the server where no recorded call tells."""
+
+
+def _late(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
+    return ""
+
+
+def _spread(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
+    return spread(dict.fromkeys(hosts, 1.0), future)
+
+
+def _sticky(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
+    return spread(dict.fromkeys(hosts, 1.0), session)
+
+
+POLICIES: Mapping[str, Place] = {"late": _late, "spread": _spread, "sticky": _sticky}
+"""Where calls go, by name: to the shared lane; by a route with equal weights; each session to one host."""
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """What is to be tried.
+
+    Attributes:
+        policy: one of :data:`POLICIES`.
+        hosts: how many; 0: those that were recorded.
+        slots: of an actor in each host, where they are to be others than recorded.
+        load: how many times as often runs begin.
+    """
+
+    policy: str = "late"
+    hosts: int = 0
+    slots: Mapping[str, int] = {}
+    load: float = 1.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How long runs took, in seconds, from request to outcome.
+
+    Attributes:
+        name: for people; hosts: that had slots.
+        makespan: from the first run's beginning to the last one's end.
+        used: share of the slots' time; None if it is not known.
+    """
+
+    name: str
+    hosts: int
+    runs: int
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+    makespan: float
+    used: float | None = None
+
+
+class WhatIf:
+    """Recorded runs, to be played again and again.
+
+    Args:
+        recorded: what was told.
+    """
+
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+        self.plays = programs(recorded)
+        self.left_out = len({run.run for run in recorded.runs}) - len(self.plays)
+        self.slots = _slots(recorded)
+        self.hop = _hop(recorded, self.slots)
+
+    def measured(self) -> Outcome:
+        """What was, as the hosts have told."""
+        makespan = max((play.at + play.took for play in self.plays), default=0.0)
+        hosts = len({host for _, host in self.slots})
+        return _outcome("measured", hosts, [play.took for play in self.plays], makespan, None)
+
+    def play(self, scenario: Scenario) -> Outcome:
+        """What would have been."""
+        slots = self._scaled(scenario)
+        plays = self.plays
+        if scenario.load != 1.0:
+            plays = [msgspec.structs.replace(play, at=play.at / scenario.load) for play in plays]
+        simulation = Simulation(plays, Setting(slots, POLICIES[scenario.policy], self.hop))
+        simulation.run()
+        hosts = len({host for _, host in slots})
+        name = scenario.policy if scenario.load == 1.0 else f"{scenario.policy}, load x{scenario.load:g}"
+        return _outcome(name, hosts, simulation.latencies, simulation.last_end, simulation.used())
+
+    def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:
+        slots = dict(self.slots)
+        if scenario.hosts:
+            by_actor: dict[str, list[int]] = {}
+            for (actor, _), count in self.slots.items():
+                by_actor.setdefault(actor, []).append(count)
+            slots = {
+                (actor, f"h{number}"): round(statistics.median(counts))
+                for actor, counts in by_actor.items()
+                for number in range(scenario.hosts)
+            }
+        return {key: scenario.slots.get(key[0], count) for key, count in slots.items()}
+
+
+def _outcome(name: str, hosts: int, took: list[float], makespan: float, used: float | None) -> Outcome:
+    latency = msgspec.structs.asdict(latency_of(took))
+    return Outcome(name=name, hosts=hosts, runs=len(took), makespan=makespan, used=used, **latency)
+
+
+def _slots(recorded: Recorded) -> dict[tuple[str, str], int]:
+    """The slots that were told; of an actor of which none were, as many as it used at once."""
+    told = {actor for actor, _ in recorded.slots}
+    untold: dict[tuple[str, str], list[RecordedCall]] = {}
+    for call in recorded.calls:
+        if call.actor not in told:
+            untold.setdefault((call.actor, call.host), []).append(call)
+    return recorded.slots | {key: _at_once(calls) for key, calls in untold.items()}
+
+
+def _at_once(calls: list[RecordedCall]) -> int:
+    ends = sorted(call.ended for call in calls)
+    over, most = 0, 1
+    for begun, start in enumerate(sorted(call.started for call in calls), 1):
+        while ends[over] <= start:
+            over += 1
+        most = max(most, begun - over)
+    return most
+
+
+def _hop(recorded: Recorded, slots: Mapping[tuple[str, str], int]) -> float:
+    """Seconds from the server to a handler: what calls waited for which there were free slots."""
+    by_actor: dict[str, list[RecordedCall]] = {}
+    for call in recorded.calls:
+        by_actor.setdefault(call.actor, []).append(call)
+    waited: list[float] = []
+    for actor, calls in by_actor.items():
+        there = sum(count for (one, _), count in slots.items() if one == actor)
+        ends, over = sorted(call.ended for call in calls), 0
+        for before, call in enumerate(sorted(calls, key=lambda call: call.stored)):
+            while ends[over] <= call.stored:
+                over += 1
+            if before - over < there:
+                waited.append(call.started - call.stored)
+    return max(0.0, statistics.median(waited)) if waited else _HOP

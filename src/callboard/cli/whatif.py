@@ -1,0 +1,162 @@
+"""``callboard whatif``: play what was, on hosts that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, UsageError
+from callboard.cli.output import table
+from callboard.cli.telemetry import told
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.controller.whatif import Outcome, Scenario, WhatIf
+
+STREAM = "TELEMETRY"
+_FIGURES = ("mean", "p50", "p95", "p99", "max", "makespan")
+_NUMBERS = ("hosts", "runs", *_FIGURES, "used")
+_MOST_HOSTS = 1000
+
+
+class _Played(msgspec.Struct, kw_only=True):
+    """The answer with ``--json``.
+
+    Attributes:
+        left_out: runs of which the recording has not all; missing: reports that were lost.
+        hop: seconds from the server to a handler.
+    """
+
+    left_out: int
+    missing: int
+    hop: float
+    outcomes: list[Outcome]
+
+
+def whatif(
+    *,
+    policy: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
+    hosts: Annotated[Sequence[int], Parameter(negative=(), show_default=False)] = (),
+    slots: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
+    load: Annotated[Sequence[float], Parameter(negative=(), show_default=False)] = (),
+    from_: Annotated[str, Parameter(name="--from")] = STREAM,
+    last: str | None = None,
+    plot: Path | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Play what hosts have told of in a simulation, on other hosts or with other routes, and compare.
+
+    The first line is what was measured. The others are simulated, one for each combination of what is to be
+    tried; without any option, that which was. Nothing is sent to any host.
+
+        callboard whatif --hosts 1 --hosts 2 --hosts 8
+        callboard whatif --policy late --policy spread --load 2 --last 10m
+        callboard whatif --from monday.jsonl --slots Planner=4 --plot monday.png
+
+    Args:
+        policy: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
+            sticky (each session to one host).
+        hosts: How many hosts; each has what one host has now.
+        slots: Slots of an actor in each host: ACTOR=N.
+        load: How many times as often runs begin.
+        from_: What to play: TELEMETRY, the server's stream, or a file of 'callboard telemetry record'.
+        last: Only what was told in this time: 10m, 30s.
+        plot: A picture to write (.png, .svg, .pdf); needs callboard[plot].
+    """
+    scenarios = _scenarios(policy, hosts, slots, load)
+    played = _play(from_, last, scenarios, common)
+    common.output.answer(played, lambda screen: _show(played, screen))
+    if plot is not None:
+        _draw(played, plot)
+        common.output.hint(f"drawn in {plot}")
+    return Exit.OK
+
+
+def _scenarios(
+    policies: Sequence[str], hosts: Sequence[int], slots: Sequence[str], loads: Sequence[float]
+) -> list[Scenario]:
+    from callboard.controller.whatif import POLICIES, Scenario
+
+    for name in policies:
+        if name not in POLICIES:
+            raise UsageError(f"there is no policy {name!r}; there are: {', '.join(POLICIES)}")
+    if any(not 0 < count <= _MOST_HOSTS for count in hosts):
+        raise UsageError(f"--hosts is between 1 and {_MOST_HOSTS}")
+    if any(not 0 < times <= _MOST_HOSTS for times in loads):
+        raise UsageError("--load must be above 0")
+    given = dict(map(_slots, slots))
+    every = itertools.product(loads or (1.0,), hosts or (0,), policies or ("late",))
+    return [Scenario(policy, count, given, times) for times, count, policy in every]
+
+
+def _slots(typed: str) -> tuple[str, int]:
+    actor, _, count = typed.rpartition("=")
+    if not actor or not count.isdecimal() or not int(count):
+        raise UsageError(f"--slots is ACTOR=N, not {typed!r}")
+    return actor, int(count)
+
+
+def _play(source: str, last: str | None, scenarios: Sequence[Scenario], common: Common) -> _Played:
+    from callboard.controller.recording import read, read_file
+    from callboard.controller.whatif import WhatIf
+
+    if source == STREAM:
+        recorded = read(asyncio.run(told(common, last)), "the stream TELEMETRY")
+    elif last is not None:
+        raise UsageError("--last is for the stream; a file is played whole")
+    else:
+        recorded = read(read_file(Path(source)), source)
+    playing = WhatIf(recorded)
+    _known(playing, scenarios)
+    outcomes = [playing.measured(), *map(playing.play, scenarios)]
+    return _Played(left_out=playing.left_out, missing=recorded.missing, hop=playing.hop, outcomes=outcomes)
+
+
+def _known(playing: WhatIf, scenarios: Sequence[Scenario]) -> None:
+    actors = sorted({actor for actor, _ in playing.slots})
+    for name in {name for scenario in scenarios for name in scenario.slots}.difference(actors):
+        raise UsageError(f"no call of {name!r} was told of; there are: {', '.join(actors)}")
+
+
+def _show(played: _Played, screen: Console) -> None:
+    from callboard.cli.history import seconds
+
+    shown = table(("", *_NUMBERS), numbers=_NUMBERS)
+    for outcome in played.outcomes:
+        used = "" if outcome.used is None else f"{outcome.used:.0%}"
+        figures = (seconds(getattr(outcome, name)) for name in _FIGURES)
+        shown.add_row(outcome.name, str(outcome.hosts), str(outcome.runs), *figures, used)
+    screen.print(shown)
+    if played.left_out:
+        screen.print(f"{played.left_out} runs are left out: they had begun before what was told")
+    if played.missing:
+        screen.print(f"[yellow]{played.missing} reports were lost: the figures are of what is left[/]")
+
+
+def _draw(played: _Played, file: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("--plot needs matplotlib: pip install 'callboard[plot]'") from error
+    figure = Figure(figsize=(9, 1.5 + 0.6 * len(played.outcomes)), layout="constrained")
+    axes = figure.add_subplot()
+    names = [f"{outcome.name}, {outcome.hosts} hosts" for outcome in played.outcomes]
+    for place, name in enumerate(("p99", "p95", "p50")):
+        widths = [getattr(outcome, name) for outcome in played.outcomes]
+        axes.barh(range(len(names)), widths, height=0.7, label=name, color=f"C{place}")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds from request to outcome")
+    axes.legend()
+    try:
+        figure.savefig(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be drawn: {error}") from error

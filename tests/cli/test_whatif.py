@@ -1,0 +1,83 @@
+"""``callboard telemetry record`` and ``callboard whatif``: what was told is kept and played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cli.terminal import Typed, eventually
+
+from callboard.cli.exits import Exit
+
+
+@pytest.fixture
+def recording(board: str, typed: Typed, tmp_path: Path) -> Path:
+    """A file with what a host has told of some requests."""
+    file = tmp_path / "recording.jsonl"
+    ran = typed(
+        "load", "totals", "--rate", 40, "--for", "500ms", "--arg", "numbers=[1,2]", "--json", url=board
+    )
+    done = ran.json["figures"]["done"]
+
+    def complete() -> bool:
+        typed("telemetry", "record", file, url=board)
+        ran = typed("whatif", "--from", file, "--json")
+        return bool(ran.code == Exit.OK and ran.json["outcomes"][0]["runs"] >= done)
+
+    eventually(complete)
+    return file
+
+
+def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
+    """What was measured, then each combination; in a picture, too."""
+    tried = ("--hosts", 1, "--hosts", 3, "--policy", "late", "--policy", "spread", "--load", 2)
+    ran = typed("whatif", "--from", recording, *tried, "--plot", tmp_path / "picture.svg", "--json")
+    assert ran.code == Exit.OK
+    measured, *others = ran.json["outcomes"]
+    assert measured["name"] == "measured"
+    assert [(one["name"], one["hosts"]) for one in others] == [
+        ("late, load x2", 1),
+        ("spread, load x2", 1),
+        ("late, load x2", 3),
+        ("spread, load x2", 3),
+    ]
+    for one in others:
+        assert one["runs"] == measured["runs"] > 0
+        assert 0 < one["p50"] <= one["p95"] <= one["p99"] <= one["max"] <= one["makespan"]
+        assert 0 < one["used"] <= 1
+    assert "<svg" in (tmp_path / "picture.svg").read_text("utf-8")
+
+
+def test_for_people(recording: Path, board: str, typed: Typed) -> None:
+    """A line for each; from the stream, too."""
+    for source in (("--from", recording), ()):
+        ran = typed("whatif", *source, url=board)
+        assert ran.code == Exit.OK
+        names = [line.split()[0] for line in ran.out.splitlines()]
+        assert names[1:3] == ["measured", "late"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--policy", "best"), "late, spread, sticky"),
+        (("--hosts", 0), "--hosts"),
+        (("--load", 0), "--load"),
+        (("--slots", "add"), "ACTOR=N"),
+        (("--slots", "nobody=3"), "add"),
+        (("--last", "1m"), "--last"),
+        (("--plot", "picture.odd"), "picture.odd"),
+    ],
+)
+def test_what_cannot_be_tried(options: tuple[object, ...], told: str, recording: Path, typed: Typed) -> None:
+    """It is refused with what there is."""
+    ran = typed("whatif", "--from", recording, *options)
+    assert ran.code == Exit.USAGE
+    assert told in ran.err
+
+
+def test_no_recording(typed: Typed, tmp_path: Path) -> None:
+    """A file that is none says how to make one."""
+    ran = typed("whatif", "--from", tmp_path / "nothing")
+    assert ran.code == Exit.USAGE
+    assert "callboard telemetry record" in ran.err

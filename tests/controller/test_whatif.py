@@ -1,0 +1,148 @@
+"""What-if: what hosts have told of is read, and played as it was, or otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import eventually
+
+from callboard import tool, workflow
+from callboard.controller import recording
+from callboard.controller.recording import Recorded
+from callboard.controller.whatif import Scenario, WhatIf
+from callboard.infra.errors import RecordingInvalid
+from callboard.infra.messages.telemetry import Ended, Made, Report, RunsEnded
+
+TOOK = 0.05
+RUNS = 30
+
+
+@tool(concurrency=2)
+async def works(number: int) -> int:
+    """Take a time."""
+    await asyncio.sleep(TOOK)
+    return number
+
+
+@workflow
+async def gathers() -> int:
+    """Two calls at once, then one."""
+    return await works(sum(await asyncio.gather(works(1), works(2))))
+
+
+async def told(board: Board) -> list[Report]:
+    """What two hosts tell of some runs at once, each of three calls."""
+    await board.host(works, gathers, telemetry_every=0.05, steal_after=0.0)
+    await board.host(works, telemetry_every=0.05, steal_after=0.0)
+    await asyncio.gather(*(board.run(gathers) for _ in range(RUNS)))
+    node = await board.node()
+
+    async def all_of_it() -> list[Report]:
+        found = await recording.from_stream(node)
+        runs = sum(len(report.runs_ended.run) for report in found if report.runs_ended)
+        calls = sum(len(report.ended.future) for report in found if report.ended)
+        return found if (runs, calls) == (RUNS, 3 * RUNS) else []
+
+    return await eventually(all_of_it)
+
+
+async def test_what_was_told_is_played(board: Board, tmp_path: Path) -> None:
+    """From the stream or a file: all runs and slots; no slot too many is used, and more hosts make it quicker."""
+    reports = await told(board)
+    recording.write_file(tmp_path / "file", reports)
+    assert recording.read_file(tmp_path / "file") == reports
+    recorded = recording.read(reports, "here")
+    assert (len(recorded.runs), len(recorded.calls), recorded.missing) == (RUNS, 3 * RUNS, 0)
+    playing = WhatIf(recorded)
+    assert playing.left_out == 0
+    assert sorted(playing.slots.values()) == [2, 2]
+    steps = [step for play in playing.plays for step in play.program.steps]
+    assert [step.after for step in steps] == [[], [], [0, 1]] * RUNS
+    assert all(step.call.ended - step.call.started >= TOOK for step in steps)
+    one, two, many = (playing.play(Scenario(hosts=count)) for count in (1, 2, RUNS))
+    assert playing.play(Scenario()) == two
+    assert one.runs == two.runs == many.runs == playing.measured().runs == RUNS
+    assert one.makespan >= 3 * RUNS * TOOK / 2
+    assert one.mean > two.mean > many.mean >= 2 * TOOK
+    assert one.used is not None
+    assert two.used is not None
+    assert 1 >= one.used >= two.used > 0
+    assert playing.play(Scenario(slots={"works": 3 * RUNS})).mean <= two.mean
+    assert playing.play(Scenario(load=0.001)).p50 <= two.p50
+
+
+async def test_rubbish_in_the_stream_is_left_out(board: Board) -> None:
+    """Anybody may publish there."""
+    node = await board.node()
+    for body in (b"", b"\xc1", b"rubbish"):
+        await node.store.stored("cb.telemetry.nobody", body)
+    assert await recording.from_stream(node) == []
+
+
+def report(sequence: int, **more: Any) -> Report:
+    """A report of a host."""
+    return Report("h1", sequence, 100.0 + sequence, **more)
+
+
+ENDED = RunsEnded(["r"], took=b"\0\0\x80?", calls=bytes(4), workflow=bytes(4), status=b"\1\0\0\0")
+NAMES = ["w", "completed"]
+
+
+def test_lost_reports_are_counted() -> None:
+    """By their numbers; what came before the first one is not known of."""
+    reports = [report(5), report(6), report(9, names=NAMES, runs_ended=ENDED)]
+    found = recording.read(reports, "here")
+    assert found.missing == 2
+    assert [(run.run, run.took) for run in found.runs] == [("r", 1.0)]
+
+
+def test_a_call_that_was_moved_has_waited_since_it_was_sent() -> None:
+    """It is stored anew in the other lane; its maker tells when it was sent."""
+    numbers = array("f", [0.5, 0.25, 1.0])
+    ago, waited, took = (array("f", [one]).tobytes() for one in numbers)
+    ended = Ended(["r:1"], ago=ago, waited=waited, took=took, call=b"\2\0\0\0", session=bytes(4))
+    made = Made(["r:1", "r:2"], sent=array("f", [2.0, -1.0]).tobytes())
+    more = {"names": [*NAMES, "a.b"], "ended": ended, "runs_ended": ENDED}
+    (call,) = recording.read([report(1, made=made), report(2, **more)], "here").calls
+    assert (call.stored, call.started, call.ended, call.actor) == (99.0, 100.5, 101.5, "a")
+    (call,) = recording.read([report(2, **more)], "here").calls
+    assert call.stored == 100.25
+
+
+def test_actors_of_which_no_slots_were_told() -> None:
+    """They had as many as they used at once."""
+    calls = [
+        recording.RecordedCall(f"r:{n}", "a", "r", 1, 0, begun, begun, begun + 2.0, "h1")
+        for n, begun in enumerate((1.0, 2.0, 2.5, 3.0, 9.0))
+    ]
+    playing = WhatIf(Recorded(calls, [recording.RecordedRun("r", "w", 20.0, 15.0)], {}, 0.5))
+    assert playing.slots == {("a", "h1"): 3}
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [],
+        [report(1)],
+        [report(1, ended=Ended(["r:1"], took=b"\0"))],
+        [report(1, runs_ended=ENDED)],
+    ],
+)
+def test_what_cannot_be_played(reports: list[Report]) -> None:
+    """Nothing has ended, columns do not fit, names are not there."""
+    with pytest.raises(RecordingInvalid, match="here"):
+        recording.read(reports, "here")
+
+
+@pytest.mark.parametrize("text", ["rubbish", "{}", None])
+def test_what_is_no_recording(text: str | None, tmp_path: Path) -> None:
+    """It is refused with how to make one."""
+    if text is not None:
+        (tmp_path / "file").write_text(text, "utf-8")
+    with pytest.raises(RecordingInvalid, match="telemetry record"):
+        recording.read_file(tmp_path / "file")
