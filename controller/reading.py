@@ -240,16 +240,18 @@ class Reading:
     # -- what is over --------------------------------------------------------------------------------
 
     def _ended(self, ended: Ended) -> None:
-        view, size = self._view, len(ended.future)
-        how = self._numbers(ended.how, "u1", size)
+        view, size, kinds = self._view, len(ended.future), len(ended.how)
+        kind = self._numbers(ended.kind, "u4", size)
+        how = self._numbers(ended.how, "u1", kinds)[kind]
+        names = self._strings(ended.call, kinds)
         calls = Calls(
-            self._strings(ended.call, size),
+            [names[place] for place in kind.tolist()],
             self._numbers(ended.took, "f4", size),
             self._numbers(ended.waited, "f4", size),
             self._numbers(ended.size, "u4", size),
             how,
         )
-        actors = self._actors(ended.call, size)
+        actors = self._actors(ended.call, kinds)[kind]
         rows = view.futures.find(ended.future)
         retried = how == _RETRIED
         view.release(_there(rows[retried]))
