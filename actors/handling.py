@@ -21,6 +21,7 @@ from callboard.actors import intents, managed, values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
+from callboard.actors.items import serving
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import HandlersFuture, Slot
@@ -72,6 +73,10 @@ class HandlerMaker:
         self._maker: CallMaker | None = None
         self.raised: BaseException | None = None
         """What the handler itself has raised."""
+
+    def serve(self, calls: Sequence[Call]) -> None:
+        """Of a batch only these are to run: what the handler calls is called for the first of them."""
+        self._call, self.path = calls[0], batch_path(calls)
 
     def maker(self, *, begin: bool = True) -> CallMaker:
         """The real one, made when first needed."""
@@ -174,7 +179,9 @@ async def handle(instance: Instance, slot: Slot) -> None:
     maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
     slot.maker = maker
     try:
-        if batch:
+        if batch and instance.rules is not None:
+            await _handle_managed_batch(instance, calls, maker, instance.rules)
+        elif batch:
             await _handle_batch(instance, calls, maker)
         elif instance.rules is not None:
             await _handle_managed(instance, calls[0], maker, instance.rules)
@@ -192,9 +199,13 @@ async def handle(instance: Instance, slot: Slot) -> None:
 def stopped(instance: Instance, slot: Slot) -> list[Call]:
     """A handler was stopped: give its calls up, or let them wait again; gives those given up."""
     again = slot.maker is not None and slot.maker.used
-    ended = [call for call in slot.calls if not (slot.stopping and instance.put_back(call, again=again))]
-    for call in ended:
-        release(instance, call)
+    ended: list[Call] = []
+    for call in slot.calls:
+        if instance.running.get(call.key) is not call:  # settled before the others of its batch
+            ended.append(call)
+        elif not (slot.stopping and instance.put_back(call, again=again)):
+            ended.append(call)
+            release(instance, call)
     return ended
 
 
@@ -207,32 +218,56 @@ def release(instance: Instance, call: Call) -> None:
         call.give_back()
 
 
-async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
-    """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
+async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | None:
+    """The session of a call that is to run, held here; None if it is not to, and has been seen to."""
     try:
         session = await managed.open_session(instance, call, rules)
         if session is None:
-            return
+            return None
         known = await managed.recorded(session, call)
         over = known is None and await managed.is_over(instance, session, call)
     except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
         release(instance, call)
-        return
+        return None
     except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
         fail(instance, call, error)
-        return
+        return None
     if known is not None:
         _publish(instance, call, known)
-        return
+        return None
     if over:
         instance.running.pop(call.key, None)
         call.settle()
+        return None
+    return session
+
+
+async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
+    """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
+    session = await _opened(instance, call, rules)
+    if session is None:
         return
     try:
         with within(session.begin()):
             await _handle_one(instance, call, maker, session)
     finally:
         session.rollback()
+
+
+async def _handle_managed_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, rules: Rules
+) -> None:
+    """The same for a batch: each item has a session of its own, and its changes are kept with its outcome."""
+    found = await asyncio.gather(*(_opened(instance, call, rules) for call in calls))
+    held = [(call, one) for call, one in zip(calls, found, strict=True) if one is not None]
+    if not held:
+        return
+    maker.serve([call for call, _ in held])
+    try:
+        await _handle_batch(instance, [call for call, _ in held], maker, [one for _, one in held])
+    finally:
+        for _, session in held:
+            session.rollback()
 
 
 async def _handle_one(
@@ -267,20 +302,31 @@ def _own_cancellation(call: Call) -> CallCancelled:
     return CallCancelled(f"{call.method.where} waited for something that was cancelled")
 
 
-async def _handle_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> None:
+async def _handle_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, sessions: Sequence[Session] = ()
+) -> None:
     try:
-        outcomes = await _run_batch(instance, calls, maker)
+        outcomes = await _run_batch(instance, calls, maker, sessions)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
         _unless_stopping(maker.slot, error)
         outcomes = [error] * len(calls)
     except asyncio.CancelledError:
         outcomes = [_own_cancellation(call) for call in calls]
     maker.slot.settle()
-    for call, outcome in zip(calls, outcomes, strict=True):
-        if isinstance(outcome, Exception | SystemExit):
-            fail(instance, call, outcome)
-        else:
-            await _succeed(instance, call, outcome)
+    if not sessions:
+        for call, outcome in zip(calls, outcomes, strict=True):
+            await _end_item(instance, call, outcome, None)
+        return
+    held = zip(calls, outcomes, sessions, strict=True)
+    # Side by side: the commits of all items leave in one turn of the loop, and none waits for another's.
+    await asyncio.gather(*(_end_item(instance, *one) for one in held))
+
+
+async def _end_item(instance: Instance, call: Call, outcome: Any, session: Session | None) -> None:
+    if isinstance(outcome, Exception | SystemExit):
+        await _fail(instance, call, outcome, session)
+    else:
+        await _succeed(instance, call, outcome, session)
 
 
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
@@ -299,7 +345,9 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     return await _limited(instance, [call], arguments, scope, body)
 
 
-async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
+async def _run_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, sessions: Sequence[Session]
+) -> Sequence[Any]:
     """The arguments of all calls side by side; one that does not decode fails alone."""
     method = calls[0].method
     outcomes: list[Any] = [None] * len(calls)
@@ -318,7 +366,9 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
     if not places:
         return outcomes
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
-    results = await _limited(instance, calls, columns, scope, b"")
+    turns = [sessions[place].begin() for place in places] if sessions else ()
+    with serving([calls[place].session for place in places], turns):
+        results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
         raise InvalidResult(
             f"{method.where} is batchable and got {len(places)} items: it must return a list of as many "

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -238,7 +239,8 @@ class LocalMaker:
         running = asyncio.timeout(timeout)
         try:
             async with running:
-                value = await self._handle(method, future.id, arguments)
+                with _items(future):
+                    value = await self._handle(method, future.id, arguments)
         except TimeoutError as error:
             if not running.expired():
                 raise  # the handler's own
@@ -274,6 +276,16 @@ class LocalMaker:
             return method.function
         bound: Callable[..., Any] = method.function.__get__(self._stage.instance(method.owner))
         return bound
+
+
+def _items(future: Future[Any]) -> AbstractContextManager[None]:
+    """What a batchable handler finds of its items: here there is one."""
+    if not future.method.directives.batchable:
+        return nullcontext()
+    from callboard.actors.items import serving
+    from callboard.state.managed import current as state
+
+    return serving([future.session], [state.get()])
 
 
 def _encode_result(method: Method, value: Any) -> values.Encoded:
