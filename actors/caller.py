@@ -393,7 +393,7 @@ class CallMaker:
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
-            await values.shrink(encoded, self._node.blobs, self._node.settings)
+            await self._node.weaver.weave(self.context.run, encoded)
         except CallboardError as error:
             self._fail(future, error)
             return
@@ -418,6 +418,8 @@ class CallMaker:
             extra += f"{H.SESSION}: {future.session}\r\n"
         if encoded.blobs:
             extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
+        if encoded.woven:
+            extra += f"{H.WOVEN}: {encoded.woven}\r\n"
         if future.priority:
             extra += f"Cb-Priority: {future.priority}\r\n"
         if self._before and time.time() - self._before > KNOWN_IDS:

@@ -25,6 +25,7 @@ from callboard.actors.items import serving
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import HandlersFuture, Slot
+from callboard.actors.weaving import arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -330,9 +331,7 @@ async def _end_item(instance: Instance, call: Call, outcome: Any, session: Sessi
 
 
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
-    body = call.body
-    if call.blobs:
-        body = await values.expand(body, call.blobs, instance.host.node.blobs)
+    body = await arguments_of(call, instance.host.node)
     method = call.method
     arguments = method.signature.decode_arguments(body)
     if call.again:
@@ -355,8 +354,7 @@ async def _run_batch(
     places: list[int] = []
     for place, call in enumerate(calls):
         try:
-            body = await values.expand(call.body, call.blobs, instance.host.node.blobs)
-            arguments = method.signature.decode_arguments(body)
+            arguments = method.signature.decode_arguments(await arguments_of(call, instance.host.node))
         except CallboardError as error:
             outcomes[place] = error
             continue

@@ -36,15 +36,17 @@ class Encoded:
         futures: the futures among the value, each once.
         tokens: their tokens, in the same order.
         blobs: digests of the parts that are references.
+        woven: where its woven form is, see `weaving`; empty: the body is no such form.
     """
 
-    __slots__ = ("blobs", "body", "futures", "tokens")
+    __slots__ = ("blobs", "body", "futures", "tokens", "woven")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
         self.futures = futures
         self.tokens = tokens
         self.blobs: list[str] = []
+        self.woven = ""
 
     def join(self) -> None:
         """Put the values of the futures, which are all there now, where their tokens stand."""

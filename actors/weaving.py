@@ -1,0 +1,200 @@
+"""Long arguments that were stored already, in the whole or in parts, travel as references to that.
+
+A chat passes its history to a model again and again, one message longer each time. Stored as a whole each
+time, 500 turns would take 250 times their messages. So arguments above the inline limit are woven: their
+long texts that stand in the run's journal become references into it, and what is left is cut in pieces by
+its content, so that a list with one more item has the same pieces and one more. A piece that is met for the
+second time is stored, under its hash, and referred to from then on; what is new travels in the call itself,
+which is gone when it is acked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors import values
+from callboard.infra.direct import DirectReader
+from callboard.infra.errors import InvalidArguments
+from callboard.infra.settings import MIB, Settings
+from callboard.state.blobs import Blobs
+from callboard.state.known import Entries, Known, Range, digest_of
+from callboard.state.texts import long_texts
+
+if TYPE_CHECKING:
+    from callboard.actors.inbound import Call
+    from callboard.actors.node import Node
+    from callboard.actors.values import Encoded
+
+LARGEST = 8 * MIB
+"""Bytes above which arguments are stored as a whole: looking through them would take too long."""
+INLINE = "1"
+"""Says that a woven form stands where the arguments would."""
+_LEAST_PIECE = 4 * 1024
+_LARGEST_PIECE = 32 * 1024
+_CUT = 64
+"""Of 256: after so many texts a piece ends, once it is large enough."""
+_RUNS = 64
+_ASIDE = 512 * 1024
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+Part = bytes | Range
+"""What stands there itself, or where it stands in the journal."""
+
+
+class Weaver:
+    """Weaves the arguments of calls, and makes them whole again.
+
+    Args:
+        reader, blobs: of this process.
+        settings: sizes.
+    """
+
+    def __init__(self, reader: DirectReader, blobs: Blobs, settings: Settings) -> None:
+        self._reader = reader
+        self._blobs = blobs
+        self._settings = settings
+        self._entries = Entries(reader)
+        self._known: OrderedDict[str, Known] = OrderedDict()
+
+    async def woven(self, run: str, body: bytes) -> bytes | None:
+        """A woven form of arguments; None if nothing in them is known.
+
+        Args:
+            run: whose call it is.
+        """
+        if len(body) > LARGEST:
+            return None
+        texts = await _aside(long_texts, body)
+        if not texts:
+            return None
+        known = self._of(run)
+        await known.read_on()
+        pieces = await _aside(_cut, body, texts, known)
+        parts: list[Part | list[bytes]] = []
+        storing = []
+        for piece in pieces:
+            encoded = _encode(piece)
+            if len(encoded) >= _LEAST_PIECE and known.meet(digest_of(encoded)):
+                reference: list[bytes] = []  # filled in when it is stored
+                parts.append(reference)
+                storing.append(self._stored(encoded, reference))
+            else:
+                parts += piece
+        await asyncio.gather(*storing)
+        return None if all(isinstance(part, bytes) for part in parts) else _encode(parts)
+
+    async def weave(self, run: str, encoded: Encoded) -> None:
+        """Make long arguments short: by weaving, where that does not do by a reference to the whole.
+
+        Args:
+            run: whose call it is.
+
+        Raises:
+            ValueTooLarge: above the largest permitted size.
+        """
+        form = await self.woven(run, encoded.body)
+        if form is None:
+            await values.shrink(encoded, self._blobs, self._settings)
+        elif len(form) <= self._settings.inline_limit:
+            encoded.body, encoded.woven = form, INLINE
+        else:
+            encoded.body, encoded.woven = b"", await self._blobs.put(form)
+
+    async def _stored(self, piece: bytes, reference: list[bytes]) -> None:
+        reference.append(bytes.fromhex(await self._blobs.put(piece)))
+
+    def _of(self, run: str) -> Known:
+        known = self._known.setdefault(run, Known(self._reader, run))
+        self._known.move_to_end(run)
+        while len(self._known) > _RUNS:
+            self._known.popitem(last=False)
+        return known
+
+    async def whole(self, run: str, form: bytes, where: str = INLINE) -> bytes:
+        """What was woven.
+
+        Args:
+            run: whose call it is.
+            form: the woven form; where: it is stored, if not here.
+
+        Raises:
+            ValueMissing: a part of it is not stored any more.
+            InvalidArguments: it is no woven form.
+        """
+        if where != INLINE:
+            form = await self._blobs.get(where)
+        parts = _parts(form, pieces=True)
+        pieces = [part for part in parts if isinstance(part, list)]
+        found = iter(await asyncio.gather(*(self._blobs.get(part[0].hex()) for part in pieces)))
+        flat: list[Part] = []
+        for part in parts:
+            if isinstance(part, list):
+                flat += [one for one in _parts(next(found), pieces=False) if not isinstance(one, list)]
+            else:
+                flat.append(part)
+        size = sum(part.length if isinstance(part, Range) else len(part) for part in flat)
+        self._settings.check_value_size(size)
+        texts = iter(await self._entries.read(run, [part for part in flat if isinstance(part, Range)]))
+        return b"".join([next(texts) if isinstance(part, Range) else part for part in flat])
+
+
+async def arguments_of(call: Call, node: Node) -> bytes:
+    """The arguments of a call as they were when they were encoded.
+
+    Raises:
+        CallboardError: a part of them is not stored any more, or is none.
+    """
+    body = await node.weaver.whole(call.run, call.body, call.woven) if call.woven else call.body
+    return await values.expand(body, call.blobs, node.blobs) if call.blobs else body
+
+
+async def _aside(work: Any, body: bytes, *args: Any) -> Any:
+    """Where it takes more than a few milliseconds the event loop does not wait for it."""
+    return await asyncio.to_thread(work, body, *args) if len(body) > _ASIDE else work(body, *args)
+
+
+def _cut(body: bytes, texts: list[tuple[int, int]], known: Known) -> list[list[Part]]:
+    """The parts of a body, in pieces whose ends follow from what stands before them."""
+    pieces: list[list[Part]] = []
+    piece: list[Part] = []
+    size = at = 0
+    for start, end in texts:
+        digest = digest_of(body[start:end])
+        where = known.find(digest)
+        if where is None and end - start >= _LEAST_PIECE:  # by itself, whatever changes before it
+            pieces += [[*piece, body[at:start]], [body[start:end]]]
+            piece, size, at = [], 0, end
+            continue
+        stop = end if where is None else start
+        piece.append(body[at:stop])
+        if where is not None:
+            piece.append(where)
+        size += stop - at
+        at = end
+        if size >= _LARGEST_PIECE or (size >= _LEAST_PIECE and digest[0] < _CUT):
+            pieces.append(piece)
+            piece, size = [], 0
+    return [*pieces, [*piece, body[at:]]]
+
+
+def _parts(form: bytes, *, pieces: bool) -> list[Part | list[bytes]]:
+    try:
+        return [_part(one, pieces=pieces) for one in _decode(form)]
+    except (ValueError, TypeError) as error:
+        raise InvalidArguments(f"what is called woven is not: {error}") from error
+
+
+def _part(part: Any, *, pieces: bool) -> Part | list[bytes]:
+    if isinstance(part, bytes):
+        return part
+    numbers = isinstance(part, list) and all(isinstance(one, int) and one >= 0 for one in part)
+    if numbers and len(part) == len(Range._fields):
+        return Range(*part)
+    if pieces and isinstance(part, list) and len(part) == 1 and isinstance(part[0], bytes):
+        return part
+    raise ValueError("a part is neither bytes, nor a place in the journal, nor a piece")
