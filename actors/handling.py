@@ -25,7 +25,7 @@ from callboard.actors.items import serving
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import HandlersFuture, Slot
-from callboard.actors.weaving import arguments_of
+from callboard.actors.weaving import Heard, arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -97,6 +97,7 @@ class HandlerMaker:
             )
             self._maker = CallMaker(self._host.caller, context)
             self._maker.future_class = HandlersFuture
+            self._maker.heard = Heard()
             if not begin:
                 self._maker.listen()
             elif self._host.caller.on_loop():
@@ -114,6 +115,12 @@ class HandlerMaker:
     def used(self) -> bool:
         """Whether the handler has made a call."""
         return self._maker is not None
+
+    def woven(self, call: Call, value: bytes) -> bytes | None:
+        """The woven form of the outcome of a call, if it has parts that this handler's calls have given."""
+        if self._maker is None or self._maker.heard is None or self._call.run != call.run:
+            return None
+        return self._maker.heard.woven(value)
 
     async def replay(self) -> None:
         """A call delivered before may have made calls already: take up their outcomes."""
@@ -436,7 +443,8 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
             for part in encoded.futures:
                 await part
             encoded.join()
-        if len(encoded.body) > node.settings.inline_limit:
+        form = _woven(call, encoded.body, node.settings.inline_limit)
+        if form is None and len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
     except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
         await _fail(instance, call, error, session)
@@ -445,8 +453,9 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         await _fail(instance, call, _own_cancellation(call), session)
         return
     result = _result(instance, call)
-    result.value = msgspec.Raw(encoded.body)
+    result.value = msgspec.Raw(encoded.body if form is None else form)
     result.blobs = encoded.blobs
+    result.woven = form is not None
     if session is None:
         _publish(instance, call, result)
         return
@@ -454,6 +463,15 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         await _publish_held(instance, call, result, session)
     except CallboardError as error:
         await _fail(instance, call, error, session)
+
+
+def _woven(call: Call, value: bytes, limit: int) -> bytes | None:
+    """A form of an outcome that refers to those which the handler was given, if it fits into a message."""
+    maker = call.slot.maker if call.slot is not None else None
+    if maker is None or call.method.effect is not None:  # of an effect it is looked up elsewhere, too
+        return None
+    form = maker.woven(call, value)
+    return form if form is not None and len(form) <= limit else None
 
 
 async def _publish_held(instance: Instance, call: Call, result: Result, session: Session) -> None:

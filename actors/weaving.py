@@ -6,12 +6,15 @@ long texts that stand in the run's journal become references into it, and what i
 its content, so that a list with one more item has the same pieces and one more. A piece that is met for the
 second time is stored, under its hash, and referred to from then on; what is new travels in the call itself,
 which is gone when it is acked.
+
+What a handler returns is often what it was given by another one: an agent hands on what its model has said.
+Then the outcome refers to that one's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +36,9 @@ LARGEST = 8 * MIB
 """Bytes above which arguments are stored as a whole: looking through them would take too long."""
 INLINE = "1"
 """Says that a woven form stands where the arguments would."""
+SHARED = 1024
+"""Bytes from which a text in an outcome becomes a reference to another one: reading it takes a round trip."""
+_HEARD = 1 * MIB
 _LEAST_PIECE = 4 * 1024
 _LARGEST_PIECE = 32 * 1024
 _CUT = 64
@@ -141,6 +147,46 @@ class Weaver:
         self._settings.check_value_size(size)
         texts = iter(await self._entries.read(run, [part for part in flat if isinstance(part, Range)]))
         return b"".join([next(texts) if isinstance(part, Range) else part for part in flat])
+
+
+class Heard:
+    """The last outcomes that a handler has heard of its own calls: what it returns may stand in them."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[int, bytes]] = deque()
+        self._size = 0
+
+    def add(self, sequence: int, entry: bytes) -> None:
+        """An entry of the journal has come."""
+        if len(entry) < SHARED:
+            return
+        self._entries.append((sequence, entry))
+        self._size += len(entry)
+        while self._size > _HEARD:
+            self._size -= len(self._entries.popleft()[1])
+
+    def woven(self, value: bytes) -> bytes | None:
+        """The woven form of an outcome; None if nothing long in it was heard."""
+        if not self._entries or not SHARED <= len(value) <= _HEARD:
+            return None
+        texts = _shared(value)
+        where = {
+            entry[start:end]: Range(sequence, start, end - start)
+            for sequence, entry in self._entries
+            for start, end in _shared(entry)
+        }
+        parts: list[Part] = []
+        at = 0
+        for start, end in texts:
+            known = where.get(value[start:end])
+            if known is not None:
+                parts += [value[at:start], known]
+                at = end
+        return _encode([*parts, value[at:]]) if parts else None
+
+
+def _shared(body: bytes) -> list[tuple[int, int]]:
+    return [(start, end) for start, end in long_texts(body) if end - start >= SHARED]
 
 
 async def arguments_of(call: Call, node: Node) -> bytes:

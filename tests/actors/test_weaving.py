@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
 
-from callboard import tool, workflow
+from callboard import ManagedList, agent, method, tool, workflow
 from callboard.actors.node import Node
 from callboard.infra.errors import InvalidArguments, ValueMissing
 from callboard.infra.messages.run import Result
@@ -230,3 +230,80 @@ async def test_long_texts_that_are_new_are_stored_once(board: Board) -> None:
     before = await stored(board)
     assert await board.run(reading, pages=20, timeout=60) == SENT
     assert await stored(board) - before < 1_000_000 + 20 * 4000
+
+
+# -- outcomes --------------------------------------------------------------------------------------
+
+
+@agent
+class Talker:
+    """Keeps what is said."""
+
+    history: ManagedList[Message]
+
+    @method
+    async def say(self, said: str) -> str:
+        """Hand on what the model has said."""
+        self.history.append(Message("user", said))
+        found = await model(list(self.history))
+        self.history.append(Message("assistant", found))
+        return found
+
+    @method
+    async def say_more(self, said: str) -> dict[str, Any]:
+        """Hand it on with something about it; twice what is said, and what is not the model's."""
+        found = await model([Message("user", said)])
+        return {"said": found, "again": [found, 7], "own": text(9, 2000), "upper": found.upper()}
+
+
+@workflow
+async def talk(turns: int) -> bool:
+    """A chat with the agent; whether it has answered as the model has."""
+    return [await Talker.say(question(turn)) for turn in range(turns)] == [answer(n) for n in range(turns)]
+
+
+@workflow
+async def talk_more() -> dict[str, Any]:
+    """Pass on what refers to something else, and hand it to another call."""
+    said = Talker.say_more("x")
+    first = await said
+    return {"first": first, "passed": await length(said.arg)}
+
+
+@tool
+async def length(value: dict[str, Any]) -> int:
+    """Bytes of a value."""
+    return len(packed(value))
+
+
+async def test_an_outcome_that_is_handed_on_is_stored_once(board: Board) -> None:
+    """The agent's refers to the model's, the driver has the value."""
+    turns = 60
+    await board.host(Talker, model)
+    await board.host(talk)
+    run = await board.submit(talk, turns=turns)
+    done = await board.done(run, 60)
+    assert msgspec.msgpack.decode(done.value) is True
+    said = sum(len(question(turn)) + len(answer(turn)) for turn in range(turns))
+    assert (await board.stream("RUNS"))["bytes"] < 1.3 * said
+
+
+async def test_what_refers_to_another_outcome_is_whole_for_everybody(board: Board) -> None:
+    """For the workflow, for a call that takes it as an argument, and for the run's result."""
+    await board.host(Talker, model, length)
+    await board.host(talk_more)
+    result = await board.run(talk_more)
+    found = answer(0)
+    expected = {"said": found, "again": [found, 7], "own": text(9, 2000), "upper": found.upper()}
+    assert result == {"first": expected, "passed": len(packed(expected))}
+
+
+async def test_another_driver_finds_outcomes_that_refer_to_others(board: Board) -> None:
+    """In the replay of a run that has made many such calls."""
+    await board.host(Talker, model)
+    first = await board.host(talk)
+    run = await board.submit(talk, turns=40)
+    await board.entries(run, "result", 25, timeout=60)
+    await board.kill(first)
+    await board.host(talk)
+    assert msgspec.msgpack.decode((await board.done(run, 60)).value) is True
