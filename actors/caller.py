@@ -33,6 +33,7 @@ from callboard.infra.errors import (
 from callboard.infra.messages.control import Cancel
 from callboard.infra.messages.run import Announced, Pending, Result
 from callboard.state.journal import read_results
+from callboard.state.shelf import Place
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
@@ -396,7 +397,8 @@ class CallMaker:
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
-            await self._node.weaver.weave(self.context.run, encoded)
+            holder = Place((self.context.path or ("",))[-1].partition(".")[0], future.session)
+            await self._node.weaver.weave(self.context.run, holder, encoded)
         except CallboardError as error:
             self._fail(future, error)
             return

@@ -192,6 +192,7 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
+        self.node.weaver.held = self.states.held
         self.watch = Watch(self)
         self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)

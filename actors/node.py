@@ -72,7 +72,7 @@ class Node:
     @functools.cached_property
     def weaver(self) -> Weaver:
         """Long arguments as references to what is stored already."""
-        return Weaver(self.reader, self.blobs, self.settings)
+        return Weaver(self.reader, self.shelf, self.blobs, self.settings)
 
     async def close(self) -> None:
         """Store what is still on its way, then close. Idempotent."""

@@ -2,10 +2,10 @@
 
 A chat passes its history to a model again and again, one message longer each time. Stored as a whole each
 time, 500 turns would take 250 times their messages. So arguments above the inline limit are woven: their
-long texts that stand in the run's journal become references into it, and what is left is cut in pieces by
-its content, so that a list with one more item has the same pieces and one more. A piece that is met for the
-second time is stored, under its hash, and referred to from then on; what is new travels in the call itself,
-which is gone when it is acked.
+long texts that stand in the run's journal, or in the state that the handler holds, become references to
+there, and what is left is cut in pieces by its content, so that a list with one more item has the same pieces
+and one more. A piece that is met for the second time is stored, under its hash, and referred to from then on;
+what is new travels in the call itself, which is gone when it is acked.
 
 What a handler returns is often what it was given by another one: an agent hands on what its model has said.
 Then the outcome refers to that one's.
@@ -14,23 +14,29 @@ Then the outcome refers to that one's.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from callboard.actors import values
+from callboard.infra import subjects
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import InvalidArguments
 from callboard.infra.settings import MIB, Settings
 from callboard.state.blobs import Blobs
-from callboard.state.known import Entries, Known, Range, digest_of
+from callboard.state.known import KnownJournal, KnownState, Spot, digest_of
+from callboard.state.shelf import Place, Shelf
+from callboard.state.spots import Spots
 from callboard.state.texts import long_texts
 
 if TYPE_CHECKING:
     from callboard.actors.inbound import Call
     from callboard.actors.node import Node
     from callboard.actors.values import Encoded
+    from callboard.state.session import Session
 
 LARGEST = 8 * MIB
 """Bytes above which arguments are stored as a whole: looking through them would take too long."""
@@ -43,67 +49,53 @@ _LEAST_PIECE = 4 * 1024
 _LARGEST_PIECE = 32 * 1024
 _CUT = 64
 """Of 256: after so many texts a piece ends, once it is large enough."""
-_RUNS = 64
+_KEPT = 64
+"""Runs, and sessions, of which it is kept what is known."""
 _ASIDE = 512 * 1024
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
+_STATE = "state"
+_SOURCE = re.compile(r"@?[A-Za-z0-9_\-]{1,64}")
 
-Part = bytes | Range
-"""What stands there itself, or where it stands in the journal."""
+K = TypeVar("K")
+V = TypeVar("V")
+Find = Callable[[bytes], Spot | None]
+"""Where a text stands, by its digest."""
+
+Part = bytes | Spot
+"""What stands there itself, or where it stands."""
 
 
 class Weaver:
     """Weaves the arguments of calls, and makes them whole again.
 
     Args:
-        reader, blobs: of this process.
+        reader, shelf, blobs: of this process.
         settings: sizes.
     """
 
-    def __init__(self, reader: DirectReader, blobs: Blobs, settings: Settings) -> None:
+    def __init__(self, reader: DirectReader, shelf: Shelf, blobs: Blobs, settings: Settings) -> None:
         self._reader = reader
+        self._shelf = shelf
         self._blobs = blobs
         self._settings = settings
-        self._entries = Entries(reader)
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._spots = Spots(reader, shelf)
+        self._journals: OrderedDict[str, KnownJournal] = OrderedDict()
+        self._states: OrderedDict[Place, KnownState] = OrderedDict()
+        self.held: Callable[[Place], Session | None] = lambda _: None
+        """The session of a place, if this process has it open."""
 
-    async def woven(self, run: str, body: bytes) -> bytes | None:
-        """A woven form of arguments; None if nothing in them is known.
-
-        Args:
-            run: whose call it is.
-        """
-        if len(body) > LARGEST:
-            return None
-        texts = await _aside(long_texts, body)
-        if not texts:
-            return None
-        known = self._of(run)
-        await known.read_on()
-        pieces = await _aside(_cut, body, texts, known)
-        parts: list[Part | list[bytes]] = []
-        storing = []
-        for piece in pieces:
-            encoded = _encode(piece)
-            if len(encoded) >= _LEAST_PIECE and known.meet(digest_of(encoded)):
-                reference: list[bytes] = []  # filled in when it is stored
-                parts.append(reference)
-                storing.append(self._stored(encoded, reference))
-            else:
-                parts += piece
-        await asyncio.gather(*storing)
-        return None if all(isinstance(part, bytes) for part in parts) else _encode(parts)
-
-    async def weave(self, run: str, encoded: Encoded) -> None:
+    async def weave(self, run: str, place: Place, encoded: Encoded) -> None:
         """Make long arguments short: by weaving, where that does not do by a reference to the whole.
 
         Args:
             run: whose call it is.
+            place: whose state its maker may hold.
 
         Raises:
             ValueTooLarge: above the largest permitted size.
         """
-        form = await self.woven(run, encoded.body)
+        form = await self.woven(run, encoded.body, place)
         if form is None:
             await values.shrink(encoded, self._blobs, self._settings)
         elif len(form) <= self._settings.inline_limit:
@@ -111,15 +103,47 @@ class Weaver:
         else:
             encoded.body, encoded.woven = b"", await self._blobs.put(form)
 
+    async def woven(self, run: str, body: bytes, place: Place | None = None) -> bytes | None:
+        """A woven form of arguments; None if nothing in them is known."""
+        if len(body) > LARGEST:
+            return None
+        texts = await _aside(long_texts, body)
+        if not texts:
+            return None
+        journal = _newest(self._journals, run, lambda: KnownJournal(self._reader, run))
+        reading = [journal.read_on()]
+        find: Find = journal.find
+        met = journal.meet
+        session = self.held(place) if place is not None else None
+        if place is not None and session is not None:
+            state = _newest(self._states, place, lambda: KnownState(self._shelf, place))
+            reading.append(state.read_on(session))
+            find, met = _either(journal.find, state.find), state.meet
+        await asyncio.gather(*reading)
+        parts = await self._pieced(await _aside(_cut, body, texts, find), met)
+        if all(isinstance(part, bytes) for part in parts):
+            return None
+        return _encode(parts if session is None or place is None else [{_STATE: place}, *parts])
+
+    async def _pieced(
+        self, pieces: list[list[Part]], met: Callable[[bytes], bool]
+    ) -> list[Part | list[bytes]]:
+        """The parts of a form: in the place of what was met before a reference to it."""
+        parts: list[Part | list[bytes]] = []
+        storing = []
+        for piece in pieces:
+            encoded = _encode(piece)
+            if len(encoded) >= _LEAST_PIECE and met(digest_of(encoded)):
+                reference: list[bytes] = []  # filled in when it is stored
+                parts.append(reference)
+                storing.append(self._stored(encoded, reference))
+            else:
+                parts += piece
+        await asyncio.gather(*storing)
+        return parts
+
     async def _stored(self, piece: bytes, reference: list[bytes]) -> None:
         reference.append(bytes.fromhex(await self._blobs.put(piece)))
-
-    def _of(self, run: str) -> Known:
-        known = self._known.setdefault(run, Known(self._reader, run))
-        self._known.move_to_end(run)
-        while len(self._known) > _RUNS:
-            self._known.popitem(last=False)
-        return known
 
     async def whole(self, run: str, form: bytes, where: str = INLINE) -> bytes:
         """What was woven.
@@ -134,19 +158,35 @@ class Weaver:
         """
         if where != INLINE:
             form = await self._blobs.get(where)
-        parts = _parts(form, pieces=True)
+        parts, place = _parts(form, pieces=True)
         pieces = [part for part in parts if isinstance(part, list)]
         found = iter(await asyncio.gather(*(self._blobs.get(part[0].hex()) for part in pieces)))
         flat: list[Part] = []
         for part in parts:
             if isinstance(part, list):
-                flat += [one for one in _parts(next(found), pieces=False) if not isinstance(one, list)]
+                flat += [one for one in _parts(next(found), pieces=False)[0] if not isinstance(one, list)]
             else:
                 flat.append(part)
-        size = sum(part.length if isinstance(part, Range) else len(part) for part in flat)
-        self._settings.check_value_size(size)
-        texts = iter(await self._entries.read(run, [part for part in flat if isinstance(part, Range)]))
-        return b"".join([next(texts) if isinstance(part, Range) else part for part in flat])
+        self._settings.check_value_size(
+            sum(len(one) if isinstance(one, bytes) else one.length for one in flat)
+        )
+        spots = [one for one in flat if isinstance(one, Spot)]
+        texts = iter(await self._spots.read(run, place, spots))
+        return b"".join([one if isinstance(one, bytes) else next(texts) for one in flat])
+
+
+def _newest(known: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
+    """What is known of a run or a session; of those that were not asked for lately it is forgotten."""
+    if key not in known:
+        known[key] = make()
+    known.move_to_end(key)
+    while len(known) > _KEPT:
+        known.popitem(last=False)
+    return known[key]
+
+
+def _either(first: Find, second: Find) -> Find:
+    return lambda digest: first(digest) or second(digest)
 
 
 class Heard:
@@ -171,7 +211,7 @@ class Heard:
             return None
         texts = _shared(value)
         where = {
-            entry[start:end]: Range(sequence, start, end - start)
+            entry[start:end]: Spot(sequence, start, end - start)
             for sequence, entry in self._entries
             for start, end in _shared(entry)
         }
@@ -204,14 +244,14 @@ async def _aside(work: Any, body: bytes, *args: Any) -> Any:
     return await asyncio.to_thread(work, body, *args) if len(body) > _ASIDE else work(body, *args)
 
 
-def _cut(body: bytes, texts: list[tuple[int, int]], known: Known) -> list[list[Part]]:
+def _cut(body: bytes, texts: list[tuple[int, int]], find: Find) -> list[list[Part]]:
     """The parts of a body, in pieces whose ends follow from what stands before them."""
     pieces: list[list[Part]] = []
     piece: list[Part] = []
     size = at = 0
     for start, end in texts:
         digest = digest_of(body[start:end])
-        where = known.find(digest)
+        where = find(digest)
         if where is None and end - start >= _LEAST_PIECE:  # by itself, whatever changes before it
             pieces += [[*piece, body[at:start]], [body[start:end]]]
             piece, size, at = [], 0, end
@@ -228,19 +268,32 @@ def _cut(body: bytes, texts: list[tuple[int, int]], known: Known) -> list[list[P
     return [*pieces, [*piece, body[at:]]]
 
 
-def _parts(form: bytes, *, pieces: bool) -> list[Part | list[bytes]]:
+def _parts(form: bytes, *, pieces: bool) -> tuple[list[Part | list[bytes]], Place | None]:
+    """The parts of a form or of a piece, and whose state some of them stand in."""
+    place: Place | None = None
     try:
-        return [_part(one, pieces=pieces) for one in _decode(form)]
-    except (ValueError, TypeError) as error:
+        parts = _decode(form)
+        if pieces and parts and isinstance(parts[0], dict):
+            place = _place(parts.pop(0))
+        return [_part(one, pieces=pieces) for one in parts], place
+    except (ValueError, TypeError, KeyError) as error:
         raise InvalidArguments(f"what is called woven is not: {error}") from error
+
+
+def _place(named: dict[str, list[str]]) -> Place:
+    actor, session = named[_STATE]
+    return Place(subjects.token("the name of an actor", actor), str(session))
 
 
 def _part(part: Any, *, pieces: bool) -> Part | list[bytes]:
     if isinstance(part, bytes):
         return part
-    numbers = isinstance(part, list) and all(isinstance(one, int) and one >= 0 for one in part)
-    if numbers and len(part) == len(Range._fields):
-        return Range(*part)
+    if isinstance(part, list) and len(part) == len(Spot._fields):
+        spot = Spot(*part)
+        named = isinstance(spot.source, str) and _SOURCE.fullmatch(spot.source)
+        numbers = spot[1:] if named else spot
+        if all(isinstance(one, int) and one >= 0 for one in numbers):
+            return spot
     if pieces and isinstance(part, list) and len(part) == 1 and isinstance(part[0], bytes):
         return part
-    raise ValueError("a part is neither bytes, nor a place in the journal, nor a piece")
+    raise ValueError("a part is neither bytes, nor a place where they are stored, nor a piece")

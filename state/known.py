@@ -1,38 +1,42 @@
-"""What stands in a run's journal already: where its long texts lie, and reading them from there.
+"""What is stored already: where long texts lie in a run's journal and in a session's state, and reading them.
 
 An entry of a journal is never changed, and kept for as long as its run may last. So the place of a text in it
-(sequence, offset, length) is as good as the text for everything that belongs to the run.
+is as good as the text for everything that belongs to the run. A part or a commit of a state stays for as long
+as kept versions need it, which is long enough for the calls of a handler that holds the session.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from callboard.infra import subjects
 from callboard.infra.direct import DirectReader
-from callboard.infra.errors import ValueMissing
-from callboard.infra.settings import MIB
+from callboard.state.packing import part_key
+from callboard.state.shelf import Place, Shelf
 from callboard.state.texts import long_texts
 
-_PAGE = 512
-_SINGLY = 16
-_LAGGING = (0.02, 0.05, 0.1, 0.2)
-"""Seconds to wait for a server of a cluster that has not got yet what another has stored."""
-_CACHE = 64 * MIB
+if TYPE_CHECKING:
+    from callboard.state.session import Session
+    from callboard.state.tree import Node
+
+PAGE = 512
+"""Messages that are read at once."""
+_COMMIT = "@"
 
 
-class Range(NamedTuple):
-    """A part of an entry of a run's journal.
+class Spot(NamedTuple):
+    """A part of a stored message.
 
     Attributes:
-        sequence: of the entry in the stream; start: in its body; length: in bytes.
+        source: of a run's journal the sequence of the entry; of a state the name of a part, or ``@`` and the
+            sequence of a commit.
+        start: in its body; length: in bytes.
     """
 
-    sequence: int
+    source: int | str
     start: int
     length: int
 
@@ -42,7 +46,32 @@ def digest_of(text: bytes) -> bytes:
     return blake2b(text, digest_size=16).digest()
 
 
-class Known:
+def commit_source(sequence: int) -> str:
+    """How a spot names a commit."""
+    return f"{_COMMIT}{sequence}"
+
+
+def committed(source: str) -> int:
+    """The sequence of the commit that a spot names; 0 if it names none."""
+    digits = source.removeprefix(_COMMIT)
+    return int(digits) if digits != source and digits.isdecimal() and digits.isascii() else 0
+
+
+class Met:
+    """What has been met before."""
+
+    def __init__(self) -> None:
+        self._met: set[bytes] = set()
+
+    def meet(self, digest: bytes) -> bool:
+        """Whether something has been met before; from now on it has."""
+        if digest in self._met:
+            return True
+        self._met.add(digest)
+        return False
+
+
+class KnownJournal(Met):
     """The long texts of one run's journal, as far as they have been read.
 
     Args:
@@ -51,104 +80,89 @@ class Known:
     """
 
     def __init__(self, reader: DirectReader, run: str) -> None:
+        super().__init__()
         self._reader = reader
         self._subject = subjects.run(run, ">")
-        self._where: dict[bytes, Range] = {}
-        self._met: set[bytes] = set()
+        self._where: dict[bytes, Spot] = {}
         self._after = 0
         self._lock = asyncio.Lock()
 
     async def read_on(self) -> None:
         """Read what has come since; of a long journal one page at a time, so that nobody waits long."""
         async with self._lock:
-            for entry in await self._reader.read(subjects.RUNS, self._subject, self._after, _PAGE):
+            for entry in await self._reader.read(subjects.RUNS, self._subject, self._after, PAGE):
                 self._after = entry.sequence
-                for start, end in long_texts(entry.body):
-                    where = Range(entry.sequence, start, end - start)
-                    self._where.setdefault(digest_of(entry.body[start:end]), where)
+                for digest, spot in _spots(entry.sequence, entry.body):
+                    self._where.setdefault(digest, spot)
 
-    def find(self, digest: bytes) -> Range | None:
+    def find(self, digest: bytes) -> Spot | None:
         """Where a text stands, if it is known."""
         return self._where.get(digest)
 
-    def meet(self, digest: bytes) -> bool:
-        """Whether something has been met in this run before; from now on it has."""
-        if digest in self._met:
-            return True
-        self._met.add(digest)
-        return False
 
-
-class Entries:
-    """Reads parts of journals' entries, and keeps the entries for the next time.
+class KnownState(Met):
+    """The long texts of a session's state, as far as this process has read the state.
 
     Args:
-        reader: of this process.
+        shelf: where it lies; place: whose it is.
     """
 
-    def __init__(self, reader: DirectReader) -> None:
-        self._reader = reader
-        self._cache: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._cached = 0
+    def __init__(self, shelf: Shelf, place: Place) -> None:
+        super().__init__()
+        self._shelf = shelf
+        self._place = place
+        self._sources: dict[str, dict[bytes, Spot]] = {}
+        self._where: dict[bytes, Spot] = {}
+        self._after = 0
+        self._lock = asyncio.Lock()
 
-    async def read(self, run: str, ranges: Iterable[Range]) -> list[bytes]:
-        """The texts that stand there.
+    async def read_on(self, session: Session) -> None:
+        """Follow the state: only what it needs now is known, since that is what stays.
 
-        Raises:
-            ValueMissing: there is no such entry of this run any more, or it is shorter.
+        Args:
+            session: as it is held here.
         """
-        ranges = list(ranges)
-        entries = await self._entries(run, {one.sequence for one in ranges})
-        texts = [entries.get(one.sequence, b"")[one.start : one.start + one.length] for one in ranges]
-        for one, text in zip(ranges, texts, strict=True):
-            if len(text) != one.length:
-                raise ValueMissing(
-                    f"a part of a value is not in the journal of run {run} any more (sequence "
-                    f"{one.sequence}): a journal is kept for as long as a run may last",
-                    run=run,
-                    sequence=one.sequence,
-                )
-        return texts
+        async with self._lock:
+            base = session.base_sequence
+            leaves = {name for one in session.kept.values() for name in _leaves(one.root)}
+            keys = [part_key(name) for name in leaves - self._sources.keys()][:PAGE]
+            bodies, commits = await asyncio.gather(
+                self._shelf.load(self._place, keys),
+                self._shelf.commits(self._place, max(self._after, base - 1)),
+            )
+            found: dict[str, bytes] = {key.partition(".")[2]: body for key, body in bodies.items()}
+            for commit in commits:
+                self._after = commit.sequence
+                found[commit_source(commit.sequence)] = commit.body
+            self._follow(found, leaves, base)
 
-    async def _entries(self, run: str, sequences: set[int]) -> dict[int, bytes]:
-        found: dict[int, bytes] = {}
-        for wait in (*_LAGGING, None):
-            for sequence in sequences - found.keys():
-                if (run, sequence) in self._cache:
-                    self._cache.move_to_end((run, sequence))
-                    found[sequence] = self._cache[run, sequence]
-            missing = sequences - found.keys()
-            if not missing:
-                break
-            for sequence, body in (await self._fetched(run, missing)).items():
-                found[sequence] = body
-                self._remember((run, sequence), body)
-            if wait is None or not sequences - found.keys():
-                break
-            await asyncio.sleep(wait)
-        return found
+    def _follow(self, found: Mapping[str, bytes], leaves: set[str], base: int) -> None:
+        gone = [one for one in self._sources if one not in leaves and committed(one) < base]
+        for source in gone:
+            del self._sources[source]
+        for source, body in found.items():
+            self._sources[source] = dict(_spots(source, body))
+        if gone:
+            self._where = {}
+        for source in self._sources if gone else found:
+            for digest, spot in self._sources[source].items():
+                self._where.setdefault(digest, spot)
 
-    async def _fetched(self, run: str, sequences: set[int]) -> dict[int, bytes]:
-        if len(sequences) <= _SINGLY:
-            own = subjects.run(run, "")
-            singly = await asyncio.gather(*(self._reader.at(subjects.RUNS, one) for one in sequences))
-            return {
-                one.sequence: one.body for one in singly if one is not None and one.subject.startswith(own)
-            }
-        found: dict[int, bytes] = {}
-        after, last = min(sequences) - 1, max(sequences)
-        while after < last:
-            page = await self._reader.read(subjects.RUNS, subjects.run(run, ">"), after, _PAGE)
-            found |= {one.sequence: one.body for one in page if one.sequence in sequences}
-            if not page:
-                break
-            after = page[-1].sequence
-        return found
+    def find(self, digest: bytes) -> Spot | None:
+        """Where a text stands, if it is known."""
+        return self._where.get(digest)
 
-    def _remember(self, key: tuple[str, int], body: bytes) -> None:
-        if key in self._cache or len(body) > _CACHE // 4:
-            return
-        self._cache[key] = body
-        self._cached += len(body)
-        while self._cached > _CACHE:
-            self._cached -= len(self._cache.popitem(last=False)[1])
+
+def _spots(source: int | str, body: bytes) -> Iterator[tuple[bytes, Spot]]:
+    for start, end in long_texts(body):
+        yield digest_of(body[start:end]), Spot(source, start, end - start)
+
+
+def _leaves(root: Node | None) -> Iterator[str]:
+    """The parts that hold items which this process has read."""
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting.pop()
+        waiting += node.nodes or ()
+        if node.part and node.items is not None:
+            yield node.part

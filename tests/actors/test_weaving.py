@@ -244,10 +244,22 @@ class Talker:
     @method
     async def say(self, said: str) -> str:
         """Hand on what the model has said."""
+        await self.history.load()
         self.history.append(Message("user", said))
         found = await model(list(self.history))
         self.history.append(Message("assistant", found))
         return found
+
+    @method
+    async def rewrite(self, place: int) -> bool:
+        """Change one message in the middle, forget some; whether the model has seen what is there then."""
+        await self.history.load()
+        self.history[10 + place].content = text(place, 1500)
+        del self.history[2:6]
+        self.history.append(Message("user", "?"))
+        await model(list(self.history))
+        del self.history[-1]
+        return SENT.pop() == mark([*self.history, Message("user", "?")])
 
     @method
     async def say_more(self, said: str) -> dict[str, Any]:
@@ -260,6 +272,12 @@ class Talker:
 async def talk(turns: int) -> bool:
     """A chat with the agent; whether it has answered as the model has."""
     return [await Talker.say(question(turn)) for turn in range(turns)] == [answer(n) for n in range(turns)]
+
+
+@workflow
+async def talk_once(turn: int) -> str:
+    """One turn of a chat that goes on in the next run of the session."""
+    return await Talker.say(question(turn))
 
 
 @workflow
@@ -307,3 +325,41 @@ async def test_another_driver_finds_outcomes_that_refer_to_others(board: Board) 
     await board.kill(first)
     await board.host(talk)
     assert msgspec.msgpack.decode((await board.done(run, 60)).value) is True
+
+
+async def test_a_chat_of_many_runs_refers_to_the_state(board: Board) -> None:
+    """Each turn is a run of its own: the history is in the session's state, and travels from there."""
+    turns = 100
+    await board.host(Talker)
+    await board.host(model)
+    await board.host(talk_once)
+    client = await board.client()
+    for turn in range(turns):
+        said = await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=20)
+        assert said == answer(turn)
+    history = [
+        Message(*one)
+        for turn in range(turns)
+        for one in (("user", question(turn)), ("assistant", answer(turn)))
+    ]
+    assert [mark(history[: 2 * turn + 1]) for turn in range(turns)] == SENT
+    assert (await board.stream("OBJ_cb_blobs"))["bytes"] < 20_000
+
+
+async def test_a_session_that_moves_refers_to_the_state(board: Board) -> None:
+    """Its new holder refers to what the old one has stored, changes in the middle and at the end included."""
+    client = await board.client()
+    await board.host(model)
+    await board.host(talk_once, rewrite)
+    for number in range(3):
+        host = await board.host(Talker)
+        for turn in range(45 * number, 45 * (number + 1)):
+            await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=20)
+        assert await client.run(rewrite.name, {"turn": number}, session="s1", timeout=20) is True
+        await board.kill(host)
+
+
+@workflow
+async def rewrite(turn: int) -> bool:
+    """Have the agent change its history."""
+    return await Talker.rewrite(turn)
