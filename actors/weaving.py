@@ -51,7 +51,8 @@ _CUT = 64
 """Of 256: after so many texts a piece ends, once it is large enough."""
 _KEPT = 64
 """Runs, and sessions, of which it is kept what is known."""
-_ASIDE = 512 * 1024
+_ASIDE = 1 * MIB
+"""Bytes above which the event loop does not wait until a value has been looked through (3 ms for each MB)."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _STATE = "state"
@@ -107,7 +108,8 @@ class Weaver:
         """A woven form of arguments; None if nothing in them is known."""
         if len(body) > LARGEST:
             return None
-        texts = await _aside(long_texts, body)
+        aside = len(body) > _ASIDE
+        texts = await asyncio.to_thread(long_texts, body) if aside else long_texts(body)
         if not texts:
             return None
         journal = _newest(self._journals, run, lambda: KnownJournal(self._reader, run))
@@ -120,7 +122,8 @@ class Weaver:
             reading.append(state.read_on(session))
             find, met = _either(journal.find, state.find), state.meet
         await asyncio.gather(*reading)
-        parts = await self._pieced(await _aside(_cut, body, texts, find), met)
+        pieces = await asyncio.to_thread(_cut, body, texts, find) if aside else _cut(body, texts, find)
+        parts = await self._pieced(pieces, met)
         if all(isinstance(part, bytes) for part in parts):
             return None
         return _encode(parts if session is None or place is None else [{_STATE: place}, *parts])
@@ -237,11 +240,6 @@ async def arguments_of(call: Call, node: Node) -> bytes:
     """
     body = await node.weaver.whole(call.run, call.body, call.woven) if call.woven else call.body
     return await values.expand(body, call.blobs, node.blobs) if call.blobs else body
-
-
-async def _aside(work: Any, body: bytes, *args: Any) -> Any:
-    """Where it takes more than a few milliseconds the event loop does not wait for it."""
-    return await asyncio.to_thread(work, body, *args) if len(body) > _ASIDE else work(body, *args)
 
 
 def _cut(body: bytes, texts: list[tuple[int, int]], find: Find) -> list[list[Part]]:

@@ -14,18 +14,24 @@ TURNS = int(os.environ.get("TURNS", "500"))
 SHAPES = {"list": "chat_in_a_list", "agent": "chat_with_an_agent"}
 TRANSIENT = {"CALLS", "REQUESTS"}
 """Work queues: what is in them is gone when it is acked."""
+STATE = "KV_cb_state"
 LOOK_S = 0.2
 
 
 @case(
     "chat_bytes",
-    *(Metric(shape, "x", Bound(at_most=1.2)) for shape in SHAPES),
+    Metric("list", "x", Bound(at_most=1.2)),
+    Metric("agent_run", "x", Bound(at_most=1.2)),
+    Metric("agent_session", "x", Bound(at_most=1.3)),
     floor=False,
     rounds=1,
     timeout_s=900,
 )
 async def chat_bytes(_: Role) -> Sample:
-    """Bytes in all streams and buckets after a chat of 500 turns, by the bytes of its messages."""
+    """Bytes in all streams and buckets after a chat of 500 turns, by the bytes of its messages.
+
+    What an agent keeps for its session, for ever, and what is kept of the run, for days, are two figures.
+    """
     values: dict[str, float] = {}
     details: dict[str, float] = {}
     for shape, workflow in SHAPES.items():
@@ -48,7 +54,13 @@ async def _chat(
     took = await running
     grown = chats.grown(before, await chats.stored(side.url))
     total = chats.spoken(TURNS)
-    values[shape] = sum(grown.values()) / total
+    together = sum(grown.values()) / total
+    if STATE in grown:
+        values[f"{shape}_session"] = grown[STATE] / total
+        values[f"{shape}_run"] = together - grown[STATE] / total
+    else:
+        values[shape] = together
+    details[f"{shape}_together"] = together
     details[f"{shape}_most"] = most / total
     details[f"{shape}_waiting_bytes"] = waiting
     details[f"{shape}_first_turns_ms"] = statistics.median(took[: TURNS // 10]) * 1000

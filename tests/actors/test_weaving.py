@@ -188,6 +188,12 @@ async def test_nothing_is_woven_where_nothing_is_known(board: Board) -> None:
         (packed([[bytes(32)]]), ValueMissing.code),
         (packed([[1, 0, 10**6]]), ValueMissing.code),
         (packed([[10**9, 0, 1]]), ValueMissing.code),
+        (packed([["lpart", 0, 1]]), ValueMissing.code),
+        (packed([{"state": ["Talker", "s"]}, ["lpart", 0, 1]]), ValueMissing.code),
+        (packed([{"state": ["Talker", "s"]}, ["@7", 0, 1]]), ValueMissing.code),
+        (packed([{"state": ["Talker", "s"]}, [">", 0, 1]]), InvalidArguments.code),
+        (packed([{"state": ["Talker"]}]), InvalidArguments.code),
+        (packed([{"else": 7}]), InvalidArguments.code),
     ],
 )
 async def test_a_form_that_is_none_is_a_typed_error(board: Board, form: bytes, code: str) -> None:
