@@ -40,6 +40,7 @@ class Call:
         task, slot: while it runs; stopping: it has been cancelled.
         intent: of its effect, once it has begun here.
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
+        claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
     """
 
@@ -50,6 +51,7 @@ class Call:
         "band",
         "blobs",
         "body",
+        "claimed",
         "copies",
         "creator",
         "deadline",
@@ -101,6 +103,7 @@ class Call:
         self.started = 0.0
         self.stopping = False
         self.preempted = 0
+        self.claimed = False
         self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
         self.slot: Slot | None = None

@@ -17,6 +17,7 @@ from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
+from callboard.actors.unbegun import Unbegun
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
@@ -64,6 +65,7 @@ class Instance:
         self._shedding = 0
         self.rules = declared.rules if isinstance(declared, AgentClass) else None
         self.serial = declared.directives.stateful or self.rules is not None
+        self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
@@ -125,6 +127,7 @@ class Instance:
             waiting=sum(self._waiting.values()),
             rate=round(self.rate(), 1),
             version=self._version,
+            standby=self.standby,
         )
 
     def calls_of(self, run: str) -> list[RunCall]:
@@ -167,6 +170,8 @@ class Instance:
     def accept(self, delivered: Delivered) -> None:
         """A message has come: make a call of it, or settle it as what it is."""
         headers = H.decode(delivered.raw_headers)
+        if H.STOLEN in headers:
+            self.host.stealing.came(self.name)
         self._waiting[id(delivered.pull)] = delivered.waiting
         try:
             call = inbound.decode(delivered, headers, self.declared.methods)
@@ -282,6 +287,9 @@ class Instance:
         pull.ask(self._shedding, wait=False)
 
     def _enqueue(self, call: Call) -> None:
+        if self.standby and call.delivered.pull is self.host.lane:
+            self.host.caller.spawn(self.host.lanes.pass_on(call))  # given back it would come here again
+            return
         if self.host.draining or self.standby:
             call.give_back()
             return
@@ -293,8 +301,33 @@ class Instance:
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
+        self.unbegun.add(call)
         self.mailbox.push(call)
         self.pump()
+
+    # -- calls that may run elsewhere --------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Calls that are here and wait for a slot, or will."""
+        return len(self.mailbox) + self._looking
+
+    def claim(self, call: Call) -> bool:
+        """Whether a call that has waited is this instance's still; then it stays so."""
+        return self.unbegun.claim(call)
+
+    def gone(self, calls: list[Call]) -> None:
+        """Another host has got these calls."""
+        lost = {id(call) for call in calls}
+        self.mailbox.take(lambda call: id(call) in lost, len(lost))
+        for call in calls:
+            if self.running.get(call.key) is call:
+                del self.running[call.key]
+            call.delivered.forget()
+            for copy in call.copies:
+                copy.nak()
+        self._progress = time.monotonic()
+        self._feed_soon()
 
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
@@ -337,6 +370,8 @@ class Instance:
             if call.delivered.delivered > 1 and not leaving:
                 kept.append(call)
                 continue
+            if not self.claim(call):
+                continue
             self.running.pop(call.key, None)
             call.give_back()
             if self.serial:
@@ -377,8 +412,10 @@ class Instance:
         """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""
         if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
             return False
-        call.put_back(again=again)
-        self.mailbox.push(call)
+        if self.claim(call):
+            call.put_back(again=again)
+            self.unbegun.add(call)
+            self.mailbox.push(call)
         return True
 
     def _feed_soon(self) -> None:
@@ -390,6 +427,12 @@ class Instance:
         self._feeding = False
         if not self.host.draining and not self.standby:
             self._feed.feed()
+            self.host.stealing.look(self)
+
+    def begin(self, slot: Slot) -> bool:
+        """A handler is about to begin: whether there is something left for it to do."""
+        slot.calls = [call for call in slot.calls if self.claim(call)]
+        return bool(slot.calls)
 
     def _start(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not self._dropped(call)]
@@ -422,6 +465,8 @@ class Instance:
         """Whether it was cancelled while it waited here."""
         if H.REQUEUED in call.headers or not self.host.cancelled.covers(call.run, call.id):
             return False
+        if not self.claim(call):
+            return True
         self.running.pop(call.key, None)
         call.settle()
         if self.serial:

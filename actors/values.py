@@ -36,16 +36,18 @@ class Encoded:
         futures: the futures among the value, each once.
         tokens: their tokens, in the same order.
         blobs: digests of the parts that are references.
+        called_at: file and line of the call whose arguments they are, if there are futures among them.
         woven: where its woven form is, see `weaving`; empty: the body is no such form.
     """
 
-    __slots__ = ("blobs", "body", "futures", "tokens", "woven")
+    __slots__ = ("blobs", "body", "called_at", "futures", "tokens", "woven")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
         self.futures = futures
         self.tokens = tokens
         self.blobs: list[str] = []
+        self.called_at: tuple[str, int] | None = None
         self.woven = ""
 
     def join(self) -> None:
@@ -77,6 +79,9 @@ def recognise(find: FindFuture) -> None:
 def _encode_other(value: Any) -> Any:
     future = _Found.find(value)
     if future is None:
+        plain = getattr(type(value), "__travelling__", None)  # of managed state
+        if plain is not None:
+            return plain(value)
         raise TypeError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot travel: pass msgspec structs, "
             "dataclasses or standard types"
