@@ -25,7 +25,7 @@ from callboard.actors.items import serving
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import HandlersFuture, Slot
-from callboard.actors.weaving import Heard, arguments_of
+from callboard.actors.weaving import REPEATED, Heard, arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from callboard.actors.future import Future
     from callboard.actors.host import Host
     from callboard.actors.instance import Instance
+    from callboard.actors.node import Node
     from callboard.state.session import Rules, Session
 
 
@@ -448,7 +449,7 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
             for part in encoded.futures:
                 await part
             encoded.join()
-        form = _woven(call, encoded.body, node.settings.inline_limit)
+        form = await _woven(node, call, encoded.body)
         if form is None and len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
     except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
@@ -470,13 +471,16 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         await _fail(instance, call, error, session)
 
 
-def _woven(call: Call, value: bytes, limit: int) -> bytes | None:
-    """A form of an outcome that refers to those which the handler was given, if it fits into a message."""
+async def _woven(node: Node, call: Call, value: bytes) -> bytes | None:
+    """A form of an outcome that refers to others of the run, if there is one that fits into a message."""
     maker = call.slot.maker if call.slot is not None else None
     if maker is None or call.method.effect is not None:  # of an effect it is looked up elsewhere, too
         return None
     form = maker.woven(call, value)
-    return form if form is not None and len(form) <= limit else None
+    # What it has not been given by its own calls it can only repeat from its arguments.
+    if form is None and len(value) >= REPEATED and (call.woven or len(call.body) >= REPEATED):
+        form = await node.weaver.woven(call.run, value)
+    return form if form is not None and len(form) <= node.settings.inline_limit else None
 
 
 async def _publish_held(instance: Instance, call: Call, result: Result, session: Session) -> None:

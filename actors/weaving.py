@@ -44,8 +44,11 @@ INLINE = "1"
 """Says that a woven form stands where the arguments would."""
 SHARED = 1024
 """Bytes from which a text in an outcome becomes a reference to another one: reading it takes a round trip."""
+REPEATED = 8 * 1024
+"""Bytes from which an outcome is looked through for what it repeats of arguments that are as long."""
 _HEARD = 1 * MIB
-_LEAST_PIECE = 4 * 1024
+_LEAST_PIECE = 2 * 1024
+_REFERENCE = 16
 _LARGEST_PIECE = 32 * 1024
 _CUT = 64
 """Of 256: after so many texts a piece ends, once it is large enough."""
@@ -136,7 +139,7 @@ class Weaver:
         storing = []
         for piece in pieces:
             encoded = _encode(piece)
-            if len(encoded) >= _LEAST_PIECE and met(digest_of(encoded)):
+            if len(encoded) >= _LEAST_PIECE // 2 and met(digest_of(encoded)):
                 reference: list[bytes] = []  # filled in when it is stored
                 parts.append(reference)
                 storing.append(self._stored(encoded, reference))
@@ -254,13 +257,11 @@ def _cut(body: bytes, texts: list[tuple[int, int]], find: Find) -> list[list[Par
             pieces += [[*piece, body[at:start]], [body[start:end]]]
             piece, size, at = [], 0, end
             continue
-        stop = end if where is None else start
-        piece.append(body[at:stop])
-        if where is not None:
-            piece.append(where)
-        size += stop - at
-        at = end
-        if size >= _LARGEST_PIECE or (size >= _LEAST_PIECE and digest[0] < _CUT):
+        piece += [body[at:start], where or body[start:end]]  # a text by itself is found again where it stands
+        size += start - at + (_REFERENCE if where else end - start)
+        first, at = at == 0, end
+        # Before the first text stands how many items there are: by itself, since that changes.
+        if first or size >= _LARGEST_PIECE or (size >= _LEAST_PIECE and digest[0] < _CUT):
             pieces.append(piece)
             piece, size = [], 0
     return [*pieces, [*piece, body[at:]]]

@@ -124,6 +124,12 @@ async def model(messages: list[Message]) -> str:
     return chats.answered(len(messages) // 2)
 
 
+@tool(concurrency=SLOTS)
+async def step(messages: list[Message]) -> list[Message]:
+    """Give all messages back with an answer."""
+    return [*messages, Message("assistant", chats.answered(len(messages) // 2))]
+
+
 @agent(concurrency=SLOTS)
 class Talker:
     """Keeps what is said."""
@@ -149,6 +155,18 @@ async def chat_in_a_list(turns: int) -> list[float]:
         messages.append(Message("user", chats.said(turn)))
         answer = await model(messages)
         messages.append(Message("assistant", answer))
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+@workflow
+async def chat_handed_back(turns: int) -> list[float]:
+    """A chat that a tool is given, and gives back with its answer; seconds of each turn."""
+    messages: list[Message] = []
+    took = []
+    for turn in range(turns):
+        begun = time.perf_counter()
+        messages = await step([*messages, Message("user", chats.said(turn))])
         took.append(time.perf_counter() - begun)
     return took
 

@@ -8,12 +8,12 @@ as kept versions need it, which is long enough for the calls of a handler that h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from callboard.infra import subjects
-from callboard.infra.direct import DirectReader
+from callboard.infra.direct import DirectReader, Stored
 from callboard.state.packing import part_key
 from callboard.state.shelf import Place, Shelf
 from callboard.state.texts import long_texts
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 PAGE = 512
 """Messages that are read at once."""
 _COMMIT = "@"
+_SPARSE = 4
+"""An outcome that refers to many others has little between its texts."""
+_ASIDE = 256 * 1024
+"""Bytes above which the event loop does not wait until they have been looked through."""
 
 
 class Spot(NamedTuple):
@@ -90,10 +94,17 @@ class KnownJournal(Met):
     async def read_on(self) -> None:
         """Read what has come since; of a long journal one page at a time, so that nobody waits long."""
         async with self._lock:
-            for entry in await self._reader.read(subjects.RUNS, self._subject, self._after, PAGE):
-                self._after = entry.sequence
-                for digest, spot in _spots(entry.sequence, entry.body):
-                    self._where.setdefault(digest, spot)
+            page = await self._reader.read(subjects.RUNS, self._subject, self._after, PAGE)
+            if sum(len(entry.body) for entry in page) > _ASIDE:
+                await asyncio.to_thread(self._take, page)
+            else:
+                self._take(page)
+
+    def _take(self, page: Sequence[Stored]) -> None:
+        for entry in page:
+            self._after = entry.sequence
+            for digest, spot in _spots(entry.sequence, entry.body):
+                self._where.setdefault(digest, spot)
 
     def find(self, digest: bytes) -> Spot | None:
         """Where a text stands, if it is known."""
@@ -154,7 +165,7 @@ class KnownState(Met):
 
 
 def _spots(source: int | str, body: bytes) -> Iterator[tuple[bytes, Spot]]:
-    for start, end in long_texts(body):
+    for start, end in long_texts(body, _SPARSE):
         yield digest_of(body[start:end]), Spot(source, start, end - start)
 
 

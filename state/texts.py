@@ -7,8 +7,8 @@ from typing import NamedTuple
 LEAST = 128
 """Bytes from which a text or byte string is long."""
 _LOOKED_AT = 1024
-_SPARSE = 64
-"""Bytes for each token; where they are fewer, long texts are not what the value is made of."""
+SPARSE = 64
+"""Bytes for each token; where they are fewer, long texts are not what a value is made of."""
 
 
 class _Kind(NamedTuple):
@@ -51,11 +51,14 @@ _SIZED = {
 _SIZES = _sizes()
 
 
-def long_texts(body: bytes) -> list[tuple[int, int]]:
+def long_texts(body: bytes, sparse: int = SPARSE) -> list[tuple[int, int]]:
     """Start and end of the content of each long text and byte string, in order.
 
     None are found where there are few of them among many small things (numbers, short texts), so that looking
     costs little there; nor in what is no msgpack.
+
+    Args:
+        sparse: bytes for each token, from which it is worth looking on.
     """
     found: list[tuple[int, int]] = []
     at, end, tokens = 0, len(body), 0
@@ -72,6 +75,6 @@ def long_texts(body: bytes) -> list[tuple[int, int]]:
             if kind.text and at - start >= LEAST:
                 found.append((start, at))
         tokens += 1
-        if tokens % _LOOKED_AT == 0 and at < tokens * _SPARSE:
+        if tokens % _LOOKED_AT == 0 and at < tokens * sparse:
             return []
     return found if at == end else []

@@ -11,7 +11,7 @@ from bench.processes import place
 
 TURNS = int(os.environ.get("TURNS", "500"))
 """Turns of the chat; others for a look: TURNS=50 make bench ARGS="--case chat_bytes"."""
-SHAPES = {"list": "chat_in_a_list", "agent": "chat_with_an_agent"}
+SHAPES = {"list": "chat_in_a_list", "agent": "chat_with_an_agent", "handed_back": "chat_handed_back"}
 TRANSIENT = {"CALLS", "REQUESTS"}
 """Work queues: what is in them is gone when it is acked."""
 STATE = "KV_cb_state"
@@ -23,6 +23,7 @@ LOOK_S = 0.2
     Metric("list", "x", Bound(at_most=1.2)),
     Metric("agent_run", "x", Bound(at_most=1.2)),
     Metric("agent_session", "x", Bound(at_most=1.3)),
+    Metric("handed_back", "x", Bound(at_most=2.0)),
     floor=False,
     rounds=1,
     timeout_s=900,
@@ -35,7 +36,7 @@ async def chat_bytes(_: Role) -> Sample:
     values: dict[str, float] = {}
     details: dict[str, float] = {}
     for shape, workflow in SHAPES.items():
-        async with place() as here, open_side(here, ["model", "Talker"], [workflow]) as side:
+        async with place() as here, open_side(here, ["model", "step", "Talker"], [workflow]) as side:
             await _chat(side, shape, workflow, values, details)
     return Sample(values=values, details=details)
 

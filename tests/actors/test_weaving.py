@@ -333,6 +333,39 @@ async def test_another_driver_finds_outcomes_that_refer_to_others(board: Board) 
     assert msgspec.msgpack.decode((await board.done(run, 60)).value) is True
 
 
+@tool
+async def step(messages: list[Message]) -> list[Message]:
+    """Take the whole chat, give it back with an answer."""
+    return [*messages, Message("assistant", answer(len(messages) // 2))]
+
+
+@workflow
+async def stepwise(turns: int) -> str:
+    """Hand the whole chat on and back."""
+    messages: list[Message] = []
+    for turn in range(turns):
+        messages = await step([*messages, Message("user", question(turn))])
+    return mark(messages)
+
+
+async def test_a_history_that_is_handed_on_and_back_stays_linear(board: Board) -> None:
+    """Its outcomes refer to those before them, also for a driver that takes over."""
+    turns = 120
+    await board.host(step)
+    first = await board.host(stepwise)
+    before = await stored(board)
+    run = await board.submit(stepwise, turns=turns)
+    await board.entries(run, "result", 80, timeout=60)
+    await board.kill(first)
+    await board.host(stepwise)
+    done = await board.done(run, 60)
+    said = [(("user", question(n)), ("assistant", answer(n))) for n in range(turns)]
+    history = [Message(*one) for pair in said for one in pair]
+    assert msgspec.msgpack.decode(done.value) == mark(history)
+    size = sum(len(one.content) for one in history)
+    assert await stored(board) - before < 2.5 * size
+
+
 async def test_a_chat_of_many_runs_refers_to_the_state(board: Board) -> None:
     """Each turn is a run of its own: the history is in the session's state, and travels from there."""
     turns = 100
