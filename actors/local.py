@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -275,7 +276,8 @@ class LocalMaker:
         maker = LocalMaker(self._stage, (*self._path, method.where))
         try:
             async with running:
-                value = await self._handle(method, future.id, arguments, maker)
+                with _items(future):
+                    value = await self._handle(method, future.id, arguments, maker)
             encoded = _encode_result(method, value)
             for part in encoded.futures:
                 await part
@@ -319,6 +321,16 @@ class LocalMaker:
             return method.function
         bound: Callable[..., Any] = method.function.__get__(self._stage.instance(method.owner))
         return bound
+
+
+def _items(future: Future[Any]) -> AbstractContextManager[None]:
+    """What a batchable handler finds of its items: here there is one."""
+    if not future.method.directives.batchable:
+        return nullcontext()
+    from callboard.actors.items import serving
+    from callboard.state.managed import current as state
+
+    return serving([future.session], [state.get()])
 
 
 def _encode_result(method: Method, value: Any) -> values.Encoded:

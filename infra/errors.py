@@ -253,6 +253,12 @@ class Terminal(CallboardError):
 # -- managed state ---------------------------------------------------------------------------------
 
 
+class BatchMisused(CallboardError):
+    """``each`` or ``item`` outside of a batchable handler, or for what is no item of its batch."""
+
+    code = "batch_misused"
+
+
 class NoSession(CallboardError):
     """Managed state was touched where no call of a session runs, or after it ended. Fields: attribute."""
 

@@ -19,6 +19,7 @@ from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Term
 if TYPE_CHECKING:
     from callboard.actors import human
     from callboard.actors.client import Client, SyncClient, connect, connect_sync
+    from callboard.actors.items import each, item
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
     from callboard.state.managed import Managed, ManagedCounter
@@ -32,6 +33,8 @@ _LAZY = {
     "SyncClient": "callboard.actors.client",
     "connect": "callboard.actors.client",
     "connect_sync": "callboard.actors.client",
+    "each": "callboard.actors.items",
+    "item": "callboard.actors.items",
 }
 
 __version__ = "0.1.0"
@@ -55,8 +58,10 @@ __all__ = [
     "checkpoint",
     "connect",
     "connect_sync",
+    "each",
     "effect_key",
     "human",
+    "item",
     "method",
     "now",
     "options",
