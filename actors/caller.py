@@ -380,8 +380,8 @@ class CallMaker:
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
         if self._abandoned or self._stopped or self._caller.leaving:
             return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
-        if not future.executor:  # somebody may have said meanwhile who holds the session
-            future.executor = self._caller.holder(future.method.actor, future.session)
+        if not future.executor or future.method.managed:  # somebody may have said meanwhile who holds it
+            future.executor = self._caller.holder(future.method.actor, future.session) or future.executor
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:
@@ -723,6 +723,12 @@ class Caller:
         self._holders.move_to_end((actor, session))
         if len(self._holders) > _HOLDERS:
             self._holders.popitem(last=False)
+
+    def moved(self, actor: str, sessions: Iterable[str], host: str) -> None:
+        """Sessions have another holder: those that calls were made in here go there from now on."""
+        for session in sessions:
+            if (actor, session) in self._holders:
+                self.note_holder(actor, session, host)
 
     def on_loop(self) -> bool:
         """Whether this code runs in the event loop's thread."""

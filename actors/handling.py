@@ -229,7 +229,7 @@ async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, r
         call.settle()
         return
     try:
-        with within(session.begin()):
+        with within(managed.begin(session)):
             await _handle_one(instance, call, maker, session)
     finally:
         session.rollback()

@@ -17,6 +17,7 @@ from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
+from callboard.actors.snapshots import Snapshots
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
@@ -64,6 +65,7 @@ class Instance:
         self._shedding = 0
         self.rules = declared.rules if isinstance(declared, AgentClass) else None
         self.serial = declared.directives.stateful or self.rules is not None
+        self.snapshots = Snapshots(declared, self.executor) if owner is not None and owner.movable else None
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
@@ -177,7 +179,7 @@ class Instance:
         if self._is_copy(call) or self._settled_early(call):
             self._feed_soon()  # it took the place of one that could have been started
         else:
-            self._enqueue(call)
+            self.enqueue(call)
 
     def _is_copy(self, call: Call) -> bool:
         running = self.running.get(call.key)
@@ -242,7 +244,7 @@ class Instance:
         elif call.delivered.delivered > self.host.node.settings.max_deliver:
             self._poison(call)
         else:
-            self._enqueue(call)
+            self.enqueue(call)
 
     async def _is_done(self, call: Call) -> bool:
         if call.again or may_have_copy(call):
@@ -281,13 +283,16 @@ class Instance:
         self._shedding = waiting - limit
         pull.ask(self._shedding, wait=False)
 
-    def _enqueue(self, call: Call) -> None:
+    def enqueue(self, call: Call) -> None:
+        """Let a call wait for its turn here, or go where its session is."""
         if self.host.draining or self.standby:
             call.give_back()
             return
         self.running[call.key] = call
         if self.rules is not None and self._sessions.is_held_for(call):
             handling.fail(self, call, held(call.method, call.session), retry=False)
+            return
+        if self.rules is not None and self.host.migrations.keeps(self, call):
             return
         if self.serial and not self._sessions.enter(call):
             return
@@ -298,6 +303,8 @@ class Instance:
 
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
+        if self.rules is not None and not self._sessions.running(call.session):
+            self.host.migrations.at_rest(self, call.session)
         if self.host.draining or self.standby:
             self._give_back_session(call.session)
             return
@@ -311,6 +318,21 @@ class Instance:
             self.running.pop(following.key, None)
             following.give_back()
             self._sessions.leave(following)
+
+    def withdraw(self, session: str) -> list[Call]:
+        """Take all calls of a session that have not started, in their order."""
+        first = self.mailbox.take(lambda call: call.session == session, 1)
+        for call in first:
+            self._sessions.leave(call)
+        return first + self._sessions.withdraw(session)
+
+    def running_in(self, session: str) -> list[Call]:
+        """The calls that hold a session; none, or one that has started, once it is withdrawn."""
+        return self._sessions.running(session)
+
+    def busy_sessions(self) -> list[str]:
+        """Sessions in which a call runs, or is about to."""
+        return self._sessions.busy()
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
@@ -378,7 +400,11 @@ class Instance:
         if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
             return False
         call.put_back(again=again)
-        self.mailbox.push(call)
+        if self.rules is not None and self.host.migrations.keeps(self, call, first=True):
+            self._sessions.leave(call)
+            self._next_of_session(call)
+        else:
+            self.mailbox.push(call)
         return True
 
     def _feed_soon(self) -> None:

@@ -89,6 +89,11 @@ class Watch:
         pulse = self.alive.get(host)
         return pulse is not None and not pulse.draining and actor in pulse.instances
 
+    def is_leaving(self, host: str, actor: str) -> bool:
+        """Whether a host that runs an actor lives, and is about to leave: its running calls may still end."""
+        pulse = self.alive.get(host)
+        return pulse is not None and pulse.draining and actor in pulse.instances
+
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first."""
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]

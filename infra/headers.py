@@ -23,6 +23,7 @@ PATH = "Cb-Path"
 AGAIN = "Cb-Again"
 REQUEUED = "Cb-Requeued"
 RESUME = "Cb-Resume"
+EPOCH = "Cb-Epoch"
 TRACEPARENT = "traceparent"
 
 MESSAGE_ID = "Nats-Msg-Id"
