@@ -17,6 +17,7 @@ from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
+    from callboard.infra.direct import Stored
 
 _DRAINING = 0.25
 """Seconds between two looks of a host at its own lane while it drains."""
@@ -43,9 +44,12 @@ class Lanes:
         Args:
             held: sequences of those that are to stay.
         """
-        moved = 0
+        moved, held = 0, frozenset(held)  # as it was before the lane is read
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             if stored.sequence in held:
+                continue
+            if self._is_done(stored):
+                await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
                 continue
             actor, _, band = stored.subject.split(".")[2:]
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
@@ -55,6 +59,12 @@ class Lanes:
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
             moved += 1
         return moved
+
+    def _is_done(self, stored: Stored) -> bool:
+        """Whether this host is done with a call: its outcome or next attempt is stored, its ack on its way."""
+        attempt = stored.headers.get(H.ATTEMPT, "1")
+        key = stored.headers.get(H.FUTURE, ""), int(attempt) if attempt.isdigit() else 1
+        return key in self._host.recent
 
     async def look(self) -> None:
         """Empty lanes whose host is not among the living, now and when this was called before."""

@@ -200,7 +200,8 @@ class Migrations:
                 return session
             if session.holder != host.id:
                 host.states.forget(*place)  # what others commit is not seen here
-                if host.watch.serves(session.holder, place.actor):
+                holding = session.holder, place.actor
+                if host.watch.serves(*holding) or host.watch.is_leaving(*holding):
                     raise MigrationFailed(
                         f"session {place.session} of {place.actor} is held by host {session.holder}, not by "
                         f"{host.id}: ask that one",
