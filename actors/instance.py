@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import handling, inbound
@@ -319,12 +320,14 @@ class Instance:
             following.give_back()
             self._sessions.leave(following)
 
-    def withdraw(self, session: str) -> list[Call]:
-        """Take all calls of a session that have not started, in their order."""
-        first = self.mailbox.take(lambda call: call.session == session, 1)
-        for call in first:
+    def withdraw(self, sessions: Collection[str]) -> list[Call]:
+        """Take all calls of some sessions that have not started, those of each in their order."""
+        found = self.mailbox.take(lambda call: call.session in sessions, len(self.mailbox))
+        for call in found:
             self._sessions.leave(call)
-        return first + self._sessions.withdraw(session)
+        for session in sessions:
+            found += self._sessions.withdraw(session)
+        return found
 
     def running_in(self, session: str) -> list[Call]:
         """The calls that hold a session; none, or one that has started, once it is withdrawn."""

@@ -61,7 +61,7 @@ class Lanes:
         return moved
 
     def _is_done(self, stored: Stored) -> bool:
-        """Whether this host is done with a call: its outcome or next attempt is stored, its ack on its way."""
+        """Whether this host is done with a call: its outcome or next attempt is stored, its ack is due."""
         attempt = stored.headers.get(H.ATTEMPT, "1")
         key = stored.headers.get(H.FUTURE, ""), int(attempt) if attempt.isdigit() else 1
         return key in self._host.recent

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,6 +42,9 @@ ANSWER = 3.0
 """Seconds after which a host tells how far it is, whatever is under way."""
 _TRIES = 5
 _PAUSE = 0.1
+_AT_ONCE = 16
+"""Sessions that are handed over side by side: the first of many are soon there."""
+_SHOWN = 5
 _GONE = 10_000
 _GONE_FOR = 60.0
 
@@ -50,14 +53,15 @@ class _Move:
     """A session on its way.
 
     Attributes:
-        calls: that go after it, in order; moved: how it stands.
+        begun: what waits here has been taken; calls: that go after it, in order; moved: how it stands.
         at_rest: set while no call of it runs here; over: set when it has moved, or will not.
     """
 
-    __slots__ = ("at_rest", "calls", "moved", "over", "to")
+    __slots__ = ("at_rest", "begun", "calls", "moved", "over", "to")
 
     def __init__(self, session: str, here: str, to: str) -> None:
         self.to = to
+        self.begun = False
         self.calls: list[Call] = []
         self.moved = Migration(session, here, under_way=True)
         self.at_rest = asyncio.Event()
@@ -86,13 +90,14 @@ class Migrations:
         self._telling: dict[tuple[str, str], dict[str, int]] = {}
         self._told: set[asyncio.Task[None]] = set()
         self._under_way: set[_Move] = set()
+        self._some = asyncio.Semaphore(_AT_ONCE)
         self._log = log.get("migration")
 
     # -- leaving -----------------------------------------------------------------------------------
 
     async def migrate(self, asked: Migrate) -> Migrated:
         """Move sessions to another host; tells how each stands when all have, or after some seconds."""
-        moves = [self._begin(asked.actor, session, asked.to) for session in dict.fromkeys(asked.sessions)]
+        moves = self._begin(asked.actor, dict.fromkeys(asked.sessions, asked.to))
         waits = [asyncio.ensure_future(move.over.wait()) for move in moves]
         _, left = await asyncio.wait(waits, timeout=ANSWER) if waits else ((), ())
         for wait in left:
@@ -101,31 +106,46 @@ class Migrations:
             await self._all_told()
         return Migrated(self._host.id, [move.moved for move in moves])
 
-    def _begin(self, actor: str, session: str, to: str) -> _Move:
-        """Let no further call of a session start here; whatever has been asked for before goes on."""
-        place = Place(actor, session)
-        if place in self._moves:
-            return self._moves[place]
-        move = _Move(session, self._host.id, to)
+    def _begin(self, actor: str, sessions: Mapping[str, str]) -> list[_Move]:
+        """Let no further calls of sessions start here; what has been asked for before goes on.
+
+        Args:
+            sessions: each with the host that is to hold it.
+        """
         instance = self._instance(actor)
-        try:
-            self._check(actor, instance, to)
-        except CallboardError as error:
-            self._end(move, error)
-            return move
-        assert instance is not None
-        self._moves[place] = move
-        self._under_way.add(move)
-        move.calls = instance.withdraw(session)
-        running = instance.running_in(session)
-        if not running:
-            move.at_rest.set()
-        for call in running:
-            slot = call.slot
-            if slot is not None and slot in instance.slots.preemptable and not slot.stopping:
-                slot.preempt()
-        self._host.caller.spawn(self._carry_out(instance, place, move))
-        return move
+        moves: dict[str, _Move] = {}
+        for session, to in sessions.items():
+            place = Place(actor, session)
+            move = self._moves.get(place)
+            if move is None:
+                move = _Move(session, self._host.id, to)
+                try:
+                    self._check(actor, instance, to)
+                except CallboardError as error:
+                    self._end(move, error)
+                else:
+                    self._moves[place] = move
+                    self._under_way.add(move)
+            moves[session] = move
+        fresh = {one: move for one, move in moves.items() if not (move.begun or move.over.is_set())}
+        if instance is not None and fresh:
+            self._stop(instance, fresh)
+        return list(moves.values())
+
+    def _stop(self, instance: Instance, moves: Mapping[str, _Move]) -> None:
+        """Take the calls that wait, and have those that run end; then each session goes."""
+        for call in instance.withdraw(moves.keys()):
+            moves[call.session].calls.append(call)
+        for session, move in moves.items():
+            move.begun = True
+            running = instance.running_in(session)
+            if not running:
+                move.at_rest.set()
+            for call in running:
+                slot = call.slot
+                if slot is not None and slot in instance.slots.preemptable and not slot.stopping:
+                    slot.preempt()
+            self._host.caller.spawn(self._carry_out(instance, Place(instance.name, session), move))
 
     def _check(self, actor: str, instance: Instance | None, to: str) -> None:
         watch = self._host.watch
@@ -153,7 +173,8 @@ class Migrations:
     async def _carry_out(self, instance: Instance, place: Place, move: _Move) -> None:
         try:
             await move.at_rest.wait()
-            session = await self._handed_over(instance, place, move.to)
+            async with self._some:
+                session = await self._handed_over(instance, place, move.to)
         except asyncio.CancelledError:
             self._put_back(instance, place, move)
             self._end(move, MigrationFailed(f"host {self._host.id} ended before", actor=place.actor))
@@ -238,7 +259,6 @@ class Migrations:
         if not self._telling:  # what has gone in one turn of the loop is told together
             host.node.loop.call_soon(self._tell_all)
         self._telling.setdefault((actor, session.holder), {})[place.session] = session.epoch
-        self._log.info("session_moved", actor=actor, session=place.session, to=session.holder)
 
     def _tell_all(self) -> None:
         telling, self._telling = self._telling, {}
@@ -249,6 +269,9 @@ class Migrations:
 
     async def _tell(self, actor: str, to: str, sessions: dict[str, int]) -> None:
         """Have the destination open the sessions; tell makers. Both only save time: the commit counts."""
+        self._log.info(
+            "sessions_moved", actor=actor, to=to, count=len(sessions), some=list(sessions)[:_SHOWN]
+        )
         connection = self._host.node.connection
         told = msgspec.msgpack.encode(Moved(actor, list(sessions), to))
         connection.publish(subjects.control(), told)
@@ -371,10 +394,12 @@ class Migrations:
                 continue
             kept = [] if instance.snapshots is None else list(instance.snapshots.here)
             loads = self._loads(instance)
-            for session in dict.fromkeys([*instance.busy_sessions(), *kept]) if loads else ():
-                to = min(loads, key=lambda host: (loads[host], host))
-                loads[to] += 1
-                self._begin(instance.name, session, to)
+            moving: dict[str, str] = {}
+            for session in (*instance.busy_sessions(), *kept) if loads else ():
+                if session not in moving:
+                    moving[session] = to = min(loads, key=lambda host: (loads[host], host))
+                    loads[to] += 1
+            self._begin(instance.name, moving)
 
     def _loads(self, instance: Instance) -> dict[str, int]:
         """How busy other hosts are that can take sessions."""

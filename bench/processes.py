@@ -98,7 +98,7 @@ class Place:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **extra_env},
+                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **extra_env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
