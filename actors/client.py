@@ -379,7 +379,8 @@ class Client:
             SessionUnmovable: what the agent keeps for it stands in its process.
             NoDestination: no other host serves the agent, or not the one that was named.
             MigrationFailed: somebody else holds it. If there are several, the others have moved.
-            RequestTimeout: it has not moved in time.
+            ResultTimeout: it has not moved in time.
+            RequestTimeout: the host that holds it does not answer; if it is dead, ask again in a second.
         """
         from callboard.actors.moving import migrate
 

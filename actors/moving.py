@@ -17,7 +17,7 @@ from callboard.infra import subjects
 from callboard.infra.errors import (
     MigrationFailed,
     NoDestination,
-    RequestTimeout,
+    ResultTimeout,
     StateUnknown,
     UnknownActor,
 )
@@ -64,9 +64,8 @@ async def migrate(
     asked: dict[str, list[str]] = defaultdict(list)
     for session, holder in found.items():
         asked[holder if holder in serving else to].append(session)  # of one that is gone anybody may take it
-    ends = time.monotonic() + timeout
     answers = await asyncio.gather(
-        *(_asked(node, host, actor, some, to, ends) for host, some in asked.items())
+        *(_asked(node, host, actor, some, to, timeout) for host, some in asked.items())
     )
     moved = {one.session: one for some in answers for one in some}
     for one in moved.values():
@@ -129,13 +128,15 @@ def _load(pulse: Pulse, actor: str) -> int:
 
 
 async def _asked(
-    node: Node, host: str, actor: str, sessions: list[str], to: str, ends: float
+    node: Node, host: str, actor: str, sessions: list[str], to: str, timeout: float
 ) -> list[Migration]:
     """Ask the source until the sessions have moved; it tells now and then how far it is.
 
     Raises:
-        RequestTimeout: they have not in time.
+        ResultTimeout: they have not in time.
+        RequestTimeout: the source does not answer.
     """
+    ends = time.monotonic() + timeout
     body = msgspec.msgpack.encode(Migrate(actor, sessions, to))
     while True:
         answer = _decode(await node.connection.request(subjects.control(host), body, ANSWER + _SPARE))
@@ -143,9 +144,8 @@ async def _asked(
         if not waiting:
             return answer.sessions
         if time.monotonic() > ends:
-            raise RequestTimeout(
-                f"{len(waiting)} of {len(sessions)} sessions of {actor} have not left host {host} yet, since "
-                "calls of theirs run there: they move when those end",
-                subject=subjects.control(host),
-                timeout=ends,
+            raise ResultTimeout(
+                f"{len(waiting)} of {len(sessions)} sessions of {actor} have not left host {host} in time, "
+                "since calls of theirs run there: they move when those end",
+                timeout=timeout,
             )

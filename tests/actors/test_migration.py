@@ -7,22 +7,24 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.support.board import Board, instance
+from tests.support.board import Board, call_headers, instance, packed
 from tests.support.waiting import eventually, until
 
 from callboard import ManagedCounter, ManagedList, agent, method, workflow
 from callboard.actors.client import Client
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
+from callboard.infra import subjects
 from callboard.infra.errors import (
     DeclarationInvalid,
     MigrationFailed,
     NoDestination,
-    RequestTimeout,
+    ResultTimeout,
     SessionUnmovable,
     StateUnknown,
     UnknownActor,
 )
+from callboard.infra.messages.control import Activate
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -216,6 +218,51 @@ async def test_makers_are_told(board: Board) -> None:
     assert sent == [f"cb.call.Diary.{other.id}.1"]
 
 
+async def send(board: Board, host: Host, future: str) -> None:
+    """A call in a host's lane, as a maker sends it that has heard nothing."""
+    node = await board.node()
+    head = call_headers(future, "write", Cb_Session="s", Nats_Msg_Id=future)
+    await node.store.stored(subjects.call("Diary", host.id, 1), packed({"text": future}), head)
+
+
+async def test_a_late_call_is_passed_on_without_a_slot(board: Board) -> None:
+    """Whoever sends it to the source has not heard; the only slot is taken there by another session."""
+    client, source, other = await parted(board)
+    await client.run("entry", {"text": "x"}, session="t", timeout=10)
+    await client.migrate("t", "Diary", None, source.id)
+    long = await client.submit("entry", {"text": "long", "how": "wait"}, session="t")
+    await until(lambda: RAN["long"] == 1)
+    await client.migrate("s", "Diary", None, other.id)
+    await send(board, source, "01RUN:1")
+    await board.entries("01RUN", "result")
+    assert (await board.results("01RUN"))[0].host == other.id
+    GATE.set()
+    await client.result(long, 10)
+
+
+async def test_two_hosts_do_not_pass_a_call_to_and_fro(board: Board) -> None:
+    """The session came back, and its host has not heard: it remembers where it once sent it."""
+    client, source, other = await parted(board)
+    await client.migrate("s", "Diary", None, other.id)
+
+    told: list[Activate] = []
+
+    async def deaf(asked: Activate) -> None:
+        told.append(asked)
+
+    source.migrations.activate = deaf  # type: ignore[method-assign]
+    await client.migrate("s", "Diary", None, source.id)
+    assert [one.sessions for one in told] == [{"s": 3}]
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.Diary.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    await send(board, other, "01RUN:1")
+    await board.entries("01RUN", "result")
+    assert (await board.results("01RUN"))[0].host == source.id
+    assert sent == [f"cb.call.Diary.{other.id}.1", f"cb.call.Diary.{source.id}.1"]
+
+
 async def test_what_cannot_be_moved(board: Board) -> None:
     """Each reason is an error of its own, and the session stays."""
     client, source, other = await parted(board)
@@ -242,7 +289,7 @@ async def test_a_call_that_does_not_end_in_time(board: Board) -> None:
     client, source, other = await parted(board)
     run = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
     await until(lambda: RAN["long"] == 1)
-    with pytest.raises(RequestTimeout, match="when those end"):
+    with pytest.raises(ResultTimeout, match="when those end"):
         await client.migrate("s", "Diary", timeout=0.1)
     GATE.set()
     await client.result(run, 10)

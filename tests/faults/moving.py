@@ -15,12 +15,13 @@ from callboard.infra.errors import (
     MigrationFailed,
     NoDestination,
     RequestTimeout,
+    ResultTimeout,
     StateUnknown,
     UnknownActor,
 )
 
 _ACTORS = ("Purse", "Chest")
-_REFUSED = (Fenced, MigrationFailed, NoDestination, RequestTimeout, StateUnknown, UnknownActor)
+_REFUSED = (Fenced, MigrationFailed, NoDestination, RequestTimeout, ResultTimeout, StateUnknown, UnknownActor)
 """What whoever asks may be told while hosts come and go; the session is at one place all the same."""
 
 
