@@ -83,7 +83,9 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int) -> No
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
     instance.running.pop(call.key, None)
-    call.settle()
+    call.delivered.ack()
+    for copy in call.copies:
+        copy.nak()  # it may be what has just been stored, if the session and the call have come back
 
 
 async def settled(host: Host, session: Session) -> None:

@@ -263,6 +263,28 @@ async def test_two_hosts_do_not_pass_a_call_to_and_fro(board: Board) -> None:
     assert sent == [f"cb.call.Diary.{other.id}.1", f"cb.call.Diary.{source.id}.1"]
 
 
+async def test_a_call_that_comes_back_while_it_is_passed_on(board: Board) -> None:
+    """The session has come back, and the call with it, before its first message is settled: it is run."""
+    client, source, other = await parted(board)
+    await client.migrate("s", "Diary", None, other.id)
+    stored, back = source.node.store.stored, asyncio.Event()
+
+    async def comes_back(subject: str, body: bytes, head: bytes | None = None) -> int:
+        if not subject.startswith("cb.call.Diary."):
+            return await stored(subject, body, head)
+        await client.migrate("s", "Diary", None, source.id)
+        sequence = await stored(subjects.call("Diary", source.id, 1), body, head)
+        await until(lambda: any(call.copies for call in instance(source, Diary).running.values()))
+        back.set()
+        return sequence
+
+    source.node.store.stored = comes_back  # type: ignore[method-assign]
+    await send(board, source, "01RUN:1")
+    await asyncio.wait_for(back.wait(), 10)
+    await board.entries("01RUN", "result")
+    assert RAN["01RUN:1"] == 1
+
+
 async def test_what_cannot_be_moved(board: Board) -> None:
     """Each reason is an error of its own, and the session stays."""
     client, source, other = await parted(board)

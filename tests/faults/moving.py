@@ -32,7 +32,7 @@ class Mover:
         board: where; sessions: which.
 
     Attributes:
-        moved: how many have; calls: that went after them; refused: how many could not be moved then.
+        over: no further move is begun; moved: how many have; calls: that went after them; refused: how many could not be moved then.
     """
 
     def __init__(self, board: Board, sessions: Sequence[str]) -> None:
@@ -40,6 +40,7 @@ class Mover:
         self._sessions = sessions
         self._chance = random.Random(board.chance.randrange(2**32))
         self.moved = self.calls = self.refused = 0
+        self.over = False
 
     async def progress(self, moves: int) -> None:
         """Wait until so many sessions have moved."""
@@ -48,7 +49,7 @@ class Mover:
     async def go_on(self) -> None:
         """Move one session after the other, now and then several in one go."""
         client, chance = self._board.client, self._chance
-        while True:
+        while not self.over:
             some = chance.sample(self._sessions, chance.choice((1, 1, 1, 2)))
             hosts = [p.host for p in await registry.hosts(client.node) if "Purse" in p.instances]
             to = chance.choice(hosts) if hosts else None
@@ -70,8 +71,5 @@ async def moving(board: Board, sessions: Sequence[str], count: int = 2) -> Async
     try:
         yield mover
     finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    failed = [one for one in outcomes if not isinstance(one, asyncio.CancelledError)]
-    assert not failed, failed
+        mover.over = True  # a cancellation may get lost in asyncio.wait_for below
+        await asyncio.gather(*tasks)
