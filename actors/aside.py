@@ -20,6 +20,7 @@ from callboard.infra.messages.run import Aside as Entry
 if TYPE_CHECKING:
     from callboard.actors.driver import Driver, Run
     from callboard.actors.node import Node
+    from callboard.actors.waits import Waits
 
 _LOOK_EVERY = 0.25
 _AT_ONCE = 64
@@ -90,18 +91,17 @@ class Aside:
             subject = subjects.timer(deadline_name(run.request.run))
             await node.store.stored(subject, b"", timer_head(deadline, run.request.run))
         await node.journal.restate(self._driver.summary(run, "waiting"))
-        await node.journal.put_aside(run.lease, self._entry(run))
-        if await self._something_came(run):
+        await node.journal.put_aside(run.lease, self._entry(run, waits))
+        if await self._something_came(run, waits):
             await wake(node, run.request.run)
         if run.task is not None:
             run.aside = run.fenced = True
             run.maker.leave()
             run.task.cancel()
 
-    def _entry(self, run: Run) -> Entry:
+    def _entry(self, run: Run, waits: Waits) -> Entry:
         request = run.request
         assert run.lease is not None
-        assert run.maker.waits is not None
         kept = {name: value for name, value in request.headers.items() if name in _KEPT}
         kept |= {H.RUN: request.run, H.SESSION: request.session}
         kept |= {H.CONTENT_TYPE: H.JSON if request.as_json else H.MSGPACK, H.RESUME: f"{request.started:.6f}"}
@@ -112,20 +112,19 @@ class Aside:
             workflow=self._driver.name,
             headers=kept,
             body=request.body,
-            waits=list(run.maker.waits.open),
+            waits=list(waits.open),
         )
 
-    async def _something_came(self, run: Run) -> bool:
+    async def _something_came(self, run: Run, waits: Waits) -> bool:
         """Whether the journal has what the function has not been given."""
         assert run.lease is not None
-        assert run.maker.waits is not None
         for entry in await self._host.node.journal.read(run.request.run, "*", run.lease.sequence):
             kind = entry.subject.rpartition(".")[2]
-            if kind == "signal" and not run.maker.waits.knows(entry.sequence):
+            if kind == "signal" and not waits.knows(entry.sequence):
                 return True
             if kind == "result" and not run.maker.heard_after(entry.sequence):
                 return True
-        return not run.maker.waits.settled()
+        return not waits.settled()
 
 
 def deadline_name(run: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.called_at import placed
 from callboard.actors.copies import KNOWN_IDS
 from callboard.actors.failures import restore, text_of
 from callboard.actors.future import Future
@@ -36,6 +37,7 @@ from callboard.state.journal import read_results
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.node import Node
+    from callboard.actors.routes import Routes
     from callboard.actors.waits import Wait, Waits
     from callboard.infra.direct import Stored
 
@@ -121,7 +123,7 @@ class CallMaker:
         self._stopped = False
         self._expanding = False
         self._line: deque[Result] = deque()
-        self._turns = Turns(self._dispatch)
+        self._turns: Turns | None = None
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -165,6 +167,10 @@ class CallMaker:
             self.abandon()
         for future in list(self.open.values()):
             future.cancel()
+
+    def let_go(self) -> None:
+        """Drop what leads back to it: so it is gone when it is not used, and leaves nothing to collect."""
+        self.on_diverged = self.waits = self._turns = None
 
     @property
     def abandoned(self) -> bool:
@@ -356,12 +362,12 @@ class CallMaker:
                 future.method.signature.check(encoded.body)
             self._send(future, encoded)
         except InvalidArguments as error:
-            self._fail(future, error)
+            self._fail(future, placed(error, encoded.called_at))
 
     def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
-        text = text_of(error)
+        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
         failure = DependencyFailed(
-            f"{future.method.where} was not called: its argument {dep.method.where} failed: {text}",
+            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
             future=future.id,
             actor=future.method.actor,
             method=future.method.name,
@@ -373,6 +379,8 @@ class CallMaker:
 
     def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
         if future.method.managed:
+            if self._turns is None:
+                self._turns = Turns(self._dispatch)
             self._turns.take(future, encoded)
         else:
             self._dispatch(future, encoded)
@@ -380,8 +388,10 @@ class CallMaker:
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
         if self._abandoned or self._stopped or self._caller.leaving:
             return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
-        if not future.executor or future.method.managed:  # somebody may have said meanwhile who holds it
-            future.executor = self._caller.holder(future.method.actor, future.session) or future.executor
+        holder = self._caller.holder(future.method.actor, future.session) if future.method.managed else ""
+        # Somebody may have said meanwhile who holds the session, wherever the call was to go.
+        if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
+            future.executor, future.policy = self._caller.slated(future)
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:
@@ -426,6 +436,8 @@ class CallMaker:
         if future.executor and self._caller.is_alive(future.executor):
             lane = future.executor
             extra += f"Cb-Executor: {lane}\r\n"
+            if future.policy:
+                extra += f"{H.POLICY}: {future.policy}\r\n"
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         return subject, f"{head}{extra}\r\n".encode()
 
@@ -689,6 +701,8 @@ class Caller:
         self._thread = threading.get_ident()
         self.is_alive: Callable[[str], bool] = lambda _: False
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
+        self.routes: Routes | None = None
+        """Where calls go that are not slated otherwise."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -716,6 +730,19 @@ class Caller:
     def holder(self, actor: str, session: str) -> str:
         """The host that held a session when it was last heard of; empty if it never was."""
         return self._holders.get((actor, session), "") if self._holders else ""
+
+    def slated(self, future: Future[Any]) -> tuple[str, int]:
+        """Where a call is best sent, and the epoch of the route that says so; nothing where nobody says.
+
+        Who holds its session comes before any route: it would be passed on from elsewhere.
+        """
+        actor, session = future.method.actor, future.session
+        holder = self.holder(actor, session)
+        if holder and self.is_alive(holder):
+            return holder, 0
+        if self.routes is None or not len(self.routes):
+            return "", 0
+        return self.routes.choose(actor, session, future.id, keeps=future.method.managed)
 
     def note_holder(self, actor: str, session: str, host: str) -> None:
         """Calls of this session are best sent to this host; another one would pass them on."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ from callboard.actors import values
 from callboard.actors.backlog import Backlog
 from callboard.actors.failures import restore
 from callboard.actors.node import Node
+from callboard.actors.runids import store_request
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
@@ -30,6 +31,7 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
+from callboard.infra.messages.policy import Route
 from callboard.infra.messages.run import NIL, Done, Intent, Pending, RunSummary, Signal
 from callboard.infra.settings import Settings
 from callboard.state.journal import (
@@ -141,7 +143,7 @@ class Client:
         Args:
             workflow: its name.
             arguments: by name; msgspec structs, dataclasses and standard types.
-            run: an id of your own; a request with the same id again is the same run.
+            run: an id of your own; the same request with the same id again is the same run.
             session: whose run it is.
             deadline: seconds from now.
             priority: above 0 is urgent, below 0 can wait.
@@ -151,6 +153,7 @@ class Client:
         Raises:
             InvalidArguments: an argument cannot travel.
             ValueTooLarge: they are too large.
+            RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
         """
         subjects.token("workflow", workflow)
         run_id = subjects.token("run id", run) if run else subjects.new_id()
@@ -172,7 +175,10 @@ class Client:
             self._expect(run_id)
             while len(self._ends) > _ENDS and (unawaited := self._oldest_unawaited()):
                 self._forget(unawaited)
-        await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
+        if run:
+            await store_request(self.node, run_id, workflow, body, H.encode(items), as_json=as_json)
+        else:
+            await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
         return run_id
 
     async def _encoded(self, arguments: dict[str, Any], *, as_json: bool) -> tuple[bytes, list[str]]:
@@ -302,7 +308,7 @@ class Client:
             return await asyncio.wait_for(waiter, timeout)
         except TimeoutError as error:
             raise ResultTimeout(
-                f"run {run} has not ended after {timeout} s: it goes on; see 'callboard show {run}'",
+                f"run {run} has not ended after {timeout:g} s: it goes on; see 'callboard show {run}'",
                 run=run,
                 timeout=timeout,
             ) from error
@@ -311,7 +317,7 @@ class Client:
             if not end.waiters and self._ends.get(run) is end:
                 self._forget(run)
 
-    async def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    async def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
         subjects.token("run id", run)
         await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
@@ -386,6 +392,49 @@ class Client:
 
         sessions = [session] if isinstance(session, str) else session
         return await migrate(self.node, sessions, actor, source, destination, timeout)
+
+    async def route(
+        self,
+        actor: str,
+        hosts: str | Mapping[str, float],
+        *,
+        session: str = "",
+        policy: str = "by hand",
+        reason: str = "",
+        ttl: float | None = None,
+        epoch: int = 0,
+    ) -> Route:
+        """Have calls of an actor go to these hosts, as far as they are there; followed from now on.
+
+        Who holds a session at an agent with managed state keeps it, whatever a route says.
+
+        Args:
+            hosts: one, or several with their weights.
+            session: only its calls; else all that have no route of their own.
+            policy: who decides; reason: why.
+            ttl: seconds for which it holds.
+            epoch: of the decision; by default greater than any before.
+
+        Raises:
+            RouteInvalid: there is no host with a weight above 0.
+            RouteOutdated: one of a later epoch is there.
+        """
+        from callboard.actors.routing import as_weights, put
+
+        decided = Route(actor, as_weights(hosts), session, epoch, policy, reason)
+        return await put(self.node, decided, ttl)
+
+    async def routes(self, actor: str | None = None) -> list[Route]:
+        """The routes that hold, of all actors or one."""
+        from callboard.actors.routing import every
+
+        return await every(self.node, actor)
+
+    async def clear_route(self, actor: str, session: str = "") -> bool:
+        """Take an actor's route away, or that of a session at it; whether there was one."""
+        from callboard.actors.routing import clear
+
+        return await clear(self.node, actor, session)
 
     async def status(self, run: str) -> RunSummary:
         """How a run stands.
@@ -544,7 +593,7 @@ class SyncClient:
         """See :meth:`Client.run`."""
         return self._wait(self._client.run(workflow, arguments, **options))
 
-    def cancel(self, run: str, reason: str = "cancelled by a client") -> None:
+    def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """See :meth:`Client.cancel`."""
         self._wait(self._client.cancel(run, reason))
 
@@ -571,6 +620,18 @@ class SyncClient:
     ) -> list[Migration]:
         """See :meth:`Client.migrate`."""
         return self._wait(self._client.migrate(session, actor, source, destination, timeout=timeout))
+
+    def route(self, actor: str, hosts: str | Mapping[str, float], **options: Any) -> Route:
+        """See :meth:`Client.route`."""
+        return self._wait(self._client.route(actor, hosts, **options))
+
+    def routes(self, actor: str | None = None) -> list[Route]:
+        """See :meth:`Client.routes`."""
+        return self._wait(self._client.routes(actor))
+
+    def clear_route(self, actor: str, session: str = "") -> bool:
+        """See :meth:`Client.clear_route`."""
+        return self._wait(self._client.clear_route(actor, session))
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

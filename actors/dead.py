@@ -15,10 +15,11 @@ from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import ErrorInfo
 from callboard.infra.pull import Delivered
 from callboard.infra.store import Store
-from callboard.state.journal import Journal, Outcomes, read_entries, read_entry
+from callboard.state.journal import Journal, Outcomes, read_entry
 
 _decode = msgspec.msgpack.Decoder(DeadLetter).decode
 _HISTORY = 10
+_UNREADABLE = "unreadable"
 _UNSENT = frozenset({"Nats-Msg-Id", "Nats-Scheduler", "Nats-Schedule-Next", "Nats-TTL"})
 
 
@@ -26,6 +27,12 @@ class AlreadyTold(CallboardError):
     """A dead letter's caller has its outcome already. Fields: id (of the call or the run)."""
 
     code = "already_told"
+
+
+class NoLetter(CallboardError):
+    """What lies among the dead letters is none, so it cannot be sent again."""
+
+    code = "no_letter"
 
 
 class DeadLetters:
@@ -80,7 +87,13 @@ class DeadLetters:
 
         Raises:
             AlreadyTold: one has its outcome, so that nothing would come of it; none is sent.
+            NoLetter: one was never a message to a host.
         """
+        for letter in letters:
+            if letter.reason == _UNREADABLE:
+                raise NoLetter(
+                    f"what lies at {letter.sequence} is no dead letter: only purge can take it away"
+                )
         over = [await self._over(letter) for letter in letters]
         if not again:
             for letter, told in zip(letters, over, strict=True):
@@ -114,15 +127,33 @@ class DeadLetters:
         await self._store.stored(subject, letter.body, H.encode(kept.items()))
         return kept.get(H.RUN, "") if _is_request(letter) else kept.get(H.FUTURE, "")
 
-    async def list(self, actor: str = "*", limit: int | None = None) -> list[tuple[int, DeadLetter]]:
-        """Letters with their stream sequences, oldest first."""
+    async def list(self, actor: str = ">", limit: int | None = None) -> list[tuple[int, DeadLetter]]:
+        """Letters with their stream sequences, oldest first; of all actors by default."""
         found = await self._reader.read(subjects.DEAD, subjects.dead(actor), limit=limit)
-        return [(stored.sequence, letter) for stored, letter in read_entries(_decode, found)]
+        return [(stored.sequence, _letter(stored)) for stored in found]
 
     async def get(self, sequence: int) -> DeadLetter | None:
         """One letter."""
         stored: Stored | None = await self._reader.at(subjects.DEAD, sequence)
-        return read_entry(_decode, stored.body) if stored else None
+        return _letter(stored) if stored else None
+
+
+def _letter(stored: Stored) -> DeadLetter:
+    """What lies among the dead letters; anybody can publish there, so it may be none."""
+    letter = read_entry(_decode, stored.body)
+    if letter is not None:
+        return letter
+    return DeadLetter(
+        actor=stored.subject.removeprefix(subjects.dead("")),
+        reason=_UNREADABLE,
+        detail="this is no dead letter, and was not put here by a host: look at it, and purge it",
+        subject=stored.subject,
+        headers=stored.headers,
+        body=stored.body,
+        stream=subjects.DEAD,
+        sequence=stored.sequence,
+        at=stored.at,
+    )
 
 
 def _is_request(letter: DeadLetter) -> bool:

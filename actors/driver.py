@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.actors import values
+from callboard.actors import runids, values
 from callboard.actors.aside import Aside, deadline_name
+from callboard.actors.bodies import unreadable
 from callboard.actors.caller import CallContext, CallMaker, diverged
 from callboard.actors.declare import Workflow, code_version
 from callboard.actors.failures import call_in_thread, code_of, describe
@@ -29,6 +31,8 @@ from callboard.infra.errors import (
     DeadlineExceeded,
     Diverged,
     Fenced,
+    HeaderInvalid,
+    InvalidArguments,
     InvalidResult,
     Poisoned,
     RunCancelled,
@@ -53,6 +57,7 @@ _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
 _JSON_PART = 3
 _DEADLY = 4
+_NO_REASON = "no reason was given"
 
 
 class Request:
@@ -62,6 +67,11 @@ class Request:
         run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
         as_json: it was JSON, so its outcome is JSON too.
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
+        named: it says which run it is, so that somebody may wait for that.
+        problem: a header that cannot be used, if there is one.
+
+    Raises:
+        NameInvalid: the run's id is none.
     """
 
     __slots__ = (
@@ -71,7 +81,9 @@ class Request:
         "deadline",
         "delivered",
         "headers",
+        "named",
         "priority",
+        "problem",
         "resumed",
         "run",
         "session",
@@ -83,20 +95,29 @@ class Request:
         self.delivered = delivered
         self.headers = headers
         self.body = delivered.body
+        self.problem: HeaderInvalid | None = None
         self.resumed = H.RESUME in headers
-        self.started = H.moment(headers, H.RESUME) or delivered.stored_at
+        self.started = self._number(H.RESUME, H.moment) or delivered.stored_at
         self.run = self._run_id(delivered, headers)
         self.session = headers.get(H.SESSION) or self.run
-        self.deadline = H.moment(headers, H.DEADLINE)
-        self.priority = H.whole(headers, H.PRIORITY, 0)
+        self.deadline = self._number(H.DEADLINE, H.moment)
+        self.priority = int(self._number(H.PRIORITY, H.whole))
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
-        # msgpack cannot begin an argument object with "{": so say who cannot set headers.
-        kind = headers.get(H.CONTENT_TYPE, "")
-        self.as_json = kind == H.JSON or (kind != H.MSGPACK and self.body.lstrip()[:1] in {b"{", b""})
+        self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
+
+    def _number(self, name: str, read: Callable[[dict[str, str], str], float]) -> float:
+        try:
+            return read(self.headers, name)
+        except ValueError as error:
+            self.problem = HeaderInvalid(
+                f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
+            )
+            return 0
 
     def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
         given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""
+        self.named = bool(given)
         if given:
             return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
         return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
@@ -241,10 +262,10 @@ class Driver:
         headers = H.decode(delivered.raw_headers)
         try:
             request = Request(delivered, headers)
-        except (CallboardError, ValueError) as error:
-            self.host.dead.put(
-                self.name, delivered, "undecodable", f"the request has an unusable header: {error}"
-            )
+            if request.problem is not None and not request.named:  # nobody waits who could be told
+                raise request.problem
+        except CallboardError as error:
+            self.host.dead.put(self.name, delivered, "undecodable", f"the request was not run: {error}")
             return
         driving = self._runs.get(request.run)
         if driving is not None and driving.request.delivered.sequence == delivered.sequence:
@@ -283,6 +304,7 @@ class Driver:
             self.host.node.loop.call_later(_GIVE_BACK_AFTER, request.delivered.nak)
         finally:
             run.maker.stop(abandon=True)
+            run.maker.let_go()
             self._aside.forget(run)
             if self._runs.get(request.run) is run:
                 del self._runs[request.run]
@@ -318,6 +340,8 @@ class Driver:
         journal = self.host.node.journal
         request = run.request
         known = _Known(await journal.read(request.run, "*"))
+        if self._is_taken(request, known.owner):
+            return False
         if known.done is not None:
             self._closed_already(request, known.done)
             return False
@@ -352,6 +376,16 @@ class Driver:
             return False
         return True
 
+    def _is_taken(self, request: Request, owner: Owner | None) -> bool:
+        """Whether the run of this id is another request's; who has published this one cannot be told."""
+        if owner is None or request.resumed or owner.request == request.delivered.sequence:
+            return False
+        arguments = runids.digest(request.body, as_json=request.as_json)
+        error = runids.taken(request.run, self.name, arguments, owner)
+        if error is not None:
+            self.host.dead.put(self.name, request.delivered, error.code, error.message)
+        return error is not None
+
     async def _give_up(self, run: Run) -> None:
         """A run that every driver has lost may be what kills them: it ends here, for an operator to see."""
         assert run.lease is not None
@@ -371,6 +405,7 @@ class Driver:
             workflow=self.name,
             session=request.session,
             at=time.time(),
+            arguments=runids.digest(request.body, as_json=request.as_json),
         )
 
     def _listen(self, request: Request) -> Run:
@@ -428,7 +463,7 @@ class Driver:
         if run is None or signal is None:
             return
         if signal.name == "cancel":
-            run.cancelled = signal.reason or "cancelled"
+            run.cancelled = signal.reason or _NO_REASON
             self._stop(run)
         elif run.maker.waits is not None:
             run.maker.waits.on_signal(H.find_int(head, b"Nats-Sequence"), signal)
@@ -554,13 +589,19 @@ class Driver:
             raise
 
     async def _arguments(self, request: Request) -> dict[str, Any]:
+        if request.problem is not None:
+            raise request.problem
         signature = self.declared.method.signature
-        if request.as_json:
-            return signature.decode_arguments(signature.from_json(request.body))
         body = request.body
-        if request.blobs:
-            body = await values.expand(body, request.blobs, self.host.node.blobs)
-        return signature.decode_arguments(body)
+        try:
+            if request.as_json:
+                return signature.decode_arguments(signature.from_json(body))
+            if request.blobs:
+                body = await values.expand(body, request.blobs, self.host.node.blobs)
+            return signature.decode_arguments(body)
+        except InvalidArguments as error:
+            said = request.headers.get(H.CONTENT_TYPE, "")
+            raise unreadable(self.name, body, as_json=request.as_json, said=said) or error from None
 
     async def _completed(self, run: Run, value: Any) -> Done:
         left = run.maker.leftover()
@@ -662,7 +703,7 @@ class _Known:
             elif kind == "signal":
                 signal = read_entry(decode_signal, entry.body)
                 if signal is not None and signal.name == "cancel":
-                    self.cancelled = signal.reason or "cancelled"
+                    self.cancelled = signal.reason or _NO_REASON
                 elif signal is not None:
                     self.signals.append((entry.sequence, signal))
 

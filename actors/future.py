@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import msgspec
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNSET = NIL
+_MANY = (object, Any, UnionType, typing.Annotated)
+"""What stands for values of many kinds, although it is a class."""
 
 
 class Maker(Protocol):
@@ -84,6 +88,7 @@ class Future(asyncio.Future[T]):
         "id",
         "maker",
         "method",
+        "policy",
         "priority",
         "raw",
         "sent",
@@ -105,6 +110,7 @@ class Future(asyncio.Future[T]):
         self.stage = 1
         self.attempt = 1
         self.executor = ""
+        self.policy = 0  # epoch of the route by which it has its executor
         self.creator = ""
         self.session = ""
         self.priority = 0
@@ -176,7 +182,7 @@ class Future(asyncio.Future[T]):
         if not there.wait(timeout):
             loop.call_soon_threadsafe(self.remove_done_callback, tell)
             raise ResultTimeout(
-                f"{self.method.where} ({self.id}) has no value after {timeout} s",
+                f"{self.method.where} ({self.id}) has no value after {timeout:g} s",
                 future=self.id,
                 timeout=timeout,
             )
@@ -221,6 +227,10 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
     ``value``, ``available``, ``cancel``, ``add_done_callback`` and ``metadata`` are the future's; all
     else is the value's.
     """
+
+    def __new__(cls, future: Future[Any]) -> Self:
+        """With those special methods that are looked up before the value can be asked."""
+        return super().__new__(cls, interface=_interface(future.method.signature.result_type))
 
     def __init__(self, future: Future[Any]) -> None:
         super().__init__(future.value)
@@ -271,6 +281,12 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _interface(annotation: Any) -> type:
+    """The class whose special methods a value of this annotation may have."""
+    kind = typing.get_origin(annotation) or annotation
+    return kind if isinstance(kind, type) and kind not in _MANY else Iterable
 
 
 def as_future(value: Any) -> Future[Any] | None:

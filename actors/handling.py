@@ -169,6 +169,9 @@ def batch_path(calls: Sequence[Call]) -> str:
 
 async def handle(instance: Instance, slot: Slot) -> None:
     """Run one handler for one call, or for a batch, and bring every call to its outcome."""
+    if not instance.begin(slot):
+        instance.slot_free(slot, [])
+        return
     calls = ended = slot.calls
     batch = calls[0].method.directives.batchable
     maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
@@ -200,6 +203,8 @@ def stopped(instance: Instance, slot: Slot) -> list[Call]:
 
 def release(instance: Instance, call: Call) -> None:
     """A call was cancelled: nobody waits for its outcome; or the host must end: somebody else has it."""
+    if not instance.claim(call):
+        return
     instance.running.pop(call.key, None)
     if instance.host.cancelled.covers(call.run, call.id):
         call.settle()
@@ -351,7 +356,7 @@ async def _limited(
             raise  # the handler's own
         if limit == timeout:
             raise CallTimeout(
-                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+                f"{method.where} took longer than its timeout of {timeout:g} s", timeout=timeout
             ) from error
         raise DeadlineExceeded(f"{method.where} was stopped: the deadline of its run passed") from error
 
@@ -502,9 +507,16 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept.pop(H.AGAIN, None)
+    for name in (H.STOLEN, H.EXECUTOR, H.POLICY):
+        kept.pop(name, None)
+    lane, epoch = host.routes.choose(instance.name, call.session, call.id, keeps=False)
+    if lane and instance.rules is None:  # of one with managed state the next host knows the holder
+        kept |= {H.EXECUTOR: lane, H.POLICY: str(epoch)}
     kept[H.ATTEMPT] = str(call.attempt + 1)
     kept[H.SCHEDULE] = schedule_at(time.time() + delay)
-    kept[H.SCHEDULE_TARGET] = subjects.call(instance.name, subjects.ANY, band_of(call.priority))
+    kept[H.SCHEDULE_TARGET] = subjects.call(
+        instance.name, kept.get(H.EXECUTOR, subjects.ANY), band_of(call.priority)
+    )
 
     def on_stored(outcome: int | StoreRefused) -> None:
         instance.running.pop(call.key, None)

@@ -28,7 +28,9 @@ from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
 from callboard.actors.resources import place
+from callboard.actors.routes import Routes
 from callboard.actors.scope import install_task_factory
+from callboard.actors.stealing import Stealing
 from callboard.actors.takeover import Watch
 from callboard.actors.waking import Waker
 from callboard.infra import headers as H
@@ -144,6 +146,8 @@ class Host:
         self._members: list[Instance | Driver] = []
         self._consumers: dict[Pull, dict[str, Any]] = {}
         self.lane: Pull | None = None
+        self.given: dict[int, None] = {}
+        """Messages in its lane that were given to another host before they were read here, by sequence."""
         self._waker: Waker | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._stopped.clear()
@@ -196,11 +200,13 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
+        self.stealing = Stealing(self)
         self.watch = Watch(self)
         self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
+        self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self._heart = Heart(self)
         self.caller.start()
         self._members = [self._member(declared) for declared in self.declarations]
@@ -213,6 +219,7 @@ class Host:
         await self._heart.announce()
         self._heart.start()
         await self.watch.start()
+        await self.routes.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -242,6 +249,10 @@ class Host:
         await self.node.topology.consumer(pull.stream, pull.consumer, config)
 
     def _on_lane(self, delivered: Delivered) -> None:
+        if self.given and self.given.pop(delivered.sequence, 0) is None:
+            delivered.forget()
+            self._lane_feed.feed()
+            return
         actor = delivered.subject.split(".")[2]
         for member in self._members:
             if isinstance(member, Instance) and member.name == actor:
@@ -328,6 +339,7 @@ class Host:
         """End what runs on the side, leave the registry, and disconnect."""
         await asyncio.to_thread(self._heart.stop)  # which waits for the last beat
         self.watch.stop()
+        self.routes.stop()
         if self._ticker is not None:
             self._ticker.cancel()
         await self.caller.stop()
@@ -394,6 +406,14 @@ class Host:
     def instances(self) -> list[Instance | Driver]:
         """Everything it runs."""
         return list(self._members)
+
+    def stealable(self) -> list[Instance]:
+        """Its instances of actors that keep nothing: their calls may run on any host."""
+        return [member for member in self._members if isinstance(member, Instance) and not member.serial]
+
+    def tell_of_waiting(self) -> None:
+        """Calls wait here for long: let others know, if it is for too long."""
+        self._heart.look()
 
     def pulls(self) -> list[Pull]:
         """Everything it pulls from."""

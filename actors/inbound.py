@@ -39,6 +39,7 @@ class Call:
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
         intent: of its effect, once it has begun here.
+        claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
     """
 
@@ -49,6 +50,7 @@ class Call:
         "band",
         "blobs",
         "body",
+        "claimed",
         "copies",
         "creator",
         "deadline",
@@ -98,6 +100,7 @@ class Call:
         self.started = 0.0
         self.stopping = False
         self.preempted = 0
+        self.claimed = False
         self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
         self.slot: Slot | None = None

@@ -19,6 +19,7 @@ from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
 from callboard.actors.snapshots import Snapshots
+from callboard.actors.unbegun import Unbegun
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import DeadlineExceeded, Overloaded, Poisoned
@@ -67,6 +68,7 @@ class Instance:
         self.rules = declared.rules if isinstance(declared, AgentClass) else None
         self.serial = declared.directives.stateful or self.rules is not None
         self.snapshots = Snapshots(declared, self.executor) if owner is not None and owner.movable else None
+        self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._pulls: list[Pull] = []
@@ -128,6 +130,7 @@ class Instance:
             waiting=sum(self._waiting.values()),
             rate=round(self.rate(), 1),
             version=self._version,
+            standby=self.standby,
         )
 
     def calls_of(self, run: str) -> list[RunCall]:
@@ -170,6 +173,8 @@ class Instance:
     def accept(self, delivered: Delivered) -> None:
         """A message has come: make a call of it, or settle it as what it is."""
         headers = H.decode(delivered.raw_headers)
+        if H.STOLEN in headers:
+            self.host.stealing.came(self.name)
         self._waiting[id(delivered.pull)] = delivered.waiting
         try:
             call = inbound.decode(delivered, headers, self.declared.methods)
@@ -286,6 +291,9 @@ class Instance:
 
     def enqueue(self, call: Call) -> None:
         """Let a call wait for its turn here, or go where its session is."""
+        if self.standby and call.delivered.pull is self.host.lane:
+            self.host.caller.spawn(self.host.lanes.pass_on(call))  # given back it would come here again
+            return
         if self.host.draining or self.standby:
             call.give_back()
             return
@@ -299,8 +307,33 @@ class Instance:
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
+        self.unbegun.add(call)
         self.mailbox.push(call)
         self.pump()
+
+    # -- calls that may run elsewhere --------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Calls that are here and wait for a slot, or will."""
+        return len(self.mailbox) + self._looking
+
+    def claim(self, call: Call) -> bool:
+        """Whether a call that has waited is this instance's still; then it stays so."""
+        return self.unbegun.claim(call)
+
+    def gone(self, calls: list[Call]) -> None:
+        """Another host has got these calls."""
+        lost = {id(call) for call in calls}
+        self.mailbox.take(lambda call: id(call) in lost, len(lost))
+        for call in calls:
+            if self.running.get(call.key) is call:
+                del self.running[call.key]
+            call.delivered.forget()
+            for copy in call.copies:
+                copy.nak()
+        self._progress = time.monotonic()
+        self._feed_soon()
 
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
@@ -362,6 +395,8 @@ class Instance:
             if call.delivered.delivered > 1 and not leaving:
                 kept.append(call)
                 continue
+            if not self.claim(call):
+                continue
             self.running.pop(call.key, None)
             call.give_back()
             if self.serial:
@@ -402,11 +437,14 @@ class Instance:
         """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""
         if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
             return False
+        if not self.claim(call):
+            return True
         call.put_back(again=again)
         if self.rules is not None and self.host.migrations.keeps(self, call, first=True):
             self._sessions.leave(call)
             self._next_of_session(call)
         else:
+            self.unbegun.add(call)
             self.mailbox.push(call)
         return True
 
@@ -419,6 +457,12 @@ class Instance:
         self._feeding = False
         if not self.host.draining and not self.standby:
             self._feed.feed()
+            self.host.stealing.look(self)
+
+    def begin(self, slot: Slot) -> bool:
+        """A handler is about to begin: whether there is something left for it to do."""
+        slot.calls = [call for call in slot.calls if self.claim(call)]
+        return bool(slot.calls)
 
     def _start(self, calls: list[Call]) -> None:
         calls = [call for call in calls if not self._dropped(call)]
@@ -451,6 +495,8 @@ class Instance:
         """Whether it was cancelled while it waited here."""
         if H.REQUEUED in call.headers or not self.host.cancelled.covers(call.run, call.id):
             return False
+        if not self.claim(call):
+            return True
         self.running.pop(call.key, None)
         call.settle()
         if self.serial:

@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from callboard.actors.inbound import band
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
+    from callboard.actors.inbound import Call
     from callboard.infra.direct import Stored
 
 _DRAINING = 0.25
@@ -51,11 +53,12 @@ class Lanes:
             if self._is_done(stored):
                 await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
                 continue
-            actor, _, band = stored.subject.split(".")[2:]
+            actor = stored.subject.split(".")[2]
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
             kept.pop(H.EXECUTOR, None)
             head = H.encode(kept.items())
-            await self._node.store.stored(f"cb.call.{actor}.{subjects.ANY}.{band}", stored.body, head)
+            shared = subjects.call(actor, subjects.ANY, band(stored.subject))
+            await self._node.store.stored(shared, stored.body, head)
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
             moved += 1
         return moved
@@ -66,13 +69,26 @@ class Lanes:
         key = stored.headers.get(H.FUTURE, ""), int(attempt) if attempt.isdigit() else 1
         return key in self._host.recent
 
+    async def pass_on(self, call: Call) -> None:
+        """Store a call that was addressed to this host in the shared lane, then be done with the message."""
+        kept = {k: v for k, v in call.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
+        kept.pop(H.EXECUTOR, None)
+        subject = subjects.call(call.method.actor, subjects.ANY, call.band)
+        try:
+            await self._node.store.stored(subject, call.body, H.encode(kept.items()))
+        except CallboardError as error:
+            self._log.warning("call_not_passed_on", future=call.id, error=str(error))
+            call.give_back()
+        else:
+            call.settle()
+
     async def look(self) -> None:
         """Empty lanes whose host is not among the living, now and when this was called before."""
         answer = await self._node.topology.api(
             f"STREAM.INFO.{subjects.CALLS}", {"subjects_filter": "cb.call.>"}
         )
-        lanes = {subject.split(".")[3] for subject in answer.get("state", {}).get("subjects") or {}}
-        gone = {lane for lane in lanes if lane != subjects.ANY and lane not in self._host.watch.alive}
+        lanes = {_lane(subject) for subject in answer.get("state", {}).get("subjects") or {}}
+        gone = lanes - {subjects.ANY} - set(self._host.watch.alive)
         for lane in gone & self._suspects:
             moved = await self.move(lane)
             self._log.info("lane_of_nobody_emptied", host=lane, calls=moved)
@@ -90,3 +106,9 @@ class Lanes:
             except CallboardError as error:  # with the server gone there is nothing to move either
                 self._log.warning("lane_not_emptied", error=str(error))
             await asyncio.sleep(_DRAINING)
+
+
+def _lane(subject: str) -> str:
+    """The lane of a call; the shared one for what lies in none, where anybody may have published it."""
+    tokens = subject.split(".")
+    return tokens[3] if len(tokens) == 5 and subjects.is_token(tokens[3]) else subjects.ANY

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.called_at import place, placed
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
@@ -182,15 +183,20 @@ class LocalMaker:
         for dep in encoded.futures:
             error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
             if error is not None:
+                how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
                 raise DependencyFailed(
-                    f"{future.method.where} was not called: its argument {dep.method.where} failed: "
-                    f"{text_of(error)}",
+                    f"{future.method.where} was not called: its argument {dep.method.where} {how}",
                     future=future.id,
                     actor=future.method.actor,
                     method=future.method.name,
                     dependency=dep.id,
                 ) from error
         encoded.join()
+        if encoded.called_at is not None:
+            try:
+                future.method.signature.check(encoded.body)
+            except InvalidArguments as error:
+                raise placed(error, encoded.called_at) from error.__cause__
 
     async def _attempts(self, future: Future[Any], body: bytes) -> Any:
         while True:
@@ -243,7 +249,7 @@ class LocalMaker:
             if not running.expired():
                 raise  # the handler's own
             raise CallTimeout(
-                f"{method.where} took longer than its timeout of {timeout} s", timeout=timeout
+                f"{method.where} took longer than its timeout of {timeout:g} s", timeout=timeout
             ) from error
         encoded = _encode_result(method, value)
         for part in encoded.futures:
@@ -302,6 +308,17 @@ def encode_arguments(method: Method, args: tuple[Any, ...], kwargs: dict[str, An
     Raises:
         InvalidArguments: they do not fit, or cannot travel.
     """
+    try:
+        encoded = _encoded(method, args, kwargs)
+    except InvalidArguments as error:
+        told = placed(error, place())
+        raise told from told.__cause__
+    if encoded.futures:  # whether these fit is known later, when this line is long past
+        encoded.called_at = place()
+    return encoded
+
+
+def _encoded(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> values.Encoded:
     signature = method.signature
     bound = signature.bind(args, kwargs)
     try:

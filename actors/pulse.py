@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from callboard.actors.giving import Giving
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.connection import Connection
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LATE = 0.25
 """Seconds without a turn of the event loop after which a handler is reported."""
 _TOUCH = 3
+_LOOK = 0.1
+"""Seconds between two looks for calls that wait, where the event loop does not ask for one."""
 
 
 class Heart:
@@ -45,12 +48,14 @@ class Heart:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._thread: threading.Thread | None = None
-        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main = threading.get_ident()
         self._started = time.time()
         self._reported = 0.0
+        self._giving = Giving(host)
+        self._overdue: set[str] = set()
         self._log = log.get("pulse")
 
     async def announce(self) -> None:
@@ -68,39 +73,62 @@ class Heart:
         """Beat no more; waits for the last beat. Idempotent."""
         self._ended = True  # seen by a thread that is only about to begin
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            self._loop.call_soon_threadsafe(self._wake.set)
         if self._thread is not None:
             self._thread.join(timeout=5)
             self._thread = None
+
+    def look(self) -> None:
+        """Look now whether calls wait too long; from the event loop of the host."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     def _run(self) -> None:
         asyncio.run(self._beat())
 
     async def _beat(self) -> None:
         self._loop = asyncio.get_running_loop()
-        while not (self._stop.is_set() or self._ended):
+        while not self._ended:
             try:
                 await self._beat_over(Connection(self._host.node.settings, f"{self._host.id}-pulse"))
             except CallboardError as error:
                 self._log.warning("heart_unconnected", error=str(error), action="trying again")
             except Exception:  # noqa: BLE001 - without a heart a host that works is taken for dead
                 self._log.exception("heart_failed", action="beating over a new connection")
-            await self._rest()
+            await self._rest(self._host.node.settings.pulse_every)
 
     async def _beat_over(self, connection: Connection) -> None:
         """Beat until stopped, or until this connection is closed for good."""
+        giving: asyncio.Task[None] | None = None
         try:
             await connection.open()
-            while not (self._stop.is_set() or self._ended or connection.client.is_closed):
-                self._beat_once(connection)
-                self._look_at_loop()
-                await self._rest()
+            giving = asyncio.get_running_loop().create_task(self._giving.serve(connection))
+            due = 0.0
+            while not (self._ended or connection.client.is_closed or giving.done()):
+                if self._has_more_overdue() or time.monotonic() >= due:
+                    due = time.monotonic() + self._host.node.settings.pulse_every
+                    self._beat_once(connection)
+                    self._look_at_loop()
+                await self._rest(min(_LOOK, max(0.0, due - time.monotonic())))
         finally:
+            if giving is not None:
+                giving.cancel()
+                await asyncio.wait([giving])
             await connection.close()
+        if not giving.cancelled():
+            giving.result()  # what it has failed with
 
-    async def _rest(self) -> None:
+    def _has_more_overdue(self) -> bool:
+        """Whether calls of an actor wait too long of which none did: then idle hosts hear of it at once."""
+        overdue = {one.name for one in self._host.stealable() if self._giving.count(one)}
+        before, self._overdue = self._overdue, overdue
+        return bool(overdue - before)
+
+    async def _rest(self, seconds: float) -> None:
+        """Until stopped, or told to look; that long at most."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), self._host.node.settings.pulse_every)
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
 
     def _beat_once(self, connection: Connection) -> None:
         if not connection.connected.is_set():
@@ -116,6 +144,9 @@ class Heart:
 
     def _pulse(self, inflight: dict[str, list[int]]) -> Pulse:
         host = self._host
+        instances = {instance.name: instance.info() for instance in host.instances()}
+        for stealable in host.stealable():
+            instances[stealable.name].overdue = self._giving.count(stealable)
         return Pulse(
             host=host.id,
             at=time.time(),
@@ -123,7 +154,7 @@ class Heart:
             pid=os.getpid(),
             node=platform.node(),
             version=host.version,
-            instances={instance.name: instance.info() for instance in host.instances()},
+            instances=instances,
             inflight=inflight,
             late=round(max(0.0, time.monotonic() - host.beat - 0.05), 3),
             draining=host.draining,

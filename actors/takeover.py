@@ -85,9 +85,10 @@ class Watch:
         return pulse is not None and not pulse.draining
 
     def serves(self, host: str, actor: str) -> bool:
-        """Whether a host lives, is not about to leave, and runs an actor."""
+        """Whether a host lives, is not about to leave, and runs an actor, for which it does not stand by."""
         pulse = self.alive.get(host)
-        return pulse is not None and not pulse.draining and actor in pulse.instances
+        info = None if pulse is None or pulse.draining else pulse.instances.get(actor)
+        return info is not None and not info.standby
 
     def is_leaving(self, host: str, actor: str) -> bool:
         """Whether a host that runs an actor lives, and is about to leave: its running calls may still end."""
@@ -111,6 +112,7 @@ class Watch:
             host = subject.decode("utf-8", "replace").rpartition(".")[2]
             self.alive.pop(host, None)
             self._heard.pop(host, None)
+            self._host.stealing.left(host)
 
     def _on_reconnect(self) -> None:
         self._reconnected = True
@@ -120,6 +122,7 @@ class Watch:
         if pulse is not None:
             self.alive[pulse.host] = pulse
             self._heard[pulse.host] = time.monotonic()
+            self._host.stealing.heard(pulse)
 
     async def _watch(self) -> None:
         dead_after = self._node.settings.dead_after

@@ -36,15 +36,17 @@ class Encoded:
         futures: the futures among the value, each once.
         tokens: their tokens, in the same order.
         blobs: digests of the parts that are references.
+        called_at: file and line of the call whose arguments they are, if there are futures among them.
     """
 
-    __slots__ = ("blobs", "body", "futures", "tokens")
+    __slots__ = ("blobs", "body", "called_at", "futures", "tokens")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
         self.futures = futures
         self.tokens = tokens
         self.blobs: list[str] = []
+        self.called_at: tuple[str, int] | None = None
 
     def join(self) -> None:
         """Put the values of the futures, which are all there now, where their tokens stand."""
@@ -75,6 +77,9 @@ def recognise(find: FindFuture) -> None:
 def _encode_other(value: Any) -> Any:
     future = _Found.find(value)
     if future is None:
+        plain = getattr(type(value), "__travelling__", None)  # of managed state
+        if plain is not None:
+            return plain(value)
         raise TypeError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot travel: pass msgspec structs, "
             "dataclasses or standard types"

@@ -52,6 +52,16 @@ async def interrupted(trial: int) -> None:
     await jobs.interrupted(trial)
 
 
+@tool(concurrency=1)
+async def lone(number: int, seconds: float, *, blocks: bool) -> None:
+    """Enter its beginning into the ledger, then take its time, one at a time in each host."""
+    jobs.record(str(number), "begin")
+    if blocks:
+        time.sleep(seconds)  # noqa: ASYNC251 - what must not be done, and is
+    elif seconds:
+        await asyncio.sleep(seconds)
+
+
 @tool(concurrency=1024)
 async def relayed(run: int, step: int) -> None:
     """Enter begin and end of a step into the ledger; the first step waits for the gate."""
@@ -212,3 +222,20 @@ async def relay(run: int, steps: int) -> None:
 async def patient() -> None:
     """Wait for a signal."""
     await callboard.signal("go")
+
+
+@workflow
+async def long_call(host: str, number: int, seconds: float, *, blocks: bool) -> None:
+    """One call that takes long, in a host's lane."""
+    with options(host=host):
+        await lone(number, seconds, blocks=blocks)
+
+
+@workflow
+async def behind(host: str, first: int, count: int) -> float:
+    """So many short calls in a host's lane; when they were made, monotonic seconds."""
+    begun = time.monotonic()
+    with options(host=host):
+        calls = [lone(first + number, 0.0, blocks=False) for number in range(count)]
+    await asyncio.gather(*calls)
+    return begun

@@ -19,6 +19,7 @@ from bench.accounting import Parts
 from bench.processes import ROOT, Child, Place, Server, free_port, place, start_server
 from bench.sides import Load, closed_loop, worker_env
 from callboard.actors.host import Host
+from callboard.actors.registry import hosts
 
 APP = str(ROOT / "bench" / "app.py")
 READY = "host_ready"
@@ -66,6 +67,10 @@ class CallboardSide:
         host = await spawn_host(self._here, self._server, self._tools)
         self._hosts.append(host)
         return host
+
+    async def hosts(self, actor: str) -> list[str]:
+        """Ids of the hosts that serve an actor."""
+        return [pulse.host for pulse in await hosts(self._client.node) if actor in pulse.instances]
 
     async def submit(self, workflow: str, **arguments: Any) -> str:
         """Submit a run; its id."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 0.005
+_HERE = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+"""Children run the code that stands beside them, whatever is installed."""
 
 
 async def until(true: Callable[[], bool], timeout_s: float) -> None:
@@ -98,7 +100,7 @@ class Place:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **extra_env},
+                env={**os.environ, "PYTHONPATH": _HERE, **extra_env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -129,6 +129,21 @@ def own_files() -> list[str]:
     return sorted(found)
 
 
+def ended_by(code: int) -> str:
+    """How a process has ended, in words.
+
+    Args:
+        code: its exit code, negative for a signal.
+    """
+    if code >= 0:
+        return f"has ended (exit code {code})"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was ended by {name}" + (", as the system does for want of memory" if name == "SIGKILL" else "")
+
+
 class Child:
     """A host process on its leash.
 
@@ -160,9 +175,7 @@ class Child:
         code = await self.ended()
         if isinstance(said, Broken):
             return said
-        return Broken(
-            "app_unloadable", f"the host ended with exit code {code} while it imported the application"
-        )
+        return Broken("app_unloadable", f"the host {ended_by(code)} while it imported the application")
 
     async def work(self, url: str) -> bool:
         """Tell it to work on this server; returns whether it does."""

@@ -15,6 +15,7 @@ import msgspec
 
 from callboard.actors.node import Node
 from callboard.actors.resources import told
+from callboard.controller.strays import dropping, is_stray, messages, waits
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader, Stored, timestamp
@@ -34,6 +35,7 @@ _SLACK = 1.0
 _CLOCK_LIMIT = 0.5
 _FULL = 0.8
 _LATE = 0.25
+_SHOWN = 5
 _LEAST_DISK = 2 * GIB
 _HEADERS = 32 * KIB
 """Room that headers of a call may take beside an inline value."""
@@ -258,7 +260,8 @@ def _room(seen: Look) -> Iterator[Finding]:
                     "limits",
                     "problem",
                     f"stream {name} uses {used} of {limit} {what}",
-                    "raise max_store_bytes" if what == "bytes" else "raise max_consumers",
+                    f"raise max_{'store_bytes' if what == 'bytes' else what} (callboard.toml, CALLBOARD_...) "
+                    "and start the hosts again" + (", or shorten journal_max_age" if what == "bytes" else ""),
                 )
         for replica in info.get("cluster", {}).get("replicas") or []:
             if replica.get("offline") or not replica.get("current", True):
@@ -367,21 +370,24 @@ def _instances(seen: Look) -> Iterator[Finding]:
 def _waiting(seen: Look) -> Iterator[Finding]:
     """Messages that nobody is there to take."""
     alive = {host.host for host in seen.alive}
+    known = {one.name for one in seen.actors} | {subjects.WAKER}
     waiting: dict[str, int] = {}
     for stream in (subjects.CALLS, subjects.REQUESTS):
         counts = seen.streams.get(stream, {}).get("state", {}).get("subjects") or {}
         for subject, count in counts.items():
             parts = subject.split(".")
-            lane = parts[3] if len(parts) > 3 else subjects.ANY
+            if parts[1] not in {"call", "request"} or is_stray(subject):
+                continue
+            lane = parts[3] if parts[1] == "call" else subjects.ANY
             served = seen.serving(parts[2]) if lane == subjects.ANY else lane in alive
-            if parts[1] in {"call", "request"} and not served:
+            if not served:
                 waiting[parts[2]] = waiting.get(parts[2], 0) + count
     for actor, count in waiting.items():
         yield Finding(
             "waiting",
             "problem",
-            f"{count} messages for {actor} wait, and no host runs it",
-            f"callboard host APP:{actor}",
+            f"{messages(count)} for {actor} {waits(count)}, and no host runs it",
+            f"callboard host APP:{actor}" + ("" if actor in known else _if_there_is_none(actor)),
         )
     idle = sorted({_actor_of(name) for name in seen.consumers} - {""} - set(waiting))
     idle = [actor for actor in idle if not seen.serving(actor)]
@@ -389,6 +395,33 @@ def _waiting(seen: Look) -> Iterator[Finding]:
         yield Finding(
             "waiting", "note", f"known, but run by no host: {', '.join(idle)}", "callboard host APP"
         )
+
+
+def _if_there_is_none(actor: str) -> str:
+    """What to do with messages for an actor that no host has ever announced."""
+    calls, requests = dropping(subjects.CALLS, f"cb.call.{actor}.>"), subjects.request(actor)
+    return f"; or, if there is no such actor, drop them: {calls}; {dropping(subjects.REQUESTS, requests)}"
+
+
+def _strays(seen: Look) -> Iterator[Finding]:
+    """Messages that nobody will ever take, whoever is there."""
+    for stream in (subjects.CALLS, subjects.REQUESTS):
+        counts = seen.streams.get(stream, {}).get("state", {}).get("subjects") or {}
+        strays = {
+            subject: count
+            for subject, count in counts.items()
+            if subject.split(".")[1] in {"call", "request"} and is_stray(subject)
+        }
+        if strays:
+            shown = sorted(strays)[:_SHOWN]
+            more = f" and {len(strays) - _SHOWN:,} more" if len(strays) > _SHOWN else ""
+            yield Finding(
+                "strays",
+                "problem",
+                f"{messages(sum(strays.values()))} in {stream} on subjects that nobody reads: "
+                f"{', '.join(shown)}{more}",
+                f"see docs/protocol.md for the subjects; drop them: {dropping(stream, *shown)}",
+            )
 
 
 def _actor_of(consumer: str) -> str:
@@ -405,8 +438,8 @@ def _dead(seen: Look) -> Iterator[Finding]:
         yield Finding(
             "dead letters",
             "problem",
-            f"{count} messages could not be handled",
-            "callboard dead list; then requeue or purge them",
+            f"{messages(count)} could not be handled",
+            "callboard dead list tells why; then callboard dead requeue or purge them",
         )
 
 
@@ -420,6 +453,7 @@ CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     _hosts,
     _instances,
     _waiting,
+    _strays,
     _dead,
 )
 """Each looks and yields what it finds; what is fine is told too where it helps."""

@@ -262,6 +262,8 @@ class Connection:
         self.client = LaneClient()
         self.connected = asyncio.Event()
         self.since = 0.0
+        self._away = 0.0
+        self._told: set[str] = set()
         """Unix seconds of the last time it was made; a server that was killed in between has lost the latest
         acks, and does not know any more what it had delivered."""
         self._on_lost = on_lost
@@ -383,7 +385,9 @@ class Connection:
             raise ConnectionLost(f"{subject} was not asked: the connection to NATS is closed") from error
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
             raise RequestTimeout(
-                f"no answer on {subject} within {timeout} s", subject=subject, timeout=timeout
+                f"no answer on {subject} within {timeout:g} s: is the server up, with JetStream, or busy?",
+                subject=subject,
+                timeout=timeout,
             ) from error
         return bytes(message.data)
 
@@ -424,18 +428,23 @@ class Connection:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._log.error("slow_consumer", subject=error.subject)
         elif isinstance(error, OSError | nats.errors.Error):
-            self._log.warning("connection_error", error=str(error) or type(error).__name__)
+            text = str(error) or type(error).__name__
+            if self.connected.is_set() or text not in self._told:  # else it comes five times a second
+                self._told.add(text)
+                self._log.warning("connection_error", error=text)
         else:
             self._log.error("message_handler_failed", error=repr(error), exc_info=error)
 
     async def _on_disconnected(self) -> None:
         self.connected.clear()
+        self._away = time.monotonic()
         self.since = math.inf  # what comes before the new time is set came by the new connection, too
         if not self._closing:
             self._log.warning("disconnected", action="reconnecting until it succeeds")
 
     async def _on_reconnected(self) -> None:
-        self._log.info("reconnected")
+        self._log.warning("reconnected", away_s=round(time.monotonic() - self._away, 1))
+        self._told.clear()
         self.since = time.time()
         self.connected.set()
         for callback in self._on_reconnect:

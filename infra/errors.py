@@ -110,7 +110,10 @@ class DeclarationInvalid(CallboardError):
 
 
 class InvalidArguments(CallboardError):
-    """The arguments of a call do not fit the method's annotations. Fields: actor, method."""
+    """The arguments of a call do not fit the method's annotations.
+
+    Fields: actor, method, called_at (file and line of the code that made the call, where that is known).
+    """
 
     code = "invalid_arguments"
 
@@ -322,6 +325,24 @@ class MigrationFailed(CallboardError):
 # -- runs ------------------------------------------------------------------------------------------
 
 
+class RequestUndecodable(CallboardError):
+    """The body of a request is neither JSON nor msgpack. Fields: looks (like what)."""
+
+    code = "request_undecodable"
+
+
+class HeaderInvalid(CallboardError):
+    """A header of a request cannot be used. Fields: header, value."""
+
+    code = "header_invalid"
+
+
+class RunIdTaken(CallboardError):
+    """Another request has made a run under this id. Fields: run, workflow (of that run)."""
+
+    code = "run_id_taken"
+
+
 class RunFailed(CallboardError):
     """The workflow raised. Fields: run, workflow."""
 
@@ -387,6 +408,21 @@ class AnswerInvalid(CallboardError):
     """An answer does not fit its question's schema. Fields: question, problem."""
 
     code = "answer_invalid"
+
+
+# -- decisions -------------------------------------------------------------------------------------
+
+
+class RouteInvalid(CallboardError):
+    """A route names no host, or a weight is none. Fields: actor."""
+
+    code = "route_invalid"
+
+
+class RouteOutdated(CallboardError):
+    """A route was decided before the one that is there. Fields: epoch, known."""
+
+    code = "route_outdated"
 
 
 def by_code() -> dict[str, type[CallboardError]]:

@@ -21,6 +21,7 @@ POLICY = "Cb-Policy"
 BLOBS = "Cb-Blobs"
 PATH = "Cb-Path"
 AGAIN = "Cb-Again"
+STOLEN = "Cb-Stolen"
 REQUEUED = "Cb-Requeued"
 RESUME = "Cb-Resume"
 EPOCH = "Cb-Epoch"
@@ -71,7 +72,9 @@ def decode(raw: bytes | None) -> dict[str, str]:
     return found
 
 
-def whole(headers: Mapping[str, str], name: str, default: int, least: int = -_MOST, most: int = _MOST) -> int:
+def whole(
+    headers: Mapping[str, str], name: str, default: int = 0, least: int = -_MOST, most: int = _MOST
+) -> int:
     """The value of an integer header.
 
     Raises:
@@ -80,9 +83,12 @@ def whole(headers: Mapping[str, str], name: str, default: int, least: int = -_MO
     text = headers.get(name)
     if text is None:
         return default
-    value = int(text)
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {text[:40]}: expected {least} to {most}")
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise ValueError(f"{name} is {text[:40]!r}: expected a whole number, {least} to {most}")
     return value
 
 
@@ -95,9 +101,12 @@ def moment(headers: Mapping[str, str], name: str) -> float:
     text = headers.get(name)
     if text is None:
         return 0.0
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{name} is {text[:40]}: expected unix seconds")
+        raise ValueError(f"{name} is {text[:40]!r}: expected unix seconds")
     return value
 
 

@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         max_deliver: a message delivered more often without an outcome goes to the dead letters.
         pulse_every: between two heartbeats of a host.
         dead_after: a host without a heartbeat for so long is taken for dead.
+        steal_after: a call that has waited in a host for so long is given to an idle one that asks; 0: never.
         grace: how long a draining host lets running calls finish.
         rtt_every, rtt_timeout: the watchdog of the connection.
         history: results of finished calls that a process remembers for late redeliveries.
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_deliver: int = 5
     pulse_every: float = 0.4
     dead_after: float = 1.3
+    steal_after: float = 0.025
     grace: float = 30.0
     rtt_every: float = 5.0
     rtt_timeout: float = 5.0

@@ -219,7 +219,11 @@ class Store:
             delay = min(5.0, 0.05 * 2**entry.tries) * (0.5 + random.random())
             if entry.tries in {1, 5} or entry.tries % 20 == 0:
                 self._log.warning(
-                    "not_stored_yet", subject=entry.subject, reason=error.description, tries=entry.tries
+                    "not_stored_yet",
+                    subject=entry.subject,
+                    reason=error.description,
+                    tries=entry.tries,
+                    action="sending it again; 'callboard doctor' tells what is full or missing",
                 )
             self._number = number = self._number + 1
             entry.sent = monotonic() + delay

@@ -129,6 +129,11 @@ def control(host: str = EVERY_HOST) -> str:
     return f"cb.control.{host}"
 
 
+def steal(host: str) -> str:
+    """Where a host is asked for calls that wait in it."""
+    return f"cb.steal.{host}"
+
+
 def dead(actor: str) -> str:
     """Where messages for an actor go that nobody could handle."""
     return f"cb.dead.{actor}"
@@ -147,6 +152,21 @@ def run_summary(run_id: str) -> str:
 def question(run_id: str, path: str) -> str:
     """The subject of an open question in its bucket; path is the future's, or ``>`` for all of a run."""
     return f"$KV.{INBOX_BUCKET}.{run_id}.{_flat(path)}"
+
+
+def route(actor: str) -> str:
+    """The subject of an actor's route in its bucket."""
+    return f"$KV.{POLICY_BUCKET}.route.{actor}"
+
+
+def session_route(actor: str, session: str) -> str:
+    """The same for one session at it; session is a token."""
+    return f"{route(actor)}.{session}"
+
+
+def policy(key: str) -> str:
+    """Where the server repeats what it has stored in the bucket of decisions, in stream order."""
+    return f"cb.policy.{key}"
 
 
 def state(actor: str, session: str) -> str:

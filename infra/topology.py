@@ -112,6 +112,12 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         f"KV_{subjects.STATE_BUCKET}": every
         | _bucket(subjects.STATE_BUCKET)
         | {"max_msgs_per_subject": s.state_history, "allow_msg_ttl": True},
+        f"KV_{subjects.POLICY_BUCKET}": every
+        | _bucket(subjects.POLICY_BUCKET)
+        | {
+            "allow_msg_ttl": True,
+            "republish": {"src": f"$KV.{subjects.POLICY_BUCKET}.>", "dest": "cb.policy.>"},
+        },
         f"OBJ_{subjects.BLOBS_BUCKET}": every | _object_store(subjects.BLOBS_BUCKET, s.blob_max_age),
     }
     return {name: {"name": name, **config} for name, config in streams.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import (
     AsyncIterator,
     ItemsView,
@@ -141,8 +142,13 @@ class ManagedDict(MutableMapping[K, V]):
             yield self._decoded(entry), self._fetch(now or entry)
 
     def copy(self) -> dict[K, V]:
-        """A plain dict of the items."""
+        """A plain dict of the items; it is what travels where the dict is passed on or returned."""
         return dict(self.pairs())
+
+    __copy__ = __travelling__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[K, V]:
+        return copy.deepcopy(self.copy(), memo)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -163,6 +169,7 @@ class ManagedDict(MutableMapping[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._turn.attribute(self._name, "dict")
         raw = self._key(key)
+        self._key_codec.check_key(raw, self._turn.session.inline_limit)
         self._turn.put(self._name, raw, self._turn.cell(self._name, self._codec, value, raw))
 
     def __delitem__(self, key: K) -> None:

@@ -69,6 +69,21 @@ class Codec:
                 attribute=self._where,
             ) from error
 
+    def check_key(self, raw: bytes, limit: int) -> None:
+        """A key stands where it is, beside others; only values travel by reference.
+
+        Raises:
+            ItemInvalid: it is too long.
+        """
+        if len(raw) > limit:
+            raise ItemInvalid(
+                f"a key of {self._where} has {len(raw):,} bytes, and may have {limit:,} (setting "
+                "inline_limit): take a short name or a hash as the key, and keep the text in the value",
+                attribute=self._where,
+                size=len(raw),
+                limit=limit,
+            )
+
     def encoded_again(self, value: Any) -> bytes:
         """An item that was fetched, as it is now.
 

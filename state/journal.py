@@ -248,9 +248,31 @@ class Journal:
         return (said, stored.sequence) if stored and said else None
 
     async def summary(self, run: str) -> RunSummary | None:
-        """How a run stands, from bucket ``cb_runs``."""
+        """How a run stands: from bucket ``cb_runs``, or from the journal, which knows of its end first."""
         stored = await self._reader.last(f"KV_{subjects.RUNS_BUCKET}", subjects.run_summary(run))
-        return read_entry(decode_summary, stored.body) if stored else None
+        told = read_entry(decode_summary, stored.body) if stored else None
+        return told if told is not None and told.finished else await self._ended(run) or told
+
+    async def _ended(self, run: str) -> RunSummary | None:
+        kinds = [subjects.run(run, kind) for kind in ("owner", "done")]
+        found = {stored.subject: stored for stored in await self._reader.lasts(subjects.RUNS, *kinds)}
+        last, end = (found.get(kind) for kind in kinds)
+        owner = read_entry(decode_owner, last.body) if last else None
+        done = read_done(end) if end else None
+        if owner is None or done is None or end is None:
+            return None
+        return RunSummary(
+            run,
+            owner.workflow,
+            done.status,
+            session=owner.session,
+            driver=owner.driver,
+            epoch=done.epoch,
+            started=end.at - done.took,
+            finished=end.at,
+            calls=done.calls,
+            error=done.error.message if done.error else "",
+        )
 
     async def summaries(self, limit: int | None = None) -> list[RunSummary]:
         """All runs that are still kept, oldest change first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence
 from typing import Any, Self, SupportsIndex, TypeVar, overload
 
@@ -104,8 +105,13 @@ class ManagedList(MutableSequence[T]):
         raise ValueError(f"{value!r} is not in list")
 
     def copy(self) -> list[T]:
-        """A plain list of the items."""
+        """A plain list of the items; it is what travels where the list is passed on or returned."""
         return list(self)
+
+    __copy__ = __travelling__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[T]:
+        return copy.deepcopy(self.copy(), memo)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, list | ManagedList):

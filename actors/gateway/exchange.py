@@ -13,22 +13,22 @@ from msgspec import UNSET
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 from pydantic import InstanceOf, WithJsonSchema
 
+from callboard.actors.bodies import unreadable
 from callboard.actors.failures import code_of, text_of
 from callboard.actors.gateway.messages import (
     STATUS_OF,
     Answer,
     Error,
     Failure,
-    HeaderInvalid,
     Internal,
     Outcome,
-    RequestUndecodable,
 )
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
     CallboardError,
     DeadlineExceeded,
+    HeaderInvalid,
     InvalidArguments,
     InvalidResult,
     ValueTooLarge,
@@ -79,20 +79,15 @@ class Request:
             RequestUndecodable: it is not what it should be.
             InvalidArguments: it is something else than an object with names.
         """
-        kind = "JSON" if self.as_json else "msgpack"
         if not self.body.strip():
             return {}
         try:
             decode = msgspec.json.decode if self.as_json else msgspec.msgpack.decode
             found: dict[str, Any] = decode(self.body, type=dict[str, Any])
-        except msgspec.ValidationError as error:
-            text = f"arguments must be an object with a name for each: {error}"
-            raise InvalidArguments(text, actor=self.name, method="run") from error
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise RequestUndecodable(
-                f"the body is no {kind}: {error}; send the arguments as a JSON object, or as msgpack with "
-                f"{H.CONTENT_TYPE}: {H.MSGPACK}"
-            ) from error
+            said = self.header(H.CONTENT_TYPE)
+            problem = unreadable(self.name, self.body, as_json=self.as_json, said=said)
+            raise problem or InvalidArguments(str(error), actor=self.name, method="run") from error
         return found
 
 
@@ -123,7 +118,7 @@ class Options:
     """What the headers of a request ask for; the same headers as those of ``cb.request.<workflow>``.
 
     Attributes:
-        run: the run's id; session: whose it is; trace: W3C trace context.
+        run: the run's id; chosen: the request says so; session: whose it is; trace: W3C trace context.
         deadline: unix seconds, 0 for none; priority: of all its calls.
 
     Raises:
@@ -131,10 +126,11 @@ class Options:
         DeadlineExceeded: it is too late already.
     """
 
-    __slots__ = ("deadline", "priority", "run", "session", "trace")
+    __slots__ = ("chosen", "deadline", "priority", "run", "session", "trace")
 
     def __init__(self, request: Request) -> None:
         given = request.header(H.RUN) or request.header(H.MESSAGE_ID)
+        self.chosen = bool(given)
         self.run = subjects.token(f"run id (header {H.RUN})", given) if given else subjects.new_id()
         self.session = request.header(H.SESSION)
         self.trace = request.header(H.TRACEPARENT)

@@ -148,18 +148,6 @@ Answer = Submitted | Outcome | RunStatus | Cancelled | Actors | Health | Failure
 # -- errors ------------------------------------------------------------------------------------------
 
 
-class RequestUndecodable(CallboardError):
-    """The body of a request is neither JSON nor msgpack."""
-
-    code = "request_undecodable"
-
-
-class HeaderInvalid(CallboardError):
-    """A header of a request cannot be used. Fields: header, value."""
-
-    code = "header_invalid"
-
-
 class NotStored(CallboardError):
     """JetStream has not acknowledged the request in time; it may yet. Fields: run, timeout (s)."""
 
@@ -182,6 +170,7 @@ STATUS_OF = {
     "unknown_actor": 404,
     "run_unknown": 404,
     "run_cancelled": 409,
+    "run_id_taken": 409,
     "value_too_large": 413,
     "overloaded": 503,
     "connection_lost": 503,

@@ -27,6 +27,7 @@ from callboard.actors.gateway.messages import (
 )
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
+from callboard.actors.runids import store_request
 from callboard.actors.shared import Shared
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -111,7 +112,11 @@ class Verbs:
         head = options.headers(as_json=request.as_json)
         try:
             async with asyncio.timeout(_STORED_WITHIN):
-                await self._node.store.stored(subjects.request(request.name), body, head)
+                if options.chosen:
+                    as_json = request.as_json
+                    await store_request(self._node, options.run, request.name, body, head, as_json=as_json)
+                else:
+                    await self._node.store.stored(subjects.request(request.name), body, head)
         except TimeoutError as error:
             raise NotStored(
                 f"JetStream has not acknowledged the request within {_STORED_WITHIN:g} s: send it again with "
@@ -164,7 +169,7 @@ class Verbs:
         standing = await self._standing(run)
         if standing.status not in {"running", "waiting", "accepted"}:
             return Cancelled(run, standing.status)
-        await self._client.cancel(run, given if isinstance(given, str) else "cancelled through the gateway")
+        await self._client.cancel(run, given if isinstance(given, str) else "asked for through the gateway")
         try:
             done = await self.waits.within(_CANCELLED_WITHIN, self._client.done(run))
         except TimeoutError:

@@ -86,6 +86,31 @@ class Moved(msgspec.Struct, tag="moved"):
 Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Migrate | Activate | Moved
 
 
+class Steal(msgspec.Struct):
+    """Sent to ``cb.steal.<host>``: let me have calls that wait too long. Answered with :class:`Stolen`.
+
+    Attributes:
+        by: the host that asks; it finds them in its lane.
+        most: so many at most.
+    """
+
+    actor: str
+    by: str
+    most: int
+
+
+class Stolen(msgspec.Struct):
+    """What a host has given away.
+
+    Attributes:
+        calls: how many; left: and how many more there are.
+    """
+
+    host: str
+    calls: int = 0
+    left: int = 0
+
+
 class Holds(msgspec.Struct):
     """Stream sequences that a host holds un-acked."""
 

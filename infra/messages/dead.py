@@ -12,7 +12,7 @@ class DeadLetter(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         reason: stable code: ``undecodable``, ``unknown_actor``, ``unknown_method``,
-            ``too_many_deliveries`` or ``refused_by_store``.
+            ``too_many_deliveries``, ``refused_by_store`` or ``run_id_taken``.
         detail: the same in words, and what to do.
         subject, headers, body: the message as it was.
         stream, sequence, delivered: where it came from and how often it was delivered.

@@ -49,6 +49,8 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
         waiting: calls that the lane still held at the last delivery.
         rate: calls finished per second, lately.
         workflow: it drives runs of a workflow.
+        overdue: calls that have waited here too long and may run elsewhere.
+        standby: it takes no calls, since there are enough others.
     """
 
     busy: int = 0
@@ -58,6 +60,8 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
     rate: float = 0.0
     version: str = ""
     workflow: bool = False
+    overdue: int = 0
+    standby: bool = False
 
 
 class Pulse(msgspec.Struct, omit_defaults=True):

@@ -93,6 +93,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
         request: stream sequence of the request that started the run.
         workflow, session: what is run, for whom.
         at: unix seconds.
+        arguments: SHA-256 of the request's arguments, the first 32 hex digits.
     """
 
     driver: str
@@ -101,6 +102,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
     workflow: str
     session: str = ""
     at: float = 0.0
+    arguments: str = ""
 
 
 class Announced(msgspec.Struct, omit_defaults=True):

@@ -8,7 +8,8 @@ import json
 import math
 import pickle
 import threading
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -276,6 +277,49 @@ async def test_lazy_values_are_used_like_the_values_themselves(board: Board) -> 
     found = await board.run(lazy_flow)
     assert len(found) > 30
     assert {what: pair[0] for what, pair in found.items()} == {what: pair[1] for what, pair in found.items()}
+
+
+@tool
+async def pair() -> tuple[int, str]:
+    """Give a value whose kind the annotation tells."""
+    return 1, "one"
+
+
+@tool
+async def perhaps(count: int) -> list[int] | None:
+    """Give a value of one of several kinds."""
+    return list(range(count)) or None
+
+
+@workflow
+def iterating_flow() -> list[Any]:
+    """Iterate over values which nothing has touched before."""
+    items: Any = give("list")
+    more: Any = give("list")
+    numbers: Any = perhaps(2)
+    both: Any = pair()
+    number, word = cast("Any", pair())
+    with pytest.raises(TypeError, match="object is not iterable"):
+        iter(cast("Any", give("int")))
+    return [
+        [x for x in items],  # noqa: C416 - the loop is what is tested
+        [*more, *numbers],
+        list(both),
+        [number, word],
+        isinstance(point(), Iterable),
+    ]
+
+
+async def test_iterating_may_be_the_first_touch(board: Board) -> None:
+    """A loop over what a call gives waits for it; nobody needs to touch it before."""
+    await board.host(give, point, pair, perhaps, iterating_flow)
+    assert await board.run(iterating_flow) == [
+        [3, 1, 2],
+        [3, 1, 2, 0, 1],
+        [1, "one"],
+        [1, "one"],
+        False,
+    ]
 
 
 @workflow

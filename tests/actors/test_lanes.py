@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 from callboard import options, tool, workflow
 from callboard.infra import subjects
@@ -113,3 +113,20 @@ async def test_what_is_done_is_not_moved(board: Board) -> None:
     await until(lambda: BEGUN == [4] and not instance(host, flaky).running)
     assert await host.lanes.move(host.id) == 0
     assert not await node.reader.read("CALLS", "cb.call.>")
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["cb.call.double", "cb.call.double.h-gone", "cb.call.double.*.1", "cb.call.a.b.c.d"]
+)
+async def test_what_lies_in_no_lane_keeps_no_lane_from_being_emptied(board: Board, rubbish: str) -> None:
+    """Anybody can publish there; a call in a lane of nobody is run all the same, whatever its band is called."""
+    await board.host(double)
+    node = await board.node()
+    await node.store.stored(rubbish, b"rubbish")
+    await node.store.stored("cb.call.double.h-gone.x", packed({"number": 4}), call_headers("01RUN:1"))
+    await board.entries("01RUN", "result")
+
+    async def only_rubbish() -> bool:
+        return {one.body for one in await node.reader.read(subjects.CALLS, "cb.call.>")} == {b"rubbish"}
+
+    await eventually(only_rubbish)

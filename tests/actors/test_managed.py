@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
 from tests.support.waiting import until
 
-from callboard import Managed, ManagedCounter, ManagedDict, ManagedList, agent, method, options, workflow
+from callboard import (
+    Managed,
+    ManagedCounter,
+    ManagedDict,
+    ManagedList,
+    agent,
+    method,
+    options,
+    tool,
+    workflow,
+)
 from callboard.actors.declare import declaration
 from callboard.infra.errors import DeclarationInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
@@ -85,6 +96,43 @@ class Scribe:
     async def all(self) -> tuple[list[str], dict[str, int], int]:
         """All that is kept."""
         return list(self.lines), {key: note.times for key, note in self.notes.items()}, self.count
+
+
+@agent
+class Lender:
+    """Hands its state on as it is."""
+
+    lines: ManagedList[str]
+    notes: ManagedDict[str, Note]
+
+    @method
+    async def tell(self, text: str) -> tuple[int, Sequence[str], dict[str, list[Note]]]:
+        """Keep a line, have it looked at, and give all."""
+        self.lines.append(text)
+        self.notes[text] = Note(text)
+        seen = await length(self.lines, {"notes": self.notes})
+        return seen, self.lines, {"notes": [self.notes[text]]}
+
+    @method
+    def all(self) -> Mapping[str, Note]:
+        """The notes, from a thread."""
+        return self.notes
+
+
+@tool
+async def length(lines: Sequence[str], more: Mapping[str, Mapping[str, Note]]) -> int:
+    """How many there are."""
+    return len(lines) + len(more["notes"])
+
+
+@workflow
+async def lend() -> tuple[tuple[int, Sequence[str], dict[str, list[Note]]], Mapping[str, Note]]:
+    """What was handed on."""
+    await Lender.tell("a")
+    return await Lender.tell("b"), await Lender.all()
+
+
+LENT = ((4, ["a", "b"], {"notes": [Note("b")]}), {"a": Note("a"), "b": Note("b")})
 
 
 @agent(state_max_bytes=2000)
@@ -298,6 +346,13 @@ def test_a_default_is_refused() -> None:
 # -- without NATS ----------------------------------------------------------------------------------
 
 
+async def test_collections_travel_as_plain_ones(board: Board) -> None:
+    """A handler may return its state and pass it on, as it would a list or a dict."""
+    await board.host(Lender, length, lend)
+    found = await board.run(lend)
+    assert msgspec.convert(found, lend.method.signature.result_type) == LENT
+
+
 async def test_the_same_without_nats() -> None:
     """The same results, and state that outlives the run where the session has a name."""
     assert await dictate(["a", "b", "a"]) == (["a", "b", "a"], {"a": 2, "b": 1}, 3)
@@ -310,6 +365,7 @@ async def test_the_same_without_nats() -> None:
         await dictate(["a"])
         assert (await dictate(["b"]))[0] == ["a", "b"]
     assert await elsewhere() == (["there"], ["here"])
+    assert await lend() == LENT
 
 
 async def test_errors_without_nats() -> None:

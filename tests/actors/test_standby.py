@@ -8,7 +8,7 @@ import pytest
 from tests.support.board import Board, instance
 from tests.support.waiting import until
 
-from callboard import tool, workflow
+from callboard import options, tool, workflow
 
 RAN: list[int] = []
 GATE = asyncio.Event()
@@ -78,3 +78,32 @@ async def test_a_call_in_hand_is_not_lost_when_a_host_goes_to_stand_by(board: Bo
     instance(first, single).set_standby(standby=False)
     assert (await board.done(run)).status == "completed"
     assert sorted(RAN) == [0, 1, 2]
+
+
+@workflow
+async def addressed(host: str) -> int:
+    """A call in a host's lane."""
+    with options(host=host):
+        return await single(1)
+
+
+async def test_a_call_in_the_lane_of_a_host_that_stands_by_runs_elsewhere(board: Board) -> None:
+    """Whoever put it there has not known: it goes to the shared lane, not round and round."""
+    first, second = await board.host(single), await board.host(single)
+    await board.host(addressed)
+    await until(lambda: instance(second, single).standby)
+    GATE.set()
+    run = await board.submit(addressed, host=second.id)
+    assert (await board.done(run)).status == "completed"
+    assert [result.host for result in await board.results(run)] == [first.id]
+
+
+async def test_a_route_to_a_host_that_stands_by_is_passed_over(board: Board) -> None:
+    """It takes no calls; its heartbeat says so."""
+    _, second, driver = await board.host(single), await board.host(single), await board.host(addressed)
+    client = await board.client()
+    await client.route("single", second.id)
+    await until(lambda: len(driver.routes))
+    await until(lambda: not driver.watch.serves(second.id, "single"))
+    assert driver.routes.choose("single", "s", "r:1", keeps=False) == ("", 0)
+    assert driver.watch.takes_calls(second.id)

@@ -289,7 +289,8 @@ async def test_a_driver_dies_while_it_puts_a_run_aside(board: Board) -> None:
     (driver,) = (m for m in host._members if isinstance(m, Driver))
     held = driver._runs[run]
     assert held.lease is not None
-    await host.node.journal.put_aside(held.lease, driver._aside._entry(held))
+    assert held.maker.waits is not None
+    await host.node.journal.put_aside(held.lease, driver._aside._entry(held, held.maker.waits))
     await board.kill(host)
     client = await board.client()
     await client.signal(run, "go", 1)

@@ -123,6 +123,37 @@ def test_purging(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> 
     assert typed("dead", "list", url=nats_url).out.strip() == "no dead letters"
 
 
+def test_purging_one_by_one(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> None:
+    """Those that are named, as `show` and `requeue` take them; nothing goes if one of them is not there."""
+    first, second, third = (letter["sequence"] for letter in letters)
+    assert "dead letter 999" in typed("dead", "purge", first, 999, "--yes", url=nats_url).err
+    asked = typed("dead", "purge", first, second, url=nats_url)
+    assert (asked.code, f"drops dead letters {first}, {second} for good" in asked.err) == (Exit.USAGE, True)
+    assert typed("dead", "purge", first, "--actor", "add", "--yes", url=nats_url).code == Exit.USAGE
+    assert sequences(nats_url, typed) == [first, second, third]
+    assert typed("dead", "purge", first, first, third, "--yes", "--json", url=nats_url).json == {"purged": 2}
+    assert sequences(nats_url, typed) == [second]
+
+
+def test_what_is_no_letter(nats_url: str, letters: list[dict[str, Any]], typed: Typed) -> None:
+    """Anybody can publish there: it is listed, shown and dropped, and cannot be sent again."""
+    publish(nats_url, "cb.dead.add", b"rubbish", {"X-Note": "odd"})
+    publish(nats_url, "cb.dead.a.b.c", b"\xc1")
+    found = typed("dead", "list", "--json", url=nats_url).json[len(letters) :]
+    assert [(one["actor"], one["reason"]) for one in found] == [
+        ("add", "unreadable"),
+        ("a.b.c", "unreadable"),
+    ]
+    number = found[0]["sequence"]
+    shown = typed("dead", "show", number, url=nats_url).out
+    assert ("rubbish" in shown, "X-Note: odd" in shown, "purge" in shown) == (True, True, True)
+    refused = typed("dead", "requeue", number, url=nats_url)
+    assert (refused.code, f"what lies at {number} is no dead letter" in refused.err) == (Exit.FAILED, True)
+    assert typed("dead", "purge", number, "--yes", "--json", url=nats_url).json == {"purged": 1}
+    assert typed("dead", "purge", "--yes", "--json", url=nats_url).json == {"purged": len(letters) + 1}
+    assert sequences(nats_url, typed) == []
+
+
 @pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("\n", 1), ("y\n", 0)])
 def test_purging_asks_on_a_terminal(
     answer: str, left: int, nats_server: EmbeddedServer, typed: Typed

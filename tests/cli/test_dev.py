@@ -31,6 +31,7 @@ from tests.cli.terminal import (
 
 from callboard import connect_sync
 from callboard.cli.exits import Exit
+from callboard.controller.dev import ended_by
 from callboard.infra.errors import CallboardError
 
 FIRST_RESULT_WITHIN = 3.0
@@ -422,3 +423,17 @@ def test_the_store_can_be_kept(path: Path, tmp_path: Path) -> None:
             dev.ask()
             dev.send(signal.SIGTERM)
             assert dev.wait() == Exit.OK
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (1, "has ended (exit code 1)"),
+        (-signal.SIGSEGV, "was ended by SIGSEGV"),
+        (-signal.SIGKILL, "was ended by SIGKILL, as the system does for want of memory"),
+        (-63, "was ended by signal 63"),
+    ],
+)
+def test_how_a_host_has_ended(code: int, said: str) -> None:
+    """By name, not by a negative number."""
+    assert ended_by(code) == said

@@ -128,10 +128,14 @@ def test_calls_that_nobody_serves(hosted: str, typed: Typed) -> None:
     publish(hosted, "cb.call.hold.any.0")
     found = problems(hosted, typed)
     assert found["waiting"]["what"] == "2 messages for hold wait, and no host runs it"
-    assert found["waiting"]["fix"] == "callboard host APP:hold"
+    fix = found["waiting"]["fix"]
+    assert fix.startswith(
+        "callboard host APP:hold; or, if there is no such actor, drop them: nats stream purge"
+    )
+    assert "CALLS --subject 'cb.call.hold.>'" in fix
     publish(hosted, "cb.request.totals")
     every = typed("doctor", "--json", url=hosted).json
-    assert "1 messages for totals wait, and no host runs it" in [one["what"] for one in every]
+    assert "1 message for totals waits, and no host runs it" in [one["what"] for one in every]
 
 
 def test_an_actor_whose_hosts_are_gone(hosted: str, typed: Typed) -> None:
@@ -311,6 +315,28 @@ def test_what_waits_in_a_lane_of_a_host() -> None:
     assert found_in(look(streams={"CALLS": calls}, alive=alive)) == []
     (found,) = found_in(look(streams={"CALLS": calls}, alive=alive[1:]))
     assert found.what.startswith("3 messages for add wait")
+
+
+def test_what_nobody_will_ever_read() -> None:
+    """Is told with its subjects, and how to drop it; what a host or a driver reads is not."""
+    subjects = ["add", "add.any", "add.any.9", "add.any.1.2", "add.h-1.x", "a b.any.1", "add.any.1"]
+    calls = stream(state={"subjects": {f"cb.call.{one}": 2 for one in subjects} | {"cb.timer.a.b": 9}})
+    requests = stream(state={"subjects": {"cb.request.flow.more": 1, "cb.request.flow": 5}})
+    alive = [pulse("h-1", instances={"add": InstanceInfo(), "flow": InstanceInfo(workflow=True)})]
+    first, second = found_in(look(streams={"CALLS": calls, "REQUESTS": requests}, alive=alive))
+    assert first.what == (
+        "10 messages in CALLS on subjects that nobody reads: cb.call.a b.any.1, cb.call.add, cb.call.add.any, "
+        "cb.call.add.any.1.2, cb.call.add.any.9"
+    )
+    assert "nats stream purge CALLS --subject 'cb.call.add.any.9' -f" in first.fix
+    assert second.what == "1 message in REQUESTS on subjects that nobody reads: cb.request.flow.more"
+
+
+def test_what_an_announced_actor_has_waiting() -> None:
+    """Is not to be dropped: a host that runs it is all it needs."""
+    calls = stream(state={"subjects": {"cb.call.add.any.1": 2}})
+    (found,) = found_in(look(streams={"CALLS": calls}, actors=[ActorInfo("add", "tool", "v1")]))
+    assert found.fix == "callboard host APP:add"
 
 
 def test_timers_are_served_by_hosts_of_workflows() -> None:

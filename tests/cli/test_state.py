@@ -63,6 +63,24 @@ def test_a_state_is_shown(kept: str, typed: Typed) -> None:
     assert old["attributes"] == {"history": [f"turn 0.{n}" for n in range(10)], "notes": {"count": 0}}
 
 
+def test_long_values_are_cut_on_a_terminal(kept: str, typed: Typed, tmp_path: Path) -> None:
+    """Whole with --full, as JSON, and where another program reads."""
+    long = "word " * 1000
+    file = tmp_path / "long.json"
+    document = typed("state", "export", "Planner", "chat-7", url=kept).json
+    document["attributes"]["history"]["items"] = ["short", long]
+    file.write_text(json.dumps(document))
+    assert typed("state", "import", file, "--replace", url=kept).code == Exit.OK
+    show = ("state", "show", "Planner", "chat-7")
+    assert long.strip() in typed(*show, url=kept).out
+    cut = typed(*show, url=kept, FORCE_COLOR="1").out
+    assert "0: short" in cut
+    assert "... 4,600 more characters (--full)" in cut
+    assert len(cut) < 1000
+    assert long.strip() in typed(*show, "--full", url=kept, FORCE_COLOR="1").out
+    assert typed(*show, "--json", url=kept, FORCE_COLOR="1").json["attributes"]["history"][1] == long
+
+
 def test_the_history_of_a_state(kept: str, typed: Typed) -> None:
     """Which call did what."""
     rows = typed("state", "history", "Planner", "chat-7", "--json", url=kept).json

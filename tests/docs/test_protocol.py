@@ -20,7 +20,7 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, inbox, registry, run, state
+from callboard.infra.messages import control, dead, inbox, policy, registry, run, state
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -38,10 +38,14 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.dead: ("<actor>",),
     subjects.control: ("<host>",),
     gateway.subject: ("<verb>", "<name>"),
+    subjects.steal: ("<host>",),
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
     subjects.question: ("<run>", "<path>"),
+    subjects.policy: ("<key>",),
+    subjects.route: ("<actor>",),
+    subjects.session_route: ("<actor>", "<session>"),
     subjects.state: ("<actor>", "<session>"),
     subjects.state_part: ("<actor>", "<session>", "<key>"),
 }
@@ -239,7 +243,7 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, inbox, registry, run, state)
+        for module in (control, dead, inbox, policy, registry, run, state)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

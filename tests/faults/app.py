@@ -132,6 +132,26 @@ async def charging(numbers: list[int], pause: float) -> list[str]:
     return ["unknown" if isinstance(one, OutcomeUnknown) else str(one) for one in given]
 
 
+@callboard.tool(concurrency=2)
+async def hog(number: int, pause: float, blocks: bool) -> int:  # noqa: FBT001 - a tool takes what JSON has
+    """Takes its time; or takes the event loop, as no handler should."""
+    with execution():
+        if blocks:
+            time.sleep(pause)  # noqa: ASYNC251 - the fault itself
+        else:
+            await asyncio.sleep(pause)
+        return number
+
+
+@callboard.workflow
+async def crowded(number: int, host: str, width: int, pause: float) -> int:
+    """Two calls that take long in a host's lane, and many short ones behind them."""
+    with callboard.options(host=host):
+        long = [hog(number, pause, number % 2 == 0), hog(0, pause, False)]
+        short = [hog(one, 0.0, False) for one in range(width)]
+    return sum(await asyncio.gather(*long, *short))
+
+
 PATIENCE = 2.0
 """Seconds for which what waits for its time waits at most: a retry, a time-out."""
 
@@ -290,5 +310,7 @@ def expected(workflow: str, arguments: dict[str, Any]) -> Any:
         return number + sum(range(arguments["steps"]))
     if workflow == "patient":
         return number + 1 + number
+    if workflow == "crowded":
+        return number + sum(range(arguments["width"]))
     known: dict[str, Any] = {"holding": number, "timed": 3 * number, "dying": Poisoned}
     return known.get(workflow, Shaky)

@@ -152,16 +152,12 @@ def _headers() -> list[Kind]:
         Kind(f"run: {n}", headers={"Cb-Run": v}, dead_call=True, dead_request=True) for n, v in runs.items()
     ]
     for name in ("Cb-Priority", "Cb-Deadline", "Cb-Attempt", "Cb-Stage"):
-        request = name in {"Cb-Priority", "Cb-Deadline"}
         values = {"text": "high", "empty": "", "several": "1,2"}
         if name != "Cb-Deadline":
             values |= {"long": long, "beyond 64 bits": str(2**70), "fraction": "1.5"}
-        kinds += [
-            Kind(f"{name}: {n}", headers={name: v}, dead_call=True, dead_request=request)
-            for n, v in values.items()
-        ]
+        kinds += [Kind(f"{name}: {n}", headers={name: v}, dead_call=True) for n, v in values.items()]
     kinds += [
-        Kind(f"Cb-Deadline: {v}", headers={"Cb-Deadline": v}, dead_call=True, dead_request=True)
+        Kind(f"Cb-Deadline: {v}", headers={"Cb-Deadline": v}, dead_call=True)
         for v in ("nan", "inf", "-inf", "1e999")
     ]
     kinds += [
@@ -216,15 +212,15 @@ def _lines() -> list[Kind]:
     kinds = [Kind(f"lines: {name}", lines=some) for name, some in lines.items()]
     deadly: dict[str, bytes] = {"future": b"Cb-Future: \xff\r\n", "future twice": b"Cb-Future: other\r\n"}
     kinds += [Kind(f"lines: {name}", lines=some, dead_call=True) for name, some in deadly.items()]
-    both = {
-        "run not utf-8": b"Cb-Run: \xff\xfe\r\n",
-        "run twice": b"Cb-Run: a b\r\n",
+    numbers = {
         "priority not utf-8": b"Cb-Priority: \xff\r\n",
         "priority in other digits": "Cb-Priority: \u00b2\r\n".encode(),
         "deadline not utf-8": b"Cb-Deadline: \xff\r\n",
     }
+    kinds += [Kind(f"lines: {name}", lines=some, dead_call=True) for name, some in numbers.items()]
+    runs = {"run not utf-8": b"Cb-Run: \xff\xfe\r\n", "run twice": b"Cb-Run: a b\r\n"}
     kinds += [
-        Kind(f"lines: {name}", lines=some, dead_call=True, dead_request=True) for name, some in both.items()
+        Kind(f"lines: {name}", lines=some, dead_call=True, dead_request=True) for name, some in runs.items()
     ]
     blocks = {
         "version only": b"NATS/1.0",

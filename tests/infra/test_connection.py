@@ -224,6 +224,25 @@ async def test_lanes_survive_a_restart_of_the_server(
     assert reconnects == [1]
 
 
+async def test_a_server_that_is_away_is_told_once(
+    connection: Connection, nats_server: EmbeddedServer
+) -> None:
+    """However often it was tried in vain; when it is back that is told as loudly, with how long it took."""
+    with capture_logs() as logs:
+        await asyncio.to_thread(nats_server.kill)
+        await until(lambda: not connection.connected.is_set())
+        for _ in range(3):
+            await connection._on_error(ConnectionRefusedError("in vain"))
+        await asyncio.to_thread(nats_server.start)
+        await until(connection.connected.is_set)
+        for _ in range(2):
+            await connection._on_error(ConnectionRefusedError("later"))
+    told = [entry["error"] for entry in logs if entry["event"] == "connection_error"]
+    assert (told.count("in vain"), told.count("later")) == (1, 2)
+    (back,) = [entry for entry in logs if entry["event"] == "reconnected"]
+    assert (back["log_level"], back["away_s"] >= 0) == ("warning", True)
+
+
 async def test_what_is_published_while_disconnected_arrives_after_the_reconnect(
     connection: Connection, nats_server: EmbeddedServer, inbox: Inbox
 ) -> None:

@@ -288,6 +288,23 @@ async def test_summaries(process: Process) -> None:
     assert [(one.run, one.status) for one in found] == [("r2", "running"), ("r1", "completed")]
 
 
+@pytest.mark.parametrize("told", [[], ["running"]])
+async def test_the_journal_knows_of_an_end_first(process: Process, told: list[str]) -> None:
+    """A run that is closed has ended, whatever the bucket still says."""
+    for status in told:
+        process.journal.put_summary(RunSummary(run=RUN, workflow="w", status=status))
+    lease = await process.journal.open(RUN, Owner("h-1", 1, 7, "w", "mine"))
+    standing = await process.journal.summary(RUN)
+    assert (standing.status if standing else "") == "".join(told)
+    await process.journal.close(
+        lease, Done(RUN, "w", "failed", error=ErrorInfo("x", "no"), took=2), as_json=True
+    )
+    ended = await process.journal.summary(RUN)
+    assert ended is not None
+    assert (ended.status, ended.session, ended.driver, ended.error) == ("failed", "mine", "h-1", "no")
+    assert ended.finished == pytest.approx(ended.started + 2)
+
+
 # -- which calls are done --------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import dataclasses
 import datetime as dt
 import json
@@ -174,6 +175,20 @@ async def test_an_item_is_one_object_within_a_call(agent: Actor) -> None:
         assert agent.agent.last == Message("b", "changed")
         agent.agent.last.text = "alone"
         assert agent.agent.history[1].text == "changed"
+
+
+async def test_copies_are_plain(agent: Actor) -> None:
+    """A copy of a collection belongs to nobody's call."""
+    async with agent.call():
+        agent.agent.history.append(Message("a"))
+        agent.agent.notes["n", 1] = Fixed((2,))
+        history, notes = copy.copy(agent.agent.history), copy.copy(agent.agent.notes)
+        deep = copy.deepcopy([agent.agent.history, agent.agent.notes])
+        assert history[0] is agent.agent.history[0]
+        deep[0][0].text = "of its own"
+    assert (history, notes) == ([Message("a")], {("n", 1): Fixed((2,))})
+    assert deep == [[Message("a", "of its own")], {("n", 1): Fixed((2,))}]
+    assert [type(one) for one in (history, notes, *deep)] == [list, dict] * 2
 
 
 async def test_outside_of_a_call_there_is_no_state(agent: Actor) -> None:

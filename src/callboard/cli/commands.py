@@ -41,6 +41,7 @@ _COMMANDS = (
     ("answer", "callboard.cli.inbox:answer", _CARE, "Answer a question that a run asks."),
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
+    ("route", "callboard.cli.route:app", _CARE, "Say which hosts calls go to."),
     ("control", "callboard.cli.control:app", _CARE, "Tell running hosts what to do."),
     ("stubs", "callboard.cli.stubs:stubs", _CARE, "Write typed stubs of actors for other repositories."),
 )

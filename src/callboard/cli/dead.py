@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -45,14 +45,14 @@ class Listed(msgspec.Struct):
 
 
 @app.command(name="list")
-def list_(*, actor: str = "*", limit: int = 50, common: Common = DEFAULTS) -> int:
+def list_(*, actor: str | None = None, limit: int = 50, common: Common = DEFAULTS) -> int:
     """List dead letters, the oldest first.
 
     Args:
         actor: Only this actor's or workflow's.
         limit: How many at most.
     """
-    letters = _with_letters(common, lambda dead, _: dead.list(actor, limit))
+    letters = _with_letters(common, lambda dead, _: dead.list(actor or ">", limit))
     rows = [
         Listed(sequence, one.actor, one.reason, one.detail, one.at, one.delivered, one.subject)
         for sequence, one in letters
@@ -99,12 +99,17 @@ def show(sequence: int, /, *, common: Common = DEFAULTS) -> int:
 def _print_letter(letter: DeadLetter, screen: Console) -> None:
     lines = [
         f"{letter.reason}: {letter.detail}",
-        f"subject {letter.subject}, delivered {letter.delivered} times, given up by {letter.host}",
+        f"subject {letter.subject}" + (f", {_given_up(letter)}" if letter.host else ""),
         *(f"  {name}: {value}" for name, value in letter.headers.items()),
         f"body: {shown(_body(letter))}",
         *(explained(error, f"attempt {number}") for number, error in enumerate(letter.history, 1)),
     ]
     screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _given_up(letter: DeadLetter) -> str:
+    times = "once" if letter.delivered == 1 else f"{letter.delivered} times"
+    return f"delivered {times}, given up by {letter.host} at {clock(letter.at)}"
 
 
 def _body(letter: DeadLetter) -> Any:
@@ -137,8 +142,7 @@ def requeue(
     async def send(dead: DeadLetters, node: Node) -> list[dict[str, Any]]:
         letters = [await _letter(dead, number) for number in sequence]
         sent = await dead.requeue(*letters, again=again)
-        for number in sequence:
-            await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
+        await _deleted(node, sequence)
         return [{"sequence": number, "id": id_} for number, id_ in zip(sequence, sent, strict=True)]
 
     done = _with_letters(common, send)
@@ -153,28 +157,44 @@ def _as(id_: str) -> str:
 
 @app.command
 def purge(
-    *,
+    *sequence: int,
     actor: str | None = None,
     yes: Annotated[bool, Parameter(alias="-y", negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Drop dead letters for good.
+    """Drop dead letters for good: all, or those that are named.
+
+    On a terminal it asks first.
+
+        callboard dead purge 3 4
+        callboard dead purge --actor search --yes
 
     Args:
+        sequence: As 'callboard dead list' tells them.
         actor: Only this actor's or workflow's.
         yes: Do not ask.
     """
+    if sequence and actor:
+        raise UsageError("name either letters or an actor, not both")
     whose = f"the dead letters of {actor}" if actor else "all dead letters"
+    if sequence:
+        whose = f"dead letter{'s' if len(sequence) > 1 else ''} {', '.join(map(str, sequence))}"
     if not yes:
         if common.json or not sys.stdin.isatty():
             raise UsageError(f"this drops {whose} for good: say --yes")
         if input(f"drop {whose} for good? [y/N] ").strip().lower() not in {"y", "yes"}:
             return Exit.OK
 
-    async def drop(_: DeadLetters, node: Node) -> int:
+    async def drop(dead: DeadLetters, node: Node) -> int:
         from callboard.infra import subjects
 
-        answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or "*")})
+        if sequence:
+            chosen = dict.fromkeys(sequence)
+            for number in chosen:
+                await _letter(dead, number)
+            return await _deleted(node, chosen)
+
+        answer = await _asked(node, "STREAM.PURGE.DEAD", {"filter": subjects.dead(actor or ">")})
         return int(answer["purged"])
 
     purged = _with_letters(common, drop)
@@ -200,6 +220,12 @@ async def _asked(node: Node, verb: str, body: dict[str, Any]) -> dict[str, Any]:
             f"the server refuses {verb}: {answer['error'].get('description')}", **answer["error"]
         )
     return answer
+
+
+async def _deleted(node: Node, sequences: Collection[int]) -> int:
+    for number in sequences:
+        await _asked(node, "STREAM.MSG.DELETE.DEAD", {"seq": number})
+    return len(sequences)
 
 
 async def _letter(dead: DeadLetters, sequence: int) -> DeadLetter:

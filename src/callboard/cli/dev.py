@@ -19,7 +19,7 @@ from callboard.cli.arguments import Parameters
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError, restored
 from callboard.cli.up import nats_option, start_server
-from callboard.controller.dev import Broken, Sources, Supervisor
+from callboard.controller.dev import Broken, Sources, Supervisor, ended_by
 from callboard.infra.messages.registry import ActorInfo
 from callboard.infra.server import EmbeddedServer
 
@@ -59,7 +59,10 @@ def dev(
     common.log("warning")
     running = common.settings(default_url="").nats_url
     if running and (port is not None or store is not None):
-        raise UsageError(f"--port and --store are for an own server, but {running} is to be used")
+        raise UsageError(
+            f"--port and --store are for an own server, but --nats or NATS_URL says {running}: leave out "
+            "the one or the other"
+        )
     work = _Dev(app, hosts, running, port, store, common, grace)
     return asyncio.run(work.run(reload=reload, gateway=gateway))
 
@@ -218,13 +221,13 @@ class _Dev:
         return "[yellow]broken[/]    " + ("the old code goes on" if kept else "waiting for a change")
 
     def _on_crashed(self, code: int, retry_in: float) -> str:
-        return f"[red]crashed[/]   a host has ended (exit code {code}); another one starts in {retry_in:g} s"
+        return f"[red]crashed[/]   a host {ended_by(code)}; another one starts in {retry_in:g} s"
 
     def _on_gateway_ready(self) -> str:
         return f"[dim]gateway[/]   nats request{self._option()} cb.api.run.WORKFLOW ARGUMENTS"
 
     def _on_gateway_crashed(self, code: int, retry_in: float) -> str:
-        return f"[red]gateway[/]   has ended (exit code {code}); another one starts in {retry_in:g} s"
+        return f"[red]gateway[/]   {ended_by(code)}; another one starts in {retry_in:g} s"
 
     def _on_gateway_broken(self, error: Broken, *, kept: bool) -> str:
         from rich.markup import escape

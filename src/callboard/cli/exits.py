@@ -38,6 +38,7 @@ _BY_CODE = {
     "settings_invalid": Exit.USAGE,
     "invalid_arguments": Exit.USAGE,
     "name_invalid": Exit.USAGE,
+    "run_id_taken": Exit.USAGE,
     "connect_failed": Exit.NO_SERVER,
     "connection_lost": Exit.NO_SERVER,
     "request_timeout": Exit.NO_SERVER,
@@ -49,6 +50,7 @@ _BY_CODE = {
     "item_invalid": Exit.USAGE,
     "answer_invalid": Exit.USAGE,
     "question_unknown": Exit.NOT_FOUND,
+    "route_invalid": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
 }

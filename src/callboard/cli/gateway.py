@@ -16,11 +16,11 @@ def gateway(
     *,
     wait: float = 30.0,
     grace: float | None = None,
-    describe: bool = False,
+    describe: Annotated[bool, Parameter(negative=())] = False,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Answer requests on cb.api.<verb>.<name>: submit and wait in one round trip, from any NATS client.
+    """Answer requests on cb.api.VERB.NAME: submit and wait in one round trip, from any NATS client.
 
     Start as many as wanted; they share the requests.
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def inbox(*, to: str | None = None, common: Common = DEFAULTS) -> int:
     """List open questions, the oldest first; 'callboard answer' answers them.
 
+    A run that asks goes on when somebody has answered.
+
         callboard inbox --to boss
         callboard inbox --json | jq '.[].schema'
 
@@ -72,6 +74,8 @@ def answer(
     common: Common = DEFAULTS,
 ) -> int:
     """Answer a question: the run that asked goes on.
+
+    The first answer that fits counts.
 
         callboard answer 01JD0000000000000000000000:3 --value true
         callboard answer 01JD0000000000000000000000 --ok --note "go ahead"

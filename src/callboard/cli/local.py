@@ -56,7 +56,7 @@ def run_local(
         raise
     except queue.Empty:
         end_within(_LINGER, Exit.TIMED_OUT)
-        raise ResultTimeout(f"{workflow} has not ended after {timeout} s", timeout=timeout) from None
+        raise ResultTimeout(f"{workflow} has not ended after {timeout:g} s", timeout=timeout) from None
 
 
 def _path(error: BaseException, workflow: str) -> list[str]:

@@ -28,7 +28,9 @@ def migrate(
     timeout: float = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
-    """Move a session to another host, with the calls that wait for it. What is stored stays where it is.
+    """Move a session to another host, with the calls that wait for it.
+
+    A call that runs ends first, or is stopped where it is preemptable. What is stored stays where it is.
 
         callboard migrate chat-7 Planner
         callboard migrate chat-7 Planner --to h-0123456789ab

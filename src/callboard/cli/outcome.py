@@ -10,6 +10,7 @@ import msgspec
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit
 from callboard.cli.output import compact, err, out, pretty
+from callboard.infra.errors import CallFailed, RunCancelled
 from callboard.infra.messages.run import ErrorInfo
 
 LOCAL = "local"
@@ -46,16 +47,32 @@ def tell(outcome: Outcome, common: Common, *, as_line: bool = False) -> int:
     elif outcome.error is None:
         out(shown(outcome.value))
     else:
-        what = f"run {outcome.run} of {outcome.workflow} {outcome.status}"
+        what = f"run {outcome.run} of {outcome.workflow} {ended(outcome.status)}"
         err(explained(outcome.error, f"error: {what}"))
         if outcome.run != LOCAL:
             common.output.hint(f"see: callboard show {outcome.run}")
     return Exit.OK if outcome.error is None else Exit.FAILED
 
 
+def ended(status: str) -> str:
+    """How a run ended that has no value, as a verb."""
+    return "was cancelled" if status == "cancelled" else status
+
+
 def shown(value: Any) -> str:
     """A value for people: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else pretty(value)
+
+
+def shortened(value: Any, limit: int, option: str) -> str:
+    """A value for people, at most so many characters of it.
+
+    Args:
+        option: which shows it whole.
+    """
+    text = shown(value)
+    left_out = len(text) - limit
+    return text if left_out <= 0 else f"{text[:limit]}... {left_out:,} more characters ({option})"
 
 
 def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
@@ -64,15 +81,26 @@ def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
     Args:
         what: begins the text; trace: with the traceback.
     """
-    lines = [f"{what}: {error.message}"]
+    reason = str(error.fields.get("reason") or "") if error.code == RunCancelled.code else ""
+    lines = [f"{what}: {reason or error.message}"]
     deepest = error
     while True:
         if deepest.path:
             lines.append(f"  in {' > '.join(deepest.path)}")
         if deepest.cause is None:
             break
+        if not _is_said(deepest.cause, deepest):
+            lines.append(f"  because of {deepest.cause.message}")
         deepest = deepest.cause
-        lines.append(f"  because of {deepest.message}")
-    if trace and deepest.traceback and deepest.code not in {"run_cancelled", "invalid_arguments"}:
-        lines += ["", _FRAME.sub("", deepest.traceback).rstrip()]
+    left = _FRAME.sub("", deepest.traceback).rstrip()
+    if trace and '  File "' in left and deepest.code not in {"run_cancelled", "invalid_arguments"}:
+        lines += ["", left]
     return "\n".join(lines)
+
+
+def _is_said(cause: ErrorInfo, error: ErrorInfo) -> bool:
+    """Whether an error of Callboard's own says already what it was raised from."""
+    if cause.message in {"CancelledError", "TimeoutError"}:
+        return True
+    words = cause.message.partition(": ")[2] if cause.code == CallFailed.code else cause.message
+    return error.code != CallFailed.code and bool(words) and words in error.message

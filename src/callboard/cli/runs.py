@@ -10,7 +10,7 @@ import msgspec
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, line, seconds
-from callboard.cli.outcome import explained, shown
+from callboard.cli.outcome import ended, explained, shortened
 from callboard.cli.output import clock, table
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import ErrorInfo, RunSummary
@@ -33,6 +33,8 @@ def runs(
     common: Common = DEFAULTS,
 ) -> int:
     """List runs, the latest last.
+
+    What happened in one of them is told by 'callboard show'.
 
         callboard runs --status failed
         callboard runs --json | jq -r '.[].run'
@@ -130,9 +132,9 @@ def _print_outcome(history: History, value: Any, screen: Console) -> None:
     texts = [_explained(error, f"{call.path} {call.name} failed on {call.host}") for call, error in failed]
     if history.done is not None and history.done.get("error"):
         error, status = history.done["error"], history.done["status"]
-        texts.append(_explained(error, f"the run {status}", trace=not failed))
+        texts.append(_explained(error, f"the run {ended(status)}", trace=not failed))
     elif history.done is not None:
-        texts.append(f"result:\n{shown(value)[:_VALUE_SHOWN]}")
+        texts.append(f"result:\n{shortened(value, _VALUE_SHOWN, '--json')}")
     for text in texts:
         screen.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
 
@@ -141,7 +143,7 @@ def _explained(error: dict[str, Any], what: str, *, trace: bool = True) -> str:
     return explained(msgspec.convert(error, ErrorInfo), what, trace=trace)
 
 
-def cancel(run: str, /, *, reason: str = "cancelled by an operator", common: Common = DEFAULTS) -> int:
+def cancel(run: str, /, *, reason: str = "asked for by an operator", common: Common = DEFAULTS) -> int:
     """Cancel a run and all its calls, in other agents too.
 
     Args:

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound, UsageError
-from callboard.cli.outcome import shown
+from callboard.cli.outcome import shortened, shown
 from callboard.cli.output import clock, out, pretty, table
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ app = App(
     result_action="return_value",
 )
 _FEW = 20
+_SHORT = 400
 
 
 @app.command(name="list")
@@ -64,10 +65,13 @@ def show(
     /,
     *,
     revision: int | None = None,
-    every: bool = False,
+    every: Annotated[bool, Parameter(negative=())] = False,
+    full: Annotated[bool, Parameter(negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Show what an agent keeps for a session.
+
+    On a terminal long values are cut.
 
         callboard state show Planner chat-7 --revision 12
 
@@ -76,14 +80,18 @@ def show(
         session: Its session.
         revision: As of this version; 'callboard state history' lists them.
         every: All items of long collections, not only the last.
+        full: Long values whole.
     """
     view = _with_states(common, lambda states: states.show(actor, session, revision))
-    common.output.answer(view, lambda screen: _print_state(view, screen, every=every))
+    common.output.answer(view, lambda screen: _print_state(view, screen, every=every, full=full))
     return Exit.OK
 
 
-def _print_state(view: StateView, screen: Console, *, every: bool) -> None:
+def _print_state(view: StateView, screen: Console, *, every: bool, full: bool) -> None:
     from rich.markup import escape
+
+    def told(value: Any) -> str:
+        return shown(value) if full or not screen.is_terminal else shortened(value, _SHORT, "--full")
 
     screen.print(f"[bold]{view.actor}[/]  {escape(view.session)}  version {view.version}", highlight=False)
     by = f", by {view.call}" if view.call else ""
@@ -91,9 +99,9 @@ def _print_state(view: StateView, screen: Console, *, every: bool) -> None:
     for name, value in view.attributes.items():
         screen.print()
         if not isinstance(value, list | dict):
-            screen.print(f"{name}: {shown(value)}", markup=False, highlight=False, soft_wrap=True)
+            screen.print(f"{name}: {told(value)}", markup=False, highlight=False, soft_wrap=True)
             continue
-        rows = [f"{key}: {shown(one)}" for key, one in _rows(value)]
+        rows = [f"{told(key)}: {told(one)}" for key, one in _rows(value)]
         left_out = 0 if every else max(len(rows) - _FEW, 0)
         lines = [f"{name} ({len(rows)})", *([f"  ... {left_out} more (--every)"] if left_out else [])]
         lines += [f"  {row}" for row in rows[left_out:]]

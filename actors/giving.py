@@ -1,0 +1,216 @@
+"""What a host lets idle ones have of the calls that wait in it.
+
+It is the heart's thread that gives them away, over its own connection, so that calls get away also from
+behind a handler that blocks the event loop. A call that waits stands in ``Instance.unbegun``, where either
+the loop takes it out or the heart. What the loop has not even read yet is found in the host's lane, since
+nobody else pulls from that.
+
+A call is stored in the other host's lane before its message here is acked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from callboard.actors.mailbox import rank
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.direct import DirectReader, Stored
+from callboard.infra.errors import CallboardError
+from callboard.infra.messages.control import Steal, Stolen
+from callboard.infra.store import Store
+from callboard.infra.topology import Topology
+
+if TYPE_CHECKING:
+    from callboard.actors.host import Host
+    from callboard.actors.inbound import Call
+    from callboard.actors.instance import Instance
+    from callboard.infra.connection import Connection
+
+BLOCKED = 0.2
+"""Seconds without a turn of the event loop after which nothing counts as about to begin."""
+MOST = 256
+"""Calls that are given away at once."""
+_REMEMBERED = 10_000
+_decode = msgspec.msgpack.Decoder(Steal).decode
+
+
+class Giving:
+    """Calls of one host that wait too long.
+
+    Args:
+        host: whose calls.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._unread: dict[str, int] = {}  # by actor: messages in the lane that the loop has not read
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looked = 0.0
+        self._log = log.get("giving")
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    def overdue(self, instance: Instance) -> list[Call]:
+        """Calls that have waited too long and may run elsewhere."""
+        host, after = self._host, self._host.node.settings.steal_after
+        if not after or not len(instance.unbegun) or host.draining or instance.standby:
+            return []
+        if instance.slots.free > 0 and not self._is_blocked():
+            return []  # they wait for a batch to fill
+        return instance.unbegun.overdue(after)
+
+    def count(self, instance: Instance) -> int:
+        """How many there are, what the loop has not read included."""
+        return len(self.overdue(instance)) + self._unread.get(instance.name, 0)
+
+    def _is_blocked(self) -> bool:
+        return time.monotonic() - self._host.beat > BLOCKED
+
+    # -- over the heart's connection ---------------------------------------------------------------
+
+    async def serve(self, connection: Connection) -> None:
+        """Give calls to whoever asks; until cancelled."""
+        store, reader = Store(connection), DirectReader(connection)
+        topology = Topology(connection, self._host.node.settings)
+        store.start()
+
+        def on_steal(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+            try:
+                asked = _decode(data)
+            except (msgspec.DecodeError, RecursionError) as error:
+                self._log.warning("steal_undecodable", error=str(error))
+                return
+            if subjects.is_token(asked.by):
+                giving = _Round(self._host, self, asked, connection, store, reader, topology)
+                task = asyncio.get_running_loop().create_task(giving.answer(reply.decode("utf-8", "replace")))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        connection.subscribe(subjects.steal(self._host.id), on_steal)
+        try:
+            while True:
+                await self._look_at_lane(reader)
+                await asyncio.sleep(BLOCKED)
+        finally:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await store.stop()
+
+    async def _look_at_lane(self, reader: DirectReader) -> None:
+        """While the loop is blocked: what it has not read of the host's lane."""
+        self._unread = {}
+        if not self._is_blocked() or self._host.draining or not self._host.node.settings.steal_after:
+            return
+        found: dict[str, int] = {}
+        for instance in self._host.stealable():
+            unread = await self.unread(reader, instance)
+            if unread:
+                found[instance.name] = len(unread)
+        self._unread = found
+
+    async def unread(self, reader: DirectReader, instance: Instance) -> list[Stored]:
+        """Calls of an instance in the host's lane that the blocked loop has not read."""
+        lane = self._host.lane
+        if lane is None or not self._is_blocked():
+            return []
+        try:
+            stored = await reader.read(
+                subjects.CALLS,
+                subjects.call(instance.name, self._host.id).rpartition(".")[0] + ".*",
+                0,
+                2 * MOST,
+            )
+        except CallboardError as error:
+            self._log.warning("lane_unread", error=str(error))
+            return []
+        limit = time.time() - self._host.node.settings.steal_after
+        return [one for one in stored if one.sequence not in lane.held and one.at < limit]
+
+    def take_unread(self, sequence: int) -> bool:
+        """Take a message that the loop has not read; whether the loop was not faster."""
+        lane, taken = self._host.lane, self._host.given
+        assert lane is not None
+        taken[sequence] = None
+        if sequence in lane.held and taken.pop(sequence, 0) is None:
+            return False  # it was read meanwhile, and the loop has not found it taken
+        while len(taken) > _REMEMBERED:
+            del taken[next(iter(taken))]
+        return True
+
+
+class _Round:
+    """One answer to one host that asks for calls."""
+
+    def __init__(
+        self,
+        host: Host,
+        giving: Giving,
+        asked: Steal,
+        connection: Connection,
+        store: Store,
+        reader: DirectReader,
+        topology: Topology,
+    ) -> None:
+        self._host = host
+        self._giving = giving
+        self._asked = asked
+        self._connection = connection
+        self._store = store
+        self._reader = reader
+        self._topology = topology
+        self._log = log.get("giving")
+
+    async def answer(self, reply: str) -> None:
+        """Give what may be given, then say how much that was."""
+        asked, given, left = self._asked, 0, 0
+        for instance in self._host.stealable():
+            if instance.name == asked.actor and not self._host.draining:
+                given, left = await self._give(instance, max(0, min(asked.most, MOST)))
+        if given:
+            self._log.info("calls_given", actor=asked.actor, to=asked.by, calls=given, left=left)
+        if reply:
+            told = Stolen(self._host.id, calls=given, left=left)
+            self._connection.publish(reply, msgspec.msgpack.encode(told))
+
+    async def _give(self, instance: Instance, most: int) -> tuple[int, int]:
+        waiting = sorted(self._giving.overdue(instance), key=rank)
+        unread = await self._giving.unread(self._reader, instance)
+        calls = [call for call in waiting[:most] if instance.unbegun.take(call)]
+        if calls:
+            self._host.node.loop.call_soon_threadsafe(instance.gone, calls)
+        messages = [m for m in unread[: most - len(calls)] if self._giving.take_unread(m.sequence)]
+        moved = await asyncio.gather(*map(self._move, calls), *map(self._move_unread, messages))
+        return sum(moved), len(waiting) + len(unread) - len(calls) - len(messages)
+
+    async def _move(self, call: Call) -> bool:
+        reply = call.delivered.reply
+        if await self._stored(call.band, call.headers, call.body):
+            self._connection.publish(reply, b"+ACK")
+            return True
+        self._connection.publish(reply, b"-NAK")
+        return False
+
+    async def _move_unread(self, message: Stored) -> bool:
+        band = int(message.subject.rpartition(".")[2])
+        if await self._stored(band, message.headers, message.body):
+            await self._topology.delete_message(subjects.CALLS, message.sequence)
+            return True
+        self._host.given.pop(message.sequence, None)  # or, if the loop has met it, it waits for the ack wait
+        return False
+
+    async def _stored(self, band: int, headers: Mapping[str, str], body: bytes) -> bool:
+        kept: dict[str, Any] = {k: v for k, v in headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
+        kept |= {H.EXECUTOR: self._asked.by, H.STOLEN: self._host.id}
+        # Without a message id: it may have run by the time it is there, so it is to be looked for.
+        subject = subjects.call(self._asked.actor, self._asked.by, band)
+        try:
+            await self._store.stored(subject, body, H.encode(kept.items()))
+        except CallboardError as error:
+            self._log.warning("call_not_given", error=str(error))
+            return False
+        return True

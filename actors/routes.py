@@ -1,0 +1,183 @@
+"""Routes, as those follow them who make calls: which host's lane a call goes to.
+
+A process hears of every route that is stored, on one subscription, and so follows it from then on. A route
+to a host that is not there, or does not run the actor, is passed over; one that spreads calls does so by a
+hash of the call's id (of its session, where the actor keeps something for it), so that a replay decides
+likewise, and only the calls of a host that goes away go elsewhere (rendezvous hashing with weights:
+Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.errors import CallboardError
+from callboard.infra.messages.policy import Route
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+
+STREAM = f"KV_{subjects.POLICY_BUCKET}"
+NOWHERE = ("", 0)
+_PREFIX = f"$KV.{subjects.POLICY_BUCKET}."
+_decode = msgspec.msgpack.Decoder(Route).decode
+
+
+class Routes:
+    """The routes that hold now.
+
+    Args:
+        node: of this process, open.
+        serves: whether a host is there and runs an actor.
+        spawn: runs a coroutine on the side.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        serves: Callable[[str, str], bool],
+        spawn: Callable[..., None],
+    ) -> None:
+        self._node = node
+        self._serves = serves
+        self._spawn = spawn
+        self._sid = 0
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._known: dict[str, int] = {}  # by subject: the place of the last entry in the stream
+        self.on_session: Callable[[Route], None] | None = None
+        """Told of each new route for one session: its holder may have to hand it over."""
+        self._log = log.get("routes")
+
+    # -- hearing of them ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Hear of routes from now on, and read what there is. Idempotent."""
+        if self._sid:
+            return
+        self._sid = self._node.connection.subscribe(subjects.policy("route.>"), self._on_entry)
+        self._node.connection.on_reconnect(self._read_again)
+        await self._read()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._sid:
+            self._node.connection.unsubscribe(self._sid)
+            self._sid = 0
+
+    def _on_entry(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        # What the server repeats was stored, in the order of the stream.
+        key = subject.decode("utf-8", "replace").split(".", 2)[2]
+        stored = f"{_PREFIX}{key}"
+        if H.find_int(head, b"Nats-Last-Sequence") > self._known.get(stored, 0):
+            self._read_again()  # something was missed
+        self._take(stored, H.find_int(head, b"Nats-Sequence"), data)
+
+    def _read_again(self) -> None:
+        if self._sid:
+            self._spawn(self._read_safely())
+
+    async def _read_safely(self) -> None:
+        try:
+            await self._read()
+        except CallboardError as error:  # at the next connection
+            self._log.warning("routes_unread", error=str(error))
+
+    async def _read(self) -> None:
+        before = dict(self._known)
+        found = await self._node.reader.read(STREAM, f"{_PREFIX}route.>")
+        for entry in found:
+            self._take(entry.subject, entry.sequence, entry.body)
+        for subject in before.keys() - {entry.subject for entry in found}:
+            if self._known.get(subject) == before[subject]:  # gone from the stream without a word
+                self._take(subject, before[subject] + 1, b"")
+                del self._known[subject]
+
+    def _take(self, subject: str, sequence: int, body: bytes) -> None:
+        if sequence <= self._known.get(subject, 0):
+            return
+        self._known[subject] = sequence
+        where = _calls_of(subject)
+        if not body:
+            self._routes.pop(where, None)
+            return
+        route = read_route(subject, body)
+        if route is None:
+            self._log.warning("route_unreadable", subject=subject, action="going on with the one before")
+            return
+        known = self._routes.get(where)
+        if known is not None and known.epoch > route.epoch:
+            self._log.warning("route_outdated", subject=subject, epoch=route.epoch, known=known.epoch)
+            return
+        self._routes[where] = route
+        if route.session and self.on_session is not None:
+            self.on_session(route)
+
+    # -- following them ----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def all(self) -> list[Route]:
+        """Those that hold, in no order."""
+        return list(self._routes.values())
+
+    def choose(self, actor: str, session: str, future: str, *, keeps: bool) -> tuple[str, int]:
+        """The host that a call goes to, and the epoch of the route that says so; nothing where none does.
+
+        Args:
+            future: id of the call.
+            keeps: the actor keeps something for a session, so that its calls go the same way.
+        """
+        now = time.time()
+        for where in ((actor, session), (actor, "")):
+            route = self._routes.get(where)
+            if route is None or 0 < route.until <= now:
+                continue
+            there = {host: weight for host, weight in route.hosts.items() if self._serves(host, actor)}
+            chosen = spread(there, session if keeps else future)
+            if chosen:
+                return chosen, route.epoch
+        return NOWHERE
+
+
+def spread(weights: Mapping[str, float], key: str) -> str:
+    """One of these, always the same for the same key, and each for a share of all keys as its weight says."""
+    if len(weights) == 1:
+        ((only, weight),) = weights.items()
+        return only if weight > 0 else ""
+    best, most = "", 0.0
+    for one, weight in weights.items():
+        digest = hashlib.blake2b(f"{one}\0{key}".encode(), digest_size=8).digest()
+        drawn = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)  # above 0, below 1
+        score = weight / -math.log(drawn) if drawn < 1 else math.inf
+        if weight > 0 and score > most:
+            best, most = one, score
+    return best
+
+
+def read_route(subject: str, body: bytes) -> Route | None:
+    """A stored route; None for what is none, whoever has put it there. Its hosts are used in subjects."""
+    try:
+        route = _decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    actor, session = _calls_of(subject)
+    usable = all(subjects.is_token(host) and weight >= 0 for host, weight in route.hosts.items())
+    return route if usable and (route.actor, route.session) == (actor, session) else None
+
+
+def _calls_of(subject: str) -> tuple[str, str]:
+    """Actor and session that a key is about."""
+    actor, _, session = subject.removeprefix(f"{_PREFIX}route.").partition(".")
+    try:
+        return actor, subjects.session_of(session)
+    except ValueError:  # no base64: not written here
+        return actor, session

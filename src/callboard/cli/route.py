@@ -1,0 +1,140 @@
+"""``callboard route``: where calls go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from cyclopts import App
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, NotFound, UsageError
+from callboard.cli.output import clock, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.infra.messages.policy import Route
+    from callboard.infra.messages.registry import Pulse
+
+app = App(name="route", help="Say which hosts calls go to.", result_action="return_value")
+
+
+@app.command(name="set")
+def set_(
+    actor: str,
+    /,
+    *host: str,
+    session: str = "",
+    reason: str = "",
+    ttl: float | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Have calls of an actor go to these hosts, as far as they are there.
+
+    Of several hosts each gets its share.
+
+        callboard route set Planner h-7m2k --session chat-7
+        callboard route set search h-7m2k=3 h-x9p1=1 --reason "the second one is small"
+
+    Args:
+        actor: Whose calls.
+        host: Its id, or its id and a weight: ID=WEIGHT; 'callboard actors --json' lists them.
+        session: Only calls of this session.
+        reason: Why, for whoever looks at it later.
+        ttl: Seconds for which it holds; for ever by default.
+    """
+    weights = dict(map(_weight, host))
+
+    async def store() -> Route:
+        async with common.client() as client:
+            return await client.route(actor, weights, session=session, reason=reason, ttl=ttl)
+
+    route = asyncio.run(store())
+    where = ", ".join(_shares(route))
+    common.output.answer(route, lambda screen: screen.print(f"{_of(route)}: {where}", markup=False))
+    return Exit.OK
+
+
+def _weight(typed: str) -> tuple[str, float]:
+    host, given, weight = typed.partition("=")
+    try:
+        return host, float(weight) if given else 1.0
+    except ValueError:
+        raise UsageError(f"{typed!r} is no host with a weight: give ID, or ID=WEIGHT") from None
+
+
+@app.command(name="list")
+def list_(*, actor: str | None = None, common: Common = DEFAULTS) -> int:
+    """List the routes that hold.
+
+    Args:
+        actor: Only this one's.
+    """
+
+    async def look() -> tuple[list[Route], list[Pulse]]:
+        from callboard.actors.registry import hosts
+
+        async with common.client() as client:
+            return await client.routes(actor), await hosts(client.node)
+
+    routes, hosts = asyncio.run(look())
+    there = {(pulse.host, name) for pulse in hosts if not pulse.draining for name in pulse.instances}
+    told = [
+        msgspec.to_builtins(route) | {"missing": [h for h in route.hosts if (h, route.actor) not in there]}
+        for route in routes
+    ]
+    common.output.answer(told, lambda screen: _print(routes, there, screen))
+    return Exit.OK
+
+
+def _print(routes: list[Route], there: set[tuple[str, str]], screen: Console) -> None:
+    from rich.markup import escape
+
+    if not routes:
+        screen.print("no routes")
+        return
+    titles = ("actor", "session", "hosts", "since", "until", "epoch", "by", "reason")
+    listed = table(titles, numbers=("epoch",), texts=("reason",))
+    for one in routes:
+        missing = {host for host in one.hosts if (host, one.actor) not in there}
+        hosts = ", ".join(_shares(one, missing))
+        until = clock(one.until) if one.until else ""
+        cells = (one.actor, one.session, hosts, clock(one.at), until, str(one.epoch), one.policy, one.reason)
+        listed.add_row(*map(escape, cells))
+    screen.print(listed)
+
+
+def _shares(route: Route, missing: set[str] | frozenset[str] = frozenset()) -> list[str]:
+    """Each host, with its share where there are several."""
+    every = sum(route.hosts.values())
+    shares = {
+        host: f" {weight / every:.0%}" if len(route.hosts) > 1 else "" for host, weight in route.hosts.items()
+    }
+    return [f"{host}{share}{' (not there)' if host in missing else ''}" for host, share in shares.items()]
+
+
+def _of(route: Route) -> str:
+    return f"{route.actor}, session {route.session}" if route.session else route.actor
+
+
+@app.command
+def clear(actor: str, /, *, session: str = "", common: Common = DEFAULTS) -> int:
+    """Take a route away: calls go to whoever has room again.
+
+    Args:
+        actor: Whose.
+        session: That of this session; else the one of all that have none of their own.
+    """
+
+    async def take() -> bool:
+        async with common.client() as client:
+            return await client.clear_route(actor, session)
+
+    if not asyncio.run(take()):
+        where = f"session {session} at {actor}" if session else actor
+        raise NotFound(f"there is no route of {where}; see 'callboard route list'", what="route", name=actor)
+    data = {"cleared": {"actor": actor, "session": session}}
+    common.output.answer(data, lambda screen: screen.print("cleared"))
+    return Exit.OK
