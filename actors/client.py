@@ -44,6 +44,7 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.infra.messages.control import Migration
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
 
@@ -357,6 +358,41 @@ class Client:
 
         await answer(self, question, value)
 
+    async def migrate(
+        self,
+        session: str | Sequence[str],
+        actor: str,
+        source: str | None = None,
+        destination: str | None = None,
+        *,
+        timeout: float = 60.0,
+    ) -> list[Migration]:
+        """Move an agent's session, or several, to another host, with the calls that wait for it.
+
+        A call that runs ends first, or is stopped where its method is ``preemptable``.
+
+        Args:
+            session: one id, or some.
+            source: the host that holds it; if given and another one does, it stays there.
+            destination: the host that is to hold it; by default the least busy other one.
+            timeout: seconds; a move that has been asked for goes on after that.
+
+        Returns:
+            for each session, where it is and how many calls went after it.
+
+        Raises:
+            StateUnknown: the agent has no such session.
+            SessionUnmovable: what the agent keeps for it stands in its process.
+            NoDestination: no other host serves the agent, or not the one that was named.
+            MigrationFailed: somebody else holds it. If there are several, the others have moved.
+            ResultTimeout: it has not moved in time.
+            RequestTimeout: the host that holds it does not answer; if it is dead, ask again in a second.
+        """
+        from callboard.actors.moving import migrate
+
+        sessions = [session] if isinstance(session, str) else session
+        return await migrate(self.node, sessions, actor, source, destination, timeout)
+
     async def route(
         self,
         actor: str,
@@ -572,6 +608,18 @@ class SyncClient:
     def answer(self, question: str, value: Any) -> None:
         """See :meth:`Client.answer`."""
         self._wait(self._client.answer(question, value))
+
+    def migrate(
+        self,
+        session: str | Sequence[str],
+        actor: str,
+        source: str | None = None,
+        destination: str | None = None,
+        *,
+        timeout: float = 60.0,
+    ) -> list[Migration]:
+        """See :meth:`Client.migrate`."""
+        return self._wait(self._client.migrate(session, actor, source, destination, timeout=timeout))
 
     def route(self, actor: str, hosts: str | Mapping[str, float], **options: Any) -> Route:
         """See :meth:`Client.route`."""
