@@ -91,7 +91,7 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
         report.ended = _ended(rows.ended, rows.kinds, names)
     if rows.moved:
         futures, lanes, whys = zip(*rows.moved, strict=True)
-        report.moved = messages.Moved(list(futures), names.column(lanes), pack("B", whys))
+        report.moved = messages.MovedCalls(list(futures), names.column(lanes), pack("B", whys))
     if rows.begun:
         report.runs_begun = _begun(rows.begun, names)
     if rows.run_ended:

@@ -16,7 +16,7 @@ from callboard.infra.messages.telemetry import (
     ENDED,
     Ended,
     Made,
-    Moved,
+    MovedCalls,
     Queues,
     Report,
     Running,
@@ -214,7 +214,7 @@ class Reading:
             made=(np.where(began < 0, self._report.at, started) - waited)[fresh],
         )
 
-    def _moved(self, moved: Moved) -> None:
+    def _moved(self, moved: MovedCalls) -> None:
         futures, size = self._view.futures, len(moved.future)
         rows = futures.find(moved.future)
         lanes = self._strings(moved.lane, size)

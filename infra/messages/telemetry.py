@@ -95,7 +95,7 @@ class Ended(msgspec.Struct, omit_defaults=True):
     attempt: bytes = b""
 
 
-class Moved(msgspec.Struct, omit_defaults=True):
+class MovedCalls(msgspec.Struct, omit_defaults=True):
     """Calls that have left the host for another lane.
 
     Attributes:
@@ -206,7 +206,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     made: Made | None = None
     running: Running | None = None
     ended: Ended | None = None
-    moved: Moved | None = None
+    moved: MovedCalls | None = None
     runs_begun: RunsBegun | None = None
     runs_ended: RunsEnded | None = None
     queues: Queues | None = None
