@@ -404,9 +404,8 @@ class Migrations:
     def _loads(self, instance: Instance) -> dict[str, int]:
         """How busy other hosts are that can take sessions."""
         watch, name = self._host.watch, instance.name
-        hosts = [host for host in watch.serving(name) if host != self._host.id]
-        most = instance.declared.directives.max_instances
-        infos = {host: watch.alive[host].instances[name] for host in hosts[:most]}
+        hosts = [host for host in watch.alive if host != self._host.id and watch.serves(host, name)]
+        infos = {host: watch.alive[host].instances[name] for host in hosts}
         return {host: info.busy + info.mailbox for host, info in infos.items()}
 
     async def finished(self, timeout: float) -> None:

@@ -354,6 +354,7 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     await until(lambda: not other.watch.serves(source.id, "Diary"))
     third = await client.submit("entry", {"text": "late"}, session="s")
     await until(lambda: len(instance(other, Diary).running) == 1)
+    assert RAN["late"] == 0
     GATE.set()
     await asyncio.wait_for(stopping, 10)
     assert await client.result(first, 10) == ["first", "long"]
@@ -363,6 +364,49 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     assert sorted(lines) == ["behind", "first", "late", "long"]
     assert set(RAN.values()) == {1}
     assert await holder(client, "s") == other.id
+
+
+@agent(max_instances=1)
+class Single:
+    """Keeps lines, on one host."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def wait(self, text: str) -> list[str]:
+        """Keep a line when the gate opens."""
+        RAN[text] += 1
+        self.lines.append(text)
+        await GATE.wait()
+        return list(self.lines)
+
+
+@workflow
+async def single(text: str) -> list[str]:
+    """One line."""
+    return await Single.wait(text)
+
+
+async def test_a_host_that_stands_by_hands_a_busy_session_over(board: Board) -> None:
+    """To the one that takes calls in its place, and asks for it; its call runs once."""
+    first = await board.host(Single)
+    first._limit_instances = lambda member: None  # type: ignore[method-assign]
+    await board.host(single)
+    client = await board.client()
+    one = await client.submit("single", {"text": "one"}, session="s")
+    await until(lambda: RAN["one"] == 1)
+    second = await board.host(Single)
+    second._limit_instances = lambda member: None  # type: ignore[method-assign]
+    instance(second, Single).set_standby(standby=False)
+    instance(first, Single).set_standby(standby=True)
+    await until(lambda: not second.watch.serves(first.id, "Single"))
+    two = await client.submit("single", {"text": "two"}, session="s")
+    await until(lambda: RAN["two"] == 1 or bool(first.migrations._moves))
+    GATE.set()
+    assert await client.result(one, 10) == ["one"]
+    assert await client.result(two, 10) == ["one", "two"]
+    assert RAN == {"one": 1, "two": 1}
+    assert await holder(client, "s", "Single") == second.id
 
 
 # -- what stands in the process --------------------------------------------------------------------
