@@ -250,7 +250,7 @@ class Migrations:
         host.states.forget(*place)
         instance = self._instance(actor)
         if instance is not None and instance.snapshots is not None:
-            instance.snapshots.forget(place.session)
+            host.caller.spawn(instance.snapshots.left(place.session))
         host.caller.note_holder(actor, place.session, session.holder)
         self._gone[place] = _Gone(session.holder, session.epoch, time.monotonic())
         self._gone.move_to_end(place)

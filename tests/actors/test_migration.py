@@ -22,9 +22,11 @@ from callboard.infra.errors import (
     ResultTimeout,
     SessionUnmovable,
     StateUnknown,
+    StoreRefused,
     UnknownActor,
 )
 from callboard.infra.messages.control import Activate
+from callboard.state.session import Session
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -428,11 +430,14 @@ class Brain:
 
     async def snapshot(self, session: str) -> list[str]:
         """What was heard."""
-        return self.heard.pop(session, [])
+        return self.heard.get(session, [])
 
     async def restore(self, session: str, value: list[str] | None) -> None:
         """Go on with it."""
-        self.heard[session] = list(value or [])
+        if value is None:
+            self.heard.pop(session, None)
+        else:
+            self.heard[session] = value
 
 
 @agent(stateful=True)
@@ -472,12 +477,28 @@ async def test_what_stands_in_the_process_moves(board: Board) -> None:
     client, source, other = await thinking(board)
     await client.migrate("s", "Brain")
     assert instance(other, Brain).executor.agent.heard == {"s": ["one"]}
+    await until(lambda: instance(source, Brain).executor.agent.heard == {})
     assert await heard(client, "two") == ["one", "two"]
     assert await holder(client, "s", "Brain") == other.id
     await client.migrate("s", "Brain")
     assert await holder(client, "s", "Brain") == source.id
     assert await heard(client, "three") == ["one", "two", "three"]
     assert set(RAN.values()) == {1}
+
+
+async def test_a_move_that_fails_takes_nothing_along(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the process is there as before."""
+    client, source, _ = await thinking(board)
+
+    async def lost(session: Session, host: str) -> None:
+        raise StoreRefused("no", subject=session.id, err_code=0, description=host)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "take", lost)
+        with pytest.raises(StoreRefused):
+            await client.migrate("s", "Brain")
+    assert await heard(client, "two") == ["one", "two"]
+    assert await holder(client, "s", "Brain") == source.id
 
 
 async def test_a_destination_that_dies_before_a_call(board: Board) -> None:
