@@ -216,13 +216,10 @@ class AgentClass(Generic[T]):
         if not attributes and not self.movable:
             return None
         for found in self.methods.values():
-            if found.directives.cpu or found.directives.batchable:
-                what = (
-                    "runs in a process of its own" if found.directives.cpu else "serves many sessions at once"
-                )
+            if found.directives.cpu:
                 raise DeclarationInvalid(
-                    f"{found.where} {what}, where there is no managed state, and no session that could move: "
-                    "make it a tool, or another agent"
+                    f"{found.where} runs in a process of its own, where there is no managed state, and no "
+                    "session that could move: make it a tool, or another agent"
                 )
         kinds = {name: attribute.kind for name, attribute in attributes.items()}
         return Rules(kinds, self.directives.state_ttl, self.directives.state_max_bytes)
@@ -305,7 +302,8 @@ def batchable(function: Any = None, /, **directives: Any) -> Any:
     """Declare a method that takes a list, one item for each of the calls that wait.
 
     Callers call it with one item. It returns a list of as many results; an exception in the list is
-    the error of that caller alone.
+    the error of that caller alone. Managed state is reached inside of :func:`callboard.each` and
+    :func:`callboard.item`, which say whose.
 
     Args:
         max_batch: most items at once.

@@ -200,6 +200,7 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
+        self.node.weaver.held = self.states.held
         self.stealing = Stealing(self)
         self.watch = Watch(self)
         self.lanes = Lanes(self)

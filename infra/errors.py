@@ -154,6 +154,15 @@ class WouldBlock(CallboardError):
     code = "would_block"
 
 
+class CallMisplaced(CallboardError):
+    """A call was made where none can be made: in a ``cpu`` handler, or in a host outside of any run.
+
+    Fields: actor, method.
+    """
+
+    code = "call_misplaced"
+
+
 class NestedTooDeep(CallboardError):
     """A handler's call stands too deep below the workflow: the ids on the way have no room.
 
@@ -242,6 +251,12 @@ class Terminal(CallboardError):
 
 
 # -- managed state ---------------------------------------------------------------------------------
+
+
+class BatchMisused(CallboardError):
+    """``each`` or ``item`` outside of a batchable handler, or for what is no item of its batch."""
+
+    code = "batch_misused"
 
 
 class NoSession(CallboardError):

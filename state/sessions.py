@@ -64,6 +64,11 @@ class Sessions:
             if not self._open[old].busy:
                 del self._open[old]
 
+    def held(self, place: Place) -> Session | None:
+        """A session that is open here, and has a call; nothing is read."""
+        known = self._open.get(place)
+        return known if known is not None and known.busy else None
+
     def forget(self, actor: str, session: str) -> None:
         """Have a session read anew when it is next opened."""
         self._open.pop(Place(actor, session), None)
