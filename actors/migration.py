@@ -336,6 +336,7 @@ class Migrations:
 
         It holds no slot meanwhile.
         """
+        call.task = call.slot = None
         self._host.caller.spawn(self._fetched(instance, call, holder))
 
     async def _fetched(self, instance: Instance, call: Call, holder: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.board import Board, call_headers, instance, packed
 from tests.support.waiting import eventually, until
 
-from callboard import ManagedCounter, ManagedList, agent, method, workflow
+from callboard import ManagedCounter, ManagedList, agent, batchable, method, workflow
 from callboard.actors.client import Client
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
@@ -513,6 +513,47 @@ async def test_a_destination_that_dies_before_a_call(board: Board) -> None:
     await board.emptied_of_host(source)
     assert await heard(client, "three") == ["three"]
     assert await holder(client, "s", "Brain") == last.id
+
+
+@agent(stateful=True)
+class Pool:
+    """Keeps how much it was given, in batches."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @batchable(max_batch=4)
+    async def give(self, amounts: list[int]) -> list[int]:
+        """Add them."""
+        self.total += sum(amounts)
+        return [self.total] * len(amounts)
+
+    def snapshot(self, session: str) -> int:
+        """The total."""
+        return self.total
+
+    def restore(self, session: str, value: int | None) -> None:
+        """Go on with it."""
+        self.total = value or 0
+
+
+@workflow
+async def giving(amount: int) -> int:
+    """One gift."""
+    return await Pool.give(amount)
+
+
+async def test_a_batch_voids_what_a_session_was_brought_with(board: Board) -> None:
+    """As any call does: what stands in the process is newer."""
+    for _ in range(2):
+        await board.host(Pool)
+    await board.host(giving)
+    client = await board.client()
+    assert await client.run("giving", {"amount": 3}, session="s", timeout=10) == 3
+    await client.migrate("s", "Pool")
+    assert (await client.state.show("Pool", "s")).attributes["snapshot"] == 3
+    assert await client.run("giving", {"amount": 4}, session="s", timeout=10) == 7
+    assert (await client.state.show("Pool", "s")).attributes["snapshot"] is None
 
 
 async def test_a_drain_takes_along_what_stands_in_the_process(board: Board) -> None:
