@@ -213,7 +213,7 @@ def stopped(instance: Instance, slot: Slot) -> list[Call]:
     again = slot.maker is not None and slot.maker.used
     ended: list[Call] = []
     for call in slot.calls:
-        if instance.running.get(call.key) is not call:  # settled before the others of its batch
+        if instance.running.get(call.key) is not call or call.slot is None:  # is elsewhere
             ended.append(call)
         elif not (slot.stopping and instance.put_back(call, again=again)):
             ended.append(call)
@@ -377,7 +377,7 @@ async def _run_batch(
     if not places:
         return outcomes
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
-    turns = [sessions[place].begin() for place in places] if sessions else ()
+    turns = [managed.begin(sessions[place]) for place in places] if sessions else ()
     with serving([calls[place].session for place in places], turns):
         results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
