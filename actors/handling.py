@@ -99,6 +99,7 @@ class HandlerMaker:
             self._maker = CallMaker(self._host.caller, context)
             self._maker.future_class = HandlersFuture
             self._maker.heard = Heard()
+            self._maker.sessions = frozenset(call.session for call in self.slot.calls)
             if not begin:
                 self._maker.listen()
             elif self._host.caller.on_loop():

@@ -89,12 +89,12 @@ class Weaver:
         self.held: Callable[[Place], Session | None] = lambda _: None
         """The session of a place, if this process has it open."""
 
-    async def weave(self, run: str, place: Place, encoded: Encoded) -> None:
+    async def weave(self, run: str, place: Place | None, encoded: Encoded) -> None:
         """Make long arguments short: by weaving, where that does not do by a reference to the whole.
 
         Args:
             run: whose call it is.
-            place: whose state its maker may hold.
+            place: whose state its maker may hold; None: nobody's.
 
         Raises:
             ValueTooLarge: above the largest permitted size.

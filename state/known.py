@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE = 512
 """Messages that are read at once."""
+_MOST = 100_000
+"""Texts of one run that are known."""
 _COMMIT = "@"
 _SPARSE = 4
 """An outcome that refers to many others has little between its texts."""
@@ -103,8 +105,9 @@ class KnownJournal(Met):
     def _take(self, page: Sequence[Stored]) -> None:
         for entry in page:
             self._after = entry.sequence
-            for digest, spot in _spots(entry.sequence, entry.body):
-                self._where.setdefault(digest, spot)
+            if len(self._where) < _MOST:
+                for digest, spot in _spots(entry.sequence, entry.body):
+                    self._where.setdefault(digest, spot)
 
     def find(self, digest: bytes) -> Spot | None:
         """Where a text stands, if it is known."""
