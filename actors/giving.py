@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from callboard.actors.inbound import band
 from callboard.actors.mailbox import rank
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -37,6 +38,7 @@ BLOCKED = 0.2
 MOST = 256
 """Calls that are given away at once."""
 _REMEMBERED = 10_000
+_LEAVE = 1.0
 _decode = msgspec.msgpack.Decoder(Steal).decode
 
 
@@ -86,7 +88,7 @@ class Giving:
             except (msgspec.DecodeError, RecursionError) as error:
                 self._log.warning("steal_undecodable", error=str(error))
                 return
-            if subjects.is_token(asked.by):
+            if subjects.is_token(asked.by) and self._host.watch.serves(asked.by, asked.actor):
                 giving = _Round(self._host, self, asked, connection, store, reader, topology)
                 task = asyncio.get_running_loop().create_task(giving.answer(reply.decode("utf-8", "replace")))
                 self._tasks.add(task)
@@ -98,8 +100,11 @@ class Giving:
                 await self._look_at_lane(reader)
                 await asyncio.sleep(BLOCKED)
         finally:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await store.stop()
+            if self._tasks:
+                _, late = await asyncio.wait(self._tasks, timeout=_LEAVE)
+                for task in late:  # what is claimed and not stored comes back with the ack wait
+                    task.cancel()
+            await store.stop(_LEAVE)
 
     async def _look_at_lane(self, reader: DirectReader) -> None:
         """While the loop is blocked: what it has not read of the host's lane."""
@@ -196,18 +201,17 @@ class _Round:
         return False
 
     async def _move_unread(self, message: Stored) -> bool:
-        band = int(message.subject.rpartition(".")[2])
-        if await self._stored(band, message.headers, message.body):
+        if await self._stored(band(message.subject), message.headers, message.body):
             await self._topology.delete_message(subjects.CALLS, message.sequence)
             return True
         self._host.given.pop(message.sequence, None)  # or, if the loop has met it, it waits for the ack wait
         return False
 
-    async def _stored(self, band: int, headers: Mapping[str, str], body: bytes) -> bool:
+    async def _stored(self, urgency: int, headers: Mapping[str, str], body: bytes) -> bool:
         kept: dict[str, Any] = {k: v for k, v in headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
         kept |= {H.EXECUTOR: self._asked.by, H.STOLEN: self._host.id}
         # Without a message id: it may have run by the time it is there, so it is to be looked for.
-        subject = subjects.call(self._asked.actor, self._asked.by, band)
+        subject = subjects.call(self._asked.actor, self._asked.by, urgency)
         try:
             await self._store.stored(subject, body, H.encode(kept.items()))
         except CallboardError as error:

@@ -68,6 +68,7 @@ class Instance:
         self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
+        self._begun = False
         self._pulls: list[Pull] = []
         self._batches = Batches(self.mailbox, methods.values(), self.pump)
         self._log = log.get("host").bind(actor=self.name)
@@ -86,9 +87,15 @@ class Instance:
         self._feed = Banded(
             self._pulls, self._room, self.mailbox.up_to, self._look_ahead, self.slots.giving_way
         )
-        for pull in self._pulls:
-            pull.start()
-        self._feed.feed()
+        self._begun = True
+        self._take_part()
+
+    def _take_part(self) -> None:
+        """Begin to pull, if it stands by no more; it may have been told to before it could pull."""
+        if self._begun and not self.standby:
+            for pull in self._pulls:
+                pull.start()
+            self._feed.feed()
 
     def pause(self) -> None:
         """Pull no more and give back what has not started. Idempotent."""
@@ -105,9 +112,7 @@ class Instance:
         if standby:
             self.pause()
         else:
-            for pull in self._pulls:
-                pull.start()
-            self._feed.feed()
+            self._take_part()
 
     def close(self) -> None:
         """End threads and processes."""
@@ -431,7 +436,9 @@ class Instance:
 
     def begin(self, slot: Slot) -> bool:
         """A handler is about to begin: whether there is something left for it to do."""
-        slot.calls = [call for call in slot.calls if self.claim(call)]
+        if len(slot.calls) == 1:
+            return self.unbegun.claim(slot.calls[0])
+        slot.calls = [call for call in slot.calls if self.unbegun.claim(call)]
         return bool(slot.calls)
 
     def _start(self, calls: list[Call]) -> None:

@@ -2,7 +2,7 @@
 
 A heartbeat tells how many calls of an actor wait too long in its host. An instance of that actor with free
 slots, whose own lane is empty, asks that host for some, at once; no controller decides. It asks for what it
-can start. When it has worked that off quickly it asks for four times as much, so that short calls come in
+can start. When it has worked that off quickly it asks for eight times as much, so that short calls come in
 large hauls, while long ones stay where the next free slot finds them.
 """
 
@@ -27,7 +27,9 @@ _ANSWER = 1.0
 _ON_THEIR_WAY = 0.1
 """Seconds that an instance waits for calls it was given before it counts as idle again."""
 _QUICKLY = 0.05
-_MORE = 4
+_MORE = 8
+_REST = 4
+"""The next haul is asked for when this part of the last one is left."""
 _decode = msgspec.msgpack.Decoder(Stolen).decode
 
 
@@ -100,7 +102,7 @@ class Stealing:
         since = time.monotonic() - hauls.at
         if hauls.asking or (hauls.coming > 0 and since < _ON_THEIR_WAY):
             return
-        rest = hauls.most // _MORE if since < _QUICKLY else 0  # the next haul comes while the last one ends
+        rest = hauls.most // _REST if since < _QUICKLY else 0
         if instance.pending > rest or (instance.slots.free <= 0 and not rest):
             return
         hauls.most = _MORE * hauls.most if since < _QUICKLY else 0

@@ -154,6 +154,15 @@ class WouldBlock(CallboardError):
     code = "would_block"
 
 
+class CallMisplaced(CallboardError):
+    """A call was made where none can be made: in a ``cpu`` handler, or in a host outside of any run.
+
+    Fields: actor, method.
+    """
+
+    code = "call_misplaced"
+
+
 class NestedTooDeep(CallboardError):
     """A handler's call stands too deep below the workflow: the ids on the way have no room.
 

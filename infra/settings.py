@@ -133,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if self.max_deliver < 2:
             raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
+        if self.steal_after < 0:
+            raise SettingsInvalid("steal_after must be 0 (never) or more")
         if self.state_history < 4:
             raise SettingsInvalid("state_history must be 4 or more: a state is its last commits")
         if any(amount < 0 for amount in self.resources.values()):

@@ -19,8 +19,9 @@ from zlib import crc32
 
 import msgspec
 
+from callboard.infra import headers as H
 from callboard.infra.direct import Stored
-from callboard.infra.errors import Fenced, StateIncompatible, StateTooLarge
+from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
 from callboard.infra.messages.run import NIL
 from callboard.infra.messages.state import Applied, Change, Commit
 from callboard.infra.settings import Settings
@@ -122,9 +123,16 @@ class Session(Parts):
             newest = self.decoded(last)
             if newest.call:
                 self.untold = newest.call, newest.result
-            await self.replay(
-                [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
-            )
+            try:
+                await self.replay(
+                    [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
+                )
+            except StateDamaged:
+                if not _outlived(last):
+                    raise
+                self.version, self.epoch, self.holder = newest.version, newest.epoch, newest.holder
+                self.sequence = last.sequence
+                self._expire()
             self.written_at = last.at
             if self.expired:
                 self._expire()
@@ -440,6 +448,12 @@ class _Unread(Exception):
 
 def _wanting(nodes: Sequence[Unread]) -> None:
     raise _Unread(nodes)
+
+
+def _outlived(last: Stored) -> bool:
+    """Whether a state was to be kept until now only, so that what its last commit builds on may have gone."""
+    ttl = float(last.headers.get(H.TTL, 0)) / (1 + _RENEWED)
+    return ttl > 0 and time.time() > last.at + ttl
 
 
 def _digest(call: str) -> bytes:

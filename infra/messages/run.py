@@ -23,6 +23,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True):
         traceback: the remote traceback, as text.
         path: ``actor.method`` of every call from the workflow down to the failing one.
         cause: what it was raised from.
+        group: the exceptions of an ``ExceptionGroup``, whose ``args`` are its text alone.
     """
 
     code: str
@@ -34,6 +35,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True):
     traceback: str = ""
     path: list[str] = []
     cause: ErrorInfo | None = None
+    group: list[ErrorInfo] = []
 
 
 class Result(msgspec.Struct, omit_defaults=True):

@@ -7,22 +7,15 @@ import time
 
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import options, tool, workflow
 from callboard.infra import subjects
 from callboard.infra.messages.registry import InstanceInfo, Pulse
 
-GATE = asyncio.Event()
-BEGUN: list[int] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has begun, the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to the loop of one test
-    GATE = asyncio.Event()
-    BEGUN.clear()
+GATE = Gate()
+BEGUN: list[int] = anew([])
 
 
 @tool

@@ -12,6 +12,7 @@ from tests.support.waiting import until
 
 from callboard import ManagedList, agent, method, options, tool, workflow
 from callboard.actors.host import Host
+from callboard.infra import subjects
 
 BEGUN: Counter[int] = Counter()
 GATE = asyncio.Event()
@@ -231,3 +232,22 @@ async def test_a_host_that_leaves_gives_nothing_away_by_itself(board: Board) -> 
     await leaving
     assert (done.status, set(BEGUN.values())) == ("completed", {1})
     assert {result.host for result in await board.results(run)} == {idle.id}
+
+
+async def test_who_asks_for_calls_and_cannot_run_them_gets_none(board: Board) -> None:
+    """Nobody, a host without the actor, and what is no question at all; the heart goes on."""
+    driver = await board.host(long_one, many)
+    victim, node = await stuck(board), await board.node()
+    run = await board.submit(many, host=victim.id, count=3)
+    await until(lambda: len(instance(victim, work).unbegun.overdue(0.1)) == 3)
+    subject = subjects.steal(victim.id)
+    node.connection.publish(subject, b"\xc1")
+    for by in ("h-nobody", driver.id, "h.x"):
+        node.connection.publish(subject, packed({"actor": "work", "by": by, "most": 100}))
+    await node.connection.flush()
+    beat = driver.watch.alive[victim.id].at
+    await until(lambda: driver.watch.alive[victim.id].at > beat + 0.15)
+    assert driver.watch.alive[victim.id].instances["work"].overdue == 3
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    assert {result.host for result in await board.results(run)} == {victim.id}

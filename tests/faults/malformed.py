@@ -305,6 +305,7 @@ def targets(run: str, host: str) -> list[Target]:
     republished = {"Nats-Sequence": "99999999", "Nats-Last-Sequence": "0"}
     holds = _encode({"type": "holds", "stream": "CALLS", "consumer": "add_any_1"})
     pulse = _encode({"host": "x y", "at": 1.0, "inflight": {"CALLS": [1], "a b.c": [2]}})
+    route = _encode({"actor": "add", "hosts": {"h-nobody": "much"}})
     return [
         Target("cb.call.add.any.1", "call", add, call),
         Target("cb.call.add.any.0", "call", add, call),
@@ -349,6 +350,12 @@ def targets(run: str, host: str) -> list[Target]:
         Target("cb.api.result.m{n}", "told", add, {}),
         Target("cb.api.actors.all", "told", add, {}),
         Target("cb.api.unheard_of.all", "told", add, {}),
+        Target(f"cb.steal.{host}", "told", _encode({"actor": "add", "by": host, "most": "all"}), {}),
+        Target("cb.policy.route.m{n}", "told", route, republished),
+        Target("cb.policy.m{n}", "told", add, {}),
+        Target("$KV.cb_policy.route.m{n}", "kept", route, {}),
+        Target("$KV.cb_policy.route.add.=m{n}", "kept", route, {}),
+        Target("$KV.cb_policy.m{n}", "kept", add, {}),
         Target("$KV.cb_runs.m{n}", "kept", add, {}),
         Target(f"$KV.cb_runs.{run}", "kept", add, {}),
         Target("$O.cb_blobs.M.m{n}", "kept", add, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -332,6 +333,31 @@ async def test_a_state_expires_after_its_last_commit(process: Process, join: Joi
     assert await other.open() is not None
     while await subjects_left(process):
         await asyncio.sleep(0.05)  # the server's own clock
+
+
+async def test_an_expired_state_of_which_a_part_has_gone(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older commits go before the last one does; meanwhile the state is empty, not damaged."""
+    desk = actor(process, ttl=100.0)
+    for _ in range(3):
+        async with desk.call():
+            desk.agent.items.append("old")
+    commits = await desk.shelf.commits(PLACE)
+    gone = {"filter": commits[0].subject, "seq": commits[1].sequence}
+    await process.topology.api("STREAM.PURGE.KV_cb_state", gone)
+    other = actor(await join(), ttl=100.0)
+    with pytest.raises(StateDamaged):
+        await other.open()
+    ahead = SimpleNamespace(time=lambda: _now() + 120.0, monotonic=time.monotonic)
+    with monkeypatch.context() as later:
+        later.setattr("callboard.state.session.time", ahead)
+        async with other.call():
+            assert other.agent.items == []
+            other.agent.items.append("new")
+    other.restart()
+    async with other.call():
+        assert other.agent.items == ["new"]
 
 
 async def test_commits_renew_what_a_state_is_made_of(process: Process, join: Join) -> None:

@@ -75,7 +75,9 @@ def run(argv: Sequence[str]) -> int:
     try:
         return int(build(argv[0] if argv else "")(list(argv)) or Exit.OK)
     except CycloptsError as error:
-        usage = UsageError(f"{str(error).strip()} ('callboard --help' lists the commands)")
+        chain = " ".join(error.command_chain or ())
+        help_ = f"'callboard {chain} --help' tells how" if chain else "'callboard --help' lists the commands"
+        usage = UsageError(f"{str(error).strip()} ({help_})")
         return output.fail(usage, exit_for(usage))
     except CallboardError as error:
         return output.fail(error, exit_for(error))
