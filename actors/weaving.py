@@ -99,7 +99,7 @@ class Weaver:
         Raises:
             ValueTooLarge: above the largest permitted size.
         """
-        form = await self.woven(run, encoded.body, place)
+        form = await self.woven(run, encoded.body, place, room=self._settings.inline_limit // 2)
         if form is None:
             await values.shrink(encoded, self._blobs, self._settings)
         elif len(form) <= self._settings.inline_limit:
@@ -107,8 +107,15 @@ class Weaver:
         else:
             encoded.body, encoded.woven = b"", await self._blobs.put(form)
 
-    async def woven(self, run: str, body: bytes, place: Place | None = None) -> bytes | None:
-        """A woven form of arguments; None if nothing in them is known."""
+    async def woven(
+        self, run: str, body: bytes, place: Place | None = None, *, room: int = 0
+    ) -> bytes | None:
+        """A woven form of a value; None if nothing in it is known.
+
+        Args:
+            run: whose it is; place: whose state is held while it is needed.
+            room: bytes that it may have before pieces of it are stored.
+        """
         if len(body) > LARGEST:
             return None
         aside = len(body) > _ASIDE
@@ -126,20 +133,22 @@ class Weaver:
             find, met = _either(journal.find, state.find), state.meet
         await asyncio.gather(*reading)
         pieces = await asyncio.to_thread(_cut, body, texts, find) if aside else _cut(body, texts, find)
-        parts = await self._pieced(pieces, met)
+        parts = await self._pieced(pieces, met, room)
         if all(isinstance(part, bytes) for part in parts):
             return None
         return _encode(parts if session is None or place is None else [{_STATE: place}, *parts])
 
     async def _pieced(
-        self, pieces: list[list[Part]], met: Callable[[bytes], bool]
+        self, pieces: list[list[Part]], met: Callable[[bytes], bool], room: int
     ) -> list[Part | list[bytes]]:
-        """The parts of a form: in the place of what was met before a reference to it."""
+        """The parts of a form: if there is no room, in the place of what was met before a reference to it."""
         parts: list[Part | list[bytes]] = []
         storing = []
-        for piece in pieces:
-            encoded = _encode(piece)
-            if len(encoded) >= _LEAST_PIECE // 2 and met(digest_of(encoded)):
+        bodies = [_encode(piece) for piece in pieces]
+        short = sum(len(encoded) for encoded in bodies) <= room
+        for piece, encoded in zip(pieces, bodies, strict=True):
+            known = len(encoded) >= _LEAST_PIECE // 2 and met(digest_of(encoded))
+            if known and not short:
                 reference: list[bytes] = []  # filled in when it is stored
                 parts.append(reference)
                 storing.append(self._stored(encoded, reference))
