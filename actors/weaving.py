@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
-from callboard.infra import subjects
+from callboard.infra import log, subjects
 from callboard.infra.direct import DirectReader
-from callboard.infra.errors import InvalidArguments
+from callboard.infra.errors import CallboardError, InvalidArguments
 from callboard.infra.settings import MIB, Settings
 from callboard.state.blobs import Blobs
 from callboard.state.known import KnownJournal, KnownState, Spot, digest_of
@@ -84,6 +84,7 @@ class Weaver:
         self._blobs = blobs
         self._settings = settings
         self._spots = Spots(reader, shelf)
+        self._log = log.get("weaver")
         self._journals: OrderedDict[str, KnownJournal] = OrderedDict()
         self._states: OrderedDict[Place, KnownState] = OrderedDict()
         self.held: Callable[[Place], Session | None] = lambda _: None
@@ -116,6 +117,13 @@ class Weaver:
             run: whose it is; place: whose state is held while it is needed.
             room: bytes that it may have before pieces of it are stored.
         """
+        try:
+            return await self._form(run, body, place, room)
+        except CallboardError as error:
+            self._log.warning("stored_as_a_whole", run=run, reason=error.message)
+            return None
+
+    async def _form(self, run: str, body: bytes, place: Place | None, room: int) -> bytes | None:
         if len(body) > LARGEST:
             return None
         aside = len(body) > _ASIDE
