@@ -394,7 +394,9 @@ class CallMaker:
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
         if self._abandoned or self._stopped or self._caller.leaving:
             return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
-        if not self._caller.is_alive(future.executor):  # or somebody has said meanwhile who holds the session
+        holder = self._caller.holder(future.method.actor, future.session) if future.method.managed else ""
+        # Somebody may have said meanwhile who holds the session, wherever the call was to go.
+        if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
             future.executor, future.policy = self._caller.slated(future)
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
@@ -766,6 +768,12 @@ class Caller:
         self._holders.move_to_end((actor, session))
         if len(self._holders) > _HOLDERS:
             self._holders.popitem(last=False)
+
+    def moved(self, actor: str, sessions: Iterable[str], host: str) -> None:
+        """Sessions have another holder: those that calls were made in here go there from now on."""
+        for session in sessions:
+            if (actor, session) in self._holders:
+                self.note_holder(actor, session, host)
 
     def on_loop(self) -> bool:
         """Whether this code runs in the event loop's thread."""

@@ -263,7 +263,7 @@ async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, r
     if session is None:
         return
     try:
-        with within(session.begin()):
+        with within(managed.begin(session)):
             await _handle_one(instance, call, maker, session)
     finally:
         session.rollback()

@@ -264,7 +264,7 @@ class LocalMaker:
         assert method.reconcile is not None
         maker = LocalMaker(self._stage, (*self._path, method.reconcile.where))
         try:
-            return _encode_result(method, await self._handle(method.reconcile, future.id, arguments, maker))
+            return _encode_result(method, await self._handle(method.reconcile, future, arguments, maker))
         finally:
             maker.end()
 
@@ -277,7 +277,7 @@ class LocalMaker:
         try:
             async with running:
                 with _items(future):
-                    value = await self._handle(method, future.id, arguments, maker)
+                    value = await self._handle(method, future, arguments, maker)
             encoded = _encode_result(method, value)
             for part in encoded.futures:
                 await part
@@ -293,10 +293,11 @@ class LocalMaker:
         return encoded
 
     async def _handle(
-        self, method: Method, future_id: str, arguments: dict[str, Any], maker: LocalMaker
+        self, method: Method, future: Future[Any], arguments: dict[str, Any], maker: LocalMaker
     ) -> Any:
         own = Alone(method.where) if method.directives.cpu else maker
-        scope = Scope(own, f"{future_id}.", sync=not method.is_async)
+        path = future.id if future.attempt == 1 else f"{future.id}~{future.attempt}"
+        scope = Scope(own, f"{path}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}

@@ -84,6 +84,26 @@ class Sessions:
             del self._sessions[name]
         return call
 
+    def running(self, name: str) -> list[Call]:
+        """The calls of a session that hold it."""
+        session = self._sessions.get(name)
+        return [] if session is None else list(session.holders)
+
+    def busy(self) -> list[str]:
+        """The sessions that a call holds."""
+        return [name for name, session in self._sessions.items() if session.holders]
+
+    def withdraw(self, name: str) -> list[Call]:
+        """Take the calls that wait behind others of their session, in their order."""
+        session = self._sessions.get(name)
+        if session is None:
+            return []
+        behind = list(session.behind)
+        session.behind.clear()
+        if not session.holders:
+            del self._sessions[name]
+        return behind
+
     def leave(self, call: Call) -> None:
         """A call has ended, or has been given back."""
         session = self._sessions.get(call.session)

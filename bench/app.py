@@ -92,6 +92,27 @@ class Forgetter:
         return len(text)
 
 
+@agent(concurrency=1)
+class Desk:
+    """Keeps lines, one call at a time; says when it began (unix seconds)."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def file(self, text: str, seconds: float) -> float:
+        """Append, and take some time."""
+        began = time.time()
+        self.lines.append(text)
+        await asyncio.sleep(seconds)
+        return began
+
+
+@workflow
+async def filing(text: str, seconds: float) -> float:
+    """One call in the run's session."""
+    return await Desk.file(text, seconds)
+
+
 @workflow
 async def keeping(count: int, *, managed: bool) -> list[float]:
     """Calls one after the other; seconds of each."""

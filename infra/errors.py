@@ -313,6 +313,30 @@ class StateExists(CallboardError):
     code = "state_exists"
 
 
+class SessionUnmovable(CallboardError):
+    """What an agent keeps for a session stands in its process, and it does not say how to take it along.
+
+    Fields: actor.
+    """
+
+    code = "session_unmovable"
+
+
+class NoDestination(CallboardError):
+    """No other host can take a session. Fields: actor, host (the one that was named)."""
+
+    code = "no_destination"
+
+
+class MigrationFailed(CallboardError):
+    """A session was not moved: it is where it was, or where somebody else has brought it.
+
+    Fields: actor, session, host (that holds it).
+    """
+
+    code = "migration_failed"
+
+
 # -- runs ------------------------------------------------------------------------------------------
 
 

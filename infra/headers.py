@@ -25,6 +25,7 @@ AGAIN = "Cb-Again"
 STOLEN = "Cb-Stolen"
 REQUEUED = "Cb-Requeued"
 RESUME = "Cb-Resume"
+EPOCH = "Cb-Epoch"
 TRACEPARENT = "traceparent"
 
 MESSAGE_ID = "Nats-Msg-Id"

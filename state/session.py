@@ -290,13 +290,18 @@ class Session(Parts):
         return self.sequence
 
     async def take(self, holder: str) -> None:
-        """Become the holder: whoever was it before cannot commit any more.
+        """Let this host be the holder: whoever was it before cannot commit any more.
+
+        What was changed since :meth:`begin` is stored with it.
 
         Raises:
             Fenced: somebody else was faster. The session is lost.
         """
-        commit = self._next(epoch=self.epoch + 1, holder=holder)
-        await self._write(commit, dict(self.kept), Packer())
+        packer, turn = Packer(), self._turn
+        changes = {} if turn is None else turn.changes(packer)
+        kept = dict(self.kept) if turn is None else turn.kept
+        await self._write(self._next(epoch=self.epoch + 1, holder=holder, changes=changes), kept, packer)
+        self.rollback()
 
     async def overwrite(self, kept: dict[str, Kept]) -> int:
         """Store other attributes in the place of all; returns the commit's sequence.

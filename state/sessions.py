@@ -73,6 +73,12 @@ class Sessions:
         """Have a session read anew when it is next opened."""
         self._open.pop(Place(actor, session), None)
 
+    def outdated(self, actor: str, session: str, epoch: int) -> None:
+        """Somebody has become the holder with this epoch: what was read before is read anew."""
+        known = self._open.get(Place(actor, session))
+        if known is not None and known.epoch < epoch and not known.busy:
+            self.forget(actor, session)
+
     async def delete(self, actor: str, session: str) -> None:
         """Remove every trace of a session's state; a holder elsewhere is fenced."""
         self.forget(actor, session)
