@@ -46,8 +46,9 @@ class Lanes:
             held: sequences of those that are to stay.
         """
         moved = 0
+        held_before = set(held)  # what ends meanwhile may still be found
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
-            if stored.sequence in held:
+            if stored.sequence in held or stored.sequence in held_before:
                 continue
             actor = stored.subject.split(".")[2]
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
