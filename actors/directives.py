@@ -36,7 +36,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         idempotent: running it again does no harm, so it is also retried after a time-out.
         effect: what the handler does outside of Callboard must not happen twice: it is announced in the
             journal before it runs, and does not run again while its outcome is unknown.
-        cpu: the handler computes; it runs in a process of its own.
+        cpu: the handler computes; it runs in a process of its own, and cannot make calls there.
         max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
         state_ttl: how long the managed state of a session is kept after its last change; 0: for ever.
         state_max_bytes: what the managed state of a session may have; 0: no limit.
@@ -78,6 +78,18 @@ PER_ACTOR = frozenset(
 )
 
 
+def _unknown(names: list[str]) -> str:
+    import difflib
+
+    every = Directives.__struct_fields__
+    close = difflib.get_close_matches(names[0], every, n=1)
+    if len(names) == 1 and close:
+        return f"unknown directive {names[0]}: did you mean {close[0]!r}?"
+    return (
+        f"unknown directive{'s' if len(names) > 1 else ''} {', '.join(names)}; there are {', '.join(every)}"
+    )
+
+
 def directives_from(base: Directives, options: dict[str, Any], where: str) -> Directives:
     """The base with some directives replaced.
 
@@ -88,10 +100,7 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         options = {**options, "retry_on": _names(options["retry_on"], where)}
     unknown = set(options) - set(Directives.__struct_fields__)
     if unknown:
-        raise DeclarationInvalid(
-            f"{where}: unknown directives {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(Directives.__struct_fields__)}"
-        )
+        raise DeclarationInvalid(f"{where}: {_unknown(sorted(unknown))}")
     given = {**msgspec.structs.asdict(base), **options}
     try:
         directives = msgspec.convert(given, Directives)

@@ -159,7 +159,7 @@ class Driver:
         self.name = declared.name
         self.slots = declared.directives.concurrency or (SLOTS if declared.method.is_async else _THREADS)
         self.standby = False
-        self._taking = 0
+        self._begun = False
         self._runs: dict[str, Run] = {}
         self._resuming = asyncio.Semaphore(_RESUMING)
         self._untold: dict[Run, float] = {}
@@ -182,8 +182,14 @@ class Driver:
         # Of all runs, on one lane: a wildcard of its own for every run would cost the server more than
         # the run's results do.
         self._signals = node.connection.subscribe(subjects.journal("*", "signal"), self._on_signal)
-        self._pull.start()
-        self._feed.feed()
+        self._begun = True
+        self._take_part()
+
+    def _take_part(self) -> None:
+        """Begin to pull, if it stands by no more; it may have been told to before it could pull."""
+        if self._begun and not self.standby:
+            self._pull.start()
+            self._feed.feed()
 
     def _catch_up_all(self) -> None:
         for run in self._runs.values():
@@ -215,8 +221,7 @@ class Driver:
         if standby:
             self.pause()
         else:
-            self._pull.start()
-            self._feed.feed()
+            self._take_part()
 
     async def finish(self, grace: float) -> None:
         """Let runs end within grace seconds, then give the rest back."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.alone import Alone
 from callboard.actors.declare import AgentClass, Method, declaration
 from callboard.actors.failures import call_in_thread, describe, restore
 from callboard.actors.scope import Scope, current
@@ -61,6 +62,11 @@ class Executor:
         if self._owner is not None and self._instance is None:
             self._instance = self._owner.create()
 
+    @property
+    def agent(self) -> Any:
+        """The agent's instance; None for a tool."""
+        return self._instance
+
     def close(self) -> None:
         """Let threads end by themselves and end processes. Idempotent."""
         if self._threads is not None:
@@ -80,7 +86,7 @@ class Executor:
             scope: where its own calls are made.
         """
         if method.directives.cpu:
-            return await self._in_process(method, body)
+            return await self._in_process(method, body, scope.prefix)
         function = self._bound(method)
         if method.is_async:
             current.set(scope)  # this task's own context
@@ -114,8 +120,8 @@ class Executor:
             work.cancel()
             raise
 
-    async def _in_process(self, method: Method, body: bytes) -> Any:
-        work = self._pool().schedule(run_in_process, args=[*process_address(method), body])
+    async def _in_process(self, method: Method, body: bytes, prefix: str) -> Any:
+        work = self._pool().schedule(run_in_process, args=[*process_address(method), body, prefix])
         ok, outcome = await asyncio.wrap_future(work)  # cancelling it ends the process
         if not ok:
             raise restore(msgspec.msgpack.decode(outcome, type=ErrorInfo))
@@ -150,7 +156,7 @@ def process_address(method: Method) -> tuple[str, str, str]:
     return holder.__module__, holder.__qualname__, method.name
 
 
-def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bool, bytes]:
+def run_in_process(module: str, name: str, method: str, body: bytes, prefix: str) -> tuple[bool, bytes]:
     """In the child: find the handler, run it, and return its encoded result or its exception."""
     found = declaration(getattr(importlib.import_module(module), name))
     if found is None:
@@ -161,6 +167,7 @@ def run_in_process(module: str, name: str, method: str, body: bytes) -> tuple[bo
         function = target.function
         if isinstance(found, AgentClass):
             function = function.__get__(_instance(found))
+        current.set(Scope(Alone(target.where), prefix, sync=True))
         return True, values.encode(function(**arguments)).body
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         return False, msgspec.msgpack.encode(describe(error))

@@ -24,6 +24,7 @@ from callboard.infra.messages.run import ErrorInfo
 _CLASSES = by_code()
 _ABOUT_A_CALL = (CallTimeout, DeadlineExceeded, CallCancelled, Overloaded, Poisoned)
 _DEPTH = 8
+_GROUP = 16
 
 # An error travels in one message, together with its causes.
 _TEXT_LIMIT = 8_000
@@ -46,6 +47,9 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     args = list(error.args)
     if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
         args.append(error.filename)
+    parts = error.exceptions[:_GROUP] if isinstance(error, BaseExceptionGroup) and depth < _DEPTH else ()
+    if parts:
+        args = args[:1]
     lines = [_cut(line, _LINE_LIMIT) for line in traceback.format_exception(error, chain=False)]
     info = ErrorInfo(
         code=code_of(error),
@@ -59,6 +63,7 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     )
     if cause is not None and depth < _DEPTH:
         info.cause = describe(cause, (), depth + 1)
+    info.group = [describe(part, (), _DEPTH) for part in parts]  # which are told without their causes
     return info
 
 
@@ -118,11 +123,22 @@ def _users(info: ErrorInfo) -> BaseException | None:
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, Exception)) or info.args is None:
         return None
+    if issubclass(found, ExceptionGroup):
+        return _regrouped(found, info)
     # Without its constructor first, which may take other arguments than ``args`` holds; some classes
     # have their text from it, though.
     made = [error for make in (found.__new__, _construct) if (error := _remade(make, found, info))]
     told = [error for error in made if text_of(error) == info.message]
     return next(iter(told or made), None)
+
+
+def _regrouped(cls: Any, info: ErrorInfo) -> BaseException | None:
+    try:
+        error: BaseException = cls(*(info.args or ()), [restore(part) for part in info.group])
+        vars(error).update(info.fields)
+    except Exception:  # noqa: BLE001 - whatever a user's class demands, or a group of none
+        return None
+    return error
 
 
 def _construct(cls: type[Exception], *args: Any) -> Exception:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import math
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
+
+from callboard.actors.hints import KEYWORD
 
 _DEEPEST = 64
 
@@ -31,9 +38,19 @@ _BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], st
     "pattern": (str, lambda v, b: re.search(b, v) is not None, "does not match"),
 }
 
+_FORMATS: dict[str, type] = {
+    "date": dt.date,
+    "date-time": dt.datetime,
+    "datetime": dt.datetime,
+    "time": dt.time,
+    "duration": dt.timedelta,
+    "uuid": uuid.UUID,
+    "decimal": decimal.Decimal,
+}
+
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> str:
-    """Why a value does not fit a schema; empty if it does. Formats are not looked at."""
+    """Why a value does not fit a schema; empty if it does. Of formats, those of annotations are known."""
     return _misfit(value, schema, schema.get("$defs", {}), "it", _DEEPEST)
 
 
@@ -62,7 +79,18 @@ def _plain(value: Any, schema: Mapping[str, Any], at: str) -> str:
     for name, (types, holds, words) in _BOUNDS.items():
         if name in schema and isinstance(value, types) and not holds(value, schema[name]):
             return f"{at} is {_short(value)}, which {words} {schema[name]}"
+    form = schema.get("format") or schema.get(KEYWORD, {}).get("type")
+    if isinstance(value, str) and form in _FORMATS and not _reads(value, _FORMATS[form]):
+        return f"{at} is {_short(value)}, which is no {form}"
     return ""
+
+
+def _reads(text: str, kind: type) -> bool:
+    try:
+        msgspec.convert(text, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _parts(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:

@@ -215,6 +215,9 @@ class Future(asyncio.Future[T]):
         return True
 
     def __format__(self, spec: str) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
         raise TypeError(f"{self!r} is put into a text before its value is there: 'await' it first")
 
     def __repr__(self) -> str:
@@ -239,6 +242,9 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
     def value(self, timeout: float | None = None) -> Any:
         """The value itself, waited for; see :meth:`Future.value`."""
         return self._self_future.value(timeout)
+
+    def __travelling__(self) -> Any:
+        return self.value()
 
     def available(self) -> bool:
         """Whether the outcome is there."""

@@ -6,27 +6,33 @@ Arguments and results are encoded and decoded as on the wire, so that what works
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.alone import Alone
 from callboard.actors.called_at import place, placed
 from callboard.actors.failures import call_in_thread, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
+from callboard.actors.local_turns import LocalTurns
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope, chosen, current
 from callboard.infra.errors import (
     CallCancelled,
     CallFailed,
+    CallMisplaced,
     CallTimeout,
+    DeadlineExceeded,
     DependencyFailed,
     InvalidArguments,
     InvalidResult,
@@ -73,13 +79,14 @@ class Stage:
 
     Attributes:
         loop: where handlers run; session: whose run it is.
-        effects: that the run has had.
+        effects: that the run has had; turns: in the sessions of stateful agents.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.session = chosen.get().session or new_id()
         self.effects: LocalEffects = {}
+        self.turns = LocalTurns()
         self._instances: dict[AgentClass[Any], Any] = {}
 
     def instance(self, owner: AgentClass[Any]) -> Any:
@@ -109,6 +116,7 @@ class LocalMaker:
         self._loop = stage.loop
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._open: dict[str, Future[Any]] = {}
 
     @property
     def of_handler(self) -> bool:
@@ -128,9 +136,13 @@ class LocalMaker:
         future.deps = tuple(dep.id for dep in encoded.futures)
         for dep in encoded.futures:
             dep.consumers += (future.id,)
-        future.session = chosen.get().session or self._stage.session
+        own = chosen.get()
+        future.session = own.session or self._stage.session
+        future.priority = own.priority or 0
         future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
-        future.sent = time.monotonic()
+        future.sent = 0.0 if encoded.futures else time.monotonic()
+        self._open[future.id] = future
+        future.when_done(self._closed)
         if _running() is self._loop:
             self._start(future, encoded)
         else:
@@ -146,6 +158,14 @@ class LocalMaker:
         task = self._tasks.get(future.id)
         if task is not None:
             task.cancel()
+
+    def end(self) -> None:
+        """Whoever made calls here has ended: stop those that are still open."""
+        for future in list(self._open.values()):
+            future.cancel()
+
+    def _closed(self, future: Future[Any]) -> None:
+        self._open.pop(future.id, None)
 
     def _start(self, future: Future[Any], encoded: values.Encoded) -> None:
         task = self._loop.create_task(self._execute(future, encoded))
@@ -197,6 +217,7 @@ class LocalMaker:
                 future.method.signature.check(encoded.body)
             except InvalidArguments as error:
                 raise placed(error, encoded.called_at) from error.__cause__
+        future.sent = future.sent or time.monotonic()
 
     async def _attempts(self, future: Future[Any], body: bytes) -> Any:
         while True:
@@ -213,13 +234,19 @@ class LocalMaker:
         method = future.method
         arguments = method.signature.decode_arguments(body)
         rules = method.owner.rules if method.owner is not None else None
-        encoded = await (
-            self._ended(future, arguments)
-            if rules is None
-            else self._stage.states.handle(future, rules, lambda: self._ended(future, arguments))
-        )
+        async with self._turn(future):
+            encoded = await (
+                self._ended(future, arguments)
+                if rules is None
+                else self._stage.states.handle(future, rules, lambda: self._ended(future, arguments))
+            )
         future.raw = msgspec.Raw(encoded.body)
         return method.signature.decode_result(encoded.body)
+
+    def _turn(self, future: Future[Any]) -> contextlib.AbstractAsyncContextManager[None]:
+        if future.method.owner is None or not future.method.owner.directives.stateful:
+            return contextlib.nullcontext()
+        return self._stage.turns.turn(future)
 
     async def _ended(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
         """What the handler gives, encoded; of an effect what it gave when it happened."""
@@ -235,31 +262,42 @@ class LocalMaker:
         self, method: Method, future: Future[Any], arguments: dict[str, Any]
     ) -> values.Encoded:
         assert method.reconcile is not None
-        return _encode_result(method, await self._handle(method.reconcile, future.id, arguments))
+        maker = LocalMaker(self._stage, (*self._path, method.reconcile.where))
+        try:
+            return _encode_result(method, await self._handle(method.reconcile, future, arguments, maker))
+        finally:
+            maker.end()
 
     async def _limited(self, future: Future[Any], arguments: dict[str, Any]) -> values.Encoded:
         """Run the handler within its timeout."""
         method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
+        maker = LocalMaker(self._stage, (*self._path, method.where))
         try:
             async with running:
-                value = await self._handle(method, future.id, arguments)
+                with _items(future):
+                    value = await self._handle(method, future, arguments, maker)
+            encoded = _encode_result(method, value)
+            for part in encoded.futures:
+                await part
         except TimeoutError as error:
             if not running.expired():
                 raise  # the handler's own
             raise CallTimeout(
                 f"{method.where} took longer than its timeout of {timeout:g} s", timeout=timeout
             ) from error
-        encoded = _encode_result(method, value)
-        for part in encoded.futures:
-            await part
+        finally:
+            maker.end()
         encoded.join()
         return encoded
 
-    async def _handle(self, method: Method, future_id: str, arguments: dict[str, Any]) -> Any:
-        maker = LocalMaker(self._stage, (*self._path, method.where))
-        scope = Scope(maker, f"{future_id}.", sync=not method.is_async)
+    async def _handle(
+        self, method: Method, future: Future[Any], arguments: dict[str, Any], maker: LocalMaker
+    ) -> Any:
+        own = Alone(method.where) if method.directives.cpu else maker
+        path = future.id if future.attempt == 1 else f"{future.id}~{future.attempt}"
+        scope = Scope(own, f"{path}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}
@@ -270,9 +308,13 @@ class LocalMaker:
             context = contextvars.copy_context()
             context.run(current.set, scope)
             threads = _background.threads()
-            value = await self._loop.run_in_executor(
-                threads, context.run, call_in_thread, function, arguments
-            )
+            try:
+                value = await self._loop.run_in_executor(
+                    threads, context.run, call_in_thread, function, arguments
+                )
+            except asyncio.CancelledError:
+                scope.cancel("cancelled by its maker, its deadline or its timeout")
+                raise
         return _single(method, value) if method.directives.batchable else value
 
     def _bound(self, method: Method) -> Callable[..., Any]:
@@ -280,6 +322,16 @@ class LocalMaker:
             return method.function
         bound: Callable[..., Any] = method.function.__get__(self._stage.instance(method.owner))
         return bound
+
+
+def _items(future: Future[Any]) -> AbstractContextManager[None]:
+    """What a batchable handler finds of its items: here there is one."""
+    if not future.method.directives.batchable:
+        return nullcontext()
+    from callboard.actors.items import serving
+    from callboard.state.managed import current as state
+
+    return serving([future.session], [state.get()])
 
 
 def _encode_result(method: Method, value: Any) -> values.Encoded:
@@ -332,8 +384,32 @@ def _encoded(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> v
     return encoded
 
 
+_on_board = False
+
+
+def leave_to_board() -> None:
+    """From now on this process is a host's: what is called outside of any run is a mistake, and refused."""
+    global _on_board  # noqa: PLW0603 - the process as a whole is a host's
+    _on_board = True
+
+
+def _not_on_board(method: Method) -> None:
+    if _on_board:
+        raise CallMisplaced(
+            f"{method.where} was called outside of any run: a thread or executor of your own does not know "
+            "whose calls it makes; make them in the workflow or handler itself, or by asyncio.to_thread",
+            actor=method.actor,
+            method=method.name,
+        )
+
+
 def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call from outside of any run: a future in async code, a lazy value in sync code."""
+    """A call from outside of any run: a future in async code, a lazy value in sync code.
+
+    Raises:
+        CallMisplaced: this process is a host's.
+    """
+    _not_on_board(method)
     loop = _running()
     maker = LocalMaker(Stage(loop or _background.loop()), ())
     future = maker.call(f"{new_id()}:1", method, args, kwargs)
@@ -341,29 +417,71 @@ def call(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def run(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A workflow from outside of any run; a coroutine if it is async."""
+    """A workflow from outside of any run; a coroutine if it is async.
+
+    Raises:
+        CallMisplaced: this process is a host's.
+    """
+    _not_on_board(method)
     arguments = method.signature.decode_arguments(encode_arguments(method, args, kwargs).body)
     if method.is_async:
         return _run_async(method, arguments)
-    scope = Scope(LocalMaker(Stage(_background.loop()), (method.actor,)), f"{new_id()}:", sync=True)
-    value = contextvars.copy_context().run(_in_scope, scope, method.function, arguments)
-    encoded = _encode_result(method, value)
-    for part in encoded.futures:
-        part.value()
+    return _run_sync(method, arguments)
+
+
+def _run_sync(method: Method, arguments: dict[str, Any]) -> Any:
+    maker = LocalMaker(Stage(_background.loop()), (method.actor,))
+    scope = Scope(maker, f"{new_id()}:", sync=True)
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        scope.cancel("its deadline has passed")
+        maker.end()
+
+    timer = threading.Timer(method.directives.timeout or 0.0, end)
+    timer.daemon = True
+    if method.directives.timeout is not None:
+        timer.start()
+    try:
+        value = contextvars.copy_context().run(_in_scope, scope, method.function, arguments)
+        encoded = _encode_result(method, value)
+        for part in encoded.futures:
+            part.value()
+    except (Exception, asyncio.CancelledError) as error:
+        if over.is_set():
+            raise _too_late(method) from error
+        raise
+    finally:
+        timer.cancel()
+        maker.end()
+    if over.is_set():
+        raise _too_late(method)
     return _resolved(method, value, encoded)
 
 
 async def _run_async(method: Method, arguments: dict[str, Any]) -> Any:
     maker = LocalMaker(Stage(asyncio.get_running_loop()), (method.actor,))
     token = current.set(Scope(maker, f"{new_id()}:"))
+    running = asyncio.timeout(method.directives.timeout)
     try:
-        value = await method.function(**arguments)
+        async with running:
+            value = await method.function(**arguments)
+            encoded = _encode_result(method, value)
+            for part in encoded.futures:
+                await part
+    except TimeoutError as error:
+        if not running.expired():
+            raise  # the workflow's own
+        raise _too_late(method) from error
     finally:
         current.reset(token)
-    encoded = _encode_result(method, value)
-    for part in encoded.futures:
-        await part
+        maker.end()
     return _resolved(method, value, encoded)
+
+
+def _too_late(method: Method) -> DeadlineExceeded:
+    return DeadlineExceeded(f"{method.actor} did not end before its deadline")
 
 
 def _resolved(method: Method, value: Any, encoded: values.Encoded) -> Any:

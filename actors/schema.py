@@ -144,7 +144,8 @@ class Signature:
         try:
             decoded = self._decode_arguments(body)
         except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
-            raise self._invalid(str(error)) from error
+            json = ": it looks like JSON, and must be msgpack" if body[:1] in {b"{", b"["} else ""
+            raise self._invalid(f"{error}{json}") from error
         return {name: getattr(decoded, name) for name in self.names}
 
     def from_json(self, body: bytes) -> bytes:

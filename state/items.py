@@ -28,7 +28,17 @@ _FIXED = (
     inspect.LiteralType,
 )
 _FIXED_VALUES = frozenset({type(None), bool, int, float, str, bytes})
-_encode = msgspec.msgpack.Encoder().encode
+
+
+def _standing_for(value: Any) -> Any:
+    """What is stored of a lazy value, or of another collection."""
+    plain = getattr(type(value), "__travelling__", None)
+    if plain is None:
+        raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored")
+    return plain(value)
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_standing_for).encode
 
 
 class Codec:

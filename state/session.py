@@ -19,8 +19,9 @@ from zlib import crc32
 
 import msgspec
 
+from callboard.infra import headers as H
 from callboard.infra.direct import Stored
-from callboard.infra.errors import Fenced, StateIncompatible, StateTooLarge
+from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
 from callboard.infra.messages.run import NIL
 from callboard.infra.messages.state import Applied, Change, Commit
 from callboard.infra.settings import Settings
@@ -30,7 +31,7 @@ from callboard.state.kept import Kept, apply, unread_for
 from callboard.state.packing import Packer
 from callboard.state.reading import Parts
 from callboard.state.shelf import Place, Shelf
-from callboard.state.tree import unread_between
+from callboard.state.tree import Unread, unread_between
 from callboard.state.turn import Turn
 
 _MOST_CHANGES = 128 * 1024
@@ -122,9 +123,16 @@ class Session(Parts):
             newest = self.decoded(last)
             if newest.call:
                 self.untold = newest.call, newest.result
-            await self.replay(
-                [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
-            )
+            try:
+                await self.replay(
+                    [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
+                )
+            except StateDamaged:
+                if not _outlived(last):
+                    raise
+                self.version, self.epoch, self.holder = newest.version, newest.epoch, newest.holder
+                self.sequence = last.sequence
+                self._expire()
             self.written_at = last.at
             if self.expired:
                 self._expire()
@@ -177,7 +185,13 @@ class Session(Parts):
         kept = self.kept.get(name) or Kept(change.kind)
         while missing := list(dict.fromkeys(unread_for(kept, change))):
             await self.read(missing)
-        self.kept[name] = apply(kept, change, self.read_now)
+        # Where one change follows another in the middle of a list, more is met on the way.
+        while True:
+            try:
+                self.kept[name] = apply(kept, change, _wanting)
+                break
+            except _Unread as met:
+                await self.read(met.nodes)
         self._base.fresh |= packing.large_of(change)
 
     def _expire(self) -> None:
@@ -229,6 +243,11 @@ class Session(Parts):
         return self._turn
 
     @property
+    def base_sequence(self) -> int:
+        """Sequence of the commit whose head what came after builds on; 0 if there is none."""
+        return max(self._base.sequence, 0)
+
+    @property
     def ttl(self) -> float:
         """Seconds that what is stored is kept after its last commit; 0: for ever."""
         return self._base.ttl
@@ -271,13 +290,18 @@ class Session(Parts):
         return self.sequence
 
     async def take(self, holder: str) -> None:
-        """Become the holder: whoever was it before cannot commit any more.
+        """Let this host be the holder: whoever was it before cannot commit any more.
+
+        What was changed since :meth:`begin` is stored with it.
 
         Raises:
             Fenced: somebody else was faster. The session is lost.
         """
-        commit = self._next(epoch=self.epoch + 1, holder=holder)
-        await self._write(commit, dict(self.kept), Packer())
+        packer, turn = Packer(), self._turn
+        changes = {} if turn is None else turn.changes(packer)
+        kept = dict(self.kept) if turn is None else turn.kept
+        await self._write(self._next(epoch=self.epoch + 1, holder=holder, changes=changes), kept, packer)
+        self.rollback()
 
     async def overwrite(self, kept: dict[str, Kept]) -> int:
         """Store other attributes in the place of all; returns the commit's sequence.
@@ -420,6 +444,21 @@ class Session(Parts):
             keys += await listed_in(self._shelf, self._place, key)
         await self._shelf.drop(self._place, [key for key in dict.fromkeys(keys) if not base.has(key)], upto)
         self._removed |= {one.version for one in due}
+
+
+class _Unread(Exception):
+    def __init__(self, nodes: Sequence[Unread]) -> None:
+        self.nodes = nodes
+
+
+def _wanting(nodes: Sequence[Unread]) -> None:
+    raise _Unread(nodes)
+
+
+def _outlived(last: Stored) -> bool:
+    """Whether a state was to be kept until now only, so that what its last commit builds on may have gone."""
+    ttl = float(last.headers.get(H.TTL, 0)) / (1 + _RENEWED)
+    return ttl > 0 and time.time() > last.at + ttl
 
 
 def _digest(call: str) -> bytes:

@@ -23,6 +23,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True):
         traceback: the remote traceback, as text.
         path: ``actor.method`` of every call from the workflow down to the failing one.
         cause: what it was raised from.
+        group: the exceptions of an ``ExceptionGroup``, whose ``args`` are its text alone.
     """
 
     code: str
@@ -34,6 +35,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True):
     traceback: str = ""
     path: list[str] = []
     cause: ErrorInfo | None = None
+    group: list[ErrorInfo] = []
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -49,6 +51,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         waited, took: seconds in the queue and in the handler.
         sticky: the host holds the call's session: further calls of it are best sent there.
         signal: of a wait: sequence of the signal that it has consumed.
+        woven: the value is a woven form: parts of it stand in other entries of the journal.
     """
 
     future: str
@@ -63,6 +66,7 @@ class Result(msgspec.Struct, omit_defaults=True):
     took: float = 0.0
     sticky: bool = False
     signal: int = 0
+    woven: bool = False
 
 
 class Intent(msgspec.Struct, omit_defaults=True):

@@ -14,6 +14,7 @@ if ROOT not in sys.path:  # so that tests can import what they share, as `tests.
     sys.path.append(ROOT)
 
 from tests.support.board import Board  # noqa: E402 - needs the path above
+from tests.support.gates import begin_anew  # noqa: E402 - as above
 
 MAY_BLOCK = [
     # Once, when a process begins:
@@ -37,6 +38,12 @@ def no_blocking() -> Iterator[None]:
             for one in guard.functions.values():
                 one.can_block_in(where, function)
         yield
+
+
+@pytest.fixture(autouse=True)
+def begun_anew() -> None:
+    """All gates are shut, and nothing is noted down."""
+    begin_anew()
 
 
 @pytest.fixture

@@ -8,21 +8,14 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, batchable, method, tool, workflow
 from callboard.infra.errors import DeadlineExceeded, InvalidArguments, RunFailed
 
-BATCHES: list[list[Any]] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """No batch has come; the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    BATCHES.clear()
+BATCHES: list[list[Any]] = anew([])
+GATE = Gate()
 
 
 class Odd(Exception):

@@ -60,7 +60,8 @@ def declare_tool(**directives: Any) -> Directives:
 @pytest.mark.parametrize(
     ("directives", "text"),
     [
-        ({"retires": 3}, "unknown directives retires; there are .*retries"),
+        ({"retires": 3}, "unknown directive retires: did you mean 'retries'?"),
+        ({"odd": 3, "x": 1}, "unknown directives odd, x; there are .*retries"),
         ({"retries": "3"}, "Expected `int`, got `str`.*retries"),
         ({"retries": -1}, "retries"),
         ({"timeout": 0}, "timeout must be above 0, not 0"),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, method, tool, workflow
@@ -24,18 +25,10 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.run import Pending
 
-GATE = asyncio.Event()
-STARTED: list[str] = []
+GATE = Gate()
+STARTED: list[str] = anew([])
 LARGE = random.Random(1).randbytes(300_000)
 """Above what travels inline, and of several chunks."""
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """The gate is shut, and nothing has started."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    STARTED.clear()
 
 
 @tool
@@ -351,6 +344,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent(board: Board)
     GATE.set()
     await board.host(careless_flow, gated, add)
     assert await board.run(careless_flow) == ["add.call"] * 5
+    await node.connection.flush()
     assert sent == ["cb.call.gated.any.1"]
     assert STARTED == []
 

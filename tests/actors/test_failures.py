@@ -240,6 +240,23 @@ def test_a_cause_whose_class_is_not_here() -> None:
     assert "None" not in cause.message
 
 
+def test_a_group_comes_back_with_its_parts() -> None:
+    """So that ``except*`` finds them; a group within it is told in words."""
+    inner = ExceptionGroup("inner", [KeyError("k")])
+    group = restore(describe(ExceptionGroup("outer", [ValueError("a"), OSError(2, "gone"), inner])))
+    assert isinstance(group, ExceptionGroup)
+    assert group.message == "outer"
+    assert [repr(part) for part in group.exceptions[:2]] == [
+        "ValueError('a')",
+        "FileNotFoundError(2, 'gone')",
+    ]
+    assert "inner (1 sub-exception)" in str(group.exceptions[2])
+    many = restore(describe(ExceptionGroup("many", [ValueError("x" * 100_000)] * 100)))
+    assert len(many.exceptions) == 16  # type: ignore[attr-defined]
+    size = len(msgspec.msgpack.encode(describe(ExceptionGroup("many", [ValueError("x" * 100_000)] * 100))))
+    assert size < 500_000
+
+
 def test_a_loop_of_causes_ends() -> None:
     """An exception that is its own cause is described in finite time."""
     error = ValueError("x")

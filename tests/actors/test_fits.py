@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import enum
+import uuid
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -71,6 +74,25 @@ def test_what_does_not_fit(value: Any, says: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(value, Whole)
     assert says in misfit(value, schema_of(Whole))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits", "does_not"),
+    [
+        (dt.date, "2026-01-31", "2026-02-31"),
+        (dt.datetime, "2026-01-31T10:00:00Z", "tomorrow"),
+        (dt.time, "10:00:00", "25:00:00"),
+        (dt.timedelta, "PT5M", "5 minutes"),
+        (uuid.UUID, "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "f81d4fae"),
+        (decimal.Decimal, "1.50", "one"),
+        (dt.date | None, "2026-01-31", "soon"),
+    ],
+)
+def test_texts_of_a_format(kind: Any, fits: str, does_not: str) -> None:
+    """A text that stands for something else must be one that does."""
+    assert misfit(fits, schema_of(kind)) == ""
+    assert misfit(does_not, schema_of(kind))
+    assert misfit("anything", {"type": "string", "format": "of somebody else"}) == ""
 
 
 def test_a_schema_without_end() -> None:

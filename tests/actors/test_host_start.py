@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import agent, method, tool, workflow
@@ -19,16 +20,8 @@ from callboard.actors.instance import Instance
 from callboard.infra.errors import ConnectFailed, StoreRefused
 from callboard.infra.server import EmbeddedServer
 
-LICENCES: list[str] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """No licence, and the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    LICENCES.clear()
+LICENCES: list[str] = anew([])
+GATE = Gate()
 
 
 @tool

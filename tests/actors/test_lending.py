@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, batchable, method, tool, workflow
@@ -139,16 +140,8 @@ async def test_a_call_that_is_returned_is_waited_for_without_a_slot(board: Board
 
 # -- who lends, and when --------------------------------------------------------------------------
 
-GATE = asyncio.Event()
-LOG: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """The gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    LOG.clear()
+GATE = Gate()
+LOG: list[str] = anew([])
 
 
 @tool(concurrency=1)

@@ -153,6 +153,11 @@ async def test_a_future_in_a_text_is_an_error() -> None:
     future = add(1)
     with pytest.raises(TypeError, match="'await' it first"):
         _ = f"the sum is {future}"
+    with pytest.raises(TypeError, match="'await' it first"):
+        _ = "the sum is %s" % future  # noqa: UP031
+    with pytest.raises(TypeError, match="'await' it first"):
+        _ = " ".join(map(str, [future]))
+    assert "add.call" in repr(future)
     assert f"the sum is {await future}" == "the sum is 2"
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, call_headers, call_subject, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import tool, workflow
@@ -29,16 +30,8 @@ from callboard.infra.messages.control import Cancel, HoldsQuery
 from callboard.infra.messages.registry import Pulse
 from callboard.infra.messages.run import ErrorInfo, Result, Signal
 
-RAN: Counter[int] = Counter()
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: Counter[int] = anew(Counter())
+GATE = Gate()
 
 
 @tool

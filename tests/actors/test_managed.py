@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from callboard import (
     workflow,
 )
 from callboard.actors.declare import declaration
-from callboard.infra.errors import DeclarationInvalid, RunFailed, SessionHeld, StateTooLarge
+from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
 
 RAN: Counter[str] = Counter()
@@ -117,6 +118,59 @@ class Lender:
     def all(self) -> Mapping[str, Note]:
         """The notes, from a thread."""
         return self.notes
+
+
+@agent
+class Gatherer:
+    """Plain code that keeps what its calls give."""
+
+    lines: ManagedList[str]
+    notes: ManagedDict[str, Note]
+    last: Managed[Note | None]
+    count: ManagedCounter
+
+    @method
+    def gather(self, text: str) -> list[Any]:
+        """Keep it, untouched."""
+        self.lines.append(cast("str", said(text)))
+        self.lines += cast("list[str]", [said("more"), said("still more")])
+        self.notes[cast("str", said(text))] = cast("Note", noted(text))
+        self.last = Note(cast("str", said(text)), 2)
+        self.count = cast("int", length([text], {"notes": {}}))
+        return [self.lines[0].upper(), self.notes[cast("str", said(text))].text]
+
+    @method
+    async def too_early(self) -> None:
+        """Keep a future."""
+        self.lines.append(said("x").arg)
+
+    @method
+    async def all(self) -> list[Any]:
+        """What is kept."""
+        return [self.lines, self.notes, self.last, self.count]
+
+
+@tool
+async def said(text: str) -> str:
+    """Say it again."""
+    return text
+
+
+@tool
+async def noted(text: str) -> Note:
+    """Note it."""
+    return Note(text)
+
+
+@workflow
+async def gathering() -> list[Any]:
+    """What was gathered, and that it was kept."""
+    with pytest.raises(ItemInvalid, match="cannot be stored"):
+        await Gatherer.too_early()
+    return [await Gatherer.gather("a"), await Gatherer.all()]
+
+
+GATHERED = [["A", "a"], [["a", "more", "still more"], {"a": Note("a")}, Note("a", 2), 1]]
 
 
 @tool
@@ -353,6 +407,12 @@ async def test_collections_travel_as_plain_ones(board: Board) -> None:
     assert msgspec.convert(found, lend.method.signature.result_type) == LENT
 
 
+async def test_plain_code_keeps_what_its_calls_give(board: Board) -> None:
+    """A lazy value is stored as the value; a future that nobody has awaited is refused."""
+    await board.host(Gatherer, said, noted, length, gathering)
+    assert await board.run(gathering) == msgspec.to_builtins(GATHERED)
+
+
 async def test_the_same_without_nats() -> None:
     """The same results, and state that outlives the run where the session has a name."""
     assert await dictate(["a", "b", "a"]) == (["a", "b", "a"], {"a": 2, "b": 1}, 3)
@@ -366,6 +426,7 @@ async def test_the_same_without_nats() -> None:
         assert (await dictate(["b"]))[0] == ["a", "b"]
     assert await elsewhere() == (["there"], ["here"])
     assert await lend() == LENT
+    assert await gathering() == msgspec.to_builtins(GATHERED)
 
 
 async def test_errors_without_nats() -> None:

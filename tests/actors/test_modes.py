@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support import cpu_actors
 from tests.support.board import Board
-from tests.support.waiting import SOON
+from tests.support.waiting import SOON, until
 
 import callboard
 from callboard import Terminal, agent, batchable, method, tool, workflow
@@ -24,6 +25,7 @@ from callboard.actors.declare import Workflow
 from callboard.infra.errors import (
     CallCancelled,
     CallTimeout,
+    DeadlineExceeded,
     DependencyFailed,
     InvalidArguments,
     InvalidResult,
@@ -433,7 +435,11 @@ async def cancelling_flow() -> list[str]:
 @tool
 async def wait_for_ever() -> int:
     """Never end by itself."""
-    await asyncio.Event().wait()
+    RUNS["begun"] += 1
+    try:
+        await asyncio.Event().wait()
+    finally:
+        RUNS["ended"] += 1
     return 0
 
 
@@ -639,6 +645,186 @@ async def test_timeouts(runner: Runner) -> None:
     stopped, own = await runner.run(slow_flow)
     assert stopped.startswith(f"{CallTimeout.__name__}: slow.call took longer than its timeout of 0.05 s")
     assert own == "TimeoutError: mine"
+
+
+@tool
+async def grouped() -> int:
+    """Fail in two ways at once."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_raised(Broke("one")))
+        group.create_task(_raised(KeyError("two")))
+    return 1
+
+
+async def _raised(error: Exception) -> None:
+    raise error
+
+
+@workflow
+async def grouped_flow() -> list[str]:
+    """Tell them apart."""
+    found: list[str] = []
+    try:
+        await grouped()
+    except* Broke as errors:
+        found += [repr(one) for one in errors.exceptions]
+    except* KeyError as errors:
+        found += [repr(one) for one in errors.exceptions]
+    return found
+
+
+async def test_a_group_of_errors(runner: Runner) -> None:
+    """``except*`` in a workflow finds what a handler's task group has raised."""
+    await runner.serve(grouped, grouped_flow)
+    assert await runner.run(grouped_flow) == ["Broke('one')", "KeyError('two')"]
+
+
+@tool(retries=2, backoff=0.001)
+async def names_itself() -> int:
+    """Fail until there are three names."""
+    NAMES.append(str(callboard.uuid()))
+    if len(NAMES) < 3:
+        raise Broke("not yet")
+    return len(set(NAMES))
+
+
+NAMES: list[str] = []
+
+
+@agent(stateful=True)
+class Stubborn:
+    """Calls itself, again and again."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    @method(retries=2, backoff=0.001)
+    async def try_it(self) -> int:
+        """Fail twice, each time after a call of its own."""
+        self.tries += 1
+        count = await Stubborn.count()
+        if count < 3:
+            raise Broke("not yet")
+        return count
+
+    @method
+    async def count(self) -> int:
+        """How often it has tried."""
+        return self.tries
+
+
+@workflow
+async def again_flow() -> list[int]:
+    """Both."""
+    NAMES.clear()
+    return [await names_itself(), await Stubborn.try_it()]
+
+
+async def test_each_attempt_has_names_of_its_own(runner: Runner) -> None:
+    """And may enter the session that it holds, as the first one may."""
+    await runner.serve(names_itself, Stubborn, again_flow)
+    assert await runner.run(again_flow) == [3, 3]
+
+
+@workflow
+async def misplaced_flow() -> list[str]:
+    """A handler that computes makes a call, another one a name."""
+    found = await asyncio.gather(cpu_actors.calls(1), return_exceptions=True)
+    names = {await cpu_actors.names(), await cpu_actors.names()}
+    return [f"{type(one).__name__}: {one}" for one in found] + [str(len(names))]
+
+
+async def test_a_handler_in_a_process_makes_no_calls(runner: Runner) -> None:
+    """It is told so; nothing runs unseen in its process."""
+    await runner.serve(cpu_actors.calls, cpu_actors.add, cpu_actors.names, misplaced_flow)
+    refused, names = await runner.run(misplaced_flow)
+    assert refused.startswith("CallMisplaced: calls.call is a cpu handler, whose process has no connection")
+    assert names == "2"
+
+
+@workflow(timeout=0.1)
+async def endless_flow() -> None:
+    """Wait for what never comes."""
+    await wait_for_ever()
+
+
+@workflow(timeout=0.1)
+def endless_plain_flow() -> int:
+    """The same in plain code."""
+    return wait_for_ever() + 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("flow", [endless_flow, endless_plain_flow])
+async def test_the_timeout_of_a_workflow(runner: Runner, flow: Workflow[Any, Any]) -> None:
+    """It ends the run and its calls."""
+    await runner.serve(wait_for_ever, flow)
+    with pytest.raises(DeadlineExceeded):
+        await runner.run(flow)
+    await until(lambda: RUNS["ended"] == RUNS["begun"])
+
+
+@tool
+async def leaves_open() -> int:
+    """Make a call and end."""
+    _ = wait_for_ever()
+    await asyncio.sleep(0.01)
+    return 1
+
+
+@workflow
+async def left_open_flow() -> int:
+    """The same, around it."""
+    _ = wait_for_ever()
+    return await leaves_open()
+
+
+async def test_calls_left_open_end_with_their_maker(runner: Runner) -> None:
+    """Whether a workflow or a handler has made them."""
+    await runner.serve(wait_for_ever, leaves_open, left_open_flow)
+    assert await runner.run(left_open_flow) == 1
+    await until(lambda: RUNS["ended"] == RUNS["begun"] > 0)
+
+
+@agent(stateful=True)
+class Till:
+    """Counts in itself, and looks away meanwhile."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.notes: list[str] = []
+
+    @method
+    async def add(self, note: str) -> int:
+        """One more."""
+        count = self.count
+        await asyncio.sleep(0.002)
+        self.count = count + 1
+        self.notes.append(note)
+        return self.count
+
+    @method
+    async def twice(self, note: str) -> list[int]:
+        """Through the stub, while it holds the session."""
+        return list(await asyncio.gather(Till.add(f"{note}1"), Till.add(f"{note}2")))
+
+    @method
+    async def all(self) -> list[str]:
+        """What was noted."""
+        return self.notes
+
+
+@workflow
+async def till_flow() -> list[Any]:
+    """Many calls of one session at once; one of them is cancelled while it waits."""
+    first, second, lost, third = Till.add("a"), Till.twice("b"), Till.add("lost"), Till.add("c")
+    lost.cancel()
+    return [await first, await second, await third, await Till.all()]
+
+
+async def test_a_stateful_agent_takes_a_sessions_calls_one_by_one(runner: Runner) -> None:
+    """In order; those that the holder makes and waits for come in between."""
+    await runner.serve(Till, till_flow)
+    assert await runner.run(till_flow) == [1, [2, 3], 4, ["a", "b1", "b2", "c"]]
 
 
 @workflow

@@ -8,6 +8,7 @@ from collections import Counter
 import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import ManagedCounter, ManagedList, agent, method, workflow
@@ -21,16 +22,8 @@ from callboard.state.managed import within
 from callboard.state.session import Rules, Session
 from callboard.state.states import States
 
-GATE = asyncio.Event()
-BEGUN: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has begun, the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to the loop of one test
-    GATE = asyncio.Event()
-    BEGUN.clear()
+GATE = Gate()
+BEGUN: list[str] = anew([])
 
 
 class Full(Exception):

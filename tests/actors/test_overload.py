@@ -7,21 +7,14 @@ import time
 
 import pytest
 from tests.support.board import Board
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import tool, workflow
 from callboard.infra.errors import DeadlineExceeded, Overloaded, RunFailed
 
-RAN: list[int] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: list[int] = anew([])
+GATE = Gate()
 
 
 @tool(concurrency=1, max_queue=3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, method, options, tool, workflow
@@ -17,16 +18,8 @@ from callboard.infra.errors import Poisoned, RunFailed
 from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered
 
-RAN: Counter[str] = Counter()
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: Counter[str] = anew(Counter())
+GATE = Gate()
 
 
 @tool

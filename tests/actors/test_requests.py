@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 import pytest
-from tests.support.board import Board, packed
+from tests.support.board import Board, call_headers, packed
+from tests.support.gates import Gate
 from tests.support.waiting import SOON
 
 from callboard import tool, workflow
@@ -16,14 +16,7 @@ from callboard.infra import subjects
 from callboard.infra.errors import HeaderInvalid, InvalidArguments, RequestUndecodable, RunFailed, RunIdTaken
 from callboard.infra.messages.run import ErrorInfo
 
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """An event belongs to one loop."""
-    global GATE  # noqa: PLW0603
-    GATE = asyncio.Event()
+GATE = Gate()
 
 
 @tool
@@ -173,6 +166,18 @@ async def test_arguments_of_the_wrong_type_are_told_as_before(board: Board) -> N
         InvalidArguments.code,
         "flow.run: Expected `int`, got `str` - at `$.number`",
     )
+
+
+async def test_a_call_whose_body_is_json(board: Board) -> None:
+    """Whoever takes part by hand is told that arguments of calls are msgpack."""
+    await board.host(gated)
+    node = await board.node()
+    await node.store.stored("cb.call.gated.any.1", b'{"number": 1}', call_headers("r1:1"))
+    await board.entries("r1", "result")
+    (result,) = await board.results("r1")
+    assert result.error is not None
+    assert result.error.code == InvalidArguments.code
+    assert result.error.message.endswith("it looks like JSON, and must be msgpack")
 
 
 # -- ids --------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 import pytest
 from tests.support.board import Board, call_headers, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import CallboardError, agent, method, workflow
@@ -14,16 +14,8 @@ from callboard.actors.dead import AlreadyTold, DeadLetters
 from callboard.infra import headers as H
 from callboard.infra.messages.dead import DeadLetter
 
-RAN: Counter[str] = Counter()
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: Counter[str] = anew(Counter())
+GATE = Gate()
 
 
 @agent(name="Mailer")

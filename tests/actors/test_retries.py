@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, method, tool, workflow
@@ -18,16 +19,8 @@ from callboard.actors.handling import schedule_at
 from callboard.infra import headers as H
 from callboard.infra.errors import CallTimeout, DeadlineExceeded, RunFailed
 
-RAN: list[Any] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run, and the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: list[Any] = anew([])
+GATE = Gate()
 
 
 class Flaky(Exception):

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board, packed
+from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import connect, connect_sync, tool, workflow
-from callboard.actors.client import SyncClient
 from callboard.actors.driver import Driver
+from callboard.actors.sync_client import SyncClient
 from callboard.infra import headers as H
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import (
@@ -34,16 +35,8 @@ from callboard.infra.messages.run import Done
 from callboard.infra.server import EmbeddedServer
 from callboard.infra.subjects import NameInvalid
 
-RAN: Counter[Any] = Counter()
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: Counter[Any] = anew(Counter())
+GATE = Gate()
 
 
 class Odd(Exception):

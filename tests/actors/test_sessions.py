@@ -5,22 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import agent, method, tool, workflow
 
-_log: list[str] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run; the gate is shut."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    _log.clear()
+_log: list[str] = anew([])
+GATE = Gate()
 
 
 @tool

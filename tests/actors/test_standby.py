@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.support.board import Board, instance
+from tests.support.gates import Gate, anew
 from tests.support.waiting import until
 
 from callboard import options, tool, workflow
+from callboard.actors.host import Host
+from callboard.infra.pull import Pull
 
-RAN: list[int] = []
-GATE = asyncio.Event()
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nothing has run."""
-    global GATE  # noqa: PLW0603 - an event belongs to one loop
-    GATE = asyncio.Event()
-    RAN.clear()
+RAN: list[int] = anew([])
+GATE = Gate()
 
 
 @tool(max_instances=1, concurrency=1)
@@ -78,6 +74,57 @@ async def test_a_call_in_hand_is_not_lost_when_a_host_goes_to_stand_by(board: Bo
     instance(first, single).set_standby(standby=False)
     assert (await board.done(run)).status == "completed"
     assert sorted(RAN) == [0, 1, 2]
+
+
+@workflow(max_instances=1)
+async def only(number: int) -> int:
+    """Driven by one host."""
+    return await single(number)
+
+
+@pytest.mark.parametrize("thing", [single, only])
+async def test_one_that_stands_by_before_it_has_begun(
+    board: Board, monkeypatch: pytest.MonkeyPatch, thing: Any
+) -> None:
+    """It pulls nothing then either: what it gave back again and again would count as deadly."""
+    renew = Host.renew
+
+    async def slow(host: Host, pull: Pull, config: dict[str, Any]) -> None:
+        await until(lambda: all(member.standby for member in host._members))
+        await renew(host, pull, config)
+
+    first = await board.host(thing)
+    monkeypatch.setattr(Host, "renew", slow)
+    second = await board.host(thing)
+    (member,) = second._members
+    assert member.standby
+    assert [pull.running for pull in member.pulls] == [False] * len(member.pulls)
+    monkeypatch.setattr(Host, "renew", renew)
+    await first.stop()
+    await until(lambda: all(pull.running for pull in member.pulls))
+
+
+@pytest.mark.parametrize("thing", [single, only])
+async def test_one_that_takes_part_again_before_it_has_begun(
+    board: Board, monkeypatch: pytest.MonkeyPatch, thing: Any
+) -> None:
+    """It begins to pull when it can, and not before."""
+    renew = Host.renew
+    first = await board.host(thing)
+
+    async def slow(host: Host, pull: Pull, config: dict[str, Any]) -> None:
+        await until(lambda: all(member.standby for member in host._members))
+        await first.stop()
+        await until(lambda: not any(member.standby for member in host._members))
+        monkeypatch.setattr(Host, "renew", renew)
+        await renew(host, pull, config)
+
+    monkeypatch.setattr(Host, "renew", slow)
+    second = await board.host(thing)
+    (member,) = second._members
+    assert [pull.running for pull in member.pulls] == [True] * len(member.pulls)
+    assert second._ticker is not None
+    assert not second._ticker.done()
 
 
 @workflow

@@ -16,7 +16,8 @@ import pytest
 from tests.cli.terminal import APP, Running, Typed, eventually
 
 from callboard.cli.exits import Exit
-from callboard.controller.doctor import CHECKS, Finding, Look
+from callboard.controller.doctor import CHECKS, Finding
+from callboard.controller.look import Look
 from callboard.infra.messages.registry import ActorInfo, InstanceInfo, Pulse
 from callboard.infra.server import find_binary
 from callboard.infra.settings import GIB, Settings
@@ -204,7 +205,7 @@ def test_the_disk_of_a_server_on_this_machine(
         asked.append(str(folder))
         return shutil._ntuple_diskusage(100 * GIB, 99 * GIB, GIB)
 
-    monkeypatch.setattr("callboard.controller.doctor.shutil.disk_usage", usage)
+    monkeypatch.setattr("callboard.controller.look.shutil.disk_usage", usage)
     found = problems(hosted, typed)["limits"]
     assert asked[0] in found["what"]
     assert "callboard-nats-" in found["what"]

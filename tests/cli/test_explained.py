@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tests.cli.terminal import Typed
 
 from callboard.cli.common import Common
 from callboard.cli.outcome import Outcome, explained, tell
@@ -45,6 +48,26 @@ def test_a_traceback_without_a_line_of_the_users_is_left_out() -> None:
     """It would say the text once more."""
     own = 'Traceback (most recent call last):\n  File "/x/callboard/actors/driver.py", line 1, in f\n    raise\nOdd: no\n'
     assert explained(ErrorInfo("header_invalid", "no", traceback=own), "error") == "error: no"
+
+
+def test_frames_that_are_not_the_users_are_left_out() -> None:
+    """Of Callboard, and of what it uses to run the code."""
+    inner = '  File "/lib/python3.11/concurrent/futures/_base.py", line 1, in result\n    raise\n    ^^^^^\n'
+    trace = TRACE.replace("last):\n", f"last):\n{inner}")
+    text = explained(ErrorInfo("call_failed", "ValueError: no", traceback=trace), "error")
+    assert text == f"error: ValueError: no\n\n{TRACE.rstrip()}"
+
+
+def test_an_application_that_cannot_be_imported(typed: Typed, tmp_path: Path) -> None:
+    """Its own lines, and the error once more as a text."""
+    app = tmp_path / "odd.py"
+    app.write_text(
+        "from callboard import tool\n@tool(timeot=3)\nasync def odd(x: int) -> int:\n    return x\n"
+    )
+    err = typed("run", "go", "--local", app).err
+    assert f'File "{app}", line 2' in err
+    assert "directives.py" not in err
+    assert err.rstrip().endswith("odd: unknown directive timeot: did you mean 'timeout'?")
 
 
 def test_a_cancelled_run(capsys: pytest.CaptureFixture[str]) -> None:

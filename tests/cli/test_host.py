@@ -54,6 +54,27 @@ def test_a_path_in_a_package_reaches_other_processes(tmp_path: Path, nats_url: s
             assert client.run("named", timeout=ENDS_WITHIN) == "shop.inner.calc"
 
 
+def test_a_call_outside_of_any_run_is_refused(tmp_path: Path, nats_url: str) -> None:
+    """A thread of one's own does not know whose calls it makes: they must not run here, beside the board."""
+    (tmp_path / "stray.py").write_text(
+        "import asyncio\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from callboard import tool, workflow\n"
+        "@tool\ndef one(n: int) -> int: return n\n"
+        "@workflow\nasync def inner(n: int) -> int: return await one(n)\n"
+        "def told(called) -> str:\n"
+        "    with ThreadPoolExecutor() as pool:\n"
+        "        return type(pool.submit(called, 1).exception()).__name__\n"
+        "@workflow\ndef strays() -> list[str]: return [told(one), told(inner)]\n"
+        "@workflow\nasync def lends() -> int: return await asyncio.to_thread(lambda: one(3).value())\n"
+    )
+    with Running("host", "stray.py", "--json", url=nats_url, cwd=tmp_path) as host:
+        host.until(READY)
+        with connect_sync(nats_url) as client:
+            assert client.run("strays", timeout=ENDS_WITHIN) == ["CallMisplaced"] * 2
+            assert client.run("lends", timeout=ENDS_WITHIN) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_drains(number: signal.Signals, nats_url: str, gate: Path) -> None:
     """On a signal it finishes what runs, within its grace, and ends with 0."""

@@ -119,6 +119,19 @@ def test_an_error_is_one_line_and_a_code(arguments: list[str], code: Exit, typed
     assert error["message"] in plain.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["dead", "requeue"], "'callboard dead requeue --help' tells how"),
+        (["runs", "--limit", "many"], "'callboard runs --help' tells how"),
+        (["nothing"], "'callboard --help' lists the commands"),
+    ],
+)
+def test_a_usage_error_says_where_help_is(arguments: list[str], where: str, typed: Typed) -> None:
+    """That of the command, if there is one of this name."""
+    assert where in typed(*arguments).err
+
+
 def test_a_process_ends_with_the_code() -> None:
     """What a command returns is what the shell sees, also of a host that cannot connect."""
     assert callboard("runs", "--nats", NOBODY).code == Exit.NO_SERVER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -70,6 +71,37 @@ async def test_what_is_committed_is_there_for_another_process(process: Process, 
         assert other.agent.items == ["a", "b"]
         assert other.agent.notes == {"x": Note("one!", 3)}
         assert (other.agent.best, other.agent.count) == (Note("one", 3), 7)
+
+
+async def test_opening_a_session_never_waits_on_the_event_loop(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its last call has changed a long list in several places, far from what is read."""
+    desk = actor(process)
+    async with desk.call("c1"):
+        desk.agent.items.extend(f"{number:4} {'x' * 1000}" for number in range(300))
+    for number in range(40):
+        async with desk.call(f"d{number}"):
+            desk.agent.count += 1
+    async with desk.call("c2"):
+        del desk.agent.items[2:6]
+        desk.agent.items.append("last")
+        del desk.agent.items[-1]
+        desk.agent.items[6:100] = ["new"]
+        del desk.agent.items[20:60]
+        expected = list(desk.agent.items)
+    other = await join()
+
+    def blocks(*_: Any) -> dict[str, bytes]:
+        raise AssertionError("the event loop would wait for this")
+
+    monkeypatch.setattr(other.shelf, "load_now", blocks)
+    opened = actor(other)
+    await opened.open()
+    monkeypatch.undo()
+    async with opened.call():
+        await opened.agent.items.load()
+        assert list(opened.agent.items) == expected
 
 
 async def test_the_commit_of_a_stale_holder_fails_and_leaves_nothing(process: Process, join: Join) -> None:
@@ -301,6 +333,31 @@ async def test_a_state_expires_after_its_last_commit(process: Process, join: Joi
     assert await other.open() is not None
     while await subjects_left(process):
         await asyncio.sleep(0.05)  # the server's own clock
+
+
+async def test_an_expired_state_of_which_a_part_has_gone(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older commits go before the last one does; meanwhile the state is empty, not damaged."""
+    desk = actor(process, ttl=100.0)
+    for _ in range(3):
+        async with desk.call():
+            desk.agent.items.append("old")
+    commits = await desk.shelf.commits(PLACE)
+    gone = {"filter": commits[0].subject, "seq": commits[1].sequence}
+    await process.topology.api("STREAM.PURGE.KV_cb_state", gone)
+    other = actor(await join(), ttl=100.0)
+    with pytest.raises(StateDamaged):
+        await other.open()
+    ahead = SimpleNamespace(time=lambda: _now() + 120.0, monotonic=time.monotonic)
+    with monkeypatch.context() as later:
+        later.setattr("callboard.state.session.time", ahead)
+        async with other.call():
+            assert other.agent.items == []
+            other.agent.items.append("new")
+    other.restart()
+    async with other.call():
+        assert other.agent.items == ["new"]
 
 
 async def test_commits_renew_what_a_state_is_made_of(process: Process, join: Join) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import callboard
 from callboard import agent, method, tool
 
 
@@ -44,6 +45,18 @@ def die() -> int:
 def leave() -> int:
     """Try to end the process politely."""
     raise SystemExit(3)
+
+
+@tool(cpu=True, concurrency=2)
+def calls(a: int) -> int:
+    """Make a call, which a process of its own cannot."""
+    return add(a, a) + 1  # type: ignore[operator]
+
+
+@tool(cpu=True, concurrency=2)
+def names() -> str:
+    """Make a name of its own."""
+    return str(callboard.uuid())
 
 
 @agent(concurrency=1)

@@ -40,7 +40,7 @@ def actors(*, common: Common = DEFAULTS) -> int:
 
     async def look() -> tuple[list[ActorInfo], list[Pulse]]:
         from callboard.actors import registry
-        from callboard.controller.doctor import living
+        from callboard.controller.look import living
 
         async with common.client() as client:
             return await asyncio.gather(registry.actors(client.node), living(client.node))

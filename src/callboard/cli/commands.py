@@ -37,6 +37,7 @@ _COMMANDS = (
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
     ("state", "callboard.cli.state:app", _CARE, "Look at sessions' state, export, import or delete it."),
+    ("migrate", "callboard.cli.migrate:migrate", _CARE, "Move an agent's session to another host."),
     ("answer", "callboard.cli.inbox:answer", _CARE, "Answer a question that a run asks."),
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
@@ -75,7 +76,9 @@ def run(argv: Sequence[str]) -> int:
     try:
         return int(build(argv[0] if argv else "")(list(argv)) or Exit.OK)
     except CycloptsError as error:
-        usage = UsageError(f"{str(error).strip()} ('callboard --help' lists the commands)")
+        chain = " ".join(error.command_chain or ())
+        help_ = f"'callboard {chain} --help' tells how" if chain else "'callboard --help' lists the commands"
+        usage = UsageError(f"{str(error).strip()} ({help_})")
         return output.fail(usage, exit_for(usage))
     except CallboardError as error:
         return output.fail(error, exit_for(error))

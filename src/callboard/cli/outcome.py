@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit
-from callboard.cli.output import compact, err, out, pretty
+from callboard.cli.output import compact, err, out, own_lines, pretty
 from callboard.infra.errors import CallFailed, RunCancelled
 from callboard.infra.messages.run import ErrorInfo
 
 LOCAL = "local"
 """What stands for the run's id where there is no server."""
-
-_FRAME = re.compile(r'  File ".*[/\\\\]callboard[/\\\\](?:actors|infra|state)[/\\\\].*\n(?:    .*\n)*')
 
 
 class Outcome(msgspec.Struct):
@@ -92,8 +89,8 @@ def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
         if not _is_said(deepest.cause, deepest):
             lines.append(f"  because of {deepest.cause.message}")
         deepest = deepest.cause
-    left = _FRAME.sub("", deepest.traceback).rstrip()
-    if trace and '  File "' in left and deepest.code not in {"run_cancelled", "invalid_arguments"}:
+    left = own_lines(deepest.traceback)
+    if trace and left and deepest.code not in {"run_cancelled", "invalid_arguments"}:
         lines += ["", left]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDE = 200
+_OWN = r"callboard[/\\](?:actors|infra|state)|concurrent[/\\]futures|asyncio"
+_FRAME = re.compile(rf'  File ".*[/\\](?:{_OWN})[/\\].*\n(?:    .*\n)*')
 
 
 class Output:
@@ -58,8 +61,10 @@ class Output:
 
     def fail(self, error: CallboardError, code: int) -> int:
         """Tell of an error; returns the exit code."""
-        trace = error.fields.get("traceback", "")
-        err(f"{trace}error: {error.message}")
+        trace = str(error.fields.get("traceback", ""))
+        for text in (own_lines(trace) or trace.rstrip(), f"error: {error.message}"):
+            if text:
+                err(text)
         if self.as_json:
             out(pretty({"error": {"code": error.code, "message": error.message, "fields": error.fields}}))
         return code
@@ -68,6 +73,12 @@ class Output:
         """Print no more, not even on the way out; returns an exit code."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def own_lines(trace: str) -> str:
+    """A traceback with the lines of the user's code only; empty if there are none in it."""
+    left = _FRAME.sub("", trace).rstrip()
+    return left if '  File "' in left else ""
 
 
 def out(text: str) -> None:

@@ -116,7 +116,7 @@ class _Request:
         from callboard.actors import registry
         from callboard.actors.app import unknown
         from callboard.cli.arguments import Parameters
-        from callboard.controller.doctor import living
+        from callboard.controller.look import living
 
         actors, hosts = await asyncio.gather(registry.actors(client.node), living(client.node))
         workflows = {actor.name: actor for actor in actors if actor.kind == "workflow"}

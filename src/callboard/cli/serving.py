@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors.host import Host
+from callboard.actors.local import leave_to_board
 from callboard.actors.resources import Placed
 from callboard.cli.exits import Exit, end_within
 from callboard.infra.errors import ConnectionLost
@@ -45,6 +46,7 @@ async def serve(
     Raises:
         ConnectionLost: the connection is closed for good.
     """
+    leave_to_board()
     end = _End(stop)
     host = Host(placed.served, settings, end.on_lost, placed.left_out)
     code = Exit.NO_SERVER
