@@ -22,6 +22,7 @@ from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.lanes import Lanes
+from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
 from callboard.actors.pulse import Heart
@@ -38,6 +39,7 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
 from callboard.infra.messages.control import (
     Acknowledged,
+    Activate,
     Calls,
     CallsQuery,
     Cancel,
@@ -45,6 +47,8 @@ from callboard.infra.messages.control import (
     Drain,
     Holds,
     HoldsQuery,
+    Migrate,
+    Moved,
     RunCalls,
     RunQuery,
     Taken,
@@ -198,10 +202,12 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
+        self.node.weaver.held = self.states.held
         self.stealing = Stealing(self)
         self.watch = Watch(self)
         self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
+        self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self._heart = Heart(self)
@@ -303,6 +309,7 @@ class Host:
         self._log.info("stopped")
 
     async def _drain(self, grace: float) -> None:
+        self.migrations.hand_all_over()
         for member in self._members:
             member.pause()
         if self._waker is not None:
@@ -310,10 +317,12 @@ class Host:
         if self.lane is not None:
             self.lane.stop()
         ends = time.monotonic() + grace
+        await self._heart.settled()
         ended = asyncio.Event()
         moving = self.node.loop.create_task(self.lanes.while_draining(ended))
         try:
             await self._finish_calls(ends)
+            await self.migrations.finished(_LEAVE)
             drivers = [m for m in self._members if isinstance(m, Driver)]
             await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
         finally:
@@ -427,7 +436,7 @@ class Host:
 
     def finished(self, call: Call, result: Result, retry_in: float | None = None) -> None:
         """The canonical log line of a finished attempt, and its telemetry."""
-        self.telemetry.ended(call, result, retried=retry_in is not None)
+        self.telemetry.ended(call, result, retry_in)
         if result.error is None:
             self._log.debug(
                 "call_finished", future=call.id, call=result.call, waited_s=result.waited, took_s=result.took
@@ -461,13 +470,18 @@ class Host:
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
-        elif isinstance(control, Tell):
-            self.telemetry.tell()
+        elif isinstance(control, Moved):
+            self.caller.moved(control.actor, control.sessions, control.host)
+        elif isinstance(control, Migrate | Activate):
+            self.caller.spawn(self._move(reply, control))
         elif (told := self._told(control)) is not None:
             self._answer(reply, told)
 
-    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery) -> Holds | Calls | RunCalls | None:
-        """What this host has of what somebody asks for."""
+    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery | Tell) -> Holds | Calls | RunCalls | None:
+        """What this host has of what somebody asks for; its telemetry goes to all."""
+        if isinstance(asked, Tell):
+            self.telemetry.tell()
+            return None
         if isinstance(asked, HoldsQuery):
             of = (asked.stream, asked.consumer)
             held = [n for pull in self.pulls() if (pull.stream, pull.consumer) == of for n in pull.held]
@@ -478,6 +492,13 @@ class Host:
             return self.copies.answer(asked.futures, {call.id: call.delivered.sequence for call in calls})
         calls_of = [call for one in instances for call in one.calls_of(asked.run)]
         return RunCalls(self.id, calls_of[:_TOLD]) if calls_of else None
+
+    async def _move(self, reply: bytes, asked: Migrate | Activate) -> None:
+        if isinstance(asked, Migrate):
+            self._answer(reply, await self.migrations.migrate(asked))
+        else:
+            await self.migrations.activate(asked)
+            self._answer(reply, Acknowledged(self.id))
 
     def _answer(self, reply: bytes, body: msgspec.Struct) -> None:
         if reply:
