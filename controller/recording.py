@@ -129,28 +129,29 @@ def _sent(report: Report, made: Made) -> Iterator[tuple[str, float]]:
 
 def _calls(report: Report, ended: Ended) -> Iterator[RecordedCall]:
     size = len(ended.future)
+    kinds = list(_kinds(report, ended))
     ends = report.at - _numbers(ended.ago, "f4", size)
     starts = ends - _numbers(ended.took, "f4", size)
     stored = starts - _numbers(ended.waited, "f4", size)
-    rows = zip(
-        ended.future,
-        _names(report, ended.call, size),
-        _names(report, ended.session, size),
-        _numbers(ended.band, "u1", size).tolist(),
-        _numbers(ended.priority, "i2", size).tolist(),
-        stored.tolist(),
-        starts.tolist(),
-        ends.tolist(),
-        _numbers(ended.attempt, "u2", size).tolist(),
-        strict=True,
-    )
-    for future, call, session, band, priority, came, began, over, attempt in rows:
+    places = _numbers(ended.kind, "u4", size)
+    rows = zip(ended.future, places.tolist(), stored.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    for future, place, came, began, over in rows:
+        actor, session, band, priority, attempt = kinds[place]
         name = f"{future}#{attempt}" if attempt > 1 else future
-        actor = call.rpartition(".")[0] or call
-        run = future.partition(":")[0]
-        yield RecordedCall(
-            name, actor, session or run, min(band, 2), priority, came, began, over, report.source
-        )
+        owner = session or future.partition(":")[0]
+        yield RecordedCall(name, actor, owner, band, priority, came, began, over, report.source)
+
+
+def _kinds(report: Report, ended: Ended) -> Iterator[tuple[str, str, int, int, int]]:
+    """What calls have in common: actor, session, band, priority, attempt."""
+    size = len(ended.how)
+    bands = _numbers(ended.band, "u1", size).tolist()
+    priorities = _numbers(ended.priority, "i2", size).tolist()
+    attempts = _numbers(ended.attempt, "u2", size).tolist()
+    calls, sessions = _names(report, ended.call, size), _names(report, ended.session, size)
+    rows = zip(calls, sessions, bands, priorities, attempts, strict=True)
+    for call, session, band, priority, attempt in rows:
+        yield call.rpartition(".")[0] or call, session, min(band, len(subjects.BANDS) - 1), priority, attempt
 
 
 def _runs(report: Report, ended: RunsEnded) -> Iterator[RecordedRun]:

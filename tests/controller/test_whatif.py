@@ -105,11 +105,12 @@ def test_a_call_that_was_moved_has_waited_since_it_was_sent() -> None:
     """It is stored anew in the other lane; its maker tells when it was sent."""
     numbers = array("f", [0.5, 0.25, 1.0])
     ago, waited, took = (array("f", [one]).tobytes() for one in numbers)
-    ended = Ended(["r:1"], ago=ago, waited=waited, took=took, call=b"\2\0\0\0", session=bytes(4))
+    ended = Ended(["r:1"], bytes(4), ago, waited, took, call=b"\2\0\0\0", session=b"\3\0\0\0", how=b"\0")
     made = Made(["r:1", "r:2"], sent=array("f", [2.0, -1.0]).tobytes())
-    more = {"names": [*NAMES, "a.b"], "ended": ended, "runs_ended": ENDED}
+    more = {"names": [*NAMES, "a.b", ""], "ended": ended, "runs_ended": ENDED}
     (call,) = recording.read([report(1, made=made), report(2, **more)], "here").calls
-    assert (call.stored, call.started, call.ended, call.actor) == (99.0, 100.5, 101.5, "a")
+    assert (call.stored, call.started, call.ended) == (99.0, 100.5, 101.5)
+    assert (call.actor, call.session) == ("a", "r")
     (call,) = recording.read([report(2, **more)], "here").calls
     assert call.stored == 100.25
 
