@@ -24,6 +24,7 @@ from callboard.actors.instance import Instance
 from callboard.actors.lanes import Lanes
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
+from callboard.actors.priorities import Priorities
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
 from callboard.actors.resources import place
@@ -204,10 +205,18 @@ class Host:
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.caller.is_alive = self.watch.takes_calls
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
+        self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
+        self.caller.priorities = self.priorities
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
         self.caller.start()
         self._members = [self._member(declared) for declared in self.declarations]
+
+    def _reorder(self, sessions: set[str]) -> None:
+        """These sessions have got another priority."""
+        for member in self._members:
+            if isinstance(member, Instance):
+                member.reorder(sessions)
 
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
@@ -218,6 +227,7 @@ class Host:
         self._heart.start()
         await self.watch.start()
         await self.routes.start()
+        await self.priorities.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -337,6 +347,7 @@ class Host:
         self.watch.stop()
         self.telemetry.leave()
         self.routes.stop()
+        self.priorities.stop()
         if self._ticker is not None:
             self._ticker.cancel()
         await self.caller.stop()
