@@ -438,7 +438,7 @@ class Host:
 
     def finished(self, call: Call, result: Result, retry_in: float | None = None) -> None:
         """The canonical log line of a finished attempt, and its telemetry."""
-        self.telemetry.ended(call, result, retried=retry_in is not None)
+        self.telemetry.ended(call, result, retry_in)
         if result.error is None:
             self._log.debug(
                 "call_finished", future=call.id, call=result.call, waited_s=result.waited, took_s=result.took

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from callboard.actors.instance import Instance
 
 EndedRow: TypeAlias = tuple[str, str, str, float, float, float, int, int, int, int, int, int]
-"""Future, call, session, when (monotonic), waited, took, how, band, priority, stage, attempt, size."""
+"""Future, call, session, begun (unix; 0: never), waited, took, how, band, priority, stage, attempt, size."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
 """Run, took, calls, workflow, status."""
 QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
@@ -143,13 +143,13 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
 
 
 def _ended(rows: list[EndedRow], names: Names) -> messages.Ended:
-    now = time.monotonic()
-    future, call, session, at, waited, took, how, band, priority, stage, attempt, size = zip(
+    now = time.time()
+    future, call, session, began, waited, took, how, band, priority, stage, attempt, size = zip(
         *rows, strict=True
     )
     return messages.Ended(
         future=list(future),
-        ago=pack("f", [now - one for one in at]),
+        ago=pack("f", [now - at - ran if at else 0.0 for at, ran in zip(began, took, strict=True)]),
         waited=pack("f", waited),
         took=pack("f", took),
         how=bytes(how),

@@ -77,17 +77,17 @@ class Telemetry:
 
     # -- what is told of as it happens ---------------------------------------------------------------
 
-    def ended(self, call: Call, result: Result, *, retried: bool) -> None:
-        """An attempt has ended."""
-        if not self.on:
+    def ended(self, call: Call, result: Result, retry_in: float | None = None) -> None:
+        """An attempt has ended; this is done for every call, so that it must be quick."""
+        if not self.every:
             return
-        how = _COMPLETED if result.error is None else _RETRIED if retried else _FAILED
+        how = _COMPLETED if result.error is None else _FAILED if retry_in is None else _RETRIED
         self._ended.append(
             (
                 call.id,
                 result.call,
                 "" if call.session == call.run else call.session,
-                time.monotonic(),
+                call.started,
                 result.waited,
                 result.took,
                 how,
