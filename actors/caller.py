@@ -20,6 +20,7 @@ from callboard.actors.future import Future
 from callboard.actors.local import encode_arguments
 from callboard.actors.scope import chosen
 from callboard.actors.turns import Turns
+from callboard.actors.weaving import Heard
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
@@ -33,6 +34,7 @@ from callboard.infra.errors import (
 from callboard.infra.messages.control import Cancel
 from callboard.infra.messages.run import Announced, Pending, Result
 from callboard.state.journal import read_results
+from callboard.state.shelf import Place
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
@@ -97,6 +99,8 @@ class CallMaker:
         """Told when the code has changed; without it, the future at that place fails."""
         self.waits: Waits | None = None
         """What a workflow waits for besides its calls; a handler has none."""
+        self.heard: Heard | None = None
+        """Of a handler: what it has heard, so that what it returns may refer to that."""
         self._caller = caller
         self._node = caller.node
         self._loop = self.loop = caller.node.loop
@@ -390,7 +394,9 @@ class CallMaker:
     def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
         if self._abandoned or self._stopped or self._caller.leaving:
             return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
-        if not self._caller.is_alive(future.executor):  # or somebody has said meanwhile who holds the session
+        holder = self._caller.holder(future.method.actor, future.session) if future.method.managed else ""
+        # Somebody may have said meanwhile who holds the session, wherever the call was to go.
+        if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
             future.executor, future.policy = self._caller.slated(future)
         if self._caller.priorities is not None:
             self._caller.priorities.rank(future)
@@ -405,7 +411,8 @@ class CallMaker:
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
-            await values.shrink(encoded, self._node.blobs, self._node.settings)
+            holder = Place((self.context.path or ("",))[-1].partition(".")[0], future.session)
+            await self._node.weaver.weave(self.context.run, holder, encoded)
         except CallboardError as error:
             self._fail(future, error)
             return
@@ -431,6 +438,8 @@ class CallMaker:
             extra += f"{H.SESSION}: {future.session}\r\n"
         if encoded.blobs:
             extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
+        if encoded.woven:
+            extra += f"{H.WOVEN}: {encoded.woven}\r\n"
         if future.priority:
             extra += f"Cb-Priority: {future.priority}\r\n"
         if future.ranked:
@@ -477,8 +486,11 @@ class CallMaker:
         if before > self._sequence:
             self._caller.spawn(self.resync())  # something was missed; this one is read again with it
             return
-        self._sequence = max(self._sequence, H.find_int(head, b"Nats-Sequence"))
+        sequence = H.find_int(head, b"Nats-Sequence")
+        self._sequence = max(self._sequence, sequence)
         self._heard = time.monotonic()
+        if self.heard is not None:
+            self.heard.add(sequence, data)
         self._outcomes(data)
 
     def look_again(self) -> None:
@@ -547,7 +559,7 @@ class CallMaker:
             self._caller.note_holder(future.method.actor, future.session, result.host)
         if result.error is not None:
             self._fail(future, self._restored(future, result))
-        elif result.blobs:
+        elif result.blobs or result.woven:
             self._expanding = True
             self._caller.spawn(self._resolve_large(future, result))
         else:
@@ -566,7 +578,11 @@ class CallMaker:
 
     async def _resolve_large(self, future: Future[Any], result: Result) -> None:
         try:
-            value = await values.expand(bytes(result.value), result.blobs, self._node.blobs)
+            value = bytes(result.value)
+            if result.woven:
+                value = await self._node.weaver.whole(self.context.run, value)
+                result = msgspec.structs.replace(result, value=msgspec.Raw(value), woven=False)
+            value = await values.expand(value, result.blobs, self._node.blobs)
         except CallboardError as error:
             self._fail(future, error)
         else:
@@ -759,6 +775,12 @@ class Caller:
         self._holders.move_to_end((actor, session))
         if len(self._holders) > _HOLDERS:
             self._holders.popitem(last=False)
+
+    def moved(self, actor: str, sessions: Iterable[str], host: str) -> None:
+        """Sessions have another holder: those that calls were made in here go there from now on."""
+        for session in sessions:
+            if (actor, session) in self._holders:
+                self.note_holder(actor, session, host)
 
     def on_loop(self) -> bool:
         """Whether this code runs in the event loop's thread."""

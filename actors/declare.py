@@ -21,7 +21,9 @@ from typing import (
     overload,
 )
 
-from callboard.actors import local
+import msgspec
+
+from callboard.actors import local, snapshots
 from callboard.actors.directives import PER_ACTOR, Directives, directives_from
 from callboard.actors.effects import RECONCILES, Key, effect_of, mark
 from callboard.actors.future import Future, LazyValue
@@ -195,6 +197,11 @@ class AgentClass(Generic[T]):
         _ = self.rules
         return self.cls()
 
+    @property
+    def movable(self) -> bool:
+        """Whether it is stateful, and says how what it keeps for a session is taken along."""
+        return snapshots.declared(self.cls, self.directives)
+
     @functools.cached_property
     def rules(self) -> Rules | None:
         """What its managed state is, declared by annotations of the class; None if it has none.
@@ -206,15 +213,13 @@ class AgentClass(Generic[T]):
         from callboard.state.session import Rules
 
         attributes = manage(self.cls, self.name)
-        if not attributes:
+        if not attributes and not self.movable:
             return None
         for found in self.methods.values():
-            if found.directives.cpu or found.directives.batchable:
-                what = (
-                    "runs in a process of its own" if found.directives.cpu else "serves many sessions at once"
-                )
+            if found.directives.cpu:
                 raise DeclarationInvalid(
-                    f"{found.where} {what}, where there is no managed state: make it a tool, or another agent"
+                    f"{found.where} runs in a process of its own, where there is no managed state, and no "
+                    "session that could move: make it a tool, or another agent"
                 )
         kinds = {name: attribute.kind for name, attribute in attributes.items()}
         return Rules(kinds, self.directives.state_ttl, self.directives.state_max_bytes)
@@ -297,7 +302,8 @@ def batchable(function: Any = None, /, **directives: Any) -> Any:
     """Declare a method that takes a list, one item for each of the calls that wait.
 
     Callers call it with one item. It returns a list of as many results; an exception in the list is
-    the error of that caller alone.
+    the error of that caller alone. Managed state is reached inside of :func:`callboard.each` and
+    :func:`callboard.item`, which say whose.
 
     Args:
         max_batch: most items at once.
@@ -346,10 +352,14 @@ def agent(cls: Any = None, /, *, name: str | None = None, **directives: Any) -> 
 def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> type[T]:
     actor = _name("agent", name or cls.__name__)
     base = directives_from(Directives(), options, actor)
+    if snapshots.declared(cls, base):
+        snapshots.check(cls, actor)
+        base = msgspec.structs.replace(base, max_instances=None)  # each session has an instance of its own
     declared = AgentClass(cls, actor, base)
     for key, function in inspect.getmembers(cls, inspect.isfunction):
         if (
             key.startswith("_")
+            or (declared.movable and key in snapshots.METHODS)
             or hasattr(function, RECONCILES)
             or isinstance(inspect.getattr_static(cls, key), staticmethod)
         ):

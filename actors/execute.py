@@ -62,6 +62,11 @@ class Executor:
         if self._owner is not None and self._instance is None:
             self._instance = self._owner.create()
 
+    @property
+    def agent(self) -> Any:
+        """The agent's instance; None for a tool."""
+        return self._instance
+
     def close(self) -> None:
         """Let threads end by themselves and end processes. Idempotent."""
         if self._threads is not None:

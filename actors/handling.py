@@ -21,9 +21,11 @@ from callboard.actors import intents, managed, values
 from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
+from callboard.actors.items import serving
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import HandlersFuture, Slot
+from callboard.actors.weaving import REPEATED, Heard, arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from callboard.actors.future import Future
     from callboard.actors.host import Host
     from callboard.actors.instance import Instance
+    from callboard.actors.node import Node
     from callboard.state.session import Rules, Session
 
 
@@ -73,6 +76,10 @@ class HandlerMaker:
         self.raised: BaseException | None = None
         """What the handler itself has raised."""
 
+    def serve(self, calls: Sequence[Call]) -> None:
+        """Of a batch only these are to run: what the handler calls is called for the first of them."""
+        self._call, self.path = calls[0], batch_path(calls)
+
     def maker(self, *, begin: bool = True) -> CallMaker:
         """The real one, made when first needed."""
         if self._maker is None:
@@ -91,6 +98,7 @@ class HandlerMaker:
             )
             self._maker = CallMaker(self._host.caller, context)
             self._maker.future_class = HandlersFuture
+            self._maker.heard = Heard()
             if not begin:
                 self._maker.listen()
             elif self._host.caller.on_loop():
@@ -108,6 +116,12 @@ class HandlerMaker:
     def used(self) -> bool:
         """Whether the handler has made a call."""
         return self._maker is not None
+
+    def woven(self, call: Call, value: bytes) -> bytes | None:
+        """The woven form of the outcome of a call, if it has parts that this handler's calls have given."""
+        if self._maker is None or self._maker.heard is None or self._call.run != call.run:
+            return None
+        return self._maker.heard.woven(value)
 
     async def replay(self) -> None:
         """A call delivered before may have made calls already: take up their outcomes."""
@@ -177,7 +191,9 @@ async def handle(instance: Instance, slot: Slot) -> None:
     maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
     slot.maker = maker
     try:
-        if batch:
+        if batch and instance.rules is not None:
+            await _handle_managed_batch(instance, calls, maker, instance.rules)
+        elif batch:
             await _handle_batch(instance, calls, maker)
         elif instance.rules is not None:
             await _handle_managed(instance, calls[0], maker, instance.rules)
@@ -195,9 +211,13 @@ async def handle(instance: Instance, slot: Slot) -> None:
 def stopped(instance: Instance, slot: Slot) -> list[Call]:
     """A handler was stopped: give its calls up, or let them wait again; gives those given up."""
     again = slot.maker is not None and slot.maker.used
-    ended = [call for call in slot.calls if not (slot.stopping and instance.put_back(call, again=again))]
-    for call in ended:
-        release(instance, call)
+    ended: list[Call] = []
+    for call in slot.calls:
+        if instance.running.get(call.key) is not call:  # settled before the others of its batch
+            ended.append(call)
+        elif not (slot.stopping and instance.put_back(call, again=again)):
+            ended.append(call)
+            release(instance, call)
     return ended
 
 
@@ -212,32 +232,56 @@ def release(instance: Instance, call: Call) -> None:
         call.give_back()
 
 
-async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
-    """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
+async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | None:
+    """The session of a call that is to run, held here; None if it is not to, and has been seen to."""
     try:
         session = await managed.open_session(instance, call, rules)
         if session is None:
-            return
+            return None
         known = await managed.recorded(session, call)
         over = known is None and await managed.is_over(instance, session, call)
     except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
         release(instance, call)
-        return
+        return None
     except Exception as error:  # noqa: BLE001 - whatever it was, the call must not stay here
         fail(instance, call, error)
-        return
+        return None
     if known is not None:
         _publish(instance, call, known)
-        return
+        return None
     if over:
         instance.running.pop(call.key, None)
         call.settle()
+        return None
+    return session
+
+
+async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
+    """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
+    session = await _opened(instance, call, rules)
+    if session is None:
         return
     try:
-        with within(session.begin()):
+        with within(managed.begin(session)):
             await _handle_one(instance, call, maker, session)
     finally:
         session.rollback()
+
+
+async def _handle_managed_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, rules: Rules
+) -> None:
+    """The same for a batch: each item has a session of its own, and its changes are kept with its outcome."""
+    found = await asyncio.gather(*(_opened(instance, call, rules) for call in calls))
+    held = [(call, one) for call, one in zip(calls, found, strict=True) if one is not None]
+    if not held:
+        return
+    maker.serve([call for call, _ in held])
+    try:
+        await _handle_batch(instance, [call for call, _ in held], maker, [one for _, one in held])
+    finally:
+        for _, session in held:
+            session.rollback()
 
 
 async def _handle_one(
@@ -272,26 +316,35 @@ def _own_cancellation(call: Call) -> CallCancelled:
     return CallCancelled(f"{call.method.where} waited for something that was cancelled")
 
 
-async def _handle_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> None:
+async def _handle_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, sessions: Sequence[Session] = ()
+) -> None:
     try:
-        outcomes = await _run_batch(instance, calls, maker)
+        outcomes = await _run_batch(instance, calls, maker, sessions)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
         _unless_stopping(maker.slot, error)
         outcomes = [error] * len(calls)
     except asyncio.CancelledError:
         outcomes = [_own_cancellation(call) for call in calls]
     maker.slot.settle()
-    for call, outcome in zip(calls, outcomes, strict=True):
-        if isinstance(outcome, Exception | SystemExit):
-            fail(instance, call, outcome)
-        else:
-            await _succeed(instance, call, outcome)
+    if not sessions:
+        for call, outcome in zip(calls, outcomes, strict=True):
+            await _end_item(instance, call, outcome, None)
+        return
+    held = zip(calls, outcomes, sessions, strict=True)
+    # Side by side: the commits of all items leave in one turn of the loop, and none waits for another's.
+    await asyncio.gather(*(_end_item(instance, *one) for one in held))
+
+
+async def _end_item(instance: Instance, call: Call, outcome: Any, session: Session | None) -> None:
+    if isinstance(outcome, Exception | SystemExit):
+        await _fail(instance, call, outcome, session)
+    else:
+        await _succeed(instance, call, outcome, session)
 
 
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
-    body = call.body
-    if call.blobs:
-        body = await values.expand(body, call.blobs, instance.host.node.blobs)
+    body = await arguments_of(call, instance.host.node)
     method = call.method
     arguments = method.signature.decode_arguments(body)
     if call.again:
@@ -304,7 +357,9 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     return await _limited(instance, [call], arguments, scope, body)
 
 
-async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker) -> Sequence[Any]:
+async def _run_batch(
+    instance: Instance, calls: Sequence[Call], maker: HandlerMaker, sessions: Sequence[Session]
+) -> Sequence[Any]:
     """The arguments of all calls side by side; one that does not decode fails alone."""
     method = calls[0].method
     outcomes: list[Any] = [None] * len(calls)
@@ -312,8 +367,7 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
     places: list[int] = []
     for place, call in enumerate(calls):
         try:
-            body = await values.expand(call.body, call.blobs, instance.host.node.blobs)
-            arguments = method.signature.decode_arguments(body)
+            arguments = method.signature.decode_arguments(await arguments_of(call, instance.host.node))
         except CallboardError as error:
             outcomes[place] = error
             continue
@@ -323,7 +377,9 @@ async def _run_batch(instance: Instance, calls: list[Call], maker: HandlerMaker)
     if not places:
         return outcomes
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
-    results = await _limited(instance, calls, columns, scope, b"")
+    turns = [sessions[place].begin() for place in places] if sessions else ()
+    with serving([calls[place].session for place in places], turns):
+        results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):
         raise InvalidResult(
             f"{method.where} is batchable and got {len(places)} items: it must return a list of as many "
@@ -393,7 +449,8 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
             for part in encoded.futures:
                 await part
             encoded.join()
-        if len(encoded.body) > node.settings.inline_limit:
+        form = await _woven(node, call, encoded.body)
+        if form is None and len(encoded.body) > node.settings.inline_limit:
             await values.shrink(encoded, node.blobs, node.settings)
     except Exception as error:  # noqa: BLE001 - a future that the handler returned has failed
         await _fail(instance, call, error, session)
@@ -402,8 +459,9 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         await _fail(instance, call, _own_cancellation(call), session)
         return
     result = _result(instance, call)
-    result.value = msgspec.Raw(encoded.body)
+    result.value = msgspec.Raw(encoded.body if form is None else form)
     result.blobs = encoded.blobs
+    result.woven = form is not None
     if session is None:
         _publish(instance, call, result)
         return
@@ -411,6 +469,18 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
         await _publish_held(instance, call, result, session)
     except CallboardError as error:
         await _fail(instance, call, error, session)
+
+
+async def _woven(node: Node, call: Call, value: bytes) -> bytes | None:
+    """A form of an outcome that refers to others of the run, if there is one that fits into a message."""
+    maker = call.slot.maker if call.slot is not None else None
+    if maker is None or call.method.effect is not None:  # of an effect it is looked up elsewhere, too
+        return None
+    form = maker.woven(call, value)
+    # What it has not been given by its own calls it can only repeat from its arguments.
+    if form is None and len(value) >= REPEATED and (call.woven or len(call.body) >= REPEATED):
+        form = await node.weaver.woven(call.run, value)
+    return form if form is not None and len(form) <= node.settings.inline_limit else None
 
 
 async def _publish_held(instance: Instance, call: Call, result: Result, session: Session) -> None:

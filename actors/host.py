@@ -22,6 +22,7 @@ from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.lanes import Lanes
+from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
 from callboard.actors.priorities import Priorities
@@ -39,6 +40,7 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
 from callboard.infra.messages.control import (
     Acknowledged,
+    Activate,
     Calls,
     CallsQuery,
     Cancel,
@@ -46,6 +48,8 @@ from callboard.infra.messages.control import (
     Drain,
     Holds,
     HoldsQuery,
+    Migrate,
+    Moved,
     RunCalls,
     RunQuery,
     Taken,
@@ -199,10 +203,12 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.states = Sessions(self.node.shelf, self.node.settings)
+        self.node.weaver.held = self.states.held
         self.stealing = Stealing(self)
         self.watch = Watch(self)
         self.lanes = Lanes(self)
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
+        self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
@@ -313,6 +319,7 @@ class Host:
         self._log.info("stopped")
 
     async def _drain(self, grace: float) -> None:
+        self.migrations.hand_all_over()
         for member in self._members:
             member.pause()
         if self._waker is not None:
@@ -324,6 +331,7 @@ class Host:
         moving = self.node.loop.create_task(self.lanes.while_draining(ended))
         try:
             await self._finish_calls(ends)
+            await self.migrations.finished(_LEAVE)
             drivers = [m for m in self._members if isinstance(m, Driver)]
             await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
         finally:
@@ -466,14 +474,16 @@ class Host:
         if isinstance(control, Cancel):
             self._cancel(control)
         elif isinstance(control, Taken):
-            for member in self._members:
-                if isinstance(member, Driver):
-                    member.on_taken(control)
+            self._taken(control)
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
         elif isinstance(control, Tell):
             self.telemetry.tell()
+        elif isinstance(control, Moved):
+            self.caller.moved(control.actor, control.sessions, control.host)
+        elif isinstance(control, Migrate | Activate):
+            self.caller.spawn(self._move(reply, control))
         elif (told := self._told(control)) is not None:
             self._answer(reply, told)
 
@@ -489,6 +499,18 @@ class Host:
             return self.copies.answer(asked.futures, {call.id: call.delivered.sequence for call in calls})
         calls_of = [call for one in instances for call in one.calls_of(asked.run)]
         return RunCalls(self.id, calls_of[:_TOLD]) if calls_of else None
+
+    def _taken(self, control: Taken) -> None:
+        for member in self._members:
+            if isinstance(member, Driver):
+                member.on_taken(control)
+
+    async def _move(self, reply: bytes, asked: Migrate | Activate) -> None:
+        if isinstance(asked, Migrate):
+            self._answer(reply, await self.migrations.migrate(asked))
+        else:
+            await self.migrations.activate(asked)
+            self._answer(reply, Acknowledged(self.id))
 
     def _answer(self, reply: bytes, body: msgspec.Struct) -> None:
         if reply:

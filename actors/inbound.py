@@ -39,6 +39,7 @@ class Call:
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
         intent: of its effect, once it has begun here.
+        woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
     """
@@ -72,6 +73,7 @@ class Call:
         "stored_at",
         "task",
         "workflow",
+        "woven",
     )
 
     def __init__(self, delivered: Delivered, method: Method, headers: dict[str, str]) -> None:
@@ -91,6 +93,7 @@ class Call:
         self.attempt = H.whole(headers, H.ATTEMPT, 1, least=1) if H.ATTEMPT in headers else 1
         self.stage = H.whole(headers, H.STAGE, 1, least=0)
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
+        self.woven = get(H.WOVEN, "")
         parents = get(H.PATH)
         self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
         self.body = delivered.body

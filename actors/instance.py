@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import handling, inbound
@@ -17,6 +18,7 @@ from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
+from callboard.actors.snapshots import Snapshots
 from callboard.actors.unbegun import Unbegun
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -65,6 +67,7 @@ class Instance:
         self._shedding = 0
         self.rules = declared.rules if isinstance(declared, AgentClass) else None
         self.serial = declared.directives.stateful or self.rules is not None
+        self.snapshots = Snapshots(declared, self.executor) if owner is not None and owner.movable else None
         self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
@@ -192,7 +195,7 @@ class Instance:
         if self._is_copy(call) or self._settled_early(call):
             self._feed_soon()  # it took the place of one that could have been started
         else:
-            self._enqueue(call)
+            self.enqueue(call)
 
     def _is_copy(self, call: Call) -> bool:
         running = self.running.get(call.key)
@@ -257,7 +260,7 @@ class Instance:
         elif call.delivered.delivered > self.host.node.settings.max_deliver:
             self._poison(call)
         else:
-            self._enqueue(call)
+            self.enqueue(call)
 
     async def _is_done(self, call: Call) -> bool:
         if call.again or may_have_copy(call):
@@ -296,7 +299,8 @@ class Instance:
         self._shedding = waiting - limit
         pull.ask(self._shedding, wait=False)
 
-    def _enqueue(self, call: Call) -> None:
+    def enqueue(self, call: Call) -> None:
+        """Let a call wait for its turn here, or go where its session is."""
         if self.standby and call.delivered.pull is self.host.lane:
             self.host.caller.spawn(self.host.lanes.pass_on(call))  # given back it would come here again
             return
@@ -307,6 +311,8 @@ class Instance:
         self.host.priorities.apply(call)
         if self.rules is not None and self._sessions.is_held_for(call):
             handling.fail(self, call, held(call.method, call.session), retry=False)
+            return
+        if self.rules is not None and self.host.migrations.keeps(self, call):
             return
         if self.serial and not self._sessions.enter(call):
             return
@@ -349,6 +355,8 @@ class Instance:
 
     def _next_of_session(self, call: Call) -> None:
         """A call of a stateful agent has ended, or waits for its own: the next of its session may start."""
+        if self.rules is not None and not self._sessions.running(call.session):
+            self.host.migrations.at_rest(self, call.session)
         if self.host.draining or self.standby:
             self._give_back_session(call.session)
             return
@@ -363,6 +371,23 @@ class Instance:
             self.running.pop(following.key, None)
             following.give_back()
             self._sessions.leave(following)
+
+    def withdraw(self, sessions: Collection[str]) -> list[Call]:
+        """Take all calls of some sessions that have not started, those of each in their order."""
+        found = self.mailbox.take(lambda call: call.session in sessions, len(self.mailbox))
+        for call in found:
+            self._sessions.leave(call)
+        for session in sessions:
+            found += self._sessions.withdraw(session)
+        return found
+
+    def running_in(self, session: str) -> list[Call]:
+        """The calls that hold a session; none, or one that has started, once it is withdrawn."""
+        return self._sessions.running(session)
+
+    def busy_sessions(self) -> list[str]:
+        """Sessions in which a call runs, or is about to."""
+        return self._sessions.busy()
 
     def tick(self) -> None:
         """Called 20 times a second: what waits here without a slot is better off elsewhere."""
@@ -431,8 +456,13 @@ class Instance:
         """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""
         if self.host.draining or self.standby or self.host.cancelled.covers(call.run, call.id):
             return False
-        if self.claim(call):
-            call.put_back(again=again)
+        if not self.claim(call):
+            return True
+        call.put_back(again=again)
+        if self.rules is not None and self.host.migrations.keeps(self, call, first=True):
+            self._sessions.leave(call)
+            self._next_of_session(call)
+        else:
             self.unbegun.add(call)
             self.mailbox.push(call)
         return True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from callboard.actors import values
 from callboard.actors.effects import current_key, unknown
 from callboard.actors.failures import restore
+from callboard.actors.weaving import arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -97,7 +98,7 @@ async def of_deadly(instance: Instance, call: Call, error: CallboardError) -> Ca
         return error
     node = instance.host.node
     try:
-        body = await values.expand(call.body, call.blobs, node.blobs)
+        body = await arguments_of(call, node)
         key = effect.key(call.method.signature.decode_arguments(body))
         kind = subjects.intent_kind(call.id, call.method.where, key)
         newest, _ = await node.intents.last(call.run, kind)

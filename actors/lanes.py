@@ -19,6 +19,7 @@ from callboard.infra.errors import CallboardError
 if TYPE_CHECKING:
     from callboard.actors.host import Host
     from callboard.actors.inbound import Call
+    from callboard.infra.direct import Stored
 
 _DRAINING = 0.25
 """Seconds between two looks of a host at its own lane while it drains."""
@@ -45,9 +46,12 @@ class Lanes:
         Args:
             held: sequences of those that are to stay.
         """
-        moved = 0
+        moved, held = 0, frozenset(held)  # as it was before the lane is read
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             if stored.sequence in held:
+                continue
+            if self._is_done(stored):
+                await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
                 continue
             actor = stored.subject.split(".")[2]
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
@@ -58,6 +62,12 @@ class Lanes:
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
             moved += 1
         return moved
+
+    def _is_done(self, stored: Stored) -> bool:
+        """Whether this host is done with a call: its outcome or next attempt is stored, its ack is due."""
+        attempt = stored.headers.get(H.ATTEMPT, "1")
+        key = stored.headers.get(H.FUTURE, ""), int(attempt) if attempt.isdigit() else 1
+        return key in self._host.recent
 
     async def pass_on(self, call: Call) -> None:
         """Store a call that was addressed to this host in the shared lane, then be done with the message."""

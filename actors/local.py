@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -263,7 +264,7 @@ class LocalMaker:
         assert method.reconcile is not None
         maker = LocalMaker(self._stage, (*self._path, method.reconcile.where))
         try:
-            return _encode_result(method, await self._handle(method.reconcile, future.id, arguments, maker))
+            return _encode_result(method, await self._handle(method.reconcile, future, arguments, maker))
         finally:
             maker.end()
 
@@ -275,7 +276,8 @@ class LocalMaker:
         maker = LocalMaker(self._stage, (*self._path, method.where))
         try:
             async with running:
-                value = await self._handle(method, future.id, arguments, maker)
+                with _items(future):
+                    value = await self._handle(method, future, arguments, maker)
             encoded = _encode_result(method, value)
             for part in encoded.futures:
                 await part
@@ -291,10 +293,11 @@ class LocalMaker:
         return encoded
 
     async def _handle(
-        self, method: Method, future_id: str, arguments: dict[str, Any], maker: LocalMaker
+        self, method: Method, future: Future[Any], arguments: dict[str, Any], maker: LocalMaker
     ) -> Any:
         own = Alone(method.where) if method.directives.cpu else maker
-        scope = Scope(own, f"{future_id}.", sync=not method.is_async)
+        path = future.id if future.attempt == 1 else f"{future.id}~{future.attempt}"
+        scope = Scope(own, f"{path}.", sync=not method.is_async)
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}
@@ -319,6 +322,16 @@ class LocalMaker:
             return method.function
         bound: Callable[..., Any] = method.function.__get__(self._stage.instance(method.owner))
         return bound
+
+
+def _items(future: Future[Any]) -> AbstractContextManager[None]:
+    """What a batchable handler finds of its items: here there is one."""
+    if not future.method.directives.batchable:
+        return nullcontext()
+    from callboard.actors.items import serving
+    from callboard.state.managed import current as state
+
+    return serving([future.session], [state.get()])
 
 
 def _encode_result(method: Method, value: Any) -> values.Encoded:

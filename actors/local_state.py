@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import values
+from callboard.actors.local_turns import is_made_by
 from callboard.actors.sessions import held
 from callboard.infra.errors import Fenced
 from callboard.infra.settings import Settings
@@ -40,7 +41,7 @@ class LocalStates:
             SessionHeld: the call which made this one holds the session.
         """
         place = Place(future.method.actor, future.session)
-        if future.id.startswith(f"{self._holders.get(place, '-')}."):
+        if is_made_by(future.id, self._holders.get(place, "-")):
             raise held(future.method, future.session)
         async with self._locks[place]:
             self._holders[place] = future.id

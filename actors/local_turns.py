@@ -29,6 +29,11 @@ class LocalTurns:
             line.leave(call.id)
 
 
+def is_made_by(call: str, other: str) -> bool:
+    """Whether an attempt at the other call has made it, directly or through further calls."""
+    return call.startswith((f"{other}.", f"{other}~"))
+
+
 class _Line:
     def __init__(self) -> None:
         self._holders: list[str] = []  # each one was made by the one before
@@ -58,4 +63,4 @@ class _Line:
             found[1].set_result(None)
 
     def _lets_in(self, call: str) -> bool:
-        return not self._holders or call.startswith(f"{self._holders[-1]}.")
+        return not self._holders or is_made_by(call, self._holders[-1])

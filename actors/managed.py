@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from callboard.actors.caller import band_of
+from callboard.actors.snapshots import SNAPSHOT
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from callboard.actors.inbound import Call
     from callboard.actors.instance import Instance
     from callboard.state.session import Rules, Session
+    from callboard.state.turn import Turn
 
 _TRIES = 5
 _decode = msgspec.msgpack.Decoder(Result).decode
@@ -46,34 +48,61 @@ async def open_session(instance: Instance, call: Call, rules: Rules) -> Session 
     for tried in range(_TRIES):
         session = await host.states.open(instance.name, call.session, rules)
         ours = session.holder == host.id
-        if not ours and session.holder and host.watch.serves(session.holder, instance.name):
+        if not ours and host.watch.serves(session.holder, instance.name):
             host.states.forget(instance.name, call.session)  # what it commits is not seen here
-            await _pass_on(instance, call, session.holder)
+            await pass_on(instance, call, session.holder, session.epoch)
+            return None
+        if not ours and host.watch.is_leaving(session.holder, instance.name):
+            host.states.forget(instance.name, call.session)
+            host.migrations.fetch(instance, call, session.holder)
             return None
         if session.untold is not None:
             await _tell(host, session, *session.untold)
-        if ours:
-            return session
         try:
-            await session.take(host.id)
+            if not ours:
+                await session.take(host.id)
         except Fenced:
             if tried == _TRIES - 1:
                 raise
         else:
+            if instance.snapshots is not None:
+                await instance.snapshots.restored(session)
             return session
     raise AssertionError("unreachable")
 
 
-async def _pass_on(instance: Instance, call: Call, holder: str) -> None:
-    """Store the call in the holder's lane, then be done with the message."""
+async def pass_on(instance: Instance, call: Call, holder: str, epoch: int) -> None:
+    """Store the call in the holder's lane, then be done with the message.
+
+    Args:
+        epoch: with which that host has become the holder.
+    """
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
-    kept[H.EXECUTOR] = holder
+    kept[H.EXECUTOR], kept[H.EPOCH] = holder, str(epoch)
     # Without a message id: it may have run by the time it is there, so it is to be looked for.
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
     instance.running.pop(call.key, None)
     instance.host.telemetry.moved(call, holder, "passed_on")
-    call.settle()
+    call.delivered.ack()
+    for copy in call.copies:
+        copy.nak()  # it may be what has just been stored, if the session and the call have come back
+
+
+async def settled(host: Host, session: Session) -> None:
+    """Wait until the outcome of a session's last commit is in the journal."""
+    if session.untold is not None:
+        await _tell(host, session, *session.untold)
+    if session.told is not None:
+        await session.told.wait()
+
+
+def begin(session: Session) -> Turn:
+    """Begin a call. What a session was brought here with is void when the call has changed it."""
+    turn = session.begin()
+    if (brought := session.kept.get(SNAPSHOT)) is not None and brought.count:
+        turn.replace(SNAPSHOT, brought.kind, [])
+    return turn
 
 
 async def _tell(host: Host, session: Session, call: str, result: msgspec.Raw) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+from callboard.actors.weaving import Weaver
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import ConnectionLost
@@ -67,6 +68,11 @@ class Node:
     def shelf(self) -> NatsShelf:
         """Where the managed state of sessions lies."""
         return NatsShelf(self.connection, self.store, self.reader, self.topology, self.settings)
+
+    @functools.cached_property
+    def weaver(self) -> Weaver:
+        """Long arguments as references to what is stored already."""
+        return Weaver(self.reader, self.shelf, self.blobs, self.settings)
 
     async def close(self) -> None:
         """Store what is still on its way, then close. Idempotent."""

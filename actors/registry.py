@@ -73,6 +73,14 @@ async def actors(node: Node) -> list[ActorInfo]:
     return sorted((actor for _, actor in read_entries(_decode_actor, stored)), key=lambda a: a.name)
 
 
+async def actor(node: Node, name: str) -> ActorInfo | None:
+    """What an actor has announced; None if there never was one of this name."""
+    from callboard.state.journal import read_entry
+
+    stored = await node.reader.last(_STREAM, subjects.registry(f"actor.{name}"))
+    return None if stored is None else read_entry(_decode_actor, stored.body)
+
+
 async def hosts(node: Node) -> list[Pulse]:
     """The last heartbeat of every host that has not left; dead ones are removed by who takes over."""
     from callboard.state.journal import read_entries

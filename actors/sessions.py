@@ -26,6 +26,17 @@ def held(method: Method, session: str) -> SessionHeld:
     )
 
 
+def _made_by(call: Call, holder: Call) -> bool:
+    """Whether the handler of the holder has made a call, at any depth: perhaps one that serves a batch.
+
+    Such a handler makes all its calls under the id of one of its items, whichever item they are for.
+    """
+    if call.is_made_by(holder):
+        return True
+    maker = holder.slot.maker if holder.slot is not None else None
+    return maker is not None and call.id.startswith(f"{maker.path}.")
+
+
 class _Session:
     __slots__ = ("behind", "holders")
 
@@ -37,7 +48,7 @@ class _Session:
         if not self.holders:
             return True
         last = self.holders[-1]
-        return last.slot is not None and last.slot.lent and call.is_made_by(last)
+        return last.slot is not None and last.slot.lent and _made_by(call, last)
 
 
 class Sessions:
@@ -58,7 +69,7 @@ class Sessions:
     def is_held_for(self, call: Call) -> bool:
         """Whether a call that has made this one, at any depth, holds its session."""
         session = self._sessions.get(call.session)
-        return session is not None and any(call.is_made_by(holder) for holder in session.holders)
+        return session is not None and any(_made_by(call, holder) for holder in session.holders)
 
     def next(self, name: str) -> Call | None:
         """The next call of a session that may start now, if there is one."""
@@ -72,6 +83,26 @@ class Sessions:
         elif not session.holders:
             del self._sessions[name]
         return call
+
+    def running(self, name: str) -> list[Call]:
+        """The calls of a session that hold it."""
+        session = self._sessions.get(name)
+        return [] if session is None else list(session.holders)
+
+    def busy(self) -> list[str]:
+        """The sessions that a call holds."""
+        return [name for name, session in self._sessions.items() if session.holders]
+
+    def withdraw(self, name: str) -> list[Call]:
+        """Take the calls that wait behind others of their session, in their order."""
+        session = self._sessions.get(name)
+        if session is None:
+            return []
+        behind = list(session.behind)
+        session.behind.clear()
+        if not session.holders:
+            del self._sessions[name]
+        return behind
 
     def leave(self, call: Call) -> None:
         """A call has ended, or has been given back."""

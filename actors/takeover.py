@@ -90,6 +90,11 @@ class Watch:
         info = None if pulse is None or pulse.draining else pulse.instances.get(actor)
         return info is not None and not info.standby
 
+    def is_leaving(self, host: str, actor: str) -> bool:
+        """Whether a host that runs an actor lives, and is about to leave: its running calls may still end."""
+        pulse = self.alive.get(host)
+        return pulse is not None and pulse.draining and actor in pulse.instances
+
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first."""
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]

@@ -37,9 +37,10 @@ class Encoded:
         tokens: their tokens, in the same order.
         blobs: digests of the parts that are references.
         called_at: file and line of the call whose arguments they are, if there are futures among them.
+        woven: where its woven form is, see `weaving`; empty: the body is no such form.
     """
 
-    __slots__ = ("blobs", "body", "called_at", "futures", "tokens")
+    __slots__ = ("blobs", "body", "called_at", "futures", "tokens", "woven")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
@@ -47,6 +48,7 @@ class Encoded:
         self.tokens = tokens
         self.blobs: list[str] = []
         self.called_at: tuple[str, int] | None = None
+        self.woven = ""
 
     def join(self) -> None:
         """Put the values of the futures, which are all there now, where their tokens stand."""

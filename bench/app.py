@@ -5,7 +5,8 @@ import time
 from typing import cast
 
 import callboard
-from bench import jobs
+from bench import chats, jobs
+from bench.chats import Message
 from callboard import ManagedList, agent, method, options, tool, workflow
 
 SLOTS = 256
@@ -91,6 +92,27 @@ class Forgetter:
         return len(text)
 
 
+@agent(concurrency=1)
+class Desk:
+    """Keeps lines, one call at a time; says when it began (unix seconds)."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def file(self, text: str, seconds: float) -> float:
+        """Append, and take some time."""
+        began = time.time()
+        self.lines.append(text)
+        await asyncio.sleep(seconds)
+        return began
+
+
+@workflow
+async def filing(text: str, seconds: float) -> float:
+    """One call in the run's session."""
+    return await Desk.file(text, seconds)
+
+
 @workflow
 async def keeping(count: int, *, managed: bool) -> list[float]:
     """Calls one after the other; seconds of each."""
@@ -115,6 +137,70 @@ async def committing(sessions: int, each: int) -> float:
     begun = time.perf_counter()
     await asyncio.gather(*(one(session) for session in range(sessions)))
     return time.perf_counter() - begun
+
+
+@tool(concurrency=SLOTS)
+async def model(messages: list[Message]) -> str:
+    """Answer the last message."""
+    return chats.answered(len(messages) // 2)
+
+
+@tool(concurrency=SLOTS)
+async def step(messages: list[Message]) -> list[Message]:
+    """Give all messages back with an answer."""
+    return [*messages, Message("assistant", chats.answered(len(messages) // 2))]
+
+
+@agent(concurrency=SLOTS)
+class Talker:
+    """Keeps what is said."""
+
+    history: ManagedList[Message]
+
+    @method
+    async def say(self, text: str) -> str:
+        """Append, ask the model with the whole history, append the answer."""
+        self.history.append(Message("user", text))
+        answer = await model(list(self.history))
+        self.history.append(Message("assistant", answer))
+        return answer
+
+
+@workflow
+async def chat_in_a_list(turns: int) -> list[float]:
+    """A chat whose messages are a plain list; seconds of each turn."""
+    messages: list[Message] = []
+    took = []
+    for turn in range(turns):
+        begun = time.perf_counter()
+        messages.append(Message("user", chats.said(turn)))
+        answer = await model(messages)
+        messages.append(Message("assistant", answer))
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+@workflow
+async def chat_handed_back(turns: int) -> list[float]:
+    """A chat that a tool is given, and gives back with its answer; seconds of each turn."""
+    messages: list[Message] = []
+    took = []
+    for turn in range(turns):
+        begun = time.perf_counter()
+        messages = await step([*messages, Message("user", chats.said(turn))])
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+@workflow
+async def chat_with_an_agent(turns: int) -> list[float]:
+    """A chat whose messages an agent keeps; seconds of each turn."""
+    took = []
+    for turn in range(turns):
+        begun = time.perf_counter()
+        await Talker.say(chats.said(turn))
+        took.append(time.perf_counter() - begun)
+    return took
 
 
 @workflow

@@ -253,6 +253,12 @@ class Terminal(CallboardError):
 # -- managed state ---------------------------------------------------------------------------------
 
 
+class BatchMisused(CallboardError):
+    """``each`` or ``item`` outside of a batchable handler, or for what is no item of its batch."""
+
+    code = "batch_misused"
+
+
 class NoSession(CallboardError):
     """Managed state was touched where no call of a session runs, or after it ended. Fields: attribute."""
 
@@ -305,6 +311,30 @@ class StateExists(CallboardError):
     """A state would be replaced, and nobody said that it may be. Fields: actor, session."""
 
     code = "state_exists"
+
+
+class SessionUnmovable(CallboardError):
+    """What an agent keeps for a session stands in its process, and it does not say how to take it along.
+
+    Fields: actor.
+    """
+
+    code = "session_unmovable"
+
+
+class NoDestination(CallboardError):
+    """No other host can take a session. Fields: actor, host (the one that was named)."""
+
+    code = "no_destination"
+
+
+class MigrationFailed(CallboardError):
+    """A session was not moved: it is where it was, or where somebody else has brought it.
+
+    Fields: actor, session, host (that holds it).
+    """
+
+    code = "migration_failed"
 
 
 # -- runs ------------------------------------------------------------------------------------------

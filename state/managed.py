@@ -116,7 +116,8 @@ class Attribute:
         if turn is None:
             raise NoSession(
                 f"{self.name} is managed state: it is there while a handler of the agent runs for a session, "
-                "on the loop or in a thread",
+                "on the loop or in a thread; a batchable one serves many, and says whose it is by "
+                "'for ... in callboard.each(items)' or 'with callboard.item(place)'",
                 attribute=self.name,
             )
         return turn

@@ -31,7 +31,7 @@ from callboard.state.kept import Kept, apply, unread_for
 from callboard.state.packing import Packer
 from callboard.state.reading import Parts
 from callboard.state.shelf import Place, Shelf
-from callboard.state.tree import unread_between
+from callboard.state.tree import Unread, unread_between
 from callboard.state.turn import Turn
 
 _MOST_CHANGES = 128 * 1024
@@ -185,7 +185,13 @@ class Session(Parts):
         kept = self.kept.get(name) or Kept(change.kind)
         while missing := list(dict.fromkeys(unread_for(kept, change))):
             await self.read(missing)
-        self.kept[name] = apply(kept, change, self.read_now)
+        # Where one change follows another in the middle of a list, more is met on the way.
+        while True:
+            try:
+                self.kept[name] = apply(kept, change, _wanting)
+                break
+            except _Unread as met:
+                await self.read(met.nodes)
         self._base.fresh |= packing.large_of(change)
 
     def _expire(self) -> None:
@@ -237,6 +243,11 @@ class Session(Parts):
         return self._turn
 
     @property
+    def base_sequence(self) -> int:
+        """Sequence of the commit whose head what came after builds on; 0 if there is none."""
+        return max(self._base.sequence, 0)
+
+    @property
     def ttl(self) -> float:
         """Seconds that what is stored is kept after its last commit; 0: for ever."""
         return self._base.ttl
@@ -279,13 +290,18 @@ class Session(Parts):
         return self.sequence
 
     async def take(self, holder: str) -> None:
-        """Become the holder: whoever was it before cannot commit any more.
+        """Let this host be the holder: whoever was it before cannot commit any more.
+
+        What was changed since :meth:`begin` is stored with it.
 
         Raises:
             Fenced: somebody else was faster. The session is lost.
         """
-        commit = self._next(epoch=self.epoch + 1, holder=holder)
-        await self._write(commit, dict(self.kept), Packer())
+        packer, turn = Packer(), self._turn
+        changes = {} if turn is None else turn.changes(packer)
+        kept = dict(self.kept) if turn is None else turn.kept
+        await self._write(self._next(epoch=self.epoch + 1, holder=holder, changes=changes), kept, packer)
+        self.rollback()
 
     async def overwrite(self, kept: dict[str, Kept]) -> int:
         """Store other attributes in the place of all; returns the commit's sequence.
@@ -428,6 +444,15 @@ class Session(Parts):
             keys += await listed_in(self._shelf, self._place, key)
         await self._shelf.drop(self._place, [key for key in dict.fromkeys(keys) if not base.has(key)], upto)
         self._removed |= {one.version for one in due}
+
+
+class _Unread(Exception):
+    def __init__(self, nodes: Sequence[Unread]) -> None:
+        self.nodes = nodes
+
+
+def _wanting(nodes: Sequence[Unread]) -> None:
+    raise _Unread(nodes)
 
 
 def _outlived(last: Stored) -> bool:

@@ -64,9 +64,20 @@ class Sessions:
             if not self._open[old].busy:
                 del self._open[old]
 
+    def held(self, place: Place) -> Session | None:
+        """A session that is open here, and has a call; nothing is read."""
+        known = self._open.get(place)
+        return known if known is not None and known.busy else None
+
     def forget(self, actor: str, session: str) -> None:
         """Have a session read anew when it is next opened."""
         self._open.pop(Place(actor, session), None)
+
+    def outdated(self, actor: str, session: str, epoch: int) -> None:
+        """Somebody has become the holder with this epoch: what was read before is read anew."""
+        known = self._open.get(Place(actor, session))
+        if known is not None and known.epoch < epoch and not known.busy:
+            self.forget(actor, session)
 
     async def delete(self, actor: str, session: str) -> None:
         """Remove every trace of a session's state; a holder elsewhere is fenced."""

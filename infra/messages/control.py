@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from callboard.infra.messages.run import ErrorInfo
+
 
 class Cancel(msgspec.Struct, tag="cancel", omit_defaults=True):
     """Stop every call of the run whose future id is, or descends from, one of ``futures``.
@@ -54,7 +56,38 @@ class Tell(msgspec.Struct, tag="tell"):
     """Publish your whole state as telemetry: somebody has missed a report, or has just begun to listen."""
 
 
-Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Tell
+class Migrate(msgspec.Struct, tag="migrate"):
+    """Hand these sessions of an actor over to another host. Answered with :class:`Migrated`.
+
+    Attributes:
+        to: the host that holds them from then on. Asked again, a host tells how far it is.
+    """
+
+    actor: str
+    sessions: list[str]
+    to: str
+
+
+class Activate(msgspec.Struct, tag="activate"):
+    """These sessions of an actor are yours: open them. Answered with :class:`Acknowledged`.
+
+    Attributes:
+        sessions: each with the epoch of the commit that says so.
+    """
+
+    actor: str
+    sessions: dict[str, int]
+
+
+class Moved(msgspec.Struct, tag="moved"):
+    """These sessions of an actor are on another host: their next calls are best sent there."""
+
+    actor: str
+    sessions: list[str]
+    host: str
+
+
+Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Tell | Migrate | Activate | Moved
 
 
 class Steal(msgspec.Struct):
@@ -128,3 +161,28 @@ class Acknowledged(msgspec.Struct):
     """The host heard."""
 
     host: str
+
+
+class Migration(msgspec.Struct, omit_defaults=True):
+    """How the move of one session stands.
+
+    Attributes:
+        session: its id; host: that holds it now; epoch: of that holder.
+        calls: that waited for the session, and went after it.
+        under_way: a call of the session has to end first.
+        error: why it has not moved.
+    """
+
+    session: str
+    host: str
+    epoch: int = 0
+    calls: int = 0
+    under_way: bool = False
+    error: ErrorInfo | None = None
+
+
+class Migrated(msgspec.Struct):
+    """How the moves stand that a host was asked for."""
+
+    host: str
+    sessions: list[Migration]

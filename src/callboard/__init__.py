@@ -18,7 +18,9 @@ from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Term
 
 if TYPE_CHECKING:
     from callboard.actors import human
-    from callboard.actors.client import Client, SyncClient, connect, connect_sync
+    from callboard.actors.client import Client, connect
+    from callboard.actors.items import each, item
+    from callboard.actors.sync_client import SyncClient, connect_sync
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
     from callboard.state.managed import Managed, ManagedCounter
@@ -29,9 +31,11 @@ _LAZY = {
     "ManagedCounter": "callboard.state.managed",
     "ManagedDict": "callboard.state.dicts",
     "ManagedList": "callboard.state.lists",
-    "SyncClient": "callboard.actors.client",
+    "SyncClient": "callboard.actors.sync_client",
     "connect": "callboard.actors.client",
-    "connect_sync": "callboard.actors.client",
+    "connect_sync": "callboard.actors.sync_client",
+    "each": "callboard.actors.items",
+    "item": "callboard.actors.items",
 }
 
 __version__ = "0.1.0"
@@ -55,8 +59,10 @@ __all__ = [
     "checkpoint",
     "connect",
     "connect_sync",
+    "each",
     "effect_key",
     "human",
+    "item",
     "method",
     "now",
     "options",

@@ -33,6 +33,15 @@ async def ask(number: int, host: str) -> int:
         return await double(number)
 
 
+@tool(retries=1, backoff=0.5)
+async def flaky(number: int) -> int:
+    """Fails the first time."""
+    BEGUN.append(number)
+    if len(BEGUN) == 1:
+        raise ValueError(number)
+    return number
+
+
 @workflow
 async def asking(number: int, host: str) -> int:
     """One call that makes another."""
@@ -84,6 +93,19 @@ async def test_an_ack_that_was_lost_with_the_server(board: Board) -> None:
     await until(lambda: "h-silent" in host.watch.alive)
     host.watch._on_reconnect()
     await board.emptied("CALLS")
+
+
+async def test_what_is_done_is_not_moved(board: Board) -> None:
+    """A call whose ack is on its way when the lane is emptied: a failed attempt would run once more."""
+    host = await board.host(flaky)
+    node = await board.node()
+    connection = host.node.connection
+    connection.publish_later = lambda *_: None  # type: ignore[method-assign]
+    own = subjects.call("flaky", host.id, 1)
+    await node.store.stored(own, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
+    await until(lambda: BEGUN == [4] and not instance(host, flaky).running)
+    assert await host.lanes.move(host.id) == 0
+    assert not await node.reader.read("CALLS", "cb.call.>")
 
 
 @pytest.mark.parametrize(

@@ -679,6 +679,53 @@ async def test_a_group_of_errors(runner: Runner) -> None:
     assert await runner.run(grouped_flow) == ["Broke('one')", "KeyError('two')"]
 
 
+@tool(retries=2, backoff=0.001)
+async def names_itself() -> int:
+    """Fail until there are three names."""
+    NAMES.append(str(callboard.uuid()))
+    if len(NAMES) < 3:
+        raise Broke("not yet")
+    return len(set(NAMES))
+
+
+NAMES: list[str] = []
+
+
+@agent(stateful=True)
+class Stubborn:
+    """Calls itself, again and again."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    @method(retries=2, backoff=0.001)
+    async def try_it(self) -> int:
+        """Fail twice, each time after a call of its own."""
+        self.tries += 1
+        count = await Stubborn.count()
+        if count < 3:
+            raise Broke("not yet")
+        return count
+
+    @method
+    async def count(self) -> int:
+        """How often it has tried."""
+        return self.tries
+
+
+@workflow
+async def again_flow() -> list[int]:
+    """Both."""
+    NAMES.clear()
+    return [await names_itself(), await Stubborn.try_it()]
+
+
+async def test_each_attempt_has_names_of_its_own(runner: Runner) -> None:
+    """And may enter the session that it holds, as the first one may."""
+    await runner.serve(names_itself, Stubborn, again_flow)
+    assert await runner.run(again_flow) == [3, 3]
+
+
 @workflow
 async def misplaced_flow() -> list[str]:
     """A handler that computes makes a call, another one a name."""

@@ -17,8 +17,8 @@ from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import connect, connect_sync, tool, workflow
-from callboard.actors.client import SyncClient
 from callboard.actors.driver import Driver
+from callboard.actors.sync_client import SyncClient
 from callboard.infra import headers as H
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import (

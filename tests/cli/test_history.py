@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from callboard.actors.client import Event
+from callboard.actors.events import Event
 from callboard.cli.history import Call, History, errors, line, seconds
 from callboard.infra.messages.control import RunCall, RunCalls
 

@@ -38,7 +38,7 @@ class Trade:
 
     def __init__(self, board: Board, sessions: int = 4) -> None:
         self._board = board
-        self._sessions = [f"s{number}" for number in range(sessions)]
+        self.sessions = [f"s{number}" for number in range(sessions)]
         self._of: dict[str, str] = {}
 
     async def load(self, count: int, steps: int = 5, pause: float = 0.01) -> None:
@@ -47,10 +47,10 @@ class Trade:
 
     async def _some(self, steps: int, pause: float) -> None:
         chance = self._board.chance
-        session = chance.choice(self._sessions)
+        session = chance.choice(self.sessions)
         arguments = {
             "maker": f"m{len(self._of)}",
-            "others": [other for other in self._sessions if other != session],
+            "others": [other for other in self.sessions if other != session],
             "seed": chance.randrange(2**32),
             "steps": steps,
             "pause": pause * chance.uniform(0.0, 2.0),

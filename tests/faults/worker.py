@@ -1,4 +1,4 @@
-"""One host process of the fault suite: ``worker.py URL NAME...`` runs these declarations of `app` or `accounts`.
+"""One host process of the fault suite: ``worker.py URL NAME...`` runs these declarations of the suite.
 
 ``worker.py URL gateway`` runs a gateway.
 
@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import uvloop
-from tests.faults import accounts, app
+from tests.faults import accounts, app, tills
 
 from callboard.actors.declare import declaration
 from callboard.actors.gateway import Gateway
@@ -70,9 +71,16 @@ async def gateway(url: str) -> int:
     return 0
 
 
+def _found(name: str) -> Any:
+    """What is declared under this name in one of the suite's modules."""
+    return next(getattr(module, name) for module in (accounts, tills, app) if hasattr(module, name))
+
+
 async def main(url: str, names: list[str]) -> int:
     """Run a host until SIGTERM, or until its connection is closed for good."""
-    found = [declaration(getattr(accounts if hasattr(accounts, name) else app, name)) for name in names]
+    found = [declaration(_found(name)) for name in names]
+    if "Till" in names:
+        tills.arm()
     lost = asyncio.Event()
 
     async def on_lost(_: ConnectionLost) -> None:

@@ -73,6 +73,37 @@ async def test_what_is_committed_is_there_for_another_process(process: Process, 
         assert (other.agent.best, other.agent.count) == (Note("one", 3), 7)
 
 
+async def test_opening_a_session_never_waits_on_the_event_loop(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its last call has changed a long list in several places, far from what is read."""
+    desk = actor(process)
+    async with desk.call("c1"):
+        desk.agent.items.extend(f"{number:4} {'x' * 1000}" for number in range(300))
+    for number in range(40):
+        async with desk.call(f"d{number}"):
+            desk.agent.count += 1
+    async with desk.call("c2"):
+        del desk.agent.items[2:6]
+        desk.agent.items.append("last")
+        del desk.agent.items[-1]
+        desk.agent.items[6:100] = ["new"]
+        del desk.agent.items[20:60]
+        expected = list(desk.agent.items)
+    other = await join()
+
+    def blocks(*_: Any) -> dict[str, bytes]:
+        raise AssertionError("the event loop would wait for this")
+
+    monkeypatch.setattr(other.shelf, "load_now", blocks)
+    opened = actor(other)
+    await opened.open()
+    monkeypatch.undo()
+    async with opened.call():
+        await opened.agent.items.load()
+        assert list(opened.agent.items) == expected
+
+
 async def test_the_commit_of_a_stale_holder_fails_and_leaves_nothing(process: Process, join: Join) -> None:
     """Neither in the state nor in the store, however much it has written ahead."""
     old, new = actor(process), actor(await join())

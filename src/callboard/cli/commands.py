@@ -39,6 +39,7 @@ _COMMANDS = (
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
     ("state", "callboard.cli.state:app", _CARE, "Look at sessions' state, export, import or delete it."),
+    ("migrate", "callboard.cli.migrate:migrate", _CARE, "Move an agent's session to another host."),
     ("answer", "callboard.cli.inbox:answer", _CARE, "Answer a question that a run asks."),
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),

@@ -12,7 +12,7 @@ from callboard.cli.output import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from callboard.actors.client import Event
+    from callboard.actors.events import Event
     from callboard.infra.messages.control import RunCalls
 
 _COLORS = {

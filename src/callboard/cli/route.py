@@ -33,7 +33,7 @@ def set_(
 ) -> int:
     """Have calls of an actor go to these hosts, as far as they are there.
 
-    A host has a new id each time it starts, so a route ends with its host.
+    Of several hosts each gets its share. A host has a new id each time it starts, so a route ends with it.
 
         callboard route set Planner h-7m2k --session chat-7
         callboard route set search h-7m2k=3 h-x9p1=1 --reason "the second one is small"

@@ -1,0 +1,151 @@
+"""Asking for a session to be moved: who has it, who is to have it, and is it there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.actors import registry
+from callboard.actors.failures import restore
+from callboard.actors.migration import ANSWER, unmovable
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    MigrationFailed,
+    NoDestination,
+    ResultTimeout,
+    StateUnknown,
+    UnknownActor,
+)
+from callboard.infra.messages.control import Migrate, Migrated, Migration
+from callboard.infra.messages.registry import ActorInfo, Pulse
+from callboard.state.packing import decode_commit
+from callboard.state.shelf import Place
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+
+_SPARE = 2.0
+_decode = msgspec.msgpack.Decoder(Migrated).decode
+
+
+async def migrate(
+    node: Node,
+    sessions: Sequence[str],
+    actor: str,
+    source: str | None,
+    destination: str | None,
+    timeout: float,
+) -> list[Migration]:
+    """See :meth:`callboard.actors.client.Client.migrate`."""
+    sessions = list(dict.fromkeys(sessions))
+    subjects.token("actor", actor)
+    info, pulses, holders = await asyncio.gather(
+        registry.actor(node, actor),
+        registry.hosts(node),
+        asyncio.gather(*(_holder(node, Place(actor, session)) for session in sessions)),
+    )
+    _check(actor, info, sessions, holders)
+    serving = {pulse.host: pulse for pulse in pulses if actor in pulse.instances}
+    found = {session: str(holder) for session, holder in zip(sessions, holders, strict=True)}
+    for session, holder in found.items():
+        if source is not None and holder != source:
+            raise MigrationFailed(
+                f"session {session} of {actor} is held by host {holder}, not by {source}: nothing was moved",
+                actor=actor,
+                session=session,
+                host=holder,
+            )
+    to = _destination(actor, serving.values(), set(found.values()), destination)
+    asked: dict[str, list[str]] = defaultdict(list)
+    for session, holder in found.items():
+        asked[holder if holder in serving else to].append(session)  # of one that is gone anybody may take it
+    answers = await asyncio.gather(
+        *(_asked(node, host, actor, some, to, timeout) for host, some in asked.items())
+    )
+    moved = {one.session: one for some in answers for one in some}
+    for one in moved.values():
+        if one.error is not None:
+            raise restore(one.error)
+    return [moved[session] for session in sessions]
+
+
+async def _holder(node: Node, place: Place) -> str | None:
+    stored = await node.shelf.last(place)
+    return None if stored is None else decode_commit(stored.body).holder
+
+
+def _check(actor: str, info: ActorInfo | None, sessions: Sequence[str], holders: Sequence[object]) -> None:
+    """Raise an error if there is no such agent, or it has no such session."""
+    if info is None:
+        raise UnknownActor(f"there is no agent {actor}; see 'callboard actors'", actor=actor)
+    if not any(method.directives.get("managed") for method in info.methods):
+        raise unmovable(actor, stateful=bool(info.directives.get("stateful")))
+    for session, holder in zip(sessions, holders, strict=True):
+        if holder is None:
+            raise StateUnknown(
+                f"{actor} has no state of session {session}, so that there is nothing to move; 'callboard "
+                "state list' shows all",
+                actor=actor,
+                session=session,
+                version=0,
+            )
+
+
+def _destination(actor: str, serving: Iterable[Pulse], holders: set[str], named: str | None) -> str:
+    """The host that was named, or the least busy one that is not among the holders.
+
+    Raises:
+        NoDestination: there is none.
+    """
+    fit = [pulse for pulse in serving if not pulse.draining]
+    if named is not None:
+        if all(pulse.host != named for pulse in fit):
+            raise NoDestination(
+                f"host {named} cannot take sessions of {actor}: it does not run it, is about to leave or is "
+                "not there; 'callboard actors' lists who does",
+                actor=actor,
+                host=named,
+            )
+        return named
+    others = [pulse for pulse in fit if pulse.host not in holders]
+    if not others:
+        raise NoDestination(
+            f"no other host runs {actor}: start one with 'callboard host', then move the session",
+            actor=actor,
+            host="",
+        )
+    return min(others, key=lambda pulse: (_load(pulse, actor), pulse.started, pulse.host)).host
+
+
+def _load(pulse: Pulse, actor: str) -> int:
+    info = pulse.instances[actor]
+    return info.busy + info.mailbox
+
+
+async def _asked(
+    node: Node, host: str, actor: str, sessions: list[str], to: str, timeout: float
+) -> list[Migration]:
+    """Ask the source until the sessions have moved; it tells now and then how far it is.
+
+    Raises:
+        ResultTimeout: they have not in time.
+        RequestTimeout: the source does not answer.
+    """
+    ends = time.monotonic() + timeout
+    body = msgspec.msgpack.encode(Migrate(actor, sessions, to))
+    while True:
+        answer = _decode(await node.connection.request(subjects.control(host), body, ANSWER + _SPARE))
+        waiting = [one.session for one in answer.sessions if one.under_way]
+        if not waiting:
+            return answer.sessions
+        if time.monotonic() > ends:
+            raise ResultTimeout(
+                f"{len(waiting)} of {len(sessions)} sessions of {actor} have not left host {host} in time, "
+                "since calls of theirs run there: they move when those end",
+                timeout=timeout,
+            )

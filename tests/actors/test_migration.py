@@ -1,0 +1,486 @@
+"""Moving sessions: the calls that wait go after it, what runs ends first, nothing runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.support.board import Board, call_headers, instance, packed
+from tests.support.waiting import eventually, until
+
+from callboard import ManagedCounter, ManagedList, agent, method, workflow
+from callboard.actors.client import Client
+from callboard.actors.declare import declaration
+from callboard.actors.host import Host
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    DeclarationInvalid,
+    MigrationFailed,
+    NoDestination,
+    ResultTimeout,
+    SessionUnmovable,
+    StateUnknown,
+    UnknownActor,
+)
+from callboard.infra.messages.control import Activate
+
+RAN: Counter[str] = Counter()
+GATE = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing has run, the gate is shut."""
+    global GATE  # noqa: PLW0603 - an event belongs to the loop of one test
+    RAN.clear()
+    GATE = asyncio.Event()
+
+
+@agent(concurrency=1)
+class Diary:
+    """Keeps lines."""
+
+    lines: ManagedList[str]
+    count: ManagedCounter
+
+    @method
+    async def write(self, text: str) -> list[str]:
+        """Keep a line."""
+        RAN[text] += 1
+        self.lines.append(text)
+        self.count += 1
+        return list(self.lines)
+
+    @method
+    async def wait(self, text: str) -> list[str]:
+        """Keep a line when the gate opens."""
+        RAN[text] += 1
+        self.lines.append(text)
+        await GATE.wait()
+        return list(self.lines)
+
+    @method(preemptable=True)
+    async def linger(self, text: str) -> list[str]:
+        """The same, and may be stopped."""
+        RAN[text] += 1
+        self.lines.append(text)
+        await GATE.wait()
+        return list(self.lines)
+
+
+@workflow
+async def entry(text: str, how: str = "write") -> list[str]:
+    """One line."""
+    stub = {"write": Diary.write, "wait": Diary.wait, "linger": Diary.linger}[how]
+    return await stub(text)
+
+
+@workflow
+async def entries(texts: list[str]) -> list[list[str]]:
+    """Many lines, made at once."""
+    return list(await asyncio.gather(*(Diary.write(text) for text in texts)))
+
+
+@agent
+class Plain:
+    """Keeps nothing."""
+
+    async def go(self) -> int:
+        """Nothing."""
+        return 1
+
+
+async def holder(client: Client, session: str, actor: str = "Diary") -> str:
+    """Who holds a session."""
+    return (await client.state.show(actor, session)).holder
+
+
+async def parted(board: Board) -> tuple[Client, Host, Host]:
+    """A session "s" with one line, its holder, and another host; both know each other."""
+    hosts = [await board.host(Diary), await board.host(Diary)]
+    await board.host(entry, entries)
+    client = await board.client()
+    assert await client.run("entry", {"text": "first"}, session="s", timeout=10) == ["first"]
+    held = await holder(client, "s")
+    for host in hosts:
+        await until(lambda host=host: len(host.watch.serving("Diary")) == 2)  # type: ignore[misc]
+    return client, *sorted(hosts, key=lambda host: host.id != held)  # type: ignore[return-value]
+
+
+async def test_an_idle_session_moves(board: Board) -> None:
+    """The other host holds it, and has it open; the next call runs there, and finds what was kept."""
+    client, source, other = await parted(board)
+    (moved,) = await client.migrate("s", "Diary")
+    assert (moved.host, moved.epoch, moved.error) == (other.id, 2, None)
+    assert await holder(client, "s") == other.id
+    assert ("Diary", "s") in other.states._open
+    assert ("Diary", "s") not in source.states._open
+    assert await client.run("entry", {"text": "second"}, session="s", timeout=10) == ["first", "second"]
+    assert await holder(client, "s") == other.id
+
+
+async def test_a_call_that_runs_ends_first(board: Board) -> None:
+    """What waits behind it goes after the session, in its order, and each call runs once."""
+    client, source, other = await parted(board)
+    first = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    runs = [await client.submit("entry", {"text": str(number)}, session="s") for number in range(5)]
+    await until(lambda: len(instance(source, Diary).running) == 6)
+    moving = asyncio.create_task(client.migrate("s", "Diary", source.id, other.id))
+    await until(lambda: bool(source.migrations._moves))
+    late = await client.submit("entry", {"text": "late"}, session="s")
+    assert not moving.done()
+    GATE.set()
+    (moved,) = await moving
+    assert moved.calls >= 5
+    assert await client.result(first, 10) == ["first", "long"]
+    for run in [*runs, late]:
+        await client.result(run, 10)
+    view = await client.state.show("Diary", "s")
+    assert sorted(view.attributes["lines"][2:]) == ["0", "1", "2", "3", "4", "late"]
+    assert view.attributes["lines"][:2] == ["first", "long"]
+    assert view.holder == other.id
+    assert set(RAN.values()) == {1}
+    assert instance(source, Diary).running == {}
+
+
+async def test_a_preemptable_call_is_stopped(board: Board) -> None:
+    """It runs again where the session is then, before those that waited behind it."""
+    client, source, other = await parted(board)
+    first = await client.submit("entry", {"text": "long", "how": "linger"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    second = await client.submit("entry", {"text": "after"}, session="s")
+    await until(lambda: len(instance(source, Diary).running) == 2)
+    (moved,) = await client.migrate("s", "Diary")
+    assert (moved.host, moved.calls) == (other.id, 2)
+    await until(lambda: RAN["long"] == 2)
+    GATE.set()
+    assert await client.result(first, 10) == ["first", "long"]
+    assert await client.result(second, 10) == ["first", "long", "after"]
+
+
+async def test_calls_behind_one_that_runs_in_another_session(board: Board) -> None:
+    """Many sessions move in one go while the only slot is taken; their calls run elsewhere at once."""
+    client, source, other = await parted(board)
+    sessions = [f"t{number}" for number in range(20)]
+    for session in sessions:
+        await client.run("entry", {"text": "x"}, session=session, timeout=10)
+    await client.migrate(
+        [s for s in sessions if await holder(client, s) != source.id], "Diary", None, source.id
+    )
+    long = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    runs = [await client.submit("entry", {"text": f"y{s}"}, session=s) for s in sessions]
+    await until(lambda: len(instance(source, Diary).running) == 21)
+    moved = await client.migrate(sessions, "Diary")
+    assert {one.host for one in moved} == {other.id}
+    assert [one.calls for one in moved] == [1] * 20
+    for run, session in zip(runs, sessions, strict=True):
+        assert await client.result(run, 10) == ["x", f"y{session}"]
+    GATE.set()
+    await client.result(long, 10)
+    assert {count for text, count in RAN.items() if text != "x"} == {1}
+
+
+async def test_there_and_back_under_load(board: Board) -> None:
+    """A session that moves all the time: every call runs once, each maker's in its order."""
+    client, source, other = await parted(board)
+    runs = [
+        await client.submit("entries", {"texts": [f"{maker}-{n}" for n in range(20)]}, session="s")
+        for maker in range(4)
+    ]
+    moves = 0
+    while len(RAN) < 81:
+        await client.migrate("s", "Diary", None, (source, other)[moves % 2].id)
+        moves += 1
+    for run in runs:
+        await client.result(run, 10)
+    lines = (await client.state.show("Diary", "s")).attributes["lines"]
+    assert moves > 2
+    for maker in range(4):
+        assert [line for line in lines if line.startswith(f"{maker}-")] == [f"{maker}-{n}" for n in range(20)]
+    assert set(RAN.values()) == {1}
+
+
+async def test_makers_are_told(board: Board) -> None:
+    """The next call of a maker goes to the new holder at once; nobody passes it on."""
+    client, _, other = await parted(board)
+    driver = next(host for host in board._hosts if not host.watch.serves(host.id, "Diary"))
+    await client.migrate("s", "Diary")
+    await until(lambda: driver.caller.holder("Diary", "s") == other.id)
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.Diary.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    await client.run("entry", {"text": "x"}, session="s", timeout=10)
+    assert sent == [f"cb.call.Diary.{other.id}.1"]
+
+
+async def send(board: Board, host: Host, future: str) -> None:
+    """A call in a host's lane, as a maker sends it that has heard nothing."""
+    node = await board.node()
+    head = call_headers(future, "write", Cb_Session="s", Nats_Msg_Id=future)
+    await node.store.stored(subjects.call("Diary", host.id, 1), packed({"text": future}), head)
+
+
+async def test_a_late_call_is_passed_on_without_a_slot(board: Board) -> None:
+    """Whoever sends it to the source has not heard; the only slot is taken there by another session."""
+    client, source, other = await parted(board)
+    await client.run("entry", {"text": "x"}, session="t", timeout=10)
+    await client.migrate("t", "Diary", None, source.id)
+    long = await client.submit("entry", {"text": "long", "how": "wait"}, session="t")
+    await until(lambda: RAN["long"] == 1)
+    await client.migrate("s", "Diary", None, other.id)
+    await send(board, source, "01RUN:1")
+    await board.entries("01RUN", "result")
+    assert (await board.results("01RUN"))[0].host == other.id
+    GATE.set()
+    await client.result(long, 10)
+
+
+async def test_two_hosts_do_not_pass_a_call_to_and_fro(board: Board) -> None:
+    """The session came back, and its host has not heard: it remembers where it once sent it."""
+    client, source, other = await parted(board)
+    await client.migrate("s", "Diary", None, other.id)
+
+    told: list[Activate] = []
+
+    async def deaf(asked: Activate) -> None:
+        told.append(asked)
+
+    source.migrations.activate = deaf  # type: ignore[method-assign]
+    await client.migrate("s", "Diary", None, source.id)
+    assert [one.sessions for one in told] == [{"s": 3}]
+    node = await board.node()
+    sent: list[str] = []
+    node.connection.subscribe("cb.call.Diary.>", lambda subject, *_: sent.append(subject.decode()))
+    await node.connection.flush()
+    await send(board, other, "01RUN:1")
+    await board.entries("01RUN", "result")
+    assert (await board.results("01RUN"))[0].host == source.id
+    assert sent == [f"cb.call.Diary.{other.id}.1", f"cb.call.Diary.{source.id}.1"]
+
+
+async def test_a_call_that_comes_back_while_it_is_passed_on(board: Board) -> None:
+    """The session has come back, and the call with it, before its first message is settled: it is run."""
+    client, source, other = await parted(board)
+    await client.migrate("s", "Diary", None, other.id)
+    stored, back = source.node.store.stored, asyncio.Event()
+
+    async def comes_back(subject: str, body: bytes, head: bytes | None = None) -> int:
+        if not subject.startswith("cb.call.Diary."):
+            return await stored(subject, body, head)
+        await client.migrate("s", "Diary", None, source.id)
+        sequence = await stored(subjects.call("Diary", source.id, 1), body, head)
+        await until(lambda: any(call.copies for call in instance(source, Diary).running.values()))
+        back.set()
+        return sequence
+
+    source.node.store.stored = comes_back  # type: ignore[method-assign]
+    await send(board, source, "01RUN:1")
+    await asyncio.wait_for(back.wait(), 10)
+    await board.entries("01RUN", "result")
+    assert RAN["01RUN:1"] == 1
+
+
+async def test_what_cannot_be_moved(board: Board) -> None:
+    """Each reason is an error of its own, and the session stays."""
+    client, source, other = await parted(board)
+    await board.host(Plain)
+    with pytest.raises(UnknownActor):
+        await client.migrate("s", "Nobody")
+    with pytest.raises(StateUnknown):
+        await client.migrate("no such", "Diary")
+    with pytest.raises(SessionUnmovable, match="keeps nothing"):
+        await client.migrate("s", "Plain")
+    with pytest.raises(NoDestination, match="nowhere"):
+        await client.migrate("s", "Diary", None, "nowhere")
+    with pytest.raises(MigrationFailed, match=source.id):
+        await client.migrate("s", "Diary", other.id)
+    await other.stop()
+    with pytest.raises(NoDestination, match="no other host"):
+        await client.migrate("s", "Diary")
+    assert await holder(client, "s") == source.id
+    assert (await client.migrate("s", "Diary", None, source.id))[0].host == source.id
+
+
+async def test_a_call_that_does_not_end_in_time(board: Board) -> None:
+    """Whoever asked is told; the session moves when the call ends."""
+    client, source, other = await parted(board)
+    run = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    with pytest.raises(ResultTimeout, match="when those end"):
+        await client.migrate("s", "Diary", timeout=0.1)
+    GATE.set()
+    await client.result(run, 10)
+
+    async def moved() -> bool:
+        return await holder(client, "s") == other.id
+
+    await eventually(moved)
+    assert source.migrations._moves == {}
+
+
+async def test_the_session_of_a_dead_host(board: Board) -> None:
+    """Its destination takes it."""
+    client, source, other = await parted(board)
+    await board.kill(source)
+    await board.emptied_of_host(source)
+    assert (await client.migrate("s", "Diary", None, other.id))[0].host == other.id
+    assert await client.run("entry", {"text": "x"}, session="s", timeout=10) == ["first", "x"]
+
+
+def test_the_sync_client(nats_url: str) -> None:
+    """It asks in the same way."""
+    from callboard import connect_sync
+
+    with connect_sync(nats_url) as client, pytest.raises(UnknownActor):
+        client.migrate("s", "Nobody")
+
+
+# -- draining --------------------------------------------------------------------------------------
+
+
+async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
+    """Its call ends where it runs, and once; what waits behind it goes to another host."""
+    client, source, other = await parted(board)
+    first = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    second = await client.submit("entry", {"text": "behind"}, session="s")
+    await until(lambda: len(instance(source, Diary).running) == 2)
+    stopping = asyncio.create_task(source.stop())
+    await until(lambda: not other.watch.serves(source.id, "Diary"))
+    third = await client.submit("entry", {"text": "late"}, session="s")
+    await until(lambda: len(instance(other, Diary).running) == 1)
+    GATE.set()
+    await asyncio.wait_for(stopping, 10)
+    assert await client.result(first, 10) == ["first", "long"]
+    await client.result(second, 10)
+    await client.result(third, 10)
+    lines = (await client.state.show("Diary", "s")).attributes["lines"]
+    assert sorted(lines) == ["behind", "first", "late", "long"]
+    assert set(RAN.values()) == {1}
+    assert await holder(client, "s") == other.id
+
+
+# -- what stands in the process --------------------------------------------------------------------
+
+
+@agent(stateful=True)
+class Brain:
+    """Keeps what it has heard in memory, and can take it along."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[str]] = {}
+
+    @method
+    async def hear(self, session: str, text: str) -> list[str]:
+        """Keep it."""
+        RAN[text] += 1
+        self.heard.setdefault(session, []).append(text)
+        return self.heard[session]
+
+    async def snapshot(self, session: str) -> list[str]:
+        """What was heard."""
+        return self.heard.pop(session, [])
+
+    async def restore(self, session: str, value: list[str] | None) -> None:
+        """Go on with it."""
+        self.heard[session] = list(value or [])
+
+
+@agent(stateful=True)
+class Stubborn:
+    """Keeps something in memory, and says nothing of moving."""
+
+    async def hear(self, text: str) -> str:
+        """Nothing."""
+        return text
+
+
+@workflow
+async def tell(session: str, text: str) -> list[str]:
+    """One thing."""
+    return await Brain.hear(session, text)
+
+
+async def thinking(board: Board) -> tuple[Client, Host, Host]:
+    """A session "s" in which one thing was heard, its holder, and another host."""
+    hosts = [await board.host(Brain), await board.host(Brain)]
+    await board.host(tell)
+    client = await board.client()
+    assert await heard(client, "one") == ["one"]
+    held = await holder(client, "s", "Brain")
+    for host in hosts:
+        await until(lambda host=host: len(host.watch.serving("Brain")) == 2)  # type: ignore[misc]
+    return client, *sorted(hosts, key=lambda host: host.id != held)  # type: ignore[return-value]
+
+
+async def heard(client: Client, text: str) -> Any:
+    """Tell one thing more."""
+    return await client.run("tell", {"session": "s", "text": text}, session="s", timeout=10)
+
+
+async def test_what_stands_in_the_process_moves(board: Board) -> None:
+    """There and back: the other process goes on where the first one was, and what is older is forgotten."""
+    client, source, other = await thinking(board)
+    await client.migrate("s", "Brain")
+    assert instance(other, Brain).executor.agent.heard == {"s": ["one"]}
+    assert await heard(client, "two") == ["one", "two"]
+    assert await holder(client, "s", "Brain") == other.id
+    await client.migrate("s", "Brain")
+    assert await holder(client, "s", "Brain") == source.id
+    assert await heard(client, "three") == ["one", "two", "three"]
+    assert set(RAN.values()) == {1}
+
+
+async def test_a_destination_that_dies_before_a_call(board: Board) -> None:
+    """What the session was brought with is still there for the next host; after a call it is not."""
+    client, source, other = await thinking(board)
+    await client.migrate("s", "Brain")
+    await board.kill(other)
+    await board.emptied_of_host(other)
+    assert await heard(client, "two") == ["one", "two"]
+    last = await board.host(Brain)
+    await board.kill(source)
+    await board.emptied_of_host(source)
+    assert await heard(client, "three") == ["three"]
+    assert await holder(client, "s", "Brain") == last.id
+
+
+async def test_a_drain_takes_along_what_stands_in_the_process(board: Board) -> None:
+    """Of idle sessions too."""
+    client, source, other = await thinking(board)
+    await source.stop()
+    assert await holder(client, "s", "Brain") == other.id
+    assert await heard(client, "two") == ["one", "two"]
+
+
+async def test_a_stateful_agent_that_does_not_say_how(board: Board) -> None:
+    """The error says what to add."""
+    await board.host(Stubborn)
+    client = await board.client()
+    with pytest.raises(SessionUnmovable, match=r"snapshot\(self, session\)"):
+        await client.migrate("s", "Stubborn")
+
+
+def test_a_snapshot_that_cannot_be_called() -> None:
+    """Is refused where it is declared."""
+    with pytest.raises(DeclarationInvalid, match=r"restore\(self, session, value\)"):
+
+        @agent(stateful=True)
+        class Wrong:
+            async def go(self) -> None: ...
+
+            def snapshot(self, session: str) -> int:
+                return 1
+
+            def restore(self) -> None: ...
+
+
+def test_they_are_not_called_as_methods() -> None:
+    """Of a movable agent; of any other they are methods like all others."""
+    assert set(declaration(Brain).methods) == {"hear"}  # type: ignore[union-attr]
+    assert declaration(Brain).directives.max_instances is None  # type: ignore[union-attr]
