@@ -16,6 +16,7 @@ import msgspec
 from callboard.actors.entries import PREFIX, STREAM, Entries
 from callboard.actors.priorities import read_priority
 from callboard.actors.routes import read_route
+from callboard.controller.moves import Moves
 from callboard.controller.policy import Held
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -65,6 +66,8 @@ class Decisions:
         self._controller = controller
         self._chosen = chosen
         self.held = Held()
+        self._moves = Moves(node, spawn)
+        self.held.moving = self._moves.moving
         self._term = self._fence = self._epoch = 0
         self._followed = [
             Entries(node, pattern, self._take, spawn) for pattern in ("route.>", "priority.>", "policies")
@@ -131,6 +134,9 @@ class Decisions:
         await self._stored(subjects.policies_running(), msgspec.msgpack.encode(told))
 
     async def _apply(self, decision: Decision, epoch: int, at: float) -> None:
+        if decision.what == "migrate":
+            self._moves.begin(decision)
+            return
         entry = self._entry(decision, epoch, at)
         if entry is None:
             await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))

@@ -6,7 +6,7 @@ what it wants, and need not remember what it has said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 import msgspec
@@ -59,10 +59,12 @@ class Held(msgspec.Struct):
 
     Attributes:
         rank: place of each policy in the set: of two that want the same, the first has its way.
+        moving: sessions that move now, or have just failed to.
     """
 
     entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
+    moving: Collection[str] = ()
 
     def bars(self, key: str, policy: str) -> bool:
         """Whether what holds there is not this policy's to change: a person's, or an earlier policy's."""
@@ -157,6 +159,30 @@ class Act:
         same = known is None if not value else isinstance(known, Priority) and known.value == value
         what = "priority" if value else "clear"
         self._decide(Decision(what, key, value=value, reason=reason), same=same)
+
+    def migrate(self, session: str, source: str, destination: str, /, *, reason: str = "") -> None:
+        """Move a session from one instance to another, with what waits of it, at each actor it is at there.
+
+        Only agents with managed state have sessions that can be moved. One that is under way, or has just
+        failed, is not asked for again.
+
+        Args:
+            reason: why, in words.
+        """
+        view = self._view
+        if session not in view.sessions or source not in view.hosts or source == destination:
+            return
+        here = {"session": view.sessions.row(session), "executor": view.hosts.row(source)}
+        token = subjects.session_token(session)
+        for row in np.unique(view.futures["actor"][view.futures.where(**here)]).tolist():
+            actor = view.actors.keys[row]
+            key, route = subjects.state(actor, token), subjects.session_route(actor, token)
+            if route in self.claimed or not self._is_there(actor, destination):
+                continue
+            decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
+            self._decide(decision, same=key in self._held.moving)
+            if key in self.claimed:
+                self.claimed.add(route)
 
     # -- collecting ----------------------------------------------------------------------------------
 

@@ -52,15 +52,17 @@ class Decision(msgspec.Struct, omit_defaults=True):
     """What a policy has decided.
 
     Attributes:
-        what: ``route``, ``priority`` or ``clear``, which takes such an entry away.
-        key: of the entry in the bucket.
-        hosts: of a route; value: of a priority.
+        what: ``route``, ``priority``, ``clear``, which takes such an entry away, or ``migrate``.
+        key: subject of the entry; of a migration that of the session's state.
+        hosts: of a route, or the one to which a session moves; source: where it moves from.
+        value: of a priority.
         policy: who decided; reason: why, in words.
     """
 
     what: str
     key: str
     hosts: dict[str, float] = {}
+    source: str = ""
     value: int = 0
     policy: str = ""
     reason: str = ""

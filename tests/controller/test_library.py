@@ -111,6 +111,11 @@ def test_what_holds_of_all(name: str, seed: int, hosts: int, futures: int) -> No
         assert decision.reason
         assert decision.policy == name
         assert abs(decision.value) <= MOST_PRIORITY
+        if decision.what == "migrate":
+            (to,) = decision.hosts
+            assert f"{decision.key.split('.')[2]}@{to}" in there
+            assert to != decision.source
+            continue
         place, _, session = decision.key.partition("cb_policy.")[2].partition(".")[2].partition(".")
         if decision.what == "route":
             assert {f"{place}@{host}" for host in decision.hosts} <= there
@@ -215,3 +220,40 @@ def test_affinity() -> None:
     found = decided("affinity", view)
     assert routes(found) == {"llm.stays": {"free": 1.0}, "llm.spills": {"free": 1.0}}
     assert {one.reason for one in found} == {"it runs there", "where it runs, more waits than can run"}
+
+
+def test_head_of_line() -> None:
+    """One session for each free slot; one whose own call runs stays, and so do all where nobody is idle."""
+    view = View()
+    serve(view, "full", slots=1, busy=1, mailbox=3)
+    serve(view, "free", slots=1)
+    for session in ("long", "long", "first", "second"):
+        waits = State.RUNNING if not len(view.futures) else State.WAITING
+        add(view, session, host="full", state=waits)
+    (one,) = decided("head_of_line", view)
+    assert (one.key, one.source, one.hosts) == (subjects.state("llm", "first"), "full", {"free": 1.0})
+    serve(view, "free", slots=1, busy=1)
+    assert decided("head_of_line", view) == []
+
+
+def test_a_session_has_one_place_in_a_round() -> None:
+    """Whatever was decided first for it counts, be it a route or a move."""
+    view = View()
+    for host in ("a", "b", "c"):
+        serve(view, host)
+    for session in ("routed", "moved", "twice"):
+        add(view, session, host="a", state=State.WAITING)
+    act = Act(view, "p", "a test")
+    act.route("routed", "llm", "b")
+    act.migrate("routed", "a", "c")
+    act.migrate("moved", "a", "c")
+    act.route("moved", "llm", "b")
+    act.migrate("twice", "a", "b")
+    act.migrate("twice", "a", "c")
+    act.migrate("twice", "a", "h-nowhere")
+    act.migrate("unheard of", "a", "b")
+    assert [(one.what, *one.hosts) for one in act.decisions] == [
+        ("route", "b"),
+        ("migrate", "c"),
+        ("migrate", "b"),
+    ]
