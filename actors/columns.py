@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable
+from typing import TypeVar
+
+K = TypeVar("K")
 
 _LITTLE = sys.byteorder == "little"
 
 
-class Names(dict[str, int]):
-    """The names of one report, each with its place."""
+class Places(dict[K, int]):
+    """Things of one report that many rows have in common, each with its place."""
 
-    def __missing__(self, name: str) -> int:
-        place = self[name] = len(self)
+    def __missing__(self, thing: K) -> int:
+        place = self[thing] = len(self)
         return place
+
+
+class Names(Places[str]):
+    """The names of one report."""
 
     def column(self, names: Iterable[str]) -> bytes:
         """A column of names."""

@@ -478,8 +478,6 @@ class Host:
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
-        elif isinstance(control, Tell):
-            self.telemetry.tell()
         elif isinstance(control, Moved):
             self.caller.moved(control.actor, control.sessions, control.host)
         elif isinstance(control, Migrate | Activate):
@@ -487,8 +485,11 @@ class Host:
         elif (told := self._told(control)) is not None:
             self._answer(reply, told)
 
-    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery) -> Holds | Calls | RunCalls | None:
-        """What this host has of what somebody asks for."""
+    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery | Tell) -> Holds | Calls | RunCalls | None:
+        """What this host has of what somebody asks for; its telemetry goes to all."""
+        if isinstance(asked, Tell):
+            self.telemetry.tell()
+            return None
         if isinstance(asked, HoldsQuery):
             of = (asked.stream, asked.consumer)
             held = [n for pull in self.pulls() if (pull.stream, pull.consumer) == of for n in pull.held]

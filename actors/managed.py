@@ -71,7 +71,7 @@ async def open_session(instance: Instance, call: Call, rules: Rules) -> Session 
     raise AssertionError("unreachable")
 
 
-async def pass_on(instance: Instance, call: Call, holder: str, epoch: int) -> None:
+async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: str = "passed_on") -> None:
     """Store the call in the holder's lane, then be done with the message.
 
     Args:
@@ -83,7 +83,7 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int) -> No
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
     instance.running.pop(call.key, None)
-    instance.host.telemetry.moved(call, holder, "passed_on")
+    instance.host.telemetry.moved(call, holder, why)
     call.delivered.ack()
     for copy in call.copies:
         copy.nak()  # it may be what has just been stored, if the session and the call have come back

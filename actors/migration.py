@@ -324,7 +324,7 @@ class Migrations:
 
     async def _after(self, instance: Instance, calls: Sequence[Call], to: str, epoch: int) -> None:
         """Have calls follow their session, in order; what cannot be stored is given back."""
-        sent = [managed.pass_on(instance, call, to, epoch) for call in calls]
+        sent = [managed.pass_on(instance, call, to, epoch, "migrated") for call in calls]
         for call, outcome in zip(calls, await asyncio.gather(*sent, return_exceptions=True), strict=True):
             if isinstance(outcome, BaseException):
                 self._log.warning("call_not_passed_on", future=call.id, error=str(outcome))

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from callboard.actors.inbound import Call
     from callboard.actors.instance import Instance
 
-EndedRow: TypeAlias = tuple[str, str, str, float, float, float, int, int, int, int, int, int]
-"""Future, call, session, begun (unix; 0: never), waited, took, how, band, priority, stage, attempt, size."""
+Kind: TypeAlias = tuple[str, str, int, int, int, int, int]
+"""Call, session, how, band, priority, stage, attempt."""
+EndedRow: TypeAlias = tuple[str, int, float, float, float, int]
+"""Future, place of its kind, begun (unix seconds; 0: never), waited, took, size."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
 """Run, took, calls, workflow, status."""
 QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
@@ -33,8 +35,9 @@ _NONE = -1.0
 
 @dataclasses.dataclass
 class Rows:
-    """What a report is made of."""
+    """What a report is made of; kinds: of what has ended, shared by all pieces."""
 
+    kinds: list[Kind] = dataclasses.field(default_factory=list)
     made: list[Future[Any]] = dataclasses.field(default_factory=list)
     running: list[Call] = dataclasses.field(default_factory=list)
     ended: list[EndedRow] = dataclasses.field(default_factory=list)
@@ -46,19 +49,23 @@ class Rows:
     gone: list[str] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
-        return sum(map(len, vars(self).values()))
+        return sum(map(len, self._lists().values()))
+
+    def _lists(self) -> dict[str, list[Any]]:
+        return {name: rows for name, rows in vars(self).items() if name != "kinds"}
 
     def chunks(self, most: int) -> Iterator[Rows]:
         """The same in pieces of at most so many rows of a kind; at least one piece."""
-        longest = max(map(len, vars(self).values()))
+        lists = self._lists()
+        longest = max(map(len, lists.values()))
         for start in range(0, max(1, longest), most):
-            yield Rows(**{name: rows[start : start + most] for name, rows in vars(self).items()})
+            yield Rows(self.kinds, **{name: rows[start : start + most] for name, rows in lists.items()})
 
     def halves(self) -> tuple[Rows, Rows]:
         """The same in two pieces."""
-        first = {name: rows[: (len(rows) + 1) // 2] for name, rows in vars(self).items()}
-        second = {name: rows[(len(rows) + 1) // 2 :] for name, rows in vars(self).items()}
-        return Rows(**first), Rows(**second)
+        first = {name: rows[: (len(rows) + 1) // 2] for name, rows in self._lists().items()}
+        second = {name: rows[(len(rows) + 1) // 2 :] for name, rows in self._lists().items()}
+        return Rows(self.kinds, **first), Rows(self.kinds, **second)
 
 
 def queue_row(member: Instance | Driver) -> QueueRow:
@@ -81,10 +88,10 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
     if rows.running:
         report.running = _running(rows.running, names)
     if rows.ended:
-        report.ended = _ended(rows.ended, names)
+        report.ended = _ended(rows.ended, rows.kinds, names)
     if rows.moved:
         futures, lanes, whys = zip(*rows.moved, strict=True)
-        report.moved = messages.Moved(list(futures), names.column(lanes), pack("B", whys))
+        report.moved = messages.MovedCalls(list(futures), names.column(lanes), pack("B", whys))
     if rows.begun:
         report.runs_begun = _begun(rows.begun, names)
     if rows.run_ended:
@@ -142,34 +149,25 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
     )
 
 
-def _ended(rows: list[EndedRow], names: Names) -> messages.Ended:
+def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.Ended:
     now = time.time()
-    future, call, session, began, waited, took, how, band, priority, stage, attempt, size = zip(
-        *rows, strict=True
-    )
+    future, kind, began, waited, took, size = zip(*rows, strict=True)
+    call, session, how, band, priority, stage, attempt = zip(*kinds, strict=True)
     return messages.Ended(
         future=list(future),
+        kind=pack("I", kind),
         ago=pack("f", [now - at - ran if at else 0.0 for at, ran in zip(began, took, strict=True)]),
         waited=pack("f", waited),
         took=pack("f", took),
-        how=bytes(how),
+        size=pack("I", size),
         call=names.column(call),
         session=names.column(session),
+        how=bytes(how),
         band=bytes(band),
-        priority=_i2(priority),
-        stage=_u2(stage),
-        attempt=_u2(attempt),
-        size=pack("I", size),
+        priority=pack("h", within(priority, -_SMALL, _SMALL)),
+        stage=pack("H", within(stage, 0, _SMALL)),
+        attempt=pack("H", within(attempt, 0, _SMALL)),
     )
-
-
-def _i2(numbers: tuple[int, ...]) -> bytes:
-    least, most = min(numbers), max(numbers)
-    return pack("h", numbers if least >= -_SMALL and most <= _SMALL else within(numbers, -_SMALL, _SMALL))
-
-
-def _u2(numbers: tuple[int, ...]) -> bytes:
-    return pack("H", numbers if max(numbers) <= _SMALL else within(numbers, 0, _SMALL))
 
 
 def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:

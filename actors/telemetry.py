@@ -17,8 +17,9 @@ import msgspec
 
 from callboard.actors import reports
 from callboard.actors.caller import CallMaker
+from callboard.actors.columns import Places
 from callboard.actors.driver import Driver
-from callboard.actors.reports import EndedRow, QueueRow, Rows, RunEndedRow
+from callboard.actors.reports import EndedRow, Kind, QueueRow, Rows, RunEndedRow
 from callboard.infra import log, subjects
 from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
 
@@ -51,6 +52,7 @@ class Telemetry:
         self._sequence = 0
         self._next = 0.0
         self._ended: list[EndedRow] = []
+        self._kinds: Places[Kind] = Places()
         self._moved: list[tuple[str, str, int]] = []
         self._runs_ended: list[RunEndedRow] = []
         self._made: list[Future[Any]] = []
@@ -82,22 +84,9 @@ class Telemetry:
         if not self.every:
             return
         how = _COMPLETED if result.error is None else _FAILED if retry_in is None else _RETRIED
-        self._ended.append(
-            (
-                call.id,
-                result.call,
-                "" if call.session == call.run else call.session,
-                call.started,
-                result.waited,
-                result.took,
-                how,
-                call.band,
-                call.priority,
-                call.stage,
-                call.attempt,
-                len(call.body),
-            )
-        )
+        session = "" if call.session == call.run else call.session
+        kind = self._kinds[result.call, session, how, call.band, call.priority, call.stage, call.attempt]
+        self._ended.append((call.id, kind, call.started, result.waited, result.took, len(call.body)))
         if how == _FAILED:
             self._hurry()
 
@@ -174,8 +163,8 @@ class Telemetry:
 
     def _flush(self) -> None:
         now = self._flushed = time.monotonic()
-        rows = Rows(ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
-        self._ended, self._moved, self._runs_ended = [], [], []
+        rows = Rows(list(self._kinds), ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
+        self._kinds, self._ended, self._moved, self._runs_ended = Places(), [], [], []
         self._look_at_calls(rows)
         self._look_at_futures(rows)
         self._look_at_members(rows)
@@ -248,7 +237,7 @@ class Telemetry:
             if told.get(call.key) != call.started:
                 rows.running.append(call)
         if told:
-            over = {(row[0], row[10]) for row in rows.ended}
+            over = {(row[0], rows.kinds[row[1]][-1]) for row in rows.ended}
             left = told.keys() - here.keys() - over
             rows.gone = [future for future, _ in left]
         self._running = here

@@ -16,7 +16,7 @@ from callboard.infra.messages.telemetry import (
     ENDED,
     Ended,
     Made,
-    Moved,
+    MovedCalls,
     Queues,
     Report,
     Running,
@@ -214,7 +214,7 @@ class Reading:
             made=(np.where(began < 0, self._report.at, started) - waited)[fresh],
         )
 
-    def _moved(self, moved: Moved) -> None:
+    def _moved(self, moved: MovedCalls) -> None:
         futures, size = self._view.futures, len(moved.future)
         rows = futures.find(moved.future)
         lanes = self._strings(moved.lane, size)
@@ -240,16 +240,18 @@ class Reading:
     # -- what is over --------------------------------------------------------------------------------
 
     def _ended(self, ended: Ended) -> None:
-        view, size = self._view, len(ended.future)
-        how = self._numbers(ended.how, "u1", size)
+        view, size, kinds = self._view, len(ended.future), len(ended.how)
+        kind = self._numbers(ended.kind, "u4", size)
+        how = self._numbers(ended.how, "u1", kinds)[kind]
+        names = self._strings(ended.call, kinds)
         calls = Calls(
-            self._strings(ended.call, size),
+            [names[place] for place in kind.tolist()],
             self._numbers(ended.took, "f4", size),
             self._numbers(ended.waited, "f4", size),
             self._numbers(ended.size, "u4", size),
             how,
         )
-        actors = self._actors(ended.call, size)
+        actors = self._actors(ended.call, kinds)[kind]
         rows = view.futures.find(ended.future)
         retried = how == _RETRIED
         view.release(_there(rows[retried]))

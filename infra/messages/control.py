@@ -87,7 +87,7 @@ class Moved(msgspec.Struct, tag="moved"):
     host: str
 
 
-Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Tell | Migrate | Activate | Moved
+Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Migrate | Activate | Moved | Tell
 
 
 class Steal(msgspec.Struct):

@@ -67,34 +67,35 @@ class Running(msgspec.Struct, omit_defaults=True):
 
 
 class Ended(msgspec.Struct, omit_defaults=True):
-    """Attempts that have ended on the host.
+    """Attempts that have ended on the host. What many of them have in common stands there once: as a kind.
 
     Attributes:
         future: ids.
+        kind: place in the columns of kinds, u4.
         ago: seconds before the report, f4; waited, took: seconds, f4.
-        how: u1, see :data:`ENDED`.
-        call, session: names, u4, as in :class:`Made`.
-        band: u1; priority: i2; stage: u2; attempt: u2.
         size: bytes of the arguments, u4.
         tokens: that a model has made, u4; all 0: left out.
+        call, session: of kinds: names, u4, as in :class:`Made`. how: u1, see :data:`ENDED`.
+        band: u1; priority: i2; stage: u2; attempt: u2.
     """
 
     future: list[str] = []
+    kind: bytes = b""
     ago: bytes = b""
     waited: bytes = b""
     took: bytes = b""
-    how: bytes = b""
+    size: bytes = b""
+    tokens: bytes = b""
     call: bytes = b""
     session: bytes = b""
+    how: bytes = b""
     band: bytes = b""
     priority: bytes = b""
     stage: bytes = b""
     attempt: bytes = b""
-    size: bytes = b""
-    tokens: bytes = b""
 
 
-class Moved(msgspec.Struct, omit_defaults=True):
+class MovedCalls(msgspec.Struct, omit_defaults=True):
     """Calls that have left the host for another lane.
 
     Attributes:
@@ -205,7 +206,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     made: Made | None = None
     running: Running | None = None
     ended: Ended | None = None
-    moved: Moved | None = None
+    moved: MovedCalls | None = None
     runs_begun: RunsBegun | None = None
     runs_ended: RunsEnded | None = None
     queues: Queues | None = None

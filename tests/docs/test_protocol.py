@@ -223,7 +223,7 @@ def test_buckets() -> None:
 
 def test_numbers_of_telemetry() -> None:
     """What the numbers in columns stand for."""
-    for heading, words_of in (("Ended", telemetry.ENDED), ("Moved", telemetry.MOVED)):
+    for heading, words_of in (("Ended", telemetry.ENDED), ("MovedCalls", telemetry.MOVED)):
         (row,) = [r for r in table(TELEMETRY, heading).records() if r["field"] in {"how", "why"}]
         assert tuple(re.findall(r"\d (\w+(?: \w+)?)", row["meaning"])) == tuple(
             word.replace("_", " ") for word in words_of
