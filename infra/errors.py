@@ -434,6 +434,12 @@ class RouteInvalid(CallboardError):
     code = "route_invalid"
 
 
+class FutureUnknown(CallboardError):
+    """Nothing is known of a call. Fields: future."""
+
+    code = "future_unknown"
+
+
 class PolicyUnusable(CallboardError):
     """There is no such policy, or it cannot be loaded. Fields: policy, problem."""
 

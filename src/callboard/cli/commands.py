@@ -35,6 +35,7 @@ _COMMANDS = (
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
+    ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
