@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from callboard.controller import loading
 from callboard.controller.decisions import Decisions
-from callboard.controller.policy import MOST_DECISIONS, Act, Policy
+from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
 from callboard.infra import log
 from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
 from callboard.infra.messages.policy import Decision, PolicyState
@@ -171,7 +171,7 @@ class Deciders:
 
     def _round(self) -> list[Decision]:
         """What the policies decide whose turn it is."""
-        claimed: set[str] = set()
+        claimed: set[Claim] = set()
         decided: list[Decision] = []
         for one in self._running:
             if one.policy is None or one.problem or not self._is_due(one, one.policy):

@@ -89,11 +89,11 @@ class Decisions:
             return
         entry = _read(subject, body)
         if entry is None:
-            self.held.entries.pop(subject, None)
+            self.held.drop(subject)
             return
         known = self.held.entries.get(subject)
         if known is None or known.epoch <= entry.epoch:
-            self.held.entries[subject] = entry
+            self.held.put(subject, entry)
             self._epoch = max(self._epoch, entry.epoch)
 
     # -- writing -------------------------------------------------------------------------------------
@@ -140,10 +140,10 @@ class Decisions:
         entry = self._entry(decision, epoch, at)
         if entry is None:
             await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))
-            self.held.entries.pop(decision.key, None)
+            self.held.drop(decision.key)
         else:
             await self._stored(decision.key, msgspec.msgpack.encode(entry))
-            self.held.entries[decision.key] = entry
+            self.held.put(decision.key, entry)
 
     def _entry(self, decision: Decision, epoch: int, at: float) -> Route | Priority | None:
         policy, reason = decision.policy, decision.reason

@@ -7,7 +7,7 @@ what it wants, and need not remember what it has said.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ MOST_DECISIONS = 1000
 """Decisions of one policy in one round that change anything; the others have to wait for the next."""
 MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
+Claim: TypeAlias = str | tuple[str, str]
+"""A key, or session and actor of a priority."""
 _SAME = 1e-3
 
 
@@ -60,11 +62,25 @@ class Held(msgspec.Struct):
     Attributes:
         rank: place of each policy in the set: of two that want the same, the first has its way.
         moving: sessions that move now, or have just failed to.
+        values: the priorities among them, by session and actor.
     """
 
     entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
     moving: Collection[str] = ()
+    values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
+
+    def put(self, key: str, entry: Route | Priority) -> None:
+        """It holds from now on."""
+        self.entries[key] = entry
+        if isinstance(entry, Priority):
+            self.values[entry.session, entry.actor] = entry.value
+
+    def drop(self, key: str) -> None:
+        """Nothing holds there any more."""
+        entry = self.entries.pop(key, None)
+        if isinstance(entry, Priority):
+            self.values.pop((entry.session, entry.actor), None)
 
     def bars(self, key: str, policy: str) -> bool:
         """Whether what holds there is not this policy's to change: a person's, or an earlier policy's."""
@@ -84,11 +100,11 @@ class Act:
         view: which instances there are.
         policy: its name; reason: of decisions without one.
         held: the decisions that hold.
-        claimed: keys for which a policy has decided in this round, whether or not that changes anything.
+        claimed: that for which a policy has decided in this round, whether or not that changes anything.
         most: decisions that may change something.
 
     Attributes:
-        decisions: what is to be changed; claimed: all keys for which something was decided.
+        decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
     """
 
@@ -98,14 +114,14 @@ class Act:
         policy: str,
         reason: str = "",
         held: Held | None = None,
-        claimed: set[str] | None = None,
+        claimed: set[Claim] | None = None,
         most: int = MOST_DECISIONS,
     ) -> None:
         self._view = view
         self._policy = policy
         self._reason = reason
         self._held = Held() if held is None else held
-        self.claimed = set() if claimed is None else claimed
+        self.claimed: set[Claim] = set() if claimed is None else claimed
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
@@ -153,12 +169,17 @@ class Act:
             reason: why, in words.
         """
         value = max(-MOST_PRIORITY, min(MOST_PRIORITY, int(value)))
+        where = session, actor
+        if where in self.claimed:
+            return
+        if self._held.values.get(where, 0) == value:  # nearly always, and for every session
+            self.claimed.add(where)
+            return
         token = subjects.session_token(session)
         key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
-        known = self._held.entries.get(key)
-        same = known is None if not value else isinstance(known, Priority) and known.value == value
         what = "priority" if value else "clear"
-        self._decide(Decision(what, key, value=value, reason=reason), same=same)
+        if self._decide(Decision(what, key, value=value, reason=reason), same=False):
+            self.claimed.add(where)
 
     def migrate(self, session: str, source: str, destination: str, /, *, reason: str = "") -> None:
         """Move a session from one instance to another, with what waits of it, at each actor it is at there.
@@ -180,8 +201,7 @@ class Act:
             if route in self.claimed or not self._is_there(actor, destination):
                 continue
             decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
-            self._decide(decision, same=key in self._held.moving)
-            if key in self.claimed:
+            if self._decide(decision, same=key in self._held.moving):
                 self.claimed.add(route)
 
     # -- collecting ----------------------------------------------------------------------------------
@@ -202,19 +222,20 @@ class Act:
         row = view.instances["host"][instance]
         return not (view.hosts["draining"][row] or view.instances["standby"][instance])
 
-    def _decide(self, decision: Decision, *, same: bool) -> None:
+    def _decide(self, decision: Decision, *, same: bool) -> bool:
+        """Take a decision, if it is this policy's to make; whether it was."""
         key = decision.key
         if key in self.claimed or self._held.bars(key, self._policy):
-            return
-        if same:
-            self.claimed.add(key)
-        elif len(self.decisions) >= self._most:
+            return False
+        if not same and len(self.decisions) >= self._most:
             self.left += 1
-        else:
-            self.claimed.add(key)
+            return False
+        self.claimed.add(key)
+        if not same:
             decision.policy = self._policy
             decision.reason = decision.reason or self._reason
             self.decisions.append(decision)
+        return True
 
 
 def _alike(some: Mapping[str, float], others: Mapping[str, float]) -> bool:

@@ -22,9 +22,11 @@ class Affinity(Policy):
             load = (told["busy"][rows] + told["mailbox"][rows]) / np.maximum(told["slots"][rows], 1)
             loads = dict(zip(told["host"][rows].tolist(), load.tolist(), strict=True))
             spill = min(loads, key=lambda host: (loads[host], host))
-            for row in futures.where(actor=view.actors.row(actor)).tolist():
-                host, session = int(futures["executor"][row]), int(futures["session"][row])
-                if session >= 0 and host in loads:
+            at = futures.where(actor=view.actors.row(actor))
+            at = at[(futures["executor"][at] >= 0) & (futures["session"][at] >= 0)]
+            places = zip(futures["executor"][at].tolist(), futures["session"][at].tolist(), strict=True)
+            for host, session in dict.fromkeys(places):
+                if host in loads:
                     full = loads[host] >= 2 and loads[spill] < 1
                     why = "where it runs, more waits than can run" if full else "it runs there"
                     chosen = view.hosts.keys[spill if full else host]

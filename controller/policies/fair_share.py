@@ -23,11 +23,12 @@ class FairShare(Policy):
         size, state = len(view.sessions.keys), view.futures["state"]
         running = view.futures.count_by("session", size, state == State.RUNNING)
         opened = np.flatnonzero(view.futures.count_by("session", size)).tolist()
-        taken: Counter[str] = Counter()
-        for row in opened:
-            taken[view.sessions.keys[row].partition("/")[0]] += int(running[row])
+        names = [view.sessions.keys[row] for row in opened]
+        keys = [name.partition("/")[0] for name in names]
+        taken: Counter[str] = Counter(dict.fromkeys(keys, 0))
+        for key, runs in zip(keys, running[opened].tolist(), strict=True):
+            taken[key] += runs
         share = max(1.0, sum(taken.values()) / max(1, len(taken)))
-        for row in opened:
-            key = view.sessions.keys[row].partition("/")[0]
+        for name, key in zip(names, keys, strict=True):
             above = int(max(0.0, taken[key] - share) / share)
-            act.set_priority(view.sessions.keys[row], -above, reason=f"{key} has {taken[key]} running")
+            act.set_priority(name, -above, reason=f"{key} has {taken[key]} running")

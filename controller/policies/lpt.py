@@ -20,9 +20,10 @@ class Lpt(Policy):
         """One step for each time that a session has come back to a method."""
         futures, alive = view.futures, view.sessions
         self._stages = {name: seen for name, seen in self._stages.items() if name in alive}
-        for row in futures.rows[futures["session"][futures.rows] >= 0].tolist():
-            seen = self._stages.setdefault(alive.keys[futures["session"][row]], {})
-            seen.setdefault(int(futures["call"][row]), set()).add(int(futures["stage"][row]))
-        for session, seen in self._stages.items():
+        rows = futures.rows[futures["session"][futures.rows] >= 0]
+        columns = (futures[name][rows].tolist() for name in ("session", "call", "stage"))
+        for session, call, stage in set(zip(*columns, strict=True)):
+            self._stages.setdefault(alive.keys[session], {}).setdefault(call, set()).add(stage)
+        for name, seen in self._stages.items():
             rounds = max(map(len, seen.values()))
-            act.set_priority(session, rounds - 1, reason=f"it comes to the same method for time {rounds}")
+            act.set_priority(name, rounds - 1, reason=f"it comes to the same method for time {rounds}")

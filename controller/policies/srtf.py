@@ -17,6 +17,7 @@ class Srtf(Policy):
         rows = futures.rows[futures["session"][futures.rows] >= 0]
         deepest = np.zeros(len(view.sessions.keys), int)
         np.maximum.at(deepest, futures["session"][rows], futures["stage"][rows])
-        for session in np.flatnonzero(deepest).tolist():
-            stage = int(deepest[session])
-            act.set_priority(view.sessions.keys[session], stage - 1, reason=f"it has come to stage {stage}")
+        reasons = [f"it has come to stage {stage}" for stage in range(deepest.max(initial=0) + 1)]
+        for session, stage in enumerate(deepest.tolist()):
+            if stage:
+                act.set_priority(view.sessions.keys[session], stage - 1, reason=reasons[stage])
