@@ -99,6 +99,8 @@ class CallMaker:
         """Told when the code has changed; without it, the future at that place fails."""
         self.waits: Waits | None = None
         """What a workflow waits for besides its calls; a handler has none."""
+        self.sessions: frozenset[str] = frozenset()
+        """Of a handler: those that it works for."""
         self.heard: Heard | None = None
         """Of a handler: what it has heard, so that what it returns may refer to that."""
         self._caller = caller
@@ -411,8 +413,10 @@ class CallMaker:
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
-            holder = Place((self.context.path or ("",))[-1].partition(".")[0], future.session)
-            await self._node.weaver.weave(self.context.run, holder, encoded)
+            # Of other sessions nobody knows here how long their state stays as it is.
+            own = future.session in self.sessions
+            place = Place(self.context.path[-1].partition(".")[0], future.session) if own else None
+            await self._node.weaver.weave(self.context.run, place, encoded)
         except CallboardError as error:
             self._fail(future, error)
             return

@@ -50,10 +50,11 @@ class Client:
 
     Args:
         settings: with the server's address.
+        node: of its own, in the place of a new one.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.node = Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
+    def __init__(self, settings: Settings, node: Node | None = None) -> None:
+        self.node = node or Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
         self._backlog = Backlog(self.node)
         self._ends = Ends(self.node)
 
@@ -342,14 +343,13 @@ class Client:
         """All runs that are still kept."""
         return await self.node.journal.summaries()
 
-    async def events(self, run: str, *, follow: bool = True) -> AsyncIterator[Event]:
+    def events(self, run: str, *, follow: bool = True) -> AsyncIterator[Event]:
         """What has happened in a run, and what happens, until it ends.
 
         Args:
             follow: wait for more; else stop at what there is.
         """
-        async for event in follow_events(self.node, subjects.token("run id", run), follow=follow):
-            yield event
+        return follow_events(self.node, subjects.token("run id", run), follow=follow)
 
     async def running(self, run: str, wait: float = 0.5) -> list[RunCalls]:
         """The calls of a run that hosts have now: they are asked, and nothing is kept of it.

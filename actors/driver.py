@@ -626,6 +626,8 @@ class Driver:
         for part in encoded.futures:
             await part
         encoded.join()
+        if not encoded.blobs:
+            self.declared.method.signature.decode_result(encoded.body)
         node = self.host.node
         limit = node.settings.inline_limit
         if run.request.as_json:  # who reads JSON cannot put parts in: all of it stands there, or none

@@ -71,6 +71,11 @@ class Giving:
         """How many there are, what the loop has not read included."""
         return len(self.overdue(instance)) + self._unread.get(instance.name, 0)
 
+    async def settled(self) -> None:
+        """Wait until nothing is on its way to others; a host that leaves begins nothing new."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_LEAVE)
+
     def _is_blocked(self) -> bool:
         return time.monotonic() - self._host.beat > BLOCKED
 
@@ -136,13 +141,17 @@ class Giving:
         limit = time.time() - self._host.node.settings.steal_after
         return [one for one in stored if one.sequence not in lane.held and one.at < limit]
 
-    def take_unread(self, sequence: int) -> bool:
-        """Take a message that the loop has not read; whether the loop was not faster."""
+    def take_unread(self, sequence: int, beat: float) -> bool:
+        """Take a message that the loop has not read; whether the loop was not faster.
+
+        Args:
+            beat: when the loop had turned last, before the message was found.
+        """
         lane, taken = self._host.lane, self._host.given
         assert lane is not None
         taken[sequence] = None
-        if sequence in lane.held and taken.pop(sequence, 0) is None:
-            return False  # it was read meanwhile, and the loop has not found it taken
+        if (beat != self._host.beat or sequence in lane.held) and taken.pop(sequence, 0) is None:
+            return False  # it may have been read meanwhile, and the loop has not found it taken
         while len(taken) > _REMEMBERED:
             del taken[next(iter(taken))]
         return True
@@ -184,11 +193,14 @@ class _Round:
 
     async def _give(self, instance: Instance, most: int) -> tuple[int, int]:
         waiting = sorted(self._giving.overdue(instance), key=rank)
+        beat = self._host.beat
         unread = await self._giving.unread(self._reader, instance)
+        if self._host.draining:
+            return 0, 0
         calls = [call for call in waiting[:most] if instance.unbegun.take(call)]
         if calls:
             self._host.node.loop.call_soon_threadsafe(instance.gone, calls, self._asked.by)
-        messages = [m for m in unread[: most - len(calls)] if self._giving.take_unread(m.sequence)]
+        messages = [m for m in unread[: most - len(calls)] if self._giving.take_unread(m.sequence, beat)]
         moved = await asyncio.gather(*map(self._move, calls), *map(self._move_unread, messages))
         return sum(moved), len(waiting) + len(unread) - len(calls) - len(messages)
 

@@ -99,6 +99,7 @@ class HandlerMaker:
             self._maker = CallMaker(self._host.caller, context)
             self._maker.future_class = HandlersFuture
             self._maker.heard = Heard()
+            self._maker.sessions = frozenset(call.session for call in self.slot.calls)
             if not begin:
                 self._maker.listen()
             elif self._host.caller.on_loop():
@@ -213,7 +214,7 @@ def stopped(instance: Instance, slot: Slot) -> list[Call]:
     again = slot.maker is not None and slot.maker.used
     ended: list[Call] = []
     for call in slot.calls:
-        if instance.running.get(call.key) is not call:  # settled before the others of its batch
+        if instance.running.get(call.key) is not call or call.slot is None:  # is elsewhere
             ended.append(call)
         elif not (slot.stopping and instance.put_back(call, again=again)):
             ended.append(call)
@@ -272,7 +273,8 @@ async def _handle_managed_batch(
     instance: Instance, calls: Sequence[Call], maker: HandlerMaker, rules: Rules
 ) -> None:
     """The same for a batch: each item has a session of its own, and its changes are kept with its outcome."""
-    found = await asyncio.gather(*(_opened(instance, call, rules) for call in calls))
+    calls = list(calls)
+    found = await asyncio.gather(*(_opened_in_batch(instance, maker.slot, call, rules) for call in calls))
     held = [(call, one) for call, one in zip(calls, found, strict=True) if one is not None]
     if not held:
         return
@@ -282,6 +284,13 @@ async def _handle_managed_batch(
     finally:
         for _, session in held:
             session.rollback()
+
+
+async def _opened_in_batch(instance: Instance, slot: Slot, call: Call, rules: Rules) -> Session | None:
+    session = await _opened(instance, call, rules)
+    if session is None:
+        instance.leave(slot, call)
+    return session
 
 
 async def _handle_one(
@@ -377,7 +386,7 @@ async def _run_batch(
     if not places:
         return outcomes
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
-    turns = [sessions[place].begin() for place in places] if sessions else ()
+    turns = [managed.begin(sessions[place]) for place in places] if sessions else ()
     with serving([calls[place].session for place in places], turns):
         results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):

@@ -327,6 +327,7 @@ class Host:
         if self.lane is not None:
             self.lane.stop()
         ends = time.monotonic() + grace
+        await self._heart.settled()
         ended = asyncio.Event()
         moving = self.node.loop.create_task(self.lanes.while_draining(ended))
         try:

@@ -525,6 +525,15 @@ class Instance:
             self._next_of_session(call)
         return True
 
+    def leave(self, slot: Slot, call: Call) -> None:
+        """A call of a batch has been seen to before the others: the next of its session need not wait."""
+        slot.calls.remove(call)
+        call.task = call.slot = None
+        if not slot.calls:
+            slot.settle()
+        self._sessions.leave(call)
+        self._next_of_session(call)
+
     def slot_free(self, slot: Slot, ended: list[Call]) -> None:
         """A handler has ended, and with it these calls."""
         slot.end()

@@ -486,10 +486,10 @@ def _too_late(method: Method) -> DeadlineExceeded:
 
 def _resolved(method: Method, value: Any, encoded: values.Encoded) -> Any:
     """A workflow's result, with the values of the futures that it holds."""
-    if not encoded.futures:
-        return value
+    held = bool(encoded.futures)
     encoded.join()
-    return method.signature.decode_result(encoded.body)
+    decoded = method.signature.decode_result(encoded.body)
+    return decoded if held else value
 
 
 def run_to_end(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

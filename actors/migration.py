@@ -250,7 +250,7 @@ class Migrations:
         host.states.forget(*place)
         instance = self._instance(actor)
         if instance is not None and instance.snapshots is not None:
-            instance.snapshots.forget(place.session)
+            host.caller.spawn(instance.snapshots.left(place.session))
         host.caller.note_holder(actor, place.session, session.holder)
         self._gone[place] = _Gone(session.holder, session.epoch, time.monotonic())
         self._gone.move_to_end(place)
@@ -336,6 +336,7 @@ class Migrations:
 
         It holds no slot meanwhile.
         """
+        call.task = call.slot = None
         self._host.caller.spawn(self._fetched(instance, call, holder))
 
     async def _fetched(self, instance: Instance, call: Call, holder: str) -> None:
@@ -404,9 +405,8 @@ class Migrations:
     def _loads(self, instance: Instance) -> dict[str, int]:
         """How busy other hosts are that can take sessions."""
         watch, name = self._host.watch, instance.name
-        hosts = [host for host in watch.serving(name) if host != self._host.id]
-        most = instance.declared.directives.max_instances
-        infos = {host: watch.alive[host].instances[name] for host in hosts[:most]}
+        hosts = [host for host in watch.alive if host != self._host.id and watch.serves(host, name)]
+        infos = {host: watch.alive[host].instances[name] for host in hosts}
         return {host: info.busy + info.mailbox for host, info in infos.items()}
 
     async def finished(self, timeout: float) -> None:

@@ -102,7 +102,7 @@ def _destination(actor: str, serving: Iterable[Pulse], holders: set[str], named:
     Raises:
         NoDestination: there is none.
     """
-    fit = [pulse for pulse in serving if not pulse.draining]
+    fit = [pulse for pulse in serving if not (pulse.draining or pulse.instances[actor].standby)]
     if named is not None:
         if all(pulse.host != named for pulse in fit):
             raise NoDestination(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LATE = 0.25
 """Seconds without a turn of the event loop after which a handler is reported."""
 _TOUCH = 3
+_SETTLED = 2.0
 _LOOK = 0.1
 """Seconds between two looks for calls that wait, where the event loop does not ask for one."""
 
@@ -82,6 +83,12 @@ class Heart:
         """Look now whether calls wait too long; from the event loop of the host."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def settled(self) -> None:
+        """Wait until no call is on its way from here to another host; in the event loop of the host."""
+        if self._loop is not None and self._loop.is_running():
+            waits = asyncio.run_coroutine_threadsafe(self._giving.settled(), self._loop)
+            await asyncio.wait([asyncio.wrap_future(waits)], timeout=_SETTLED)
 
     def _run(self) -> None:
         asyncio.run(self._beat())

@@ -55,7 +55,9 @@ class Signature:
         self.keyword_only = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
         self._positional = len(self.names) - len(self.keyword_only)
         try:
-            self.arguments_type = msgspec.defstruct("Arguments", fields, kw_only=True)
+            self.arguments_type = msgspec.defstruct(
+                "Arguments", fields, kw_only=True, forbid_unknown_fields=True
+            )
             self._decode_arguments = msgspec.msgpack.Decoder(self.arguments_type).decode
             self._decode_result = msgspec.msgpack.Decoder(self.result_type).decode
         except TypeError as error:

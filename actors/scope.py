@@ -131,13 +131,15 @@ def options(
             of workflows that are started inside of the block.
 
     Raises:
-        NameInvalid: the session's id cannot be a token of a subject.
+        NameInvalid: the session's id is empty or too long.
     """
+    if session is not None:
+        subjects.session_token(session)
     outer = chosen.get()
     inner = Options(
         outer.priority if priority is None else priority,
         outer.host if host is None else host,
-        outer.session if session is None else subjects.token("session id", session),
+        outer.session if session is None else session,
     )
     token = chosen.set(inner)
     try:

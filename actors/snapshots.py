@@ -77,14 +77,17 @@ class Snapshots:
         turn = session.begin()
         turn.replace(SNAPSHOT, "value", [turn.cell(SNAPSHOT, self._codec, value, 0)])
 
-    def forget(self, session: str) -> None:
-        """The session is elsewhere."""
+    async def left(self, session: str) -> None:
+        """The session is elsewhere: have the agent forget it, unless it has come back meanwhile."""
         self.here.pop(session, None)
+        async with self._lock:
+            if session not in self.here:
+                await self._call("restore", session, None)
 
     async def restored(self, session: Session) -> None:
         """See to it that the agent here has what the last holder kept for the session, once.
 
-        If that one died, ``restore`` is called with None: what this process may have of it is older.
+        If that one died, ``restore`` gets None: what this process may have of it is older.
         """
         async with self._lock:
             if self.here.get(session.id) == session.epoch:

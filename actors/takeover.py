@@ -91,9 +91,10 @@ class Watch:
         return info is not None and not info.standby
 
     def is_leaving(self, host: str, actor: str) -> bool:
-        """Whether a host that runs an actor lives, and is about to leave: its running calls may still end."""
+        """Whether a host that runs an actor lives and takes no more calls of it; those that run may end."""
         pulse = self.alive.get(host)
-        return pulse is not None and pulse.draining and actor in pulse.instances
+        info = None if pulse is None else pulse.instances.get(actor)
+        return pulse is not None and info is not None and (pulse.draining or info.standby)
 
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first."""

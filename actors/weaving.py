@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from callboard.actors import values
-from callboard.infra import subjects
+from callboard.infra import log, subjects
 from callboard.infra.direct import DirectReader
-from callboard.infra.errors import InvalidArguments
+from callboard.infra.errors import CallboardError, InvalidArguments
 from callboard.infra.settings import MIB, Settings
 from callboard.state.blobs import Blobs
 from callboard.state.known import KnownJournal, KnownState, Spot, digest_of
@@ -84,22 +84,23 @@ class Weaver:
         self._blobs = blobs
         self._settings = settings
         self._spots = Spots(reader, shelf)
+        self._log = log.get("weaver")
         self._journals: OrderedDict[str, KnownJournal] = OrderedDict()
         self._states: OrderedDict[Place, KnownState] = OrderedDict()
         self.held: Callable[[Place], Session | None] = lambda _: None
         """The session of a place, if this process has it open."""
 
-    async def weave(self, run: str, place: Place, encoded: Encoded) -> None:
+    async def weave(self, run: str, place: Place | None, encoded: Encoded) -> None:
         """Make long arguments short: by weaving, where that does not do by a reference to the whole.
 
         Args:
             run: whose call it is.
-            place: whose state its maker may hold.
+            place: whose state its maker may hold; None: nobody's.
 
         Raises:
             ValueTooLarge: above the largest permitted size.
         """
-        form = await self.woven(run, encoded.body, place)
+        form = await self.woven(run, encoded.body, place, room=self._settings.inline_limit // 2)
         if form is None:
             await values.shrink(encoded, self._blobs, self._settings)
         elif len(form) <= self._settings.inline_limit:
@@ -107,8 +108,22 @@ class Weaver:
         else:
             encoded.body, encoded.woven = b"", await self._blobs.put(form)
 
-    async def woven(self, run: str, body: bytes, place: Place | None = None) -> bytes | None:
-        """A woven form of arguments; None if nothing in them is known."""
+    async def woven(
+        self, run: str, body: bytes, place: Place | None = None, *, room: int = 0
+    ) -> bytes | None:
+        """A woven form of a value; None if nothing in it is known.
+
+        Args:
+            run: whose it is; place: whose state is held while it is needed.
+            room: bytes that it may have before pieces of it are stored.
+        """
+        try:
+            return await self._form(run, body, place, room)
+        except CallboardError as error:
+            self._log.warning("stored_as_a_whole", run=run, reason=error.message)
+            return None
+
+    async def _form(self, run: str, body: bytes, place: Place | None, room: int) -> bytes | None:
         if len(body) > LARGEST:
             return None
         aside = len(body) > _ASIDE
@@ -126,20 +141,22 @@ class Weaver:
             find, met = _either(journal.find, state.find), state.meet
         await asyncio.gather(*reading)
         pieces = await asyncio.to_thread(_cut, body, texts, find) if aside else _cut(body, texts, find)
-        parts = await self._pieced(pieces, met)
+        parts = await self._pieced(pieces, met, room)
         if all(isinstance(part, bytes) for part in parts):
             return None
         return _encode(parts if session is None or place is None else [{_STATE: place}, *parts])
 
     async def _pieced(
-        self, pieces: list[list[Part]], met: Callable[[bytes], bool]
+        self, pieces: list[list[Part]], met: Callable[[bytes], bool], room: int
     ) -> list[Part | list[bytes]]:
-        """The parts of a form: in the place of what was met before a reference to it."""
+        """The parts of a form: if there is no room, in the place of what was met before a reference to it."""
         parts: list[Part | list[bytes]] = []
         storing = []
-        for piece in pieces:
-            encoded = _encode(piece)
-            if len(encoded) >= _LEAST_PIECE // 2 and met(digest_of(encoded)):
+        bodies = [_encode(piece) for piece in pieces]
+        short = sum(len(encoded) for encoded in bodies) <= room
+        for piece, encoded in zip(pieces, bodies, strict=True):
+            known = len(encoded) >= _LEAST_PIECE // 2 and met(digest_of(encoded))
+            if known and not short:
                 reference: list[bytes] = []  # filled in when it is stored
                 parts.append(reference)
                 storing.append(self._stored(encoded, reference))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE = 512
 """Messages that are read at once."""
+_MOST = 100_000
+"""Texts of one run that are known."""
 _COMMIT = "@"
 _SPARSE = 4
 """An outcome that refers to many others has little between its texts."""
@@ -103,8 +105,9 @@ class KnownJournal(Met):
     def _take(self, page: Sequence[Stored]) -> None:
         for entry in page:
             self._after = entry.sequence
-            for digest, spot in _spots(entry.sequence, entry.body):
-                self._where.setdefault(digest, spot)
+            if len(self._where) < _MOST:
+                for digest, spot in _spots(entry.sequence, entry.body):
+                    self._where.setdefault(digest, spot)
 
     def find(self, digest: bytes) -> Spot | None:
         """Where a text stands, if it is known."""
@@ -139,16 +142,20 @@ class KnownState(Met):
             keys = [part_key(name) for name in leaves - self._sources.keys()][:PAGE]
             bodies, commits = await asyncio.gather(
                 self._shelf.load(self._place, keys),
-                self._shelf.commits(self._place, max(self._after, base - 1)),
+                self._shelf.commits(self._place, max(self._after, base - 1) if base else 0),
             )
             found: dict[str, bytes] = {key.partition(".")[2]: body for key, body in bodies.items()}
             for commit in commits:
                 self._after = commit.sequence
                 found[commit_source(commit.sequence)] = commit.body
-            self._follow(found, leaves, base)
+            if commit_source(session.sequence) in self._sources.keys() | found.keys():
+                self._follow(found, leaves, base)
+            else:  # what is held here was deleted meanwhile, or is another one's
+                self._follow({}, set(), 0)
 
     def _follow(self, found: Mapping[str, bytes], leaves: set[str], base: int) -> None:
-        gone = [one for one in self._sources if one not in leaves and committed(one) < base]
+        # Where there is no head yet nothing tells whether commits are those of a state that was deleted.
+        gone = [one for one in self._sources if one not in leaves and (committed(one) < base or not base)]
         for source in gone:
             del self._sources[source]
         for source, body in found.items():

@@ -53,8 +53,7 @@ class Gateway:
             settings = Settings.load(nats_url=settings)
         self.id = f"gateway-{subjects.new_id()[-8:].lower()}"
         self._settings = settings
-        self._client = Client(settings)
-        self._client.node = Node(settings, self.id, self._gone)
+        self._client = Client(settings, Node(settings, self.id, self._gone))
         self._connection = self._client.node.connection
         self._verbs = Verbs(self._client, wait, most_waiting)
         self._taken = asyncio.Event()

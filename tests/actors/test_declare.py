@@ -476,12 +476,12 @@ def test_wrong_json_and_results() -> None:
     """The same on the other side: arguments in JSON, and what a handler has returned."""
     signature = signature_of(add)
     assert msgspec.msgpack.decode(signature.from_json(b'{"a": 1}'))["a"] == 1
-    for body in (b"", b"[]", b"null", b"{", b'{"a": "1"}', b"\xff", b'{"a": 1e400}'):
+    for body in (b"", b"[]", b"null", b"{", b'{"a": "1"}', b"\xff", b'{"a": 1e400}', b'{"a": 1, "aa": 2}'):
         with pytest.raises(InvalidArguments):
             signature.from_json(body)
     with pytest.raises(InvalidResult, match=r"add\.call returned what its annotation does not allow"):
         signature.decode_result(msgspec.msgpack.encode("3"))
-    for body in (b"", b"\xc1", b"\x91" * 100_000, b"\x81\xa1a\xa1\xff"):
+    for body in (b"", b"\xc1", b"\x91" * 100_000, b"\x81\xa1a\xa1\xff", b"\x82\xa1a\x01\xa1z\x02"):
         with pytest.raises(InvalidArguments):
             signature.decode_arguments(body)
         with pytest.raises(InvalidResult):

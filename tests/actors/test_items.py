@@ -286,3 +286,16 @@ async def test_a_host_that_dies_between_the_commits(
     gave, kept = await board.run(many, how="say", texts=texts, sessions=SESSIONS)
     assert gave == [2] * len(SESSIONS)
     assert kept == [[[text, text], 2] for text in texts]
+
+
+async def test_items_go_where_their_sessions_are(board: Board) -> None:
+    """A host that is given a batch passes on the items whose sessions another host holds, and runs the rest."""
+    await board.host(Chatter)
+    await board.host(Chatter)
+    for number in range(5):
+        driver = await board.host(many)  # one that does not know who holds what
+        texts = [f"{session} {number}" for session in SESSIONS]
+        gave, kept = await board.run(many, how="say", texts=texts, sessions=SESSIONS)
+        assert gave == [number + 1] * len(SESSIONS)
+        assert [lines[-1] for lines, _ in kept] == texts
+        await board.kill(driver)

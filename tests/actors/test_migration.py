@@ -10,7 +10,7 @@ import pytest
 from tests.support.board import Board, call_headers, instance, packed
 from tests.support.waiting import eventually, until
 
-from callboard import ManagedCounter, ManagedList, agent, method, workflow
+from callboard import ManagedCounter, ManagedList, agent, batchable, method, workflow
 from callboard.actors.client import Client
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
@@ -22,9 +22,11 @@ from callboard.infra.errors import (
     ResultTimeout,
     SessionUnmovable,
     StateUnknown,
+    StoreRefused,
     UnknownActor,
 )
 from callboard.infra.messages.control import Activate
+from callboard.state.session import Session
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -354,6 +356,7 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     await until(lambda: not other.watch.serves(source.id, "Diary"))
     third = await client.submit("entry", {"text": "late"}, session="s")
     await until(lambda: len(instance(other, Diary).running) == 1)
+    assert RAN["late"] == 0
     GATE.set()
     await asyncio.wait_for(stopping, 10)
     assert await client.result(first, 10) == ["first", "long"]
@@ -363,6 +366,49 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     assert sorted(lines) == ["behind", "first", "late", "long"]
     assert set(RAN.values()) == {1}
     assert await holder(client, "s") == other.id
+
+
+@agent(max_instances=1)
+class Single:
+    """Keeps lines, on one host."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def wait(self, text: str) -> list[str]:
+        """Keep a line when the gate opens."""
+        RAN[text] += 1
+        self.lines.append(text)
+        await GATE.wait()
+        return list(self.lines)
+
+
+@workflow
+async def single(text: str) -> list[str]:
+    """One line."""
+    return await Single.wait(text)
+
+
+async def test_a_host_that_stands_by_hands_a_busy_session_over(board: Board) -> None:
+    """To the one that takes calls in its place, and asks for it; its call runs once."""
+    first = await board.host(Single)
+    first._limit_instances = lambda member: None  # type: ignore[method-assign]
+    await board.host(single)
+    client = await board.client()
+    one = await client.submit("single", {"text": "one"}, session="s")
+    await until(lambda: RAN["one"] == 1)
+    second = await board.host(Single)
+    second._limit_instances = lambda member: None  # type: ignore[method-assign]
+    instance(second, Single).set_standby(standby=False)
+    instance(first, Single).set_standby(standby=True)
+    await until(lambda: not second.watch.serves(first.id, "Single"))
+    two = await client.submit("single", {"text": "two"}, session="s")
+    await until(lambda: RAN["two"] == 1 or bool(first.migrations._moves))
+    GATE.set()
+    assert await client.result(one, 10) == ["one"]
+    assert await client.result(two, 10) == ["one", "two"]
+    assert RAN == {"one": 1, "two": 1}
+    assert await holder(client, "s", "Single") == second.id
 
 
 # -- what stands in the process --------------------------------------------------------------------
@@ -384,11 +430,14 @@ class Brain:
 
     async def snapshot(self, session: str) -> list[str]:
         """What was heard."""
-        return self.heard.pop(session, [])
+        return self.heard.get(session, [])
 
     async def restore(self, session: str, value: list[str] | None) -> None:
         """Go on with it."""
-        self.heard[session] = list(value or [])
+        if value is None:
+            self.heard.pop(session, None)
+        else:
+            self.heard[session] = value
 
 
 @agent(stateful=True)
@@ -428,12 +477,28 @@ async def test_what_stands_in_the_process_moves(board: Board) -> None:
     client, source, other = await thinking(board)
     await client.migrate("s", "Brain")
     assert instance(other, Brain).executor.agent.heard == {"s": ["one"]}
+    await until(lambda: instance(source, Brain).executor.agent.heard == {})
     assert await heard(client, "two") == ["one", "two"]
     assert await holder(client, "s", "Brain") == other.id
     await client.migrate("s", "Brain")
     assert await holder(client, "s", "Brain") == source.id
     assert await heard(client, "three") == ["one", "two", "three"]
     assert set(RAN.values()) == {1}
+
+
+async def test_a_move_that_fails_takes_nothing_along(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the process is there as before."""
+    client, source, _ = await thinking(board)
+
+    async def lost(session: Session, host: str) -> None:
+        raise StoreRefused("no", subject=session.id, err_code=0, description=host)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "take", lost)
+        with pytest.raises(StoreRefused):
+            await client.migrate("s", "Brain")
+    assert await heard(client, "two") == ["one", "two"]
+    assert await holder(client, "s", "Brain") == source.id
 
 
 async def test_a_destination_that_dies_before_a_call(board: Board) -> None:
@@ -448,6 +513,47 @@ async def test_a_destination_that_dies_before_a_call(board: Board) -> None:
     await board.emptied_of_host(source)
     assert await heard(client, "three") == ["three"]
     assert await holder(client, "s", "Brain") == last.id
+
+
+@agent(stateful=True)
+class Pool:
+    """Keeps how much it was given, in batches."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @batchable(max_batch=4)
+    async def give(self, amounts: list[int]) -> list[int]:
+        """Add them."""
+        self.total += sum(amounts)
+        return [self.total] * len(amounts)
+
+    def snapshot(self, session: str) -> int:
+        """The total."""
+        return self.total
+
+    def restore(self, session: str, value: int | None) -> None:
+        """Go on with it."""
+        self.total = value or 0
+
+
+@workflow
+async def giving(amount: int) -> int:
+    """One gift."""
+    return await Pool.give(amount)
+
+
+async def test_a_batch_voids_what_a_session_was_brought_with(board: Board) -> None:
+    """As any call does: what stands in the process is newer."""
+    for _ in range(2):
+        await board.host(Pool)
+    await board.host(giving)
+    client = await board.client()
+    assert await client.run("giving", {"amount": 3}, session="s", timeout=10) == 3
+    await client.migrate("s", "Pool")
+    assert (await client.state.show("Pool", "s")).attributes["snapshot"] == 3
+    assert await client.run("giving", {"amount": 4}, session="s", timeout=10) == 7
+    assert (await client.state.show("Pool", "s")).attributes["snapshot"] is None
 
 
 async def test_a_drain_takes_along_what_stands_in_the_process(board: Board) -> None:

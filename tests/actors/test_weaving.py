@@ -13,9 +13,10 @@ from tests.support.board import Board, call_headers, call_subject, packed
 
 from callboard import ManagedList, agent, method, tool, workflow
 from callboard.actors.node import Node
-from callboard.infra.errors import InvalidArguments, ValueMissing
+from callboard.infra.errors import InvalidArguments, RequestTimeout, ValueMissing
 from callboard.infra.messages.run import Result
 from callboard.infra.settings import Settings
+from callboard.state.known import KnownJournal
 
 SENT: list[str] = []
 STREAMS = ("RUNS", "OBJ_cb_blobs", "KV_cb_state", "KV_cb_runs", "KV_cb_inbox", "DEAD", "TELEMETRY")
@@ -206,6 +207,20 @@ async def test_a_form_that_is_none_is_a_typed_error(board: Board, form: bytes, c
     error = (await board.results("r1"))[1].error
     assert error is not None
     assert error.code == code
+
+
+async def test_a_journal_that_cannot_be_read_holds_nobody_up(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the arguments are stored as a whole."""
+
+    async def silent(_: KnownJournal) -> None:
+        raise RequestTimeout("no answer")
+
+    monkeypatch.setattr(KnownJournal, "read_on", silent)
+    await board.host(model, chat)
+    assert await board.run(chat, turns=40) == SENT
+    assert (await board.stream("OBJ_cb_blobs"))["bytes"] > 100_000
 
 
 async def test_no_other_runs_journal_is_read(board: Board) -> None:
@@ -402,3 +417,25 @@ async def test_a_session_that_moves_refers_to_the_state(board: Board) -> None:
 async def rewrite(turn: int) -> bool:
     """Have the agent change its history."""
     return await Talker.rewrite(turn)
+
+
+@pytest.mark.parametrize(("turns", "size"), [(6, 40_000), (70, 3000)])
+async def test_a_session_that_was_deleted_is_not_referred_to(board: Board, turns: int, size: int) -> None:
+    """Its new state has the same texts, and the old one is gone; one with heads, and one without."""
+    await board.host(Talker)
+    await board.host(talk_long)
+    client = await board.client()
+    for _ in range(2):
+        asked = await board.host(model)
+        for turn in range(turns):
+            given = {"turn": turn, "size": size}
+            said = await client.run(talk_long.name, given, session="s1", timeout=20)
+            assert len(said) >= 1000
+        await client.state.delete("Talker", "s1")
+        await board.kill(asked)  # with what it has read
+
+
+@workflow
+async def talk_long(turn: int, size: int) -> str:
+    """One turn in which the user says much."""
+    return await Talker.say(text(turn, size))

@@ -26,7 +26,7 @@ MSGPACK = msgspec.msgpack
 
 
 @tool
-async def shout(text: str) -> str:
+async def shout(text: str, more: list[str] | None = None) -> str:
     """Declared for the workflow only: no Callboard host runs it here."""
     raise NotImplementedError
 
@@ -43,6 +43,14 @@ async def loudly(text: str, times: int) -> str:
     return await shout(repeat(text, times).arg)
 
 
+@workflow
+async def growing(count: int) -> list[str]:
+    """Passes a long list twice, most of which the run has stored already."""
+    texts = [await repeat(f"{number}-", 1000) for number in range(count)]
+    own = [f"{number} {'y' * 200}" for number in range(200)]
+    return [await shout(str(time), [*texts, *own]) for time in range(3)]
+
+
 class ForeignHost:
     """Serves ``shout``.
 
@@ -52,7 +60,7 @@ class ForeignHost:
 
     def __init__(self, client: Plain) -> None:
         self.js: JetStreamContext = client.jetstream()
-        self.ran = 0
+        self.ran = self.woven = 0
 
     async def serve(self) -> None:
         """Pull from the three bands, one call at a time, the most urgent first."""
@@ -86,7 +94,11 @@ class ForeignHost:
         if message.metadata.num_delivered > 1 and await self.has_result(subject, future):
             await message.ack()
             return
-        body = await self.with_blobs(message.data, headers.get("Cb-Blobs", ""))
+        body = message.data
+        if "Cb-Woven" in headers:
+            self.woven += 1
+            body = await self.whole(body, headers["Cb-Woven"], run)
+        body = await self.with_blobs(body, headers.get("Cb-Blobs", ""))
         self.ran += 1
         value = self.shout(**MSGPACK.decode(body))
         result = {
@@ -116,16 +128,39 @@ class ForeignHost:
             body = body.replace(b"\xc7\x20\x01" + bytes.fromhex(digest), content)
         return body
 
+    async def whole(self, form: bytes, where: str, run: str) -> bytes:
+        """The texts of a woven form, one after the other; of one that refers to no state."""
+        if where != "1":
+            form = await self.blob(where)
+        texts: list[bytes] = []
+        for part in MSGPACK.decode(form):
+            if isinstance(part, bytes):
+                texts.append(part)
+            elif len(part) == 1:
+                texts.append(await self.whole(b"", part[0].hex(), run))
+            else:
+                sequence, start, length = part
+                entry = await self.js.get_msg("RUNS", sequence)
+                assert (entry.subject or "").startswith(f"cb.run.{run}.")
+                texts.append((entry.data or b"")[start : start + length])
+        return b"".join(texts)
+
+    async def blob(self, digest: str) -> bytes:
+        """The content of a digest."""
+        store = await self.js.object_store("cb_blobs")
+        return (await store.get(digest)).data or b""
+
     @staticmethod
-    def shout(text: str) -> str:
+    def shout(text: str, more: list[str] | None = None) -> str:
         """What it is all about."""
-        return f"{text.upper()}!"
+        size = f" {sum(len(one) for one in more)}" if more else ""
+        return f"{text.upper()}!{size}"
 
 
 @pytest.fixture
 async def foreign(nats_url: str) -> AsyncIterator[ForeignHost]:
     """The foreign host, beside a Callboard host that does all else."""
-    host = Host([repeat, loudly], Settings(nats_url=nats_url))
+    host = Host([repeat, loudly, growing], Settings(nats_url=nats_url))
     await host.start()
     client = await nats.connect(nats_url)
     made = ForeignHost(client)
@@ -149,6 +184,15 @@ async def test_reads_large_values(foreign: ForeignHost, nats_url: str) -> None:
     async with callboard.connect(nats_url) as client:
         result = await client.run("loudly", {"text": "x", "times": 100_000}, timeout=10)
     assert result == f"{'X' * 100_000}!"
+
+
+async def test_reads_woven_forms(foreign: ForeignHost, nats_url: str) -> None:
+    """Long arguments refer to the run's journal, and to pieces that were met before."""
+    async with callboard.connect(nats_url) as client:
+        result = await client.run("growing", {"count": 30}, timeout=20)
+    size = sum(1000 * len(f"{n}-") for n in range(30)) + sum(len(f"{n} ") + 200 for n in range(200))
+    assert result == [f"{time}! {size}" for time in range(3)]
+    assert foreign.woven == 3
 
 
 async def test_runs_no_call_that_has_its_outcome(foreign: ForeignHost, nats_url: str) -> None:
