@@ -6,6 +6,7 @@ what it wants, and need not remember what it has said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, overload
 
@@ -153,8 +154,9 @@ class Act:
         """
         if isinstance(second, str):
             hosts = {str(third): 1.0} if third else {}
-            key = subjects.session_route(second, subjects.session_token(first))
-            self._route(key, second, hosts, reason)
+            token = _token(first)
+            if token:
+                self._route(subjects.session_route(second, token), second, hosts, reason)
         else:
             weights = [float(weight) for weight in third]
             hosts = dict(zip(second, weights, strict=True))
@@ -175,7 +177,9 @@ class Act:
         if self._held.values.get(where, 0) == value:  # nearly always, and for every session
             self.claimed.add(where)
             return
-        token = subjects.session_token(session)
+        token = _token(session)
+        if not token or (actor and not subjects.is_token(actor)):
+            return
         key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
         what = "priority" if value else "clear"
         if self._decide(Decision(what, key, value=value, reason=reason), same=False):
@@ -190,11 +194,10 @@ class Act:
         Args:
             reason: why, in words.
         """
-        view = self._view
-        if session not in view.sessions or source not in view.hosts or source == destination:
+        view, token = self._view, _token(session)
+        if not token or session not in view.sessions or source not in view.hosts or source == destination:
             return
         here = {"session": view.sessions.row(session), "executor": view.hosts.row(source)}
-        token = subjects.session_token(session)
         for row in np.unique(view.futures["actor"][view.futures.where(**here)]).tolist():
             actor = view.actors.keys[row]
             key, route = subjects.state(actor, token), subjects.session_route(actor, token)
@@ -207,8 +210,12 @@ class Act:
     # -- collecting ----------------------------------------------------------------------------------
 
     def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
-        there = {host: weight for host, weight in hosts.items() if weight > 0 and self._is_there(actor, host)}
-        if hosts and not there:
+        there = {
+            host: weight
+            for host, weight in hosts.items()
+            if 0 < weight < math.inf and self._is_there(actor, host)
+        }
+        if (hosts and not there) or not subjects.is_token(actor):
             return
         known = self._held.entries.get(key)
         same = known is None if not there else isinstance(known, Route) and _alike(known.hosts, there)
@@ -216,7 +223,8 @@ class Act:
 
     def _is_there(self, actor: str, host: str) -> bool:
         view = self._view
-        if f"{actor}@{host}" not in view.instances:
+        usable = subjects.is_token(actor) and subjects.is_token(host)  # anybody may tell of others
+        if not usable or f"{actor}@{host}" not in view.instances:
             return False
         instance = view.instances.row(f"{actor}@{host}")
         row = view.instances["host"][instance]
@@ -236,6 +244,14 @@ class Act:
             decision.reason = decision.reason or self._reason
             self.decisions.append(decision)
         return True
+
+
+def _token(session: str) -> str:
+    """A session in a subject; empty: it fits none, so that nothing can be decided for it."""
+    try:
+        return subjects.session_token(session)
+    except subjects.NameInvalid:
+        return ""
 
 
 def _alike(some: Mapping[str, float], others: Mapping[str, float]) -> bool:

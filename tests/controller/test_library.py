@@ -257,3 +257,26 @@ def test_a_session_has_one_place_in_a_round() -> None:
         ("migrate", "c"),
         ("migrate", "b"),
     ]
+
+
+def test_names_that_fit_no_subject_are_passed_over() -> None:
+    """Anybody may start a run with such a session, or tell of such an actor: that must switch off no policy."""
+    view, long = View(), "s" * 2000
+    serve(view, "a")
+    serve(view, "a", actor="no actor\r\n")
+    serve(view, "no host\r\n")
+    for session, actor in ((long, "llm"), ("s", "no actor\r\n"), ("s", "llm")):
+        add(view, session, actor=actor, host="no host\r\n", state=State.WAITING)
+    act = Act(view, "p", "a test")
+    act.set_priority(long, 1)
+    act.set_priority("s", 1, "no actor\r\n")
+    act.route(long, "llm", "a")
+    act.route("s", "no actor\r\n", "a")
+    act.route("no actor\r\n", ["a"], [1.0])
+    act.route("llm", ["a", "no host\r\n"], [1.0, 1.0])
+    act.migrate(long, "no host\r\n", "a")
+    act.migrate("s", "no host\r\n", "a")
+    assert [(one.what, one.key, *one.hosts) for one in act.decisions] == [
+        ("route", subjects.route("llm"), "a"),
+        ("migrate", subjects.state("llm", "s"), "a"),
+    ]
