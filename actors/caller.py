@@ -39,6 +39,7 @@ from callboard.state.shelf import Place
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.node import Node
+    from callboard.actors.priorities import Priorities
     from callboard.actors.routes import Routes
     from callboard.actors.waits import Wait, Waits
     from callboard.infra.direct import Stored
@@ -399,6 +400,8 @@ class CallMaker:
         # Somebody may have said meanwhile who holds the session, wherever the call was to go.
         if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
             future.executor, future.policy = self._caller.slated(future)
+        if self._caller.priorities is not None:
+            self._caller.priorities.rank(future)
         if len(encoded.body) > self._node.settings.inline_limit:
             self._caller.spawn(self._send_large(future, encoded))
         else:
@@ -443,6 +446,8 @@ class CallMaker:
             extra += f"{H.WOVEN}: {encoded.woven}\r\n"
         if future.priority:
             extra += f"Cb-Priority: {future.priority}\r\n"
+        if future.ranked:
+            extra += f"{H.RANKED}: {future.ranked}\r\n"
         if self._before and time.time() - self._before > KNOWN_IDS:
             extra += f"{H.AGAIN}: 1\r\n"
         lane = subjects.ANY
@@ -723,6 +728,8 @@ class Caller:
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self.routes: Routes | None = None
         """Where calls go that are not slated otherwise."""
+        self.priorities: Priorities | None = None
+        """How urgent calls are, whatever their code says."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
         self.made: list[Future[Any]] | deque[Future[Any]] = deque(maxlen=0)

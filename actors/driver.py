@@ -20,6 +20,7 @@ from callboard.actors.aside import Aside, deadline_name
 from callboard.actors.bodies import unreadable
 from callboard.actors.caller import CallContext, CallMaker, diverged
 from callboard.actors.declare import Workflow, code_version
+from callboard.actors.endings import Endings
 from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
 from callboard.actors.scope import Scope, current
@@ -166,6 +167,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._aside = Aside(self)
+        self._endings = Endings(host.node)
         self._version = code_version(declared)
         self._log = log.get("driver").bind(workflow=self.name)
 
@@ -231,6 +233,7 @@ class Driver:
             self._abandon(run)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+        self._endings.flush()
 
     def close(self) -> None:
         """End threads."""
@@ -260,7 +263,7 @@ class Driver:
             if self._untold[run] > limit:
                 break
             del self._untold[run]
-            self._summarize(run, "running")
+            self.host.node.journal.put_summary(self.summary(run, "running"))
 
     def _room(self) -> int:
         return self.slots - len(self._tasks)
@@ -404,7 +407,7 @@ class Driver:
         error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=lost)
         done = self._failed(run, error)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
-        self._summarize(run, done.status, done)
+        self.host.node.journal.put_summary(self.summary(run, done.status, done))
         self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
 
     def _owner(self, request: Request, epoch: int) -> Owner:
@@ -449,7 +452,7 @@ class Driver:
         if request.delivered.delivered == 1:  # a late duplicate: all was said when the run ended
             request.delivered.ack()
             return
-        self.host.node.journal.put_summary(
+        self._endings.tell(
             RunSummary(
                 run=request.run,
                 workflow=self.name,
@@ -461,9 +464,9 @@ class Driver:
                 finished=time.time(),
                 calls=done.calls,
                 error=done.error.message if done.error else "",
-            )
+            ),
+            request.delivered,
         )
-        request.delivered.ack()
 
     # -- driving -----------------------------------------------------------------------------------
 
@@ -529,9 +532,8 @@ class Driver:
             self.host.caller.cancel(run.request.run, [], run.cancelled)
         elif left:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
-        self._summarize(run, done.status, done)
+        self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
         self.host.telemetry.run_ended(done)
-        run.request.delivered.ack()
         await self._clear(run, waits)
 
     async def _clear(self, run: Run, waits: list[Wait]) -> None:
@@ -662,9 +664,6 @@ class Driver:
             calls=run.maker.made,
             took=round(time.time() - run.request.started, 6),
         )
-
-    def _summarize(self, run: Run, status: str, done: Done | None = None) -> None:
-        self.host.node.journal.put_summary(self.summary(run, status, done))
 
     def summary(self, run: Run, status: str, done: Done | None = None) -> RunSummary:
         """The run at a glance."""

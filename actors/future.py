@@ -90,6 +90,7 @@ class Future(asyncio.Future[T]):
         "method",
         "policy",
         "priority",
+        "ranked",
         "raw",
         "sent",
         "session",
@@ -111,6 +112,7 @@ class Future(asyncio.Future[T]):
         self.attempt = 1
         self.executor = ""
         self.policy = 0  # epoch of the route by which it has its executor
+        self.ranked = 0  # epoch of the decision that gave it its priority
         self.creator = ""
         self.session = ""
         self.priority = 0

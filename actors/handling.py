@@ -559,6 +559,8 @@ def _result(instance: Instance, call: Call) -> Result:
         stage=call.stage,
         waited=round(max(0.0, started - call.stored_at), 6),
         took=round(now - started, 6),
+        policy=H.epoch(call.headers, H.POLICY),
+        ranked=H.epoch(call.headers, H.RANKED),
     )
 
 

@@ -25,6 +25,7 @@ from callboard.actors.lanes import Lanes
 from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
+from callboard.actors.priorities import Priorities
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
 from callboard.actors.resources import place
@@ -210,10 +211,18 @@ class Host:
         self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
+        self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
+        self.caller.priorities = self.priorities
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
         self.caller.start()
         self._members = [self._member(declared) for declared in self.declarations]
+
+    def _reorder(self, sessions: set[str]) -> None:
+        """These sessions have got another priority."""
+        for member in self._members:
+            if isinstance(member, Instance):
+                member.reorder(sessions)
 
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
@@ -224,6 +233,7 @@ class Host:
         self._heart.start()
         await self.watch.start()
         await self.routes.start()
+        await self.priorities.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -346,6 +356,7 @@ class Host:
         self.watch.stop()
         self.telemetry.leave()
         self.routes.stop()
+        self.priorities.stop()
         if self._ticker is not None:
             self._ticker.cancel()
         await self.caller.stop()
@@ -464,9 +475,7 @@ class Host:
         if isinstance(control, Cancel):
             self._cancel(control)
         elif isinstance(control, Taken):
-            for member in self._members:
-                if isinstance(member, Driver):
-                    member.on_taken(control)
+            self._taken(control)
         elif isinstance(control, Drain):
             self._answer(reply, Acknowledged(self.id))
             self.caller.spawn(self.stop(control.grace))
@@ -492,6 +501,11 @@ class Host:
             return self.copies.answer(asked.futures, {call.id: call.delivered.sequence for call in calls})
         calls_of = [call for one in instances for call in one.calls_of(asked.run)]
         return RunCalls(self.id, calls_of[:_TOLD]) if calls_of else None
+
+    def _taken(self, control: Taken) -> None:
+        for member in self._members:
+            if isinstance(member, Driver):
+                member.on_taken(control)
 
     async def _move(self, reply: bytes, asked: Migrate | Activate) -> None:
         if isinstance(asked, Migrate):

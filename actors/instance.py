@@ -291,6 +291,7 @@ class Instance:
             call.give_back()
             return
         self.running[call.key] = call
+        self.host.priorities.apply(call)
         if self.rules is not None and self._sessions.is_held_for(call):
             handling.fail(self, call, held(call.method, call.session), retry=False)
             return
@@ -310,6 +311,12 @@ class Instance:
     def pending(self) -> int:
         """Calls that are here and wait for a slot, or will."""
         return len(self.mailbox) + self._looking
+
+    def reorder(self, sessions: set[str]) -> None:
+        """These sessions have got another priority: what waits of them finds its place anew."""
+        apply = self.host.priorities.apply
+        if self.mailbox.reorder(lambda call: call.session in sessions and apply(call)):
+            self.pump()
 
     def claim(self, call: Call) -> bool:
         """Whether a call that has waited is this instance's still; then it stays so."""
@@ -338,6 +345,7 @@ class Instance:
             return
         following = self._sessions.next(call.session)
         if following is not None:
+            self.host.priorities.apply(following)
             self.mailbox.push(following)
 
     def _give_back_session(self, name: str) -> None:

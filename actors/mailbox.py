@@ -88,6 +88,21 @@ class Mailbox(Generic[C]):
             self._bands[call.band] -= 1
         return taken
 
+    def reorder(self, changed: Callable[[C], bool]) -> bool:
+        """Have each looked at, which may change its band and priority; whether one was.
+
+        Args:
+            changed: whether it has changed the call.
+        """
+        if not sum([changed(call) for _, _, call in self._heap]):
+            return False
+        self._heap = [(rank(call), arrival, call) for _, arrival, call in self._heap]
+        heapq.heapify(self._heap)
+        self._bands = [0, 0, 0]
+        for _, _, call in self._heap:
+            self._bands[call.band] += 1
+        return True
+
     def first(self, fits: Callable[[C], bool]) -> C | None:
         """The call that goes next among those that fit."""
         found = min((entry for entry in self._heap if fits(entry[2])), default=None)

@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.infra import headers as H
+from callboard.actors.entries import PREFIX, Entries
 from callboard.infra import log, subjects
-from callboard.infra.errors import CallboardError
 from callboard.infra.messages.policy import Route
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
 
-STREAM = f"KV_{subjects.POLICY_BUCKET}"
 NOWHERE = ("", 0)
-_PREFIX = f"$KV.{subjects.POLICY_BUCKET}."
 _decode = msgspec.msgpack.Decoder(Route).decode
 
 
@@ -46,12 +43,9 @@ class Routes:
         serves: Callable[[str, str], bool],
         spawn: Callable[..., None],
     ) -> None:
-        self._node = node
         self._serves = serves
-        self._spawn = spawn
-        self._sid = 0
+        self._entries = Entries(node, "route.>", self._take, spawn)
         self._routes: dict[tuple[str, str], Route] = {}
-        self._known: dict[str, int] = {}  # by subject: the place of the last entry in the stream
         self.on_session: Callable[[Route], None] | None = None
         """Told of each new route for one session: its holder may have to hand it over."""
         self._log = log.get("routes")
@@ -60,50 +54,13 @@ class Routes:
 
     async def start(self) -> None:
         """Hear of routes from now on, and read what there is. Idempotent."""
-        if self._sid:
-            return
-        self._sid = self._node.connection.subscribe(subjects.policy("route.>"), self._on_entry)
-        self._node.connection.on_reconnect(self._read_again)
-        await self._read()
+        await self._entries.start()
 
     def stop(self) -> None:
         """Idempotent."""
-        if self._sid:
-            self._node.connection.unsubscribe(self._sid)
-            self._sid = 0
+        self._entries.stop()
 
-    def _on_entry(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        # What the server repeats was stored, in the order of the stream.
-        key = subject.decode("utf-8", "replace").split(".", 2)[2]
-        stored = f"{_PREFIX}{key}"
-        if H.find_int(head, b"Nats-Last-Sequence") > self._known.get(stored, 0):
-            self._read_again()  # something was missed
-        self._take(stored, H.find_int(head, b"Nats-Sequence"), data)
-
-    def _read_again(self) -> None:
-        if self._sid:
-            self._spawn(self._read_safely())
-
-    async def _read_safely(self) -> None:
-        try:
-            await self._read()
-        except CallboardError as error:  # at the next connection
-            self._log.warning("routes_unread", error=str(error))
-
-    async def _read(self) -> None:
-        before = dict(self._known)
-        found = await self._node.reader.read(STREAM, f"{_PREFIX}route.>")
-        for entry in found:
-            self._take(entry.subject, entry.sequence, entry.body)
-        for subject in before.keys() - {entry.subject for entry in found}:
-            if self._known.get(subject) == before[subject]:  # gone from the stream without a word
-                self._take(subject, before[subject] + 1, b"")
-                del self._known[subject]
-
-    def _take(self, subject: str, sequence: int, body: bytes) -> None:
-        if sequence <= self._known.get(subject, 0):
-            return
-        self._known[subject] = sequence
+    def _take(self, subject: str, body: bytes) -> None:
         where = _calls_of(subject)
         if not body:
             self._routes.pop(where, None)
@@ -176,7 +133,7 @@ def read_route(subject: str, body: bytes) -> Route | None:
 
 def _calls_of(subject: str) -> tuple[str, str]:
     """Actor and session that a key is about."""
-    actor, _, session = subject.removeprefix(f"{_PREFIX}route.").partition(".")
+    actor, _, session = subject.removeprefix(f"{PREFIX}route.").partition(".")
     try:
         return actor, subjects.session_of(session)
     except ValueError:  # no base64: not written here

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.actors.routes import STREAM, read_route
+from callboard.actors.entries import STREAM
+from callboard.actors.routes import read_route
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, RouteInvalid, RouteOutdated

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import cast
+from typing import Any, cast
 
 import callboard
 from bench import chats, jobs
@@ -231,7 +231,8 @@ async def gathered(count: int) -> float:
 @workflow
 async def steady(count: int, rate: float) -> None:
     """Call so often a second, in twenties, whatever the calls take."""
-    begun, made = time.perf_counter(), []
+    begun = time.perf_counter()
+    made: list[Any] = []
     while len(made) < count:
         made += [noop() for _ in range(min(20, count - len(made)))]
         await asyncio.sleep(max(0.0, begun + len(made) / rate - time.perf_counter()))

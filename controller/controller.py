@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from callboard.actors.node import Node
+from callboard.controller.deciding import Deciders
 from callboard.controller.follow import Follower
 from callboard.controller.lease import Lease
 from callboard.controller.reading import Calls
@@ -36,19 +37,26 @@ class Controller:
     Args:
         settings: with the server's address.
         on_lost: awaited if the connection is closed for good; the process should end then.
+        policies: to follow as long as nobody has chosen others for all controllers.
 
     Attributes:
         view: what is open now, as columns; runtimes: how long calls take, while this one leads.
+        deciders: the policies, once it has started.
     """
 
     def __init__(
-        self, settings: Settings, on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None
+        self,
+        settings: Settings,
+        on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
+        policies: Sequence[str] = (),
     ) -> None:
         self.id = f"c-{subjects.new_id()[-12:].lower()}"
         self.node = Node(settings, self.id, on_lost)
         self.view = View()
         self.runtimes = Runtimes()
+        self._policies = policies
         self._follower: Follower | None = None
+        self.deciders: Deciders | None = None
         self._lease: Lease | None = None
         self._led = asyncio.Event()
         self._storing: asyncio.Task[None] | None = None
@@ -77,6 +85,8 @@ class Controller:
         try:
             self._follower = Follower(self.node, self.view)
             await self._follower.start()
+            self.deciders = Deciders(self.node, self.id, self.view, self._policies, lambda: self.complete)
+            await self.deciders.start()
         except BaseException:
             await self.stop()
             raise
@@ -88,6 +98,8 @@ class Controller:
         """Lead no more, and leave. Idempotent."""
         if self._lease is not None:
             await self._lease.stop()
+        if self.deciders is not None:
+            self.deciders.stop()
         if self._follower is not None:
             self._follower.stop()
         await self.node.close()
@@ -115,10 +127,14 @@ class Controller:
 
     def _lead(self, epoch: int) -> None:
         self._storing = self.node.loop.create_task(self._keep_runtimes())
+        if self.deciders is not None:
+            self.deciders.lead(epoch)
         self._led.set()
 
     def _lead_no_more(self) -> None:
         self._led.clear()
+        if self.deciders is not None:
+            self.deciders.lead_no_more()
         self.view.on_ended = None
         if self._storing is not None:
             self._storing.cancel()

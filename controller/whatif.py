@@ -29,7 +29,7 @@ def _sticky(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
     return spread(dict.fromkeys(hosts, 1.0), session)
 
 
-POLICIES: Mapping[str, Place] = {"late": _late, "spread": _spread, "sticky": _sticky}
+ROUTINGS: Mapping[str, Place] = {"late": _late, "spread": _spread, "sticky": _sticky}
 """Where calls go, by name: to the shared lane; by a route with equal weights; each session to one host."""
 
 
@@ -37,13 +37,13 @@ class Scenario(msgspec.Struct, frozen=True):
     """What is to be tried.
 
     Attributes:
-        policy: one of :data:`POLICIES`.
+        routing: one of :data:`ROUTINGS`.
         hosts: how many; 0: those that were recorded.
         slots: of an actor in each host, where they are to be others than recorded.
         load: how many times as often runs begin.
     """
 
-    policy: str = "late"
+    routing: str = "late"
     hosts: int = 0
     slots: Mapping[str, int] = {}
     load: float = 1.0
@@ -96,10 +96,10 @@ class WhatIf:
         plays = self.plays
         if scenario.load != 1.0:
             plays = [msgspec.structs.replace(play, at=play.at / scenario.load) for play in plays]
-        simulation = Simulation(plays, Setting(slots, POLICIES[scenario.policy], self.hop))
+        simulation = Simulation(plays, Setting(slots, ROUTINGS[scenario.routing], self.hop))
         simulation.run()
         hosts = len({host for _, host in slots})
-        name = scenario.policy if scenario.load == 1.0 else f"{scenario.policy}, load x{scenario.load:g}"
+        name = scenario.routing if scenario.load == 1.0 else f"{scenario.routing}, load x{scenario.load:g}"
         return _outcome(name, hosts, simulation.latencies, simulation.last_end, simulation.used())
 
     def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:

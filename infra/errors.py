@@ -434,6 +434,24 @@ class RouteInvalid(CallboardError):
     code = "route_invalid"
 
 
+class FutureUnknown(CallboardError):
+    """Nothing is known of a call. Fields: future."""
+
+    code = "future_unknown"
+
+
+class PolicyUnusable(CallboardError):
+    """There is no such policy, or it cannot be loaded. Fields: policy, problem."""
+
+    code = "policy_unusable"
+
+
+class PolicyTooSlow(CallboardError):
+    """A policy has not decided in time. Fields: limit."""
+
+    code = "policy_too_slow"
+
+
 class RouteOutdated(CallboardError):
     """A route was decided before the one that is there. Fields: epoch, known."""
 

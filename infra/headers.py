@@ -18,6 +18,7 @@ DEADLINE = "Cb-Deadline"
 ATTEMPT = "Cb-Attempt"
 STAGE = "Cb-Stage"
 POLICY = "Cb-Policy"
+RANKED = "Cb-Ranked"
 BLOBS = "Cb-Blobs"
 WOVEN = "Cb-Woven"
 PATH = "Cb-Path"
@@ -45,6 +46,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 
 _MOST = 2**31
+_DIGITS = 19
 _VERSION = b"NATS/1.0"
 _FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
 
@@ -71,6 +73,12 @@ def decode(raw: bytes | None) -> dict[str, str]:
         if colon:
             found[name.strip()] = value.strip()
     return found
+
+
+def epoch(headers: Mapping[str, str], name: str) -> int:
+    """The epoch in a header; 0 if there is none, or what is there is none."""
+    value = headers.get(name, "")
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < _DIGITS else 0
 
 
 def whole(

@@ -169,6 +169,36 @@ def session_route(actor: str, session: str) -> str:
     return f"{route(actor)}.{session}"
 
 
+def priority(session: str) -> str:
+    """The subject of a session's priority in its bucket; session is a token."""
+    return f"$KV.{POLICY_BUCKET}.priority.{session}"
+
+
+def actor_priority(session: str, actor: str) -> str:
+    """The same at one actor only."""
+    return f"{priority(session)}.{actor}"
+
+
+def decided(epoch: str) -> str:
+    """The subject of what was decided at one time."""
+    return f"$KV.{POLICY_BUCKET}.decided.{epoch}"
+
+
+def policy_leader() -> str:
+    """The subject of who may write decisions."""
+    return f"$KV.{POLICY_BUCKET}.leader"
+
+
+def policies() -> str:
+    """The subject of the set of policies that controllers follow."""
+    return f"$KV.{POLICY_BUCKET}.policies"
+
+
+def policies_running() -> str:
+    """The subject of how these policies stand."""
+    return f"$KV.{POLICY_BUCKET}.running"
+
+
 def policy(key: str) -> str:
     """Where the server repeats what it has stored in the bucket of decisions, in stream order."""
     return f"cb.policy.{key}"

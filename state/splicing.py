@@ -51,8 +51,8 @@ def _splice(node: Node, start: int, stop: int, items: Sequence[Cell], read: Read
         return _leaves(changed, even=start < node.count)
     assert node.nodes is not None
     nodes = node.nodes
-    first, before_first = _holding(nodes, start)
-    last, before_last = (first, before_first) if stop <= start else _holding(nodes, stop - 1)
+    first, before_first = _holding(node, nodes, start)
+    last, before_last = (first, before_first) if stop <= start else _holding(node, nodes, stop - 1)
     if first == last:
         new = _splice(nodes[first], start - before_first, stop - before_first, items, read)
     else:
@@ -66,14 +66,17 @@ def _splice(node: Node, start: int, stop: int, items: Sequence[Cell], read: Read
     return _branches(inner, even=start < node.count)
 
 
-def _holding(nodes: Sequence[Node], index: int) -> tuple[int, int]:
-    """Which node holds the item at an index, or else is the last one; and how many items are before it."""
+def _holding(node: Node, nodes: Sequence[Node], index: int) -> tuple[int, int]:
+    """Which node of a branch holds the item at an index, or else is the last; how many are before it."""
+    offset = node.count - nodes[-1].count
+    if index >= offset:  # where most changes are
+        return len(nodes) - 1, offset
     offset = 0
-    for place, node in enumerate(nodes):
-        if index < offset + node.count or place == len(nodes) - 1:
+    for place, one in enumerate(nodes):
+        if index < offset + one.count:
             return place, offset
-        offset += node.count
-    raise AssertionError("a branch has nodes")
+        offset += one.count
+    raise AssertionError("the index is below the count of all but the last")
 
 
 def _merged(nodes: list[Node], start: int, stop: int) -> list[Node]:

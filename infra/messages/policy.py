@@ -15,6 +15,7 @@ class Route(msgspec.Struct, omit_defaults=True):
         epoch: of the decision; of two for the same calls the greater counts.
         policy: who decided; reason: why, in words.
         at: unix seconds of the decision; until: when it ends, 0: never.
+        term: epoch of the lease of the controller that has written it; 0: no controller has.
     """
 
     actor: str
@@ -25,3 +26,86 @@ class Route(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     at: float = 0.0
     until: float = 0.0
+    term: int = 0
+
+
+class Priority(msgspec.Struct, omit_defaults=True):
+    """How urgent calls of a session are, whatever their run or their code says.
+
+    Attributes:
+        session: whose calls; actor: only those at it; empty: at all that have no entry of their own.
+        value: above 0 is urgent, below 0 can wait.
+        epoch, policy, reason, at, term: as in a Route.
+    """
+
+    session: str
+    value: int
+    actor: str = ""
+    epoch: int = 0
+    policy: str = ""
+    reason: str = ""
+    at: float = 0.0
+    term: int = 0
+
+
+class Decision(msgspec.Struct, omit_defaults=True):
+    """What a policy has decided.
+
+    Attributes:
+        what: ``route``, ``priority``, ``clear``, which takes such an entry away, or ``migrate``.
+        key: subject of the entry; of a migration that of the session's state.
+        hosts: of a route, or the one to which a session moves; source: where it moves from.
+        value: of a priority.
+        policy: who decided; reason: why, in words.
+    """
+
+    what: str
+    key: str
+    hosts: dict[str, float] = {}
+    source: str = ""
+    value: int = 0
+    policy: str = ""
+    reason: str = ""
+
+
+class Round(msgspec.Struct, omit_defaults=True):
+    """What was decided at one time.
+
+    Attributes:
+        epoch: of all its decisions; term, controller: who has written it.
+        at: unix seconds.
+    """
+
+    epoch: int
+    term: int
+    controller: str
+    at: float
+    decisions: list[Decision] = []
+
+
+class Policies(msgspec.Struct, omit_defaults=True):
+    """The policies that controllers are to follow, by name or file; the first goes before the others."""
+
+    names: list[str] = []
+
+
+class PolicyState(msgspec.Struct, omit_defaults=True):
+    """A policy, and how it stands.
+
+    Attributes:
+        state: ``deciding``, ``disabled`` (it has failed) or ``unusable`` (it cannot be loaded).
+        problem: why it does not decide.
+    """
+
+    name: str
+    state: str
+    problem: str = ""
+
+
+class Deciding(msgspec.Struct, omit_defaults=True):
+    """The policies of the controller that leads."""
+
+    controller: str
+    term: int
+    policies: list[PolicyState] = []
+    at: float = 0.0

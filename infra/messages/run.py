@@ -52,6 +52,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         sticky: the host holds the call's session: further calls of it are best sent there.
         signal: of a wait: sequence of the signal that it has consumed.
         woven: the value is a woven form: parts of it stand in other entries of the journal.
+        policy, ranked: epochs of the decisions that gave the call its lane, and its priority; 0: none did.
     """
 
     future: str
@@ -67,6 +68,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     sticky: bool = False
     signal: int = 0
     woven: bool = False
+    policy: int = 0
+    ranked: int = 0
 
 
 class Intent(msgspec.Struct, omit_defaults=True):

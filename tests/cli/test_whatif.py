@@ -30,7 +30,7 @@ def recording(board: str, typed: Typed, tmp_path: Path) -> Path:
 
 def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
     """What was measured, then each combination; in a picture, too."""
-    tried = ("--hosts", 1, "--hosts", 3, "--policy", "late", "--policy", "spread", "--load", 2)
+    tried = ("--hosts", 1, "--hosts", 3, "--routing", "late", "--routing", "spread", "--load", 2)
     ran = typed("whatif", "--from", recording, *tried, "--plot", tmp_path / "picture.svg", "--json")
     assert ran.code == Exit.OK
     measured, *others = ran.json["outcomes"]
@@ -60,7 +60,7 @@ def test_for_people(recording: Path, board: str, typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--policy", "best"), "late, spread, sticky"),
+        (("--routing", "best"), "late, spread, sticky"),
         (("--hosts", 0), "--hosts"),
         (("--load", 0), "--load"),
         (("--slots", "add"), "ACTOR=N"),

@@ -11,7 +11,7 @@ import pytest
 from callboard.controller.programs import Play, Program, Step
 from callboard.controller.recording import RecordedCall
 from callboard.controller.simulation import Place, Setting, Simulation
-from callboard.controller.whatif import POLICIES
+from callboard.controller.whatif import ROUTINGS
 
 
 def step(took: float, *inner: Step, session: str = "s", band: int = 1, future: str = "r:1") -> Step:
@@ -26,7 +26,7 @@ def plays(*steps: tuple[float, Step]) -> list[Play]:
 
 
 def simulate(
-    runs: Sequence[Play], *slots: int, place: Place = POLICIES["late"], hop: float = 0.0, steal: float = 0.0
+    runs: Sequence[Play], *slots: int, place: Place = ROUTINGS["late"], hop: float = 0.0, steal: float = 0.0
 ) -> Simulation:
     """Play on one host for each number of slots."""
     there = {("a", f"h{number}"): count for number, count in enumerate(slots)}
@@ -88,11 +88,11 @@ def test_steps_wait_for_all_that_they_follow() -> None:
     assert simulate(runs, 1).latencies == pytest.approx([5.75])
 
 
-@pytest.mark.parametrize("policy", ["spread", "sticky"])
-def test_routes_are_those_of_the_live_system(policy: str) -> None:
+@pytest.mark.parametrize("routing", ["spread", "sticky"])
+def test_routes_are_those_of_the_live_system(routing: str) -> None:
     """Calls wait for their host, though another one is idle; unless that takes them."""
     many = [(number / 10, step(1.0, session="anna", future=f"r{number % 2}:1")) for number in range(20)]
-    place = POLICIES[policy]
+    place = ROUTINGS[routing]
     there = {place("a", "anna", f"r{number}:1", ["h0", "h1"]) for number in range(2)}
     fixed = simulate(plays(*many), 1, 1, place=place)
     assert fixed.last_end == pytest.approx(20.0 if len(there) == 1 else 10.1, abs=0.2)

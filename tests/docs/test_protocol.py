@@ -49,6 +49,12 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.policy: ("<key>",),
     subjects.route: ("<actor>",),
     subjects.session_route: ("<actor>", "<session>"),
+    subjects.priority: ("<session>",),
+    subjects.actor_priority: ("<session>", "<actor>"),
+    subjects.decided: ("<epoch>",),
+    subjects.policy_leader: (),
+    subjects.policies: (),
+    subjects.policies_running: (),
     subjects.state: ("<actor>", "<session>"),
     subjects.state_part: ("<actor>", "<session>", "<key>"),
 }

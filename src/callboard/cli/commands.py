@@ -38,6 +38,7 @@ _COMMANDS = (
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
+    ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
@@ -47,6 +48,7 @@ _COMMANDS = (
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
     ("route", "callboard.cli.route:app", _CARE, "Say which hosts calls go to."),
+    ("policy", "callboard.cli.policy:app", _CARE, "Say which policies controllers follow."),
     ("control", "callboard.cli.control:app", _CARE, "Tell running hosts what to do."),
     ("stubs", "callboard.cli.stubs:stubs", _CARE, "Write typed stubs of actors for other repositories."),
 )

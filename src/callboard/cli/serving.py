@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors.host import Host
@@ -85,13 +85,17 @@ async def serve_gateway(
 
 
 async def serve_controller(
-    settings: Settings, on_ready: Callable[[Controller], None], stop: asyncio.Event | None = None
+    settings: Settings,
+    on_ready: Callable[[Controller], None],
+    stop: asyncio.Event | None = None,
+    policies: Sequence[str] = (),
 ) -> int:
     """Run a controller until it is told to stop; returns the exit code.
 
     Args:
         on_ready: called once it has built its view.
         stop: set to make it end; SIGTERM and SIGINT do so too.
+        policies: to follow as long as nobody has chosen others.
 
     Raises:
         ConnectionLost: the connection is closed for good.
@@ -99,7 +103,7 @@ async def serve_controller(
     from callboard.controller.controller import Controller
 
     end = _End(stop)
-    running = Controller(settings, end.on_lost)
+    running = Controller(settings, end.on_lost, policies)
     try:
         if await end.comes_after(running.start()):
             on_ready(running)

@@ -43,7 +43,7 @@ class _Played(msgspec.Struct, kw_only=True):
 
 def whatif(
     *,
-    policy: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
+    routing: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     hosts: Annotated[Sequence[int], Parameter(negative=(), show_default=False)] = (),
     slots: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     load: Annotated[Sequence[float], Parameter(negative=(), show_default=False)] = (),
@@ -58,11 +58,11 @@ def whatif(
     tried; without any option, that which was. Nothing is sent to any host.
 
         callboard whatif --hosts 1 --hosts 2 --hosts 8
-        callboard whatif --policy late --policy spread --load 2 --last 10m
+        callboard whatif --routing late --routing spread --load 2 --last 10m
         callboard whatif --from monday.jsonl --slots Planner=4 --plot monday.png
 
     Args:
-        policy: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
+        routing: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
             sticky (each session to one host).
         hosts: How many hosts; each has what one host has now.
         slots: Slots of an actor in each host: ACTOR=N.
@@ -71,7 +71,7 @@ def whatif(
         last: Only what was told in this time: 10m, 30s.
         plot: A picture to write (.png, .svg, .pdf); needs callboard[plot].
     """
-    scenarios = _scenarios(policy, hosts, slots, load)
+    scenarios = _scenarios(routing, hosts, slots, load)
     played = _play(from_, last, scenarios, common)
     common.output.answer(played, lambda screen: _show(played, screen))
     if plot is not None:
@@ -81,20 +81,20 @@ def whatif(
 
 
 def _scenarios(
-    policies: Sequence[str], hosts: Sequence[int], slots: Sequence[str], loads: Sequence[float]
+    routings: Sequence[str], hosts: Sequence[int], slots: Sequence[str], loads: Sequence[float]
 ) -> list[Scenario]:
-    from callboard.controller.whatif import POLICIES, Scenario
+    from callboard.controller.whatif import ROUTINGS, Scenario
 
-    for name in policies:
-        if name not in POLICIES:
-            raise UsageError(f"there is no policy {name!r}; there are: {', '.join(POLICIES)}")
+    for name in routings:
+        if name not in ROUTINGS:
+            raise UsageError(f"there is no routing {name!r}; there are: {', '.join(ROUTINGS)}")
     if any(not 0 < count <= _MOST_HOSTS for count in hosts):
         raise UsageError(f"--hosts is between 1 and {_MOST_HOSTS}")
     if any(not 0 < times <= _MOST_HOSTS for times in loads):
         raise UsageError("--load must be above 0")
     given = dict(map(_slots, slots))
-    every = itertools.product(loads or (1.0,), hosts or (0,), policies or ("late",))
-    return [Scenario(policy, count, given, times) for times, count, policy in every]
+    every = itertools.product(loads or (1.0,), hosts or (0,), routings or ("late",))
+    return [Scenario(routing, count, given, times) for times, count, routing in every]
 
 
 def _slots(typed: str) -> tuple[str, int]:

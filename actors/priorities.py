@@ -1,0 +1,114 @@
+"""Priorities that policies give to sessions, as makers and mailboxes follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.actors.caller import band_of
+from callboard.actors.entries import PREFIX, Entries
+from callboard.infra import headers as H
+from callboard.infra import log, subjects
+from callboard.infra.messages.policy import Priority
+
+if TYPE_CHECKING:
+    from callboard.actors.future import Future
+    from callboard.actors.inbound import Call
+    from callboard.actors.node import Node
+
+MOST = 1 << 15
+_PREFIX = f"{PREFIX}priority."
+_decode = msgspec.msgpack.Decoder(Priority).decode
+
+
+class Priorities:
+    """The priorities that hold now.
+
+    Args:
+        node: of this process, open.
+        changed: told, once in a turn of the event loop, which sessions have got another one.
+        spawn: runs a coroutine on the side.
+    """
+
+    def __init__(self, node: Node, changed: Callable[[set[str]], None], spawn: Callable[..., None]) -> None:
+        self._node = node
+        self._changed = changed
+        self._fresh: set[str] = set()
+        self._entries = Entries(node, "priority.>", self._take, spawn)
+        self._priorities: dict[tuple[str, str], Priority] = {}
+        self._log = log.get("priorities")
+
+    async def start(self) -> None:
+        """Hear of priorities from now on, and read what there is. Idempotent."""
+        await self._entries.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self._entries.stop()
+
+    def __len__(self) -> int:
+        return len(self._priorities)
+
+    def of(self, actor: str, session: str) -> Priority | None:
+        """The one that holds for calls of a session at an actor, if any does."""
+        if not self._priorities:
+            return None
+        return self._priorities.get((session, actor)) or self._priorities.get((session, ""))
+
+    def rank(self, future: Future[object]) -> None:
+        """A call is about to be sent."""
+        found = self.of(future.method.actor, future.session)
+        if found is not None:
+            future.priority, future.ranked = found.value, found.epoch
+
+    def apply(self, call: Call) -> bool:
+        """A call waits here; whether it has got another priority."""
+        found = self.of(call.method.actor, call.session)
+        if found is None or call.priority == found.value:
+            return False
+        call.priority, call.band = found.value, band_of(found.value)
+        call.headers |= {H.PRIORITY: str(found.value), H.RANKED: str(found.epoch)}
+        return True
+
+    def _take(self, subject: str, body: bytes) -> None:
+        where = _calls_of(subject)
+        if not body:
+            self._priorities.pop(where, None)
+            return
+        found = read_priority(subject, body)
+        if found is None:
+            self._log.warning("priority_unreadable", subject=subject, action="going on with the one before")
+            return
+        known = self._priorities.get(where)
+        if known is not None and known.epoch > found.epoch:
+            self._log.warning("priority_outdated", subject=subject, epoch=found.epoch, known=known.epoch)
+            return
+        self._priorities[where] = found
+        if not self._fresh:
+            self._node.loop.call_soon(self._tell)
+        self._fresh.add(found.session)
+
+    def _tell(self) -> None:
+        fresh, self._fresh = self._fresh, set()
+        self._changed(fresh)
+
+
+def read_priority(subject: str, body: bytes) -> Priority | None:
+    """A stored priority; None for what is none, whoever has put it there."""
+    try:
+        found = _decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    usable = abs(found.value) < MOST and (found.session, found.actor) == _calls_of(subject)
+    return found if usable else None
+
+
+def _calls_of(subject: str) -> tuple[str, str]:
+    """Session and actor that a key is about."""
+    session, _, actor = subject.removeprefix(_PREFIX).partition(".")
+    try:
+        return subjects.session_of(session), actor
+    except ValueError:  # no base64: not written here
+        return session, actor

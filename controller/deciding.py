@@ -1,0 +1,249 @@
+"""Policies at work: each when it is its turn, limited in time and in decisions, off when it has failed."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from callboard.controller import loading
+from callboard.controller.decisions import Decisions
+from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
+from callboard.infra import log
+from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
+from callboard.infra.messages.policy import Decision, PolicyState
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+    from callboard.controller.view import View
+
+LIMIT = 0.5
+"""Seconds that a policy has for one round."""
+GONE = 60.0
+"""Seconds after which decisions for a session of which nothing is seen are cleared."""
+TIDY = "callboard"
+"""The policy of what is cleared because nobody decides it any more."""
+_TICK = 0.02
+_TIDY_EVERY = 1.0
+
+
+class _Running:
+    """A policy of the set.
+
+    Attributes:
+        problem: why it does not decide; due: monotonic seconds of its next round; seen: of the view, then.
+    """
+
+    def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
+        self.name = name
+        self.policy = policy
+        self.problem = problem
+        self.due = 0.0
+        self.seen = -1
+        self.reason = loading.reason(policy) if policy is not None else ""
+
+    @property
+    def state(self) -> PolicyState:
+        """How it stands."""
+        state = "unusable" if self.policy is None else "disabled" if self.problem else "deciding"
+        return PolicyState(self.name, state, self.problem)
+
+
+class Deciders:
+    """The policies of a controller; they decide while it leads.
+
+    Args:
+        node: of this process, open; controller: its id; view: what they look at.
+        names: policies to follow as long as nobody has chosen others for all controllers.
+        complete: whether the view is.
+        limit: seconds that a policy has for one round.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        controller: str,
+        view: View,
+        names: Sequence[str] = (),
+        complete: Callable[[], bool] = lambda: True,
+        limit: float = LIMIT,
+    ) -> None:
+        self._node = node
+        self._view = view
+        self._given = list(names) or None
+        self._names = self._given
+        self._complete = complete
+        self._limit = limit
+        self._changed = True
+        self._running: list[_Running] = []
+        self._told: list[PolicyState] | None = None
+        self._tidied = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._aside: set[asyncio.Task[None]] = set()
+        self.decisions = Decisions(node, controller, self._choose, self._spawn)
+        self._log = log.get("policies").bind(controller=controller)
+
+    async def start(self) -> None:
+        """Follow what is decided, and which policies are chosen. Idempotent."""
+        await self.decisions.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self.lead_no_more()
+        self.decisions.stop()
+        for task in self._aside:
+            task.cancel()
+
+    def lead(self, term: int) -> None:
+        """Decide from now on.
+
+        Args:
+            term: epoch of the lease.
+        """
+        self._changed = True
+        self._task = self._node.loop.create_task(self._lead(term))
+
+    def lead_no_more(self) -> None:
+        """Decide no more. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    @property
+    def states(self) -> list[PolicyState]:
+        """How each policy of the set stands."""
+        return [one.state for one in self._running]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._node.loop.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    def _choose(self, names: list[str] | None) -> None:
+        self._names = self._given if names is None else names
+        self._changed = True
+
+    # -- deciding ------------------------------------------------------------------------------------
+
+    async def _lead(self, term: int) -> None:
+        begun = False
+        while True:
+            try:
+                if not begun:
+                    await self.decisions.lead(term)
+                    begun = True
+                await self._once()
+            except Fenced as error:
+                self._log.warning("decides_no_more", term=term, reason=str(error))
+                return
+            except CallboardError as error:  # what was not stored is decided again
+                self._log.warning("not_decided", error=str(error))
+            await asyncio.sleep(_TICK)
+
+    async def _once(self) -> None:
+        if self._changed:
+            self._changed = False
+            await asyncio.to_thread(self._load, self._names or [])
+            self.decisions.held.rank = {one.name: place for place, one in enumerate(self._running)}
+        if not self._complete():
+            return
+        decisions = [*self._tidy(), *self._round()]
+        if self.states != self._told:
+            await self.decisions.tell(self.states)
+            self._told = self.states
+        if decisions:
+            epoch = await self.decisions.write(decisions)
+            self._log.debug("decided", epoch=epoch, decisions=len(decisions))
+
+    def _load(self, names: list[str]) -> None:
+        running: list[_Running] = []
+        for name in dict.fromkeys(names):
+            try:
+                running.append(_Running(name, loading.load(name)))
+            except PolicyUnusable as error:
+                self._log.error("policy_unusable", policy=name, error=str(error))
+                running.append(_Running(name, None, str(error.fields["problem"])))
+        self._running = running
+        self._log.info("policies", policies=[one.name for one in running])
+
+    def _round(self) -> list[Decision]:
+        """What the policies decide whose turn it is."""
+        claimed: set[Claim] = set()
+        decided: list[Decision] = []
+        for one in self._running:
+            if one.policy is None or one.problem or not self._is_due(one, one.policy):
+                continue
+            left = MOST_DECISIONS - len(decided)
+            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left)
+            try:
+                within(self._limit, one.policy, self._view, act)
+            except Exception as error:  # noqa: BLE001 - it is somebody else's code
+                one.problem = f"{type(error).__name__}: {error}"
+                self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
+                continue
+            claimed |= act.claimed
+            decided += act.decisions
+            if act.left:
+                self._log.info("decisions_left", policy=one.name, count=act.left)
+        return decided
+
+    def _is_due(self, one: _Running, policy: Policy) -> bool:
+        now = time.monotonic()
+        if now < one.due:
+            return False
+        seen = int(self._view.hosts["sequence"].sum())
+        if not policy.every and seen == one.seen:
+            return False
+        one.due, one.seen = now + policy.every, seen
+        return True
+
+    def _tidy(self) -> Iterator[Decision]:
+        """Clear what controllers have decided and nobody decides any more."""
+        now = time.monotonic()
+        if self._names is None or now - self._tidied < _TIDY_EVERY:
+            return
+        self._tidied = now
+        names, left = {one.name for one in self._running}, MOST_DECISIONS
+        for key, entry in self.decisions.held.entries.items():
+            if not entry.term or not left:
+                continue
+            over = bool(entry.session) and entry.session not in self._view.sessions
+            if entry.policy not in names:
+                reason = f"policy {entry.policy} is not followed any more"
+            elif over and time.time() - entry.at > GONE:
+                reason = "nothing of the session is open"
+            else:
+                continue
+            left -= 1
+            yield Decision("clear", key, policy=TIDY, reason=reason)
+
+
+def within(limit: float, policy: Policy, view: View, act: Act) -> None:
+    """Let a policy decide, for so many seconds; nothing else of the event loop goes on meanwhile.
+
+    Raises:
+        PolicyTooSlow: it has not ended. Any other: what it has raised.
+    """
+    raised: list[Exception] = []
+
+    def decide() -> None:
+        try:
+            policy.decide(view, act)
+        except SystemExit as error:
+            raised.append(RuntimeError(f"it wanted to exit: {error}"))
+        except Exception as error:  # noqa: BLE001 - raised again below
+            raised.append(error)
+
+    thread = threading.Thread(target=decide, name="policy", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if thread.is_alive():
+        # Python code ends at its next step; what waits in C stays, harmless, until it returns.
+        stopped = ctypes.py_object(SystemExit)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stopped)
+        raise PolicyTooSlow(f"it has not decided within {limit} s", limit=limit)
+    if raised:
+        raise raised[0]

@@ -1,0 +1,205 @@
+"""The bucket of decisions, as controllers know it, and as the one that leads writes it.
+
+Who begins to lead says so in the bucket first, and each of its writes is accepted only if nobody has done so
+since. So what an older controller still decides is stored nowhere, and nobody hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.actors.entries import PREFIX, STREAM, Entries
+from callboard.actors.priorities import read_priority
+from callboard.actors.routes import read_route
+from callboard.controller.moves import Moves
+from callboard.controller.policy import Held
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import Fenced
+from callboard.infra.messages.policy import (
+    Deciding,
+    Decision,
+    Policies,
+    PolicyState,
+    Priority,
+    Round,
+    Route,
+)
+from callboard.infra.messages.registry import Leader
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+
+REMEMBERED = 3600
+"""Seconds for which the bucket keeps what was decided, and that an entry was cleared."""
+_ROUTE, _PRIORITY = f"{PREFIX}route.", f"{PREFIX}priority."
+_leader = msgspec.msgpack.Decoder(Leader).decode
+_policies = msgspec.msgpack.Decoder(Policies).decode
+_deciding = msgspec.msgpack.Decoder(Deciding).decode
+
+
+class Decisions:
+    """What is decided.
+
+    Args:
+        node: of this process, open; controller: its id.
+        chosen: told of the set of policies that somebody has stored; None: nobody has.
+        spawn: runs a coroutine on the side.
+
+    Attributes:
+        held: the decisions that hold.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        controller: str,
+        chosen: Callable[[list[str] | None], None],
+        spawn: Callable[..., None],
+    ) -> None:
+        self._node = node
+        self._controller = controller
+        self._chosen = chosen
+        self.held = Held()
+        self._moves = Moves(node, spawn)
+        self.held.moving = self._moves.moving
+        self._term = self._fence = self._epoch = 0
+        self._followed = [
+            Entries(node, pattern, self._take, spawn) for pattern in ("route.>", "priority.>", "policies")
+        ]
+
+    async def start(self) -> None:
+        """Follow the bucket. Idempotent."""
+        for entries in self._followed:
+            await entries.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        for entries in self._followed:
+            entries.stop()
+
+    def _take(self, subject: str, body: bytes) -> None:
+        if subject == subjects.policies():
+            self._chosen(_read_policies(body))
+            return
+        entry = _read(subject, body)
+        if entry is None:
+            self.held.drop(subject)
+            return
+        known = self.held.entries.get(subject)
+        if known is None or known.epoch <= entry.epoch:
+            self.held.put(subject, entry)
+            self._epoch = max(self._epoch, entry.epoch)
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    async def lead(self, term: int) -> None:
+        """Only this controller writes from now on, until a later one does the same.
+
+        Raises:
+            Fenced: a later one has.
+        """
+        subject = subjects.policy_leader()
+        last = await self._node.reader.last(STREAM, subject)
+        known = _read_leader(last.body) if last is not None else None
+        if known is not None and known.epoch >= term:
+            raise Fenced(f"controller {known.controller} of epoch {known.epoch} decides, not that of {term}")
+        body = msgspec.msgpack.encode(Leader(self._controller, term, time.time()))
+        head = H.encode([(H.EXPECTED_SEQUENCE, str(last.sequence if last is not None else 0))])
+        self._fence = await self._node.store.stored(subject, body, head)
+        self._term = term
+
+    async def write(self, decisions: Sequence[Decision]) -> int:
+        """Store decisions of one round: first why, then what; gives their epoch.
+
+        Raises:
+            Fenced: a later controller decides. StoreRefused: the bucket is full.
+        """
+        heard = max(entries.last for entries in self._followed)
+        epoch = self._epoch = max(self._epoch, heard, self._fence) + 1
+        at = time.time()
+        made = Round(epoch, self._term, self._controller, at, list(decisions))
+        await self._stored(subjects.decided(str(epoch)), msgspec.msgpack.encode(made), REMEMBERED)
+        await asyncio.gather(*(self._apply(decision, epoch, at) for decision in decisions))
+        return epoch
+
+    async def tell(self, states: list[PolicyState]) -> None:
+        """Store how the policies stand."""
+        told = Deciding(self._controller, self._term, states, time.time())
+        await self._stored(subjects.policies_running(), msgspec.msgpack.encode(told))
+
+    async def _apply(self, decision: Decision, epoch: int, at: float) -> None:
+        if decision.what == "migrate":
+            self._moves.begin(decision)
+            return
+        entry = self._entry(decision, epoch, at)
+        if entry is None:
+            await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))
+            self.held.drop(decision.key)
+        else:
+            await self._stored(decision.key, msgspec.msgpack.encode(entry))
+            self.held.put(decision.key, entry)
+
+    def _entry(self, decision: Decision, epoch: int, at: float) -> Route | Priority | None:
+        policy, reason = decision.policy, decision.reason
+        if decision.what == "route":
+            actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
+            session = subjects.session_of(session)
+            return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=self._term)
+        if decision.what == "priority":
+            session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
+            session = subjects.session_of(session)
+            return Priority(session, decision.value, actor, epoch, policy, reason, at, self._term)
+        return None
+
+    async def _stored(self, subject: str, body: bytes, ttl: int = 0, *more: tuple[str, str]) -> int:
+        head = [(H.EXPECTED_SEQUENCE, str(self._fence)), (H.EXPECTED_SUBJECT, subjects.policy_leader())]
+        head += more
+        if ttl:
+            head.append((H.TTL, str(ttl)))
+        return await self._node.store.stored(subject, body, H.encode(head))
+
+
+async def choose(node: Node, names: Sequence[str]) -> None:
+    """Have controllers follow these policies from now on."""
+    await node.store.stored(subjects.policies(), msgspec.msgpack.encode(Policies(list(names))))
+
+
+async def running(node: Node) -> Deciding | None:
+    """How the policies of the controller stand that leads, or led last; None: none has ever decided."""
+    last = await node.reader.last(STREAM, subjects.policies_running())
+    try:
+        return _deciding(last.body) if last is not None and last.body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+async def chosen(node: Node) -> list[str] | None:
+    """The policies that were chosen for all controllers; None: nobody has."""
+    last = await node.reader.last(STREAM, subjects.policies())
+    return _read_policies(last.body) if last is not None else None
+
+
+def _read(subject: str, body: bytes) -> Route | Priority | None:
+    if not body:
+        return None
+    return read_route(subject, body) if subject.startswith(_ROUTE) else read_priority(subject, body)
+
+
+def _read_leader(body: bytes) -> Leader | None:
+    try:
+        return _leader(body) if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _read_policies(body: bytes) -> list[str] | None:
+    try:
+        return _policies(body).names if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -1,0 +1,39 @@
+"""Program-level attained service: who has been served least goes first (Autellix's PLAS).
+
+Source: Luo et al., "Autellix: An Efficient Serving Engine for LLM Agents as General Programs" (2025), with
+its discrete queues: from one to the next the attained service doubles.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from callboard.controller.policy import Act, Policy
+from callboard.controller.reading import State
+from callboard.controller.view import View
+
+
+class Plas(Policy):
+    """Sessions that have been served least go first."""
+
+    quantum = 1.0
+    """Seconds of service after which a session leaves the first queue."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, float] = {}
+        self._at = time.monotonic()
+
+    def decide(self, view: View, act: Act) -> None:
+        """Count the seconds of what runs; each doubling is one step down."""
+        elapsed, self._at = time.monotonic() - self._at, time.monotonic()
+        running = view.futures["state"] == State.RUNNING
+        counts = view.futures.count_by("session", len(view.sessions.keys), running)
+        self._served = {one: has for one, has in self._served.items() if one in view.sessions}
+        for row in np.flatnonzero(counts).tolist():
+            session = view.sessions.keys[row]
+            served = self._served[session] = self._served.get(session, 0.0) + elapsed * int(counts[row])
+            level = max(0, math.ceil(math.log2(max(served, 1e-9) / self.quantum)))
+            act.set_priority(session, -level, reason=f"its calls have run for {2**level * self.quantum:g} s")

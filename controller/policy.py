@@ -1,0 +1,262 @@
+"""What a policy is: a class that looks at the view and decides, by the primitives that it is given.
+
+The primitives are those of NALAR. A decision is stored when it changes something, so a policy says each time
+what it wants, and need not remember what it has said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+import msgspec
+import numpy as np
+
+from callboard.infra import subjects
+from callboard.infra.messages.policy import Decision, Priority, Route
+
+if TYPE_CHECKING:
+    from callboard.controller.table import Rows
+    from callboard.controller.view import View
+
+MOST_DECISIONS = 1000
+"""Decisions of one policy in one round that change anything; the others have to wait for the next."""
+MOST_PRIORITY = 9
+"""Priorities are taken between minus this and this, as mailboxes do."""
+Claim: TypeAlias = str | tuple[str, str]
+"""A key, or session and actor of a priority."""
+_SAME = 1e-3
+
+
+class Policy:
+    """Derive from this, and say in ``decide`` what is to be done.
+
+    The first line of the class's text is the reason of decisions that have none of their own.
+
+    Attributes:
+        every: seconds between two rounds; 0: whenever hosts have reported something, at most 50 times a
+            second.
+    """
+
+    every: float = 0.25
+
+    def decide(self, view: View, act: Act) -> None:
+        """Look at the view, and act. Called on the controller that leads, once in each round.
+
+        It must not change the view, keep what is in it, or wait for anything: it has half a second.
+        """
+        raise NotImplementedError
+
+
+def instances(view: View) -> Iterator[tuple[str, Rows]]:
+    """Each actor that is no workflow, with the rows of its instances that take calls."""
+    told = view.instances
+    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~view.hosts["draining"][told["host"]]
+    for actor in np.unique(told["actor"][there]).tolist():
+        yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
+
+
+class Held(msgspec.Struct):
+    """The decisions that hold, whoever made them, by their key in the bucket.
+
+    Attributes:
+        rank: place of each policy in the set: of two that want the same, the first has its way.
+        moving: sessions that move now, or have just failed to.
+        values: the priorities among them, by session and actor.
+    """
+
+    entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
+    rank: Mapping[str, int] = msgspec.field(default_factory=dict)
+    moving: Collection[str] = ()
+    values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
+
+    def put(self, key: str, entry: Route | Priority) -> None:
+        """It holds from now on."""
+        self.entries[key] = entry
+        if isinstance(entry, Priority):
+            self.values[entry.session, entry.actor] = entry.value
+
+    def drop(self, key: str) -> None:
+        """Nothing holds there any more."""
+        entry = self.entries.pop(key, None)
+        if isinstance(entry, Priority):
+            self.values.pop((entry.session, entry.actor), None)
+
+    def bars(self, key: str, policy: str) -> bool:
+        """Whether what holds there is not this policy's to change: a person's, or an earlier policy's."""
+        known = self.entries.get(key)
+        if known is None:
+            return False
+        if not known.term:
+            return True
+        mine = self.rank.get(policy, 0)
+        return self.rank.get(known.policy, mine) < mine
+
+
+class Act:
+    """What a policy can do, in one round; it collects decisions.
+
+    Args:
+        view: which instances there are.
+        policy: its name; reason: of decisions without one.
+        held: the decisions that hold.
+        claimed: that for which a policy has decided in this round, whether or not that changes anything.
+        most: decisions that may change something.
+
+    Attributes:
+        decisions: what is to be changed; claimed: all for which something was decided.
+        left: how many decisions were too many for this round.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        policy: str,
+        reason: str = "",
+        held: Held | None = None,
+        claimed: set[Claim] | None = None,
+        most: int = MOST_DECISIONS,
+    ) -> None:
+        self._view = view
+        self._policy = policy
+        self._reason = reason
+        self._held = Held() if held is None else held
+        self.claimed: set[Claim] = set() if claimed is None else claimed
+        self._most = most
+        self.decisions: list[Decision] = []
+        self.left = 0
+
+    @overload
+    def route(self, session: str, actor: str, instance: str, /, *, reason: str = "") -> None: ...
+
+    @overload
+    def route(
+        self, actor: str, instances: Sequence[str], weights: Sequence[float], /, *, reason: str = ""
+    ) -> None: ...
+
+    def route(
+        self,
+        first: str,
+        second: str | Sequence[str],
+        third: str | Sequence[float],
+        /,
+        *,
+        reason: str = "",
+    ) -> None:
+        """Have calls go to instances: those of a session to one, or an actor's to several by weight.
+
+        An instance is named by its host. What is not there is passed over. An empty instance, or none of
+        them, ends the route.
+
+        Args:
+            reason: why, in words.
+        """
+        if isinstance(second, str):
+            hosts = {str(third): 1.0} if third else {}
+            token = _token(first)
+            if token:
+                self._route(subjects.session_route(second, token), second, hosts, reason)
+        else:
+            weights = [float(weight) for weight in third]
+            hosts = dict(zip(second, weights, strict=True))
+            self._route(subjects.route(first), first, hosts, reason)
+
+    def set_priority(self, session: str, value: int, actor: str = "", *, reason: str = "") -> None:
+        """Make the calls of a session more urgent, or less; those that wait already, too.
+
+        Args:
+            value: above 0 is urgent, below 0 can wait; 0: as urgent as their run says.
+            actor: only at this one.
+            reason: why, in words.
+        """
+        value = max(-MOST_PRIORITY, min(MOST_PRIORITY, int(value)))
+        where = session, actor
+        if where in self.claimed:
+            return
+        if self._held.values.get(where, 0) == value:  # nearly always, and for every session
+            self.claimed.add(where)
+            return
+        token = _token(session)
+        if not token or (actor and not subjects.is_token(actor)):
+            return
+        key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
+        what = "priority" if value else "clear"
+        if self._decide(Decision(what, key, value=value, reason=reason), same=False):
+            self.claimed.add(where)
+
+    def migrate(self, session: str, source: str, destination: str, /, *, reason: str = "") -> None:
+        """Move a session from one instance to another, with what waits of it, at each actor it is at there.
+
+        Only agents with managed state have sessions that can be moved. One that is under way, or has just
+        failed, is not asked for again.
+
+        Args:
+            reason: why, in words.
+        """
+        view, token = self._view, _token(session)
+        if not token or session not in view.sessions or source not in view.hosts or source == destination:
+            return
+        here = {"session": view.sessions.row(session), "executor": view.hosts.row(source)}
+        for row in np.unique(view.futures["actor"][view.futures.where(**here)]).tolist():
+            actor = view.actors.keys[row]
+            key, route = subjects.state(actor, token), subjects.session_route(actor, token)
+            if route in self.claimed or not self._is_there(actor, destination):
+                continue
+            decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
+            if self._decide(decision, same=key in self._held.moving):
+                self.claimed.add(route)
+
+    # -- collecting ----------------------------------------------------------------------------------
+
+    def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
+        there = {
+            host: weight
+            for host, weight in hosts.items()
+            if 0 < weight < math.inf and self._is_there(actor, host)
+        }
+        if (hosts and not there) or not subjects.is_token(actor):
+            return
+        known = self._held.entries.get(key)
+        same = known is None if not there else isinstance(known, Route) and _alike(known.hosts, there)
+        self._decide(Decision("route" if there else "clear", key, there, reason=reason), same=same)
+
+    def _is_there(self, actor: str, host: str) -> bool:
+        view = self._view
+        usable = subjects.is_token(actor) and subjects.is_token(host)  # anybody may tell of others
+        if not usable or f"{actor}@{host}" not in view.instances:
+            return False
+        instance = view.instances.row(f"{actor}@{host}")
+        row = view.instances["host"][instance]
+        return not (view.hosts["draining"][row] or view.instances["standby"][instance])
+
+    def _decide(self, decision: Decision, *, same: bool) -> bool:
+        """Take a decision, if it is this policy's to make; whether it was."""
+        key = decision.key
+        if key in self.claimed or self._held.bars(key, self._policy):
+            return False
+        if not same and len(self.decisions) >= self._most:
+            self.left += 1
+            return False
+        self.claimed.add(key)
+        if not same:
+            decision.policy = self._policy
+            decision.reason = decision.reason or self._reason
+            self.decisions.append(decision)
+        return True
+
+
+def _token(session: str) -> str:
+    """A session in a subject; empty: it fits none, so that nothing can be decided for it."""
+    try:
+        return subjects.session_token(session)
+    except subjects.NameInvalid:
+        return ""
+
+
+def _alike(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two routes spread calls alike."""
+    if some.keys() != others.keys():
+        return False
+    one, other = sum(some.values()), sum(others.values())
+    return all(abs(some[host] / one - others[host] / other) < _SAME for host in some)

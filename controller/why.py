@@ -1,0 +1,210 @@
+"""Why a call ran where and when it did: from the journal, the decisions, and what hosts have told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from callboard.actors.entries import STREAM
+from callboard.actors.routes import read_route
+from callboard.infra import subjects
+from callboard.infra.errors import FutureUnknown
+from callboard.infra.messages.policy import Decision, Round
+from callboard.infra.messages.run import Result
+from callboard.infra.messages.telemetry import MOVED, Made, Report
+from callboard.state.journal import read_results
+
+if TYPE_CHECKING:
+    from callboard.actors.node import Node
+
+REPORTS = 4096
+"""The latest reports of telemetry in which a call is looked for."""
+_round = msgspec.msgpack.Decoder(Round).decode
+_report = msgspec.msgpack.Decoder(Report).decode
+
+
+class Told(msgspec.Struct):
+    """What hosts have told of a call: its lane and the decision behind it, and how it has moved.
+
+    Attributes:
+        call: ``actor.method``; session: as its maker told.
+        lane: where its maker sent it; policy: epoch of the route.
+        moves: host, how it left it, and for where.
+    """
+
+    call: str = ""
+    session: str = ""
+    lane: str = ""
+    policy: int = 0
+    moves: list[tuple[str, str, str]] = []
+
+
+class Why(msgspec.Struct):
+    """What is known of a call.
+
+    Attributes:
+        future: id; call: ``actor.method``; session: of its run, or its own.
+        host, attempt, waited, took, sticky: as in its outcome's entry in the journal; done: there is one.
+        policy, ranked: epochs of the decisions behind its lane, and its priority; 0: nobody has decided.
+        told: by telemetry, as far back as it was read.
+        route, priority: these decisions, where they are still known.
+    """
+
+    future: str
+    call: str
+    session: str
+    host: str
+    attempt: int
+    waited: float
+    took: float
+    sticky: bool
+    done: bool
+    policy: int
+    ranked: int
+    told: Told
+    route: Decision | None = None
+    priority: Decision | None = None
+
+    def lines(self) -> Iterator[str]:
+        """The answer, for people."""
+        if self.done:
+            yield f"{self.future}, {self.call}, ran on {self.host} (attempt {self.attempt})"
+        else:
+            yield f"{self.future}, {self.call}, has no outcome yet"
+        yield f"where: {self._where()}"
+        for host, how, lane in self.told.moves:
+            yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
+        if self.done:
+            yield f"when:  {self._when()}"
+
+    def _where(self) -> str:
+        if self.route is not None:
+            hosts = ", ".join(self.route.hosts)
+            return (
+                f"{self.route.policy} has routed it to {hosts} (epoch {self.policy}): {_reason(self.route)}"
+            )
+        if self.policy:
+            return f"a route of epoch {self.policy}, of which nothing is known any more"
+        if self.sticky:
+            return f"{self.host} holds session {self.session} at this agent"
+        if self.told.lane not in {"", subjects.ANY}:
+            return f"its maker sent it to {self.told.lane}, without a route"
+        return "the shared lane: no decision; whoever had a free slot first"
+
+    def _when(self) -> str:
+        text = f"it waited {self.waited:.3f} s, and took {self.took:.3f} s"
+        if self.priority is not None:
+            decided = f"{self.priority.policy} gave its session priority {self.priority.value}"
+            return f"{text}; {decided} (epoch {self.ranked}): {_reason(self.priority)}"
+        if self.ranked:
+            return f"{text}; a priority of epoch {self.ranked}, of which nothing is known any more"
+        return f"{text}; nobody has decided its priority"
+
+
+async def why(node: Node, future: str) -> Why:
+    """What is known of a call.
+
+    Args:
+        future: its id, ``RUN:PATH``.
+
+    Raises:
+        FutureUnknown: neither the journal nor telemetry knows of it.
+    """
+    run, _, _ = future.partition(":")
+    subjects.token("run id", run)
+    found, told, owner = await asyncio.gather(
+        _result(node, run, future), _told(node, future), _session(node, run)
+    )
+    if found is None and not told.call:
+        raise FutureUnknown(
+            f"nothing is known of {future}: 'callboard show {run}' lists the calls of its run, as RUN:PATH",
+            future=future,
+        )
+    result = found or Result(future, told.call, policy=told.policy)
+    session = told.session or owner or run
+    answer = Why(
+        future, result.call, session, result.host, result.attempt, result.waited, result.took, result.sticky,
+        found is not None, result.policy, result.ranked, told,
+    )  # fmt: skip
+    actor, token = result.call.rpartition(".")[0], subjects.session_token(session)
+    routes = (subjects.session_route(actor, token), subjects.route(actor))
+    priorities = (subjects.actor_priority(token, actor), subjects.priority(token))
+    answer.route = await _decision(node, result.policy, routes)
+    answer.priority = await _decision(node, result.ranked, priorities)
+    return answer
+
+
+async def _result(node: Node, run: str, future: str) -> Result | None:
+    entries = await node.journal.read(run, subjects.result_kind(future))
+    found = (one for entry in entries for one in read_results(entry.body) if one.future == future)
+    return next(found, None)
+
+
+async def _session(node: Node, run: str) -> str:
+    owner = await node.journal.owner(run)
+    return owner[0].session if owner is not None else ""
+
+
+async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision | None:
+    """What was decided under this epoch for one of these keys: by a policy, or else by hand."""
+    if not epoch:
+        return None
+    stored = await node.reader.last(STREAM, subjects.decided(str(epoch)))
+    if stored is not None:
+        try:
+            decisions = _round(stored.body).decisions
+        except (msgspec.DecodeError, RecursionError):
+            decisions = []
+        for key in keys:
+            for decision in decisions:
+                if decision.key == key:
+                    return decision
+    for key in keys:
+        last = await node.reader.last(STREAM, key)
+        route = read_route(key, last.body) if last is not None and last.body else None
+        if route is not None and route.epoch == epoch:
+            return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
+    return None
+
+
+async def _told(node: Node, future: str) -> Told:
+    info = await node.topology.api(f"STREAM.INFO.{subjects.TELEMETRY}")
+    after = max(0, int(info["state"]["last_seq"]) - REPORTS)
+    told = Told()
+    wanted = future.encode()
+    for stored in await node.reader.read(subjects.TELEMETRY, subjects.telemetry(">"), after):
+        if wanted not in stored.body:
+            continue
+        try:
+            _take(told, _report(stored.body), future)
+        except (msgspec.DecodeError, RecursionError, ValueError, IndexError):
+            continue  # anybody can publish there
+    return told
+
+
+def _take(told: Told, report: Report, future: str) -> None:
+    if report.made is not None and future in report.made.future:
+        _take_made(told, report.made, report.names, report.made.future.index(future))
+    if report.moved is not None and future in report.moved.future:
+        moved, place = report.moved, report.moved.future.index(future)
+        lane = report.names[_number(moved.lane, "<u4", place)]
+        told.moves.append((report.source, MOVED[_number(moved.why, "u1", place)], lane))
+
+
+def _take_made(told: Told, made: Made, names: list[str], place: int) -> None:
+    told.call = names[_number(made.call, "<u4", place)]
+    told.session = names[_number(made.session, "<u4", place)]
+    told.lane = names[_number(made.lane, "<u4", place)]
+    told.policy = _number(made.policy, "<u4", place)
+
+
+def _number(column: bytes, kind: str, place: int) -> int:
+    return int(np.frombuffer(column, kind)[place]) if column else 0
+
+
+def _reason(decision: Decision) -> str:
+    return decision.reason or "no reason was given"

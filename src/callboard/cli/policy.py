@@ -1,0 +1,92 @@
+"""``callboard policy``: which policies controllers follow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import Exit, UsageError
+from callboard.cli.output import table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callboard.infra.messages.policy import Deciding
+
+app = App(name="policy", help="Say which policies controllers follow.", result_action="return_value")
+
+
+@app.command(name="list")
+def list_(*, common: Common = DEFAULTS) -> int:
+    """List the policies that are followed, those that there are, and how they stand."""
+
+    async def look() -> tuple[list[str] | None, Deciding | None]:
+        from callboard.controller import decisions
+
+        async with common.client() as client:
+            return await decisions.chosen(client.node), await decisions.running(client.node)
+
+    from callboard.controller import loading
+
+    chosen, running = asyncio.run(look())
+    data = {"chosen": chosen, "running": running, "known": loading.names()}
+    common.output.answer(data, lambda screen: _show(screen, chosen, running, loading.names()))
+    return Exit.OK
+
+
+def _show(screen: Console, chosen: list[str] | None, running: Deciding | None, known: list[str]) -> None:
+    from rich.markup import escape
+
+    if running is None or not running.policies:
+        screen.print("no policies")
+    else:
+        listed = table(("policy", "state", "problem"), texts=("problem",))
+        for one in running.policies:
+            listed.add_row(escape(one.name), one.state, escape(one.problem))
+        screen.print(listed)
+    if chosen is not None and (running is None or [one.name for one in running.policies] != chosen):
+        screen.print(f"chosen: {', '.join(chosen) or 'none'}; no controller has taken it up", markup=False)
+    screen.print(f"to choose from: {', '.join(known)}, FILE:CLASS", markup=False)
+
+
+@app.command(name="set")
+def set_(*policy: str, common: Common = DEFAULTS) -> int:
+    """Have controllers follow these policies from now on, and no others.
+
+    What others have decided is cleared. A file is read anew, on the machine of the controller.
+
+        callboard policy set srtf /etc/callboard/own.py:Own
+
+    Args:
+        policy: Its name, or FILE:CLASS; the first goes before the others.
+    """
+    from callboard.controller import loading
+
+    for one in policy:
+        if ":" not in one and one not in loading.names():
+            raise UsageError(f"there is no policy {one!r}: give FILE:CLASS, or one of {loading.names()}")
+    if not policy:
+        raise UsageError("name a policy; 'callboard policy clear' ends all")
+    return _choose(list(policy), common)
+
+
+@app.command
+def clear(*, common: Common = DEFAULTS) -> int:
+    """Follow no policy: what policies have decided is cleared, what people have decided stays."""
+    return _choose([], common)
+
+
+def _choose(names: list[str], common: Common) -> int:
+    async def store() -> None:
+        from callboard.controller.decisions import choose
+
+        async with common.client() as client:
+            await choose(client.node, names)
+
+    asyncio.run(store())
+    told = ", ".join(names) or "no policies"
+    common.output.answer({"chosen": names}, lambda screen: screen.print(told, markup=False))
+    return Exit.OK

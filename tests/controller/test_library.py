@@ -1,0 +1,282 @@
+"""The policies that come with Callboard, as functions of a view: what holds of all, and what each is for."""
+
+from __future__ import annotations
+
+import ast
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callboard.controller import loading, policies
+from callboard.controller.policy import MOST_DECISIONS, MOST_PRIORITY, Act
+from callboard.controller.reading import State
+from callboard.controller.view import View
+from callboard.infra import subjects
+from callboard.infra.messages.policy import Decision
+
+ACTORS = ("llm", "search", "chart")
+FOLDER = Path(policies.__path__[0])
+
+
+def add(
+    view: View,
+    session: str,
+    *,
+    actor: str = "llm",
+    host: str = "",
+    state: State = State.SENT,
+    stage: int = 1,
+) -> None:
+    """An open future of a session, on a host if one is named."""
+    futures = view.futures
+    row = futures.row(f"r:{len(futures) + 1}")
+    futures.set(
+        np.array([row], np.intp),
+        state=state,
+        call=view.names.row(f"{actor}.call"),
+        actor=view.actors.row(actor),
+        session=view.sessions.row(session),
+        run=-1,
+        lane=-1,
+        creator=-1,
+        executor=view.hosts.row(host) if host else -1,
+        stage=stage,
+    )
+
+
+def serve(
+    view: View, host: str, *, actor: str = "llm", slots: int = 4, busy: int = 0, mailbox: int = 0
+) -> None:
+    """A host that runs an actor."""
+    row = view.instance(view.actors.row(actor), view.hosts.row(host))
+    view.instances.set(np.array([row], np.intp), slots=slots, busy=busy, mailbox=mailbox)
+
+
+def any_view(seed: int, hosts: int, futures: int) -> View:
+    """A view of a board on which hosts come, drain, stand by and die."""
+    chance, view = random.Random(seed), View()
+    names = [f"h-{number}" for number in range(hosts)]
+    for host in names:
+        for actor in chance.sample(ACTORS, chance.randint(0, len(ACTORS))):
+            serve(view, host, actor=actor, slots=chance.randint(0, 4), busy=chance.randint(0, 4),
+                  mailbox=chance.randint(0, 9))  # fmt: skip
+            row = view.instances.row(f"{actor}@{host}")
+            view.instances["standby"][row] = chance.random() < 0.1
+        view.hosts["draining"][view.hosts.row(host)] = chance.random() < 0.1
+    for _ in range(futures):
+        session = f"k{chance.randint(0, 3)}/s {chance.randint(0, 20)}"
+        state = chance.choice(list(State))
+        on = chance.choice(names) if names and state in {State.WAITING, State.RUNNING} else ""
+        add(view, session, actor=chance.choice(ACTORS), host=on, state=state, stage=chance.randint(1, 30))
+    for host in names:
+        if chance.random() < 0.2:
+            view.host_gone(host)
+    return view
+
+
+def decided(name: str, view: View) -> list[Decision]:
+    """What a policy decides in its first round."""
+    policy = loading.load(name)
+    act = Act(view, name, loading.reason(policy))
+    policy.decide(view, act)
+    return act.decisions
+
+
+def usable(view: View) -> set[str]:
+    """Instances that take calls."""
+    told = view.instances
+    return {
+        told.keys[row]
+        for row in told.rows
+        if not told["standby"][row] and not view.hosts["draining"][told["host"][row]]
+    }
+
+
+@pytest.mark.parametrize("name", loading.names())
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), hosts=st.integers(0, 8), futures=st.integers(0, 120))
+def test_what_holds_of_all(name: str, seed: int, hosts: int, futures: int) -> None:
+    """Never a dead instance, never a session in two places, bounded decisions, each with its reason."""
+    view = any_view(seed, hosts, futures)
+    found = decided(name, view)
+    assert len(found) <= MOST_DECISIONS
+    keys = [decision.key for decision in found]
+    assert len(keys) == len(set(keys))
+    there = usable(view)
+    for decision in found:
+        assert decision.reason
+        assert decision.policy == name
+        assert abs(decision.value) <= MOST_PRIORITY
+        if decision.what == "migrate":
+            (to,) = decision.hosts
+            assert f"{decision.key.split('.')[2]}@{to}" in there
+            assert to != decision.source
+            continue
+        place, _, session = decision.key.partition("cb_policy.")[2].partition(".")[2].partition(".")
+        if decision.what == "route":
+            assert {f"{place}@{host}" for host in decision.hosts} <= there
+            assert len(decision.hosts) == 1 or not session
+        else:
+            assert subjects.session_of(place) in view.sessions
+
+
+@pytest.mark.parametrize("name", loading.names())
+def test_each_cites_its_source_and_is_short(name: str) -> None:
+    """At most 15 lines that decide."""
+    tree = ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))
+    text = ast.get_docstring(tree) or ""
+    assert "Source: " in text or "(NALAR's" in text
+    decides = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "decide"]
+    (decide,) = decides
+    assert (decide.end_lineno or 0) - decide.body[1].lineno + 1 <= 15
+
+
+def values(found: list[Decision]) -> dict[str, int]:
+    """The priority of each session that has one."""
+    return {
+        subjects.session_of(one.key.rpartition("priority.")[2]): one.value
+        for one in found
+        if one.what == "priority"
+    }
+
+
+def routes(found: list[Decision]) -> dict[str, dict[str, float]]:
+    """The hosts of each key."""
+    return {one.key.rpartition("route.")[2]: one.hosts for one in found if one.what == "route"}
+
+
+def test_srtf() -> None:
+    """What has come far goes first."""
+    view = View()
+    for session, stage in (("new", 1), ("old", 2), ("old", 5), ("ancient", 99)):
+        add(view, session, stage=stage)
+    assert values(decided("srtf", view)) == {"old": 4, "ancient": 9}
+
+
+def test_lpt() -> None:
+    """What comes back to a method at a later stage goes first; many calls at one stage are no return."""
+    view = View()
+    for session, stage in (("wide", 1), ("wide", 1), ("again", 1), ("again", 4), ("again", 7)):
+        add(view, session, stage=stage)
+    assert values(decided("lpt", view)) == {"again": 2}
+
+
+def test_plas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the seconds that a session's calls have run; a doubling is a step."""
+    now = [0.0]
+    monkeypatch.setattr("callboard.controller.policies.plas.time.monotonic", lambda: now[0])
+    view = View()
+    for _ in range(8):
+        add(view, "greedy", state=State.RUNNING, host="h")
+    add(view, "modest", state=State.RUNNING, host="h")
+    add(view, "waiting")
+    policy = loading.load("plas")
+    now[0] = 1.0
+    act = Act(view, "plas")
+    policy.decide(view, act)
+    assert values(act.decisions) == {"greedy": -3}
+
+
+def test_fair_share() -> None:
+    """Who has three times its share waits two steps."""
+    view = View()
+    for number in range(9):
+        add(view, f"big/{number}", state=State.RUNNING, host="h")
+    add(view, "small/1")
+    add(view, "tiny/1")
+    assert set(values(decided("fair_share", view)).values()) == {-2}
+    assert all(session.startswith("big/") for session in values(decided("fair_share", view)))
+
+
+def test_least_loaded() -> None:
+    """Who has room gets more, for its slots too."""
+    view = View()
+    serve(view, "full", busy=4, mailbox=9)
+    serve(view, "free")
+    serve(view, "wide", slots=8, busy=4)
+    assert routes(decided("least_loaded", view)) == {"llm": {"full": 4.0, "free": 16.0, "wide": 16.0}}
+
+
+def test_weighted() -> None:
+    """By slots, where there is a choice."""
+    view = View()
+    serve(view, "a", slots=1)
+    serve(view, "b", slots=3)
+    serve(view, "a", actor="chart")
+    assert routes(decided("weighted", view)) == {"llm": {"a": 1.0, "b": 3.0}}
+
+
+def test_affinity() -> None:
+    """A session stays, and leaves who has too much."""
+    view = View()
+    serve(view, "full", slots=1, busy=1, mailbox=3)
+    serve(view, "free", slots=1)
+    add(view, "stays", host="free", state=State.RUNNING)
+    add(view, "spills", host="full", state=State.WAITING)
+    found = decided("affinity", view)
+    assert routes(found) == {"llm.stays": {"free": 1.0}, "llm.spills": {"free": 1.0}}
+    assert {one.reason for one in found} == {"it runs there", "where it runs, more waits than can run"}
+
+
+def test_head_of_line() -> None:
+    """One session for each free slot; one whose own call runs stays, and so do all where nobody is idle."""
+    view = View()
+    serve(view, "full", slots=1, busy=1, mailbox=3)
+    serve(view, "free", slots=1)
+    for session in ("long", "long", "first", "second"):
+        waits = State.RUNNING if not len(view.futures) else State.WAITING
+        add(view, session, host="full", state=waits)
+    (one,) = decided("head_of_line", view)
+    assert (one.key, one.source, one.hosts) == (subjects.state("llm", "first"), "full", {"free": 1.0})
+    serve(view, "free", slots=1, busy=1)
+    assert decided("head_of_line", view) == []
+
+
+def test_a_session_has_one_place_in_a_round() -> None:
+    """Whatever was decided first for it counts, be it a route or a move."""
+    view = View()
+    for host in ("a", "b", "c"):
+        serve(view, host)
+    for session in ("routed", "moved", "twice"):
+        add(view, session, host="a", state=State.WAITING)
+    act = Act(view, "p", "a test")
+    act.route("routed", "llm", "b")
+    act.migrate("routed", "a", "c")
+    act.migrate("moved", "a", "c")
+    act.route("moved", "llm", "b")
+    act.migrate("twice", "a", "b")
+    act.migrate("twice", "a", "c")
+    act.migrate("twice", "a", "h-nowhere")
+    act.migrate("unheard of", "a", "b")
+    assert [(one.what, *one.hosts) for one in act.decisions] == [
+        ("route", "b"),
+        ("migrate", "c"),
+        ("migrate", "b"),
+    ]
+
+
+def test_names_that_fit_no_subject_are_passed_over() -> None:
+    """Anybody may start a run with such a session, or tell of such an actor: that must switch off no policy."""
+    view, long = View(), "s" * 2000
+    serve(view, "a")
+    serve(view, "a", actor="no actor\r\n")
+    serve(view, "no host\r\n")
+    for session, actor in ((long, "llm"), ("s", "no actor\r\n"), ("s", "llm")):
+        add(view, session, actor=actor, host="no host\r\n", state=State.WAITING)
+    act = Act(view, "p", "a test")
+    act.set_priority(long, 1)
+    act.set_priority("s", 1, "no actor\r\n")
+    act.route(long, "llm", "a")
+    act.route("s", "no actor\r\n", "a")
+    act.route("no actor\r\n", ["a"], [1.0])
+    act.route("llm", ["a", "no host\r\n"], [1.0, 1.0])
+    act.migrate(long, "no host\r\n", "a")
+    act.migrate("s", "no host\r\n", "a")
+    assert [(one.what, one.key, *one.hosts) for one in act.decisions] == [
+        ("route", subjects.route("llm"), "a"),
+        ("migrate", subjects.state("llm", "s"), "a"),
+    ]

@@ -1,0 +1,323 @@
+"""Policies decide while their controller leads: what is stored, what is refused, who is switched off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import eventually, until
+
+from callboard import tool, workflow
+from callboard.actors.entries import STREAM
+from callboard.actors.host import Host
+from callboard.controller import loading
+from callboard.controller.controller import Controller
+from callboard.controller.deciding import Deciders, within
+from callboard.controller.decisions import Decisions, choose, chosen, running
+from callboard.controller.policy import Act, Policy
+from callboard.controller.view import View
+from callboard.infra import subjects
+from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
+from callboard.infra.messages.policy import Decision, Priority, Route
+
+FILE = '''
+from callboard.controller.policy import Policy
+
+class First(Policy):
+    """All calls to the first host."""
+    every = 0.02
+    def decide(self, view, act):
+        hosts = sorted(view.hosts.keys[row] for row in view.hosts.rows)
+        act.route("double", hosts, [1.0] + [0.0] * (len(hosts) - 1), reason="it is the first")
+        act.route("double", hosts, [1.0] * len(hosts))
+
+class Last(Policy):
+    """All calls to the last host."""
+    every = 0.02
+    def decide(self, view, act):
+        hosts = [host for host in (view.hosts.keys[row] for row in view.hosts.rows)]
+        hosts = sorted(host for host in hosts if f"double@{host}" in view.instances)
+        if hosts:
+            act.route("double", [hosts[-1], "h-nowhere"], [1.0, 5.0])
+
+class Chat(Policy):
+    """The chat comes first."""
+    every = 0.0
+    def decide(self, view, act):
+        act.set_priority("chat/7", 99)
+
+class Broken(Policy):
+    """Decides once."""
+    every = 0.02
+    rounds = 0
+    def decide(self, view, act):
+        self.rounds += 1
+        act.set_priority(f"round-{self.rounds}", 1)
+        if self.rounds > 1:
+            raise ZeroDivisionError("no hosts")
+
+class Many(Policy):
+    """Too much at once."""
+    every = 0.02
+    def decide(self, view, act):
+        for number in range(1500):
+            act.set_priority(f"s-{number}", 1)
+'''
+
+
+@tool
+async def double(number: int) -> int:
+    """Twice as much."""
+    return 2 * number
+
+
+@workflow
+async def doubling(count: int) -> list[int]:
+    """One call after the other."""
+    return [await double(number) for number in range(count)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with policies."""
+    path = tmp_path / "own.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+async def controllers() -> AsyncIterator[list[Controller]]:
+    """Controllers that end with the test."""
+    started: list[Controller] = []
+    yield started
+    for one in started:
+        await one.stop()
+
+
+async def lead(board: Board, controllers: list[Controller], *policies: str) -> Controller:
+    """A controller that leads."""
+    controller = Controller(board.settings(), policies=policies)
+    controllers.append(controller)
+    await controller.start()
+    await controller.led()
+    return controller
+
+
+def held(controller: Controller) -> dict[str, Route | Priority]:
+    """What it knows to be decided."""
+    assert controller.deciders is not None
+    return controller.deciders.decisions.held.entries
+
+
+def states(controller: Controller) -> dict[str, str]:
+    """How its policies stand, by the class's name."""
+    assert controller.deciders is not None
+    return {one.name.rpartition(":")[2]: one.state for one in controller.deciders.states}
+
+
+async def test_what_a_policy_decides_is_followed(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """With its epoch, the controller's, the policy's name and the reason; whoever is not there is left out."""
+    driver, hosts = await board.host(doubling), [await board.host(double), await board.host(double)]
+    controller = await lead(board, controllers, f"{file}:Last")
+    await until(lambda: len(controller.view.instances) == 3)
+    last = max(host.id for host in hosts)
+    await until(lambda: [route.hosts for route in driver.routes.all()] == [{last: 1.0}])
+    (route,) = driver.routes.all()
+    assert (route.policy, route.reason) == (f"{file}:Last", "All calls to the last host.")
+    assert (route.term, route.epoch > 0) == (controller.epoch, True)
+    run = await board.submit(doubling, count=4)
+    assert (await board.done(run)).status == "completed"
+    results = await board.results(run)
+    assert {(result.host, result.policy) for result in results} == {(last, route.epoch)}
+
+
+async def test_decisions_are_stored_when_they_change_something(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """However often a policy says the same."""
+    controller = await lead(board, controllers, f"{file}:Chat")
+    await until(lambda: held(controller))
+    (entry,) = held(controller).values()
+    assert isinstance(entry, Priority)
+    assert (entry.session, entry.value, entry.reason) == ("chat/7", 9, "The chat comes first.")
+    before = (await board.stream(STREAM))["last_seq"]
+    host = await board.host(double)
+    await until(lambda: controller.view.hosts["sequence"][controller.view.hosts.row(host.id)] > 2)
+    assert (await board.stream(STREAM))["last_seq"] == before
+
+
+async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """The others go on; why is told."""
+    controller = await lead(board, controllers, f"{file}:Broken", f"{file}:Chat", "unheard_of")
+    await until(lambda: states(controller).get("Broken") == "disabled")
+    node = await board.node()
+    told = await eventually(lambda: running(node))
+    assert told is not None
+
+    async def off() -> list[str]:
+        told = await running(node)
+        assert told is not None
+        return [one.problem for one in told.policies if one.state == "disabled"]
+
+    assert await eventually(off) == ["ZeroDivisionError: no hosts"]
+    assert states(controller) == {"Broken": "disabled", "Chat": "deciding", "unheard_of": "unusable"}
+    await until(lambda: len(held(controller)) == 2)
+    assert {entry.session for entry in held(controller).values()} == {"round-1", "chat/7"}
+
+
+async def test_policies_are_changed_while_the_controller_runs(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """By a key of the bucket; what is followed no more is cleared, what people decide stays."""
+    host, client, node = await board.host(double), await board.client(), await board.node()
+    by_hand = await client.route("other", "h-1")
+    controller = await lead(board, controllers, f"{file}:Chat")
+    await until(lambda: subjects.priority(subjects.session_token("chat/7")) in held(controller))
+    await choose(node, [f"{file}:Last"])
+    assert await chosen(node) == [f"{file}:Last"]
+    await until(lambda: set(held(controller)) == {subjects.route("other"), subjects.route("double")})
+    assert held(controller)[subjects.route("double")].policy == f"{file}:Last"
+    await choose(node, [])
+    await until(lambda: held(controller) == {subjects.route("other"): by_hand})
+    await until(lambda: host.routes.all() == [by_hand])
+
+
+async def test_what_people_decide_is_left_alone(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """A policy does not change a route that was set by hand, until it is cleared."""
+    driver, host, client = await board.host(doubling), await board.host(double), await board.client()
+    by_hand = await client.route("double", "h-1")
+    await lead(board, controllers, f"{file}:Last", f"{file}:Chat")
+    await until(lambda: len(driver.priorities))
+    assert driver.routes.all() == [by_hand]
+    await client.clear_route("double")
+    await until(lambda: [route.hosts for route in driver.routes.all()] == [{host.id: 1.0}])
+
+
+async def test_the_next_controller_goes_on_with_what_was_decided(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """And with the policies that were chosen."""
+    host, node = await board.host(double), await board.node()
+    await choose(node, [f"{file}:Last"])
+    first = await lead(board, controllers)
+    await until(host.routes.all)
+    (route,) = host.routes.all()
+    await first.stop()
+    assert host.routes.all() == [route]
+    second = await lead(board, controllers)
+    await until(lambda: states(second) == {"Last": "deciding"})
+    await until(lambda: second.complete)
+    assert host.routes.all() == [route]
+    assert held(second) == {subjects.route("double"): route}
+
+
+async def test_what_an_older_controller_decides_is_stored_nowhere(board: Board) -> None:
+    """Two that both believe to lead: from the moment the later one does, the older one is refused."""
+    node, host = await board.node(), await board.host(double)
+
+    def decisions() -> Decisions:
+        return Decisions(node, "c-1", lambda _: None, host.caller.spawn)
+
+    def urgent(session: str) -> list[Decision]:
+        return [Decision("priority", subjects.priority(session), value=1)]
+
+    old, new = decisions(), decisions()
+    await old.lead(1)
+    await old.write(urgent("a"))
+    await new.lead(2)
+    with pytest.raises(Fenced):
+        await old.write(urgent("b"))
+    with pytest.raises(Fenced):
+        await old.lead(1)
+    await new.write(urgent("c"))
+    await until(lambda: host.priorities.of("double", "c"))
+    assert [host.priorities.of("double", one) is None for one in "abc"] == [False, True, False]
+    assert await node.reader.read(STREAM, subjects.priority("b")) == []
+
+
+async def test_a_controller_that_was_replaced_decides_no_more(board: Board, file: Path) -> None:
+    """It notices at its next write, and ends; what it had decided stays."""
+    node, host = await board.node(), await board.host(double)
+    old = Deciders(node, "c-old", View(), [f"{file}:Many"])
+    new = Deciders(node, "c-new", View(), [f"{file}:Chat"])
+    await old.start()
+    await new.start()
+    try:
+        old.lead(1)
+        await until(lambda: len(host.priorities))
+        new.lead(2)
+        assert old._task is not None
+        await until(old._task.done)
+        await until(lambda: host.priorities.of("double", "chat/7"))
+    finally:
+        old.stop()
+        new.stop()
+
+
+def acting(policy: Policy, view: View, most: int = 1000) -> Act:
+    """What a policy decides in one round."""
+    act = Act(view, "p", loading.reason(policy), most=most)
+    within(5.0, policy, view, act)
+    return act
+
+
+def test_decisions_of_a_round_are_limited(file: Path) -> None:
+    """What was too many is counted; the next round comes to it, since what holds does not count."""
+    act = acting(loading.load(f"{file}:Many"), View())
+    assert (len(act.decisions), act.left) == (1000, 500)
+
+
+class _Endless(Policy):
+    """Never ends."""
+
+    ended = False
+
+    def decide(self, view: View, act: Act) -> None:
+        """Go round and round."""
+        try:
+            while True:
+                pass
+        finally:
+            self.ended = True
+
+
+async def test_one_that_does_not_end_is_stopped() -> None:
+    """The controller goes on."""
+    policy, view = _Endless(), View()
+    begun = time.monotonic()
+    with pytest.raises(PolicyTooSlow):
+        within(0.05, policy, view, Act(view, "p"))
+    assert time.monotonic() - begun < 5
+    await until(lambda: policy.ended)
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A"])
+def test_what_cannot_be_loaded_is_told(name: str, file: Path, tmp_path: Path) -> None:
+    """With its name and what is wrong."""
+    (tmp_path / "broken.py").write_text("import nothing_like_this")
+    given = name.format(file=file, broken=tmp_path / "broken.py")
+    with pytest.raises(PolicyUnusable) as refused:
+        loading.load(given)
+    assert refused.value.fields["policy"] == given
+
+
+async def test_earlier_policies_go_before_later_ones(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Also in rounds in which the earlier one has nothing to change."""
+    hosts: list[Host] = [await board.host(double), await board.host(double)]
+    controller = await lead(board, controllers, f"{file}:First", f"{file}:Last", f"{file}:Chat")
+    await until(lambda: hosts[0].routes.all() and len(hosts[0].priorities))
+    seen = controller.view.hosts["sequence"].sum()
+    await until(lambda: controller.view.hosts["sequence"].sum() > seen + 4)
+    (route,) = hosts[0].routes.all()
+    assert (route.hosts, route.policy) == ({min(host.id for host in hosts): 1.0}, f"{file}:First")
