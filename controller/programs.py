@@ -86,20 +86,24 @@ def _program(maker: str, began: float, ended: float, made: dict[str, list[Record
     open_, last = list[tuple[float, int]](), -1
     follows: list[int] = []
     over: set[int] = set()
+    whole: tuple[list[int], int] = [], 0  # the last group that was seen to have ended
     for place, call in enumerate(calls):
         while open_ and open_[0][0] <= call.stored + _SLACK:  # each of them ended later than all before it
             last = heapq.heappop(open_)[1]
             over.add(last)
             follows = groups[last]
-        if len(follows) > 1 and not over.issuperset(follows):
-            follows = [last]
+        if len(follows) > 1 and (follows is not whole[0] or len(follows) != whole[1]):
+            if over.issuperset(follows):
+                whole = follows, len(follows)
+            else:
+                follows = [last]
         if place and steps[-1].after is follows:
             groups.append(groups[-1])
             groups[-1].append(place)
         else:
             groups.append([place])
         heapq.heappush(open_, (call.ended, place))
-        since = max((calls[other].ended for other in follows), default=began)
+        since = calls[last].ended if follows else began
         program = _program(call.future, call.started, call.ended, made)
         steps.append(Step(call, follows, max(0.0, call.stored - since), program))
     last_end = max((call.ended for call in calls), default=began)
