@@ -18,8 +18,9 @@ from callboard.infra.errors import CallboardError, Fenced
 from callboard.infra.messages.run import Aside as Entry
 
 if TYPE_CHECKING:
-    from callboard.actors.driver import Driver, Run
+    from callboard.actors.driver import Driver
     from callboard.actors.node import Node
+    from callboard.actors.run import Run
     from callboard.actors.waits import Waits
 
 _LOOK_EVERY = 0.25

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,12 @@ import msgspec
 from callboard.actors import runids, values
 from callboard.actors.aside import Aside, deadline_name
 from callboard.actors.bodies import unreadable
-from callboard.actors.caller import CallContext, CallMaker, diverged
 from callboard.actors.declare import Workflow, code_version
 from callboard.actors.endings import Endings
 from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
+from callboard.actors.maker import CallContext, CallMaker, diverged
+from callboard.actors.run import NO_REASON, Known, Request, Run
 from callboard.actors.scope import Scope, current
 from callboard.actors.waits import Waits, results_of
 from callboard.infra import headers as H
@@ -32,7 +32,6 @@ from callboard.infra.errors import (
     DeadlineExceeded,
     Diverged,
     Fenced,
-    HeaderInvalid,
     InvalidArguments,
     InvalidResult,
     Poisoned,
@@ -41,15 +40,14 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.control import Taken
 from callboard.infra.messages.registry import InstanceInfo
-from callboard.infra.messages.run import Done, Owner, RunSummary, Signal
+from callboard.infra.messages.run import Done, Owner, RunSummary
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
-from callboard.state.journal import Lease, decode_aside, decode_owner, decode_signal, read_done, read_entry
+from callboard.state.journal import decode_owner, decode_signal, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
     from callboard.actors.waits import Wait
-    from callboard.infra.direct import Stored
 
 SLOTS = 4096
 _THREADS = 256
@@ -58,93 +56,6 @@ _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
 _JSON_PART = 3
 _DEADLY = 4
-_NO_REASON = "no reason was given"
-
-
-class Request:
-    """A request as its driver sees it.
-
-    Attributes:
-        run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
-        as_json: it was JSON, so its outcome is JSON too.
-        resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
-        named: it says which run it is, so that somebody may wait for that.
-        problem: a header that cannot be used, if there is one.
-
-    Raises:
-        NameInvalid: the run's id is none.
-    """
-
-    __slots__ = (
-        "as_json",
-        "blobs",
-        "body",
-        "deadline",
-        "delivered",
-        "headers",
-        "named",
-        "priority",
-        "problem",
-        "resumed",
-        "run",
-        "session",
-        "started",
-        "trace",
-    )
-
-    def __init__(self, delivered: Delivered, headers: dict[str, str]) -> None:
-        self.delivered = delivered
-        self.headers = headers
-        self.body = delivered.body
-        self.problem: HeaderInvalid | None = None
-        self.resumed = H.RESUME in headers
-        self.started = self._number(H.RESUME, H.moment) or delivered.stored_at
-        self.run = self._run_id(delivered, headers)
-        self.session = headers.get(H.SESSION) or self.run
-        self.deadline = self._number(H.DEADLINE, H.moment)
-        self.priority = int(self._number(H.PRIORITY, H.whole))
-        self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
-        self.trace = headers.get(H.TRACEPARENT, "")
-        self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
-
-    def _number(self, name: str, read: Callable[[dict[str, str], str], float]) -> float:
-        try:
-            return read(self.headers, name)
-        except ValueError as error:
-            self.problem = HeaderInvalid(
-                f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
-            )
-            return 0
-
-    def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
-        given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""
-        self.named = bool(given)
-        if given:
-            return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
-        return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
-
-
-class Run:
-    """One run while this driver drives it.
-
-    Attributes:
-        lease: this driver's hold on it, once taken.
-        task: while its function runs.
-        cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
-        aside: it is put aside; was_aside: it was before.
-    """
-
-    __slots__ = ("aside", "cancelled", "diverged", "fenced", "lease", "maker", "request", "task", "was_aside")
-
-    def __init__(self, request: Request, maker: CallMaker) -> None:
-        self.request = request
-        self.maker = maker
-        self.lease: Lease | None = None
-        self.cancelled = ""
-        self.diverged: Diverged | None = None
-        self.fenced = False
-        self.aside = self.was_aside = False
-        self.task: asyncio.Task[Any] | None = None
 
 
 class Driver:
@@ -199,7 +110,7 @@ class Driver:
 
     async def _catch_up(self, run: Run) -> None:
         """After a lost connection: see whether the run was cancelled or taken over meanwhile."""
-        known = _Known(await self.host.node.journal.read(run.request.run, "*"))
+        known = Known(await self.host.node.journal.read(run.request.run, "*"))
         if run.lease is not None and known.owner_sequence > run.lease.sequence:
             run.fenced = True
             self._stop(run)
@@ -352,7 +263,7 @@ class Driver:
         """Take the lease of a run that has a journal, and go on from there."""
         journal = self.host.node.journal
         request = run.request
-        known = _Known(await journal.read(request.run, "*"))
+        known = Known(await journal.read(request.run, "*"))
         if self._is_taken(request, known.owner):
             return False
         if known.done is not None:
@@ -368,9 +279,7 @@ class Driver:
         self._runs[request.run] = run  # from now on it hears what is said to the run
         if known.owner is not None and not goes_on:
             self._tell_fenced(known.owner.driver, run)
-        later = _Known(
-            await journal.read(request.run, "*", known.sequence)
-        )  # while the lease was being taken
+        later = Known(await journal.read(request.run, "*", known.sequence))  # while the lease was being taken
         if later.done is not None:
             self._closed_already(request, later.done)
             return False
@@ -476,7 +385,7 @@ class Driver:
         if run is None or signal is None:
             return
         if signal.name == "cancel":
-            run.cancelled = signal.reason or _NO_REASON
+            run.cancelled = signal.reason or NO_REASON
             self._stop(run)
         elif run.maker.waits is not None:
             run.maker.waits.on_signal(H.find_int(head, b"Nats-Sequence"), signal)
@@ -679,47 +588,3 @@ class Driver:
             calls=run.maker.made,
             error=done.error.message if done and done.error else "",
         )
-
-
-class _Known:
-    """What a journal says of a run that has been driven since ``since``, read up to ``sequence``."""
-
-    def __init__(self, entries: list[Stored]) -> None:
-        self.done: Done | None = None
-        self.owner: Owner | None = None
-        self.owner_sequence = 0
-        self.since = 0.0
-        self.sequence = 0
-        self.cancelled = ""
-        self.results: list[Stored] = []
-        self.signals: list[tuple[int, Signal]] = []
-        self.aside_sequence = 0
-        self.waits: list[str] = []
-        self.owners = 0  # since it was last put aside
-        for entry in entries:
-            self.sequence = entry.sequence
-            kind = entry.subject.rpartition(".")[2]
-            if kind == "result":
-                self.results.append(entry)
-            elif kind == "owner":
-                self.owner = read_entry(decode_owner, entry.body) or self.owner
-                self.since = self.since or entry.at
-                self.owner_sequence = entry.sequence
-                self.owners += 1
-            elif kind == "aside":
-                aside = read_entry(decode_aside, entry.body)
-                if aside is not None:
-                    self.aside_sequence, self.waits, self.owners = entry.sequence, aside.waits, 0
-            elif kind == "done":
-                self.done = read_done(entry) or self.done
-            elif kind == "signal":
-                signal = read_entry(decode_signal, entry.body)
-                if signal is not None and signal.name == "cancel":
-                    self.cancelled = signal.reason or _NO_REASON
-                elif signal is not None:
-                    self.signals.append((entry.sequence, signal))
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether the run is put aside now."""
-        return self.aside_sequence > self.owner_sequence

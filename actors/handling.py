@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from callboard.actors import intents, managed, values
-from callboard.actors.caller import CallContext, CallMaker, band_of
 from callboard.actors.failures import describe
-from callboard.actors.inbound import LONGEST_PATH, Call, Undecodable, is_future_id
+from callboard.actors.handler_maker import HandlerMaker, attempt_path, batch_path
+from callboard.actors.inbound import Call
 from callboard.actors.items import serving
+from callboard.actors.maker import band_of
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
-from callboard.actors.slots import HandlersFuture, Slot
-from callboard.actors.weaving import REPEATED, Heard, arguments_of
+from callboard.actors.slots import Slot
+from callboard.actors.weaving import REPEATED, arguments_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
@@ -36,150 +36,19 @@ from callboard.infra.errors import (
     DeadlineExceeded,
     Fenced,
     InvalidResult,
-    NestedTooDeep,
     OutcomeUnknown,
     Overloaded,
-    Poisoned,
     RequestTimeout,
     StoreRefused,
 )
-from callboard.infra.messages.run import ErrorInfo, Result
-from callboard.infra.pull import Delivered
+from callboard.infra.messages.run import Result
 from callboard.state.managed import within
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
-    from callboard.actors.future import Future
-    from callboard.actors.host import Host
     from callboard.actors.instance import Instance
     from callboard.actors.node import Node
     from callboard.state.session import Rules, Session
-
-
-class HandlerMaker:
-    """Makes the calls that a handler makes; costs nothing for the many that make none.
-
-    Args:
-        host: where it runs.
-        slot: lent while the handler waits for them.
-        path: what the ids of the calls made begin with, their last dot left out.
-    """
-
-    __slots__ = ("_call", "_host", "_maker", "path", "raised", "slot")
-
-    def __init__(self, host: Host, slot: Slot, path: str) -> None:
-        self._host = host
-        self._call = slot.calls[0]
-        self.slot = slot
-        self.path = path
-        self._maker: CallMaker | None = None
-        self.raised: BaseException | None = None
-        """What the handler itself has raised."""
-
-    def serve(self, calls: Sequence[Call]) -> None:
-        """Of a batch only these are to run: what the handler calls is called for the first of them."""
-        self._call, self.path = calls[0], batch_path(calls)
-
-    def maker(self, *, begin: bool = True) -> CallMaker:
-        """The real one, made when first needed."""
-        if self._maker is None:
-            call = self._call
-            context = CallContext(
-                run=call.run,
-                session=call.session,
-                workflow=call.workflow,
-                creator=self._host.id,
-                parent=self.path,
-                path=call.path,
-                deadline=call.deadline,
-                priority=call.priority,
-                stage=call.stage,
-                trace=call.headers.get(H.TRACEPARENT, ""),
-            )
-            self._maker = CallMaker(self._host.caller, context)
-            self._maker.future_class = HandlersFuture
-            self._maker.heard = Heard()
-            self._maker.sessions = frozenset(call.session for call in self.slot.calls)
-            if not begin:
-                self._maker.listen()
-            elif self._host.caller.on_loop():
-                self._begin()
-            else:
-                self._host.node.loop.call_soon_threadsafe(self._begin)
-        return self._maker
-
-    def _begin(self) -> None:
-        assert self._maker is not None
-        self._maker.listen()
-        self._maker.go_on([], replaying=False)
-
-    @property
-    def used(self) -> bool:
-        """Whether the handler has made a call."""
-        return self._maker is not None
-
-    def woven(self, call: Call, value: bytes) -> bytes | None:
-        """The woven form of the outcome of a call, if it has parts that this handler's calls have given."""
-        if self._maker is None or self._maker.heard is None or self._call.run != call.run:
-            return None
-        return self._maker.heard.woven(value)
-
-    async def replay(self) -> None:
-        """A call delivered before may have made calls already: take up their outcomes."""
-        kind = subjects.children_kind(self.path)
-        maker = self.maker(begin=False)
-        entries = await self._host.node.journal.read(self._call.run, kind)
-        maker.go_on(entries, replaying=True, before=self._call.stored_at)
-
-    def call(
-        self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
-        """Make a call.
-
-        Raises:
-            NestedTooDeep: its id would be too long.
-        """
-        if len(future_id) - len(self._call.run) > LONGEST_PATH:
-            depth = len(self._call.path)
-            raise NestedTooDeep(
-                f"{method.where} was not called: it would be call number {depth} below each other, and its "
-                f"id longer than {LONGEST_PATH} characters; call it from the workflow, or end the recursion",
-                depth=depth,
-                limit=LONGEST_PATH,
-            )
-        future = cast("HandlersFuture[Any]", self.maker().call(future_id, method, args, kwargs))
-        future.slot = self.slot
-        return future
-
-    def remember(self, future_id: str, what: str, make: Any) -> Any:
-        """A value made once and found again when the call is delivered again."""
-        return self.maker().remember(future_id, what, make)
-
-    def cancel(self, future: Future[Any]) -> None:
-        """A call of the handler was cancelled."""
-        self.maker().cancel(future)
-
-    def abandon(self) -> None:
-        """The handler will run again: its calls go on, and it finds them again."""
-        if self._maker is not None:
-            self._maker.abandon()
-
-    def close(self) -> None:
-        """The handler has ended: so do its calls."""
-        if self._maker is not None:
-            self._maker.stop()
-
-
-def attempt_path(call: Call) -> str:
-    """What the ids of the calls made by this attempt begin with, their last dot left out."""
-    return call.id if call.attempt == 1 else f"{call.id}~{call.attempt}"
-
-
-def batch_path(calls: Sequence[Call]) -> str:
-    """The same for a batch: of its own, since the next batch with this call may hold other ones."""
-    names = ",".join(f"{call.id}~{call.attempt}" for call in calls)
-    tag = int.from_bytes(hashlib.sha256(names.encode()).digest()[:6], "big")
-    return f"{attempt_path(calls[0])}~{tag}"
 
 
 async def handle(instance: Instance, slot: Slot) -> None:
@@ -467,7 +336,7 @@ async def _succeed(instance: Instance, call: Call, value: Any, session: Session 
     except asyncio.CancelledError:
         await _fail(instance, call, _own_cancellation(call), session)
         return
-    result = _result(instance, call)
+    result = result_of(instance, call)
     result.value = msgspec.Raw(encoded.body if form is None else form)
     result.blobs = encoded.blobs
     result.woven = form is not None
@@ -517,7 +386,7 @@ async def _fail(instance: Instance, call: Call, error: BaseException, session: S
         fail(instance, call, error)
         return
     error = unknown
-    result = _result(instance, call)
+    result = result_of(instance, call)
     result.error = describe(error, call.path)
     session.begin()  # as if the handler had changed nothing
     try:
@@ -539,7 +408,7 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
         return
     error = intents.outcome_of(call, error)
     retry = retry and not isinstance(error, OutcomeUnknown)
-    result = _result(instance, call)
+    result = result_of(instance, call)
     result.error = describe(error, call.path)
     delay = _delay(call, error) if retry else None
     if delay is not None:
@@ -548,7 +417,8 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
         _publish(instance, call, result)
 
 
-def _result(instance: Instance, call: Call) -> Result:
+def result_of(instance: Instance, call: Call) -> Result:
+    """An outcome of a call, as far as it is known before the handler has one."""
     now = time.time()
     started = call.started or now
     return Result(
@@ -619,49 +489,3 @@ def schedule_at(unix: float) -> str:
     milliseconds = math.ceil(unix * 1000)
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
     return f"@at {whole}.{milliseconds % 1000:03d}Z"
-
-
-async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -> None:
-    """Tell the caller, then move the message to the dead letters with the errors of its attempts."""
-    try:
-        history = await instance.host.node.journal.attempts(call.run, call.id)
-    except CallboardError as unread:
-        history = [describe(unread)]
-    result = _result(instance, call)
-    result.error = describe(await intents.of_deadly(instance, call, error), call.path)
-    _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)
-    instance.running.pop(call.key, None)
-
-
-def bury(host: Host, actor: str, delivered: Delivered, headers: dict[str, str], error: Undecodable) -> None:
-    """A message that is no call goes to the dead letters; whoever waits for it is told."""
-    reason = str(error.fields.get("reason", "undecodable"))
-    future = headers.get(H.FUTURE, "")
-    if not is_future_id(future):
-        host.dead.put(actor, delivered, reason, error.message)
-        return
-    call = f"{actor}.{headers.get(H.METHOD, 'call')}"
-    outcome = Poisoned(
-        f"{call} was moved to the dead letters: {error.message}; see 'callboard dead list'", reason=reason
-    )
-    result = Result(future, call, host=host.id, error=describe(outcome))
-    run = future.partition(":")[0]
-    _bury_with_outcome(host, actor, delivered, run, result, error.message, [])
-
-
-def _bury_with_outcome(
-    host: Host,
-    actor: str,
-    delivered: Delivered,
-    run: str,
-    result: Result,
-    detail: str,
-    history: list[ErrorInfo],
-) -> None:
-    assert result.error is not None
-    reason = str(result.error.fields.get("reason", "too_many_deliveries"))
-
-    def on_stored(_: int | StoreRefused) -> None:
-        host.dead.put(actor, delivered, reason, detail, history)
-
-    host.node.journal.put_result(run, result, on_stored)

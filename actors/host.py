@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from callboard.actors import handling
+from callboard.actors import burying
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
@@ -275,7 +275,7 @@ class Host:
         else:
             text = f"host {self.id} runs no actor {actor!r}"
             error = Undecodable(text, reason="unknown_actor")
-            handling.bury(self, actor, delivered, H.decode(delivered.raw_headers), error)
+            burying.bury(self, actor, delivered, H.decode(delivered.raw_headers), error)
         self._lane_feed.feed()
 
     def _member(self, declared: Declaration) -> Instance | Driver:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors import handling, inbound
+from callboard.actors import burying, handling, inbound
 from callboard.actors.batches import Batches
 from callboard.actors.copies import Twin, may_have_copy
 from callboard.actors.declare import AgentClass, Tool, code_version
@@ -172,7 +172,7 @@ class Instance:
         try:
             call = inbound.decode(delivered, headers, self.declared.methods)
         except Undecodable as error:
-            handling.bury(self.host, self.name, delivered, headers, error)
+            burying.bury(self.host, self.name, delivered, headers, error)
             self._feed_soon()
             return
         if self._is_copy(call) or self._settled_early(call):
@@ -255,7 +255,7 @@ class Instance:
         text = f"delivered {count} times without an outcome: its hosts died or lost it each time"
         error = Poisoned(f"{call.method.where}: {text}; see 'callboard dead show'", delivered=count)
         self.running[call.key] = call
-        self.host.caller.spawn(handling.poison(self, call, error, text))
+        self.host.caller.spawn(burying.poison(self, call, error, text))
 
     def _refuse(self, call: Call, queue: int) -> None:
         limit = self.declared.directives.max_queue or queue

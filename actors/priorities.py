@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.actors.caller import band_of
 from callboard.actors.entries import PREFIX, Entries
+from callboard.actors.maker import band_of
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.messages.policy import Priority

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from callboard.actors.caller import CallMaker, band_of
 from callboard.actors.columns import Names, pack, within
 from callboard.actors.driver import Driver
+from callboard.actors.maker import CallMaker, band_of
 from callboard.infra import subjects
 from callboard.infra.messages import telemetry as messages
 
 if TYPE_CHECKING:
-    from callboard.actors.driver import Run
     from callboard.actors.future import Future
     from callboard.actors.inbound import Call
     from callboard.actors.instance import Instance
+    from callboard.actors.run import Run
 
 Kind: TypeAlias = tuple[str, str, int, int, int, int, int]
 """Call, session, how, band, priority, stage, attempt."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from callboard.actors.future import Future
 
 if TYPE_CHECKING:
-    from callboard.actors.handling import HandlerMaker
+    from callboard.actors.handler_maker import HandlerMaker
     from callboard.actors.inbound import Call
     from callboard.actors.scope import Scope
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import reports
-from callboard.actors.caller import CallMaker
 from callboard.actors.columns import Places
 from callboard.actors.driver import Driver
+from callboard.actors.maker import CallMaker
 from callboard.actors.reports import EndedRow, Kind, QueueRow, Rows, RunEndedRow
 from callboard.infra import log, subjects
 from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
 
 if TYPE_CHECKING:
-    from callboard.actors.driver import Run
     from callboard.actors.future import Future
     from callboard.actors.host import Host
     from callboard.actors.inbound import Call
+    from callboard.actors.run import Run
     from callboard.infra.messages.run import Done, Result
 
 _CHUNK = 2_000

@@ -23,8 +23,8 @@ from callboard.infra.messages.inbox import Question
 from callboard.infra.messages.run import Result, Signal
 
 if TYPE_CHECKING:
-    from callboard.actors.caller import CallMaker
     from callboard.actors.declare import Method
+    from callboard.actors.maker import CallMaker
     from callboard.actors.node import Node
     from callboard.actors.scope import Scope
     from callboard.infra.direct import Stored

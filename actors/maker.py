@@ -1,0 +1,719 @@
+"""Making calls over NATS: futures out, results in, dependencies between them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from callboard.actors import values
+from callboard.actors.called_at import placed
+from callboard.actors.copies import KNOWN_IDS
+from callboard.actors.failures import restore, text_of
+from callboard.actors.future import Future
+from callboard.actors.local import encode_arguments
+from callboard.actors.scope import chosen
+from callboard.actors.turns import Turns
+from callboard.actors.weaving import Heard
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    CallboardError,
+    DependencyFailed,
+    Diverged,
+    InvalidArguments,
+    Overloaded,
+    StoreRefused,
+)
+from callboard.infra.messages.run import Announced, Pending, Result
+from callboard.state.journal import read_results
+from callboard.state.shelf import Place
+
+if TYPE_CHECKING:
+    from callboard.actors.caller import Caller
+    from callboard.actors.declare import Method
+    from callboard.actors.waits import Wait, Waits
+    from callboard.infra.direct import Stored
+
+T = TypeVar("T")
+
+_QUIET = 15.0
+_PATIENCE = 20
+_ANNOUNCED = 1000
+_DEPS_LIMIT = 64 * 1024
+
+
+class CallContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all calls of one maker have in common.
+
+    Attributes:
+        run, session, workflow: whose calls they are.
+        creator: who makes them: a host id.
+        parent: id of the call whose handler makes them; empty for the workflow itself.
+        path: ``actor.method`` of each call from the workflow down to the maker.
+        deadline: unix seconds; 0 for none.
+        priority: of all calls.
+        stage: depth of the maker in the run.
+        trace: W3C ``traceparent``, passed on.
+    """
+
+    run: str
+    session: str
+    workflow: str
+    creator: str
+    parent: str = ""
+    path: tuple[str, ...] = ()
+    deadline: float = 0.0
+    priority: int = 0
+    stage: int = 0
+    trace: str = ""
+
+
+class CallMaker:
+    """Makes the calls of one run, or of one handler, and resolves their futures.
+
+    Args:
+        caller: of this process.
+        context: what the calls have in common.
+    """
+
+    future_class: type[Future[Any]] = Future
+    """What its calls give; of a handler one that lends the handler's slot to others."""
+
+    def __init__(self, caller: Caller, context: CallContext) -> None:
+        self.context = context
+        self.open: dict[str, Future[Any]] = {}
+        self.made = 0
+        self.on_diverged: Callable[[Diverged], None] | None = None
+        """Told when the code has changed; without it, the future at that place fails."""
+        self.waits: Waits | None = None
+        """What a workflow waits for besides its calls; a handler has none."""
+        self.sessions: frozenset[str] = frozenset()
+        """Of a handler: those that it works for."""
+        self.heard: Heard | None = None
+        """Of a handler: what it has heard, so that what it returns may refer to that."""
+        self._caller = caller
+        self._node = caller.node
+        self._loop = self.loop = caller.node.loop
+        self.on_loop, self.spawn = caller.on_loop, caller.spawn
+        self._keep = False
+        self._going = False
+        self._heard_early = False
+        self._looking = False
+        self._early: dict[str, Result] = {}
+        self._replay: list[Result] = []
+        self._scheduled: set[str] = set()
+        self._used: set[str] = set()  # while replaying: ids that the code has come by
+        self._refused: set[str] = set()  # while replaying: calls that a full lane has refused
+        self._common = ""
+        self._stage = context.stage
+        self._announcing: list[Announced] = []
+        self._cancelled: list[str] = []
+        kind = subjects.children_kind(context.parent) if context.parent else "result"
+        self._subject = subjects.run(context.run, kind)
+        self._sequence = 0
+        self._before = 0.0
+        self._heard = time.monotonic()
+        self._sid = 0
+        self._abandoned = False
+        self._stopped = False
+        self._expanding = False
+        self._line: deque[Result] = deque()
+        self._turns: Turns | None = None
+
+    # -- lifecycle ---------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Listen for results."""
+        # On a literal subject: it costs the server a tenth of what one with a wildcard does.
+        journal = self._subject.replace("cb.run.", "cb.journal.", 1)
+        self._sid = self._node.connection.subscribe(journal, self.on_result)
+        self._caller.makers.add(self)
+
+    def go_on(self, entries: list[Stored], *, replaying: bool, before: float = 0.0) -> None:
+        """Begin, or go on where the journal ends; what came before this is read from the journal.
+
+        Args:
+            entries: the results on record, read after :meth:`listen`.
+            replaying: somebody made calls before, so results of calls not made yet are kept.
+            before: unix seconds, since when somebody may have made calls.
+        """
+        self._going = True
+        self._before = before
+        # A handler may run beside another one of the same call, on a host that is taken for dead by mistake:
+        # that one may be ahead, and have made calls before this one comes to them.
+        self._keep = replaying or bool(self.context.parent)
+        if entries:
+            self.replay(entries)
+        if self._heard_early:  # perhaps after the journal was read
+            self._caller.spawn(self.resync())
+
+    def stop(self, *, abandon: bool = False) -> None:
+        """Forget everything; what is still open is cancelled. Idempotent.
+
+        Args:
+            abandon: somebody else goes on with the run: leave its calls on the hosts alone.
+        """
+        if self._sid:
+            self._node.connection.unsubscribe(self._sid)
+            self._sid = 0
+        self._stopped = True
+        self._caller.makers.discard(self)
+        if abandon:
+            self.abandon()
+        for future in list(self.open.values()):
+            future.cancel()
+
+    def let_go(self) -> None:
+        """Drop what leads back to it: so it is gone when it is not used, and leaves nothing to collect."""
+        self.on_diverged = self.waits = self._turns = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody else goes on from here."""
+        return self._abandoned
+
+    def leave(self) -> None:
+        """Somebody else goes on from here, later: from now on, nothing that the code does counts."""
+        self.abandon()
+        self._stopped = True
+
+    def heard_after(self, sequence: int) -> bool:
+        """Whether the outcomes stored up to this entry have all been heard."""
+        return self._sequence >= sequence
+
+    def idle_since(self) -> float:
+        """When (by ``monotonic()``) an outcome was last heard."""
+        return self._heard
+
+    def only_waits(self, waits: dict[str, Wait]) -> bool:
+        """Whether no call is under way: what is open are these waits, and calls that wait for them."""
+        if self._replay or self._expanding or not self._going:
+            return False
+        return all(future.id in waits or not future.sent for future in self.open.values())
+
+    def abandon(self) -> None:
+        """Somebody else goes on from here: from now on, what is cancelled here goes on on its host.
+
+        To be called before the code that waits for the futures is stopped, since stopping it cancels them.
+        """
+        self._abandoned = True
+
+    def replay(self, entries: list[Stored]) -> None:
+        """Take up a journal: results known already, in their order.
+
+        Each is given to its future once the code has made the call, in the order of the journal, so
+        that code which depends on who comes first takes the same way again.
+        """
+        for entry in entries:
+            self._sequence = max(self._sequence, entry.sequence)
+            for result in read_results(entry.body):
+                if _is_refusal(result):
+                    self._refused.add(result.future)
+                elif result.future not in self._early:
+                    self._early[result.future] = result
+                    self._replay.append(result)
+                    self._scheduled.add(result.future)
+        self._replay.reverse()
+        self._loop.call_soon(self._replay_next, 0)
+
+    def _replay_next(self, tries: int) -> None:
+        if not self._replay:
+            return
+        result = self._replay[-1]
+        if result.future in self.open:
+            self._next_replayed()
+            self._early.pop(result.future, None)
+            self._resolve(result)
+            tries = 0
+        elif result.future not in self._early:  # remembered, and asked for already
+            self._next_replayed()
+        elif tries >= _PATIENCE:  # the code is not there yet; it is given when it is
+            self._next_replayed()
+            tries = 0
+        self._loop.call_soon(self._replay_next, tries + 1)
+
+    def _next_replayed(self) -> None:
+        self._scheduled.discard(self._replay.pop().future)
+
+    def leftover(self) -> Result | None:
+        """A result on record for a call that the code has never made, if there is one."""
+        return next((result for result in self._early.values() if result.future not in self._used), None)
+
+    # -- making calls ------------------------------------------------------------------------------
+
+    def call(
+        self, future_id: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Make a call; returns its future at once.
+
+        Raises:
+            InvalidArguments: the arguments do not fit; nothing was sent.
+        """
+        encoded = encode_arguments(method, args, kwargs)
+        _ = method.managed  # what is wrong with a declaration is told where the call is made
+        future = self.future_class(self._loop, future_id, method, self)
+        future.creator = self.context.creator
+        own = chosen.get()
+        future.session = own.session or self.context.session
+        future.priority = self.context.priority if own.priority is None else own.priority
+        future.executor = own.host or self._caller.holder(method.actor, future.session)
+        if self._caller.on_loop():
+            self._place(future, encoded)
+        else:
+            self._loop.call_soon_threadsafe(self._place, future, encoded)
+        return future
+
+    def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
+        """A value made once and found again on replay; its place is checked like a call's."""
+        if self._keep:
+            self._used.add(future_id)
+        known = self._early.pop(future_id, None)
+        if known is not None:
+            if known.call != what:
+                raise self._diverged(known, what)
+            value: T = msgspec.msgpack.decode(known.value)
+            return value
+        value = make()
+        if self._abandoned:  # whoever goes on makes its own
+            return value
+        result = Result(future_id, what, msgspec.Raw(msgspec.msgpack.encode(value)))
+        store = self._node.journal.put_result
+        self._loop.call_soon_threadsafe(store, self.context.run, result, _ignore)
+        return value
+
+    def _place(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if self._stopped:  # made by a thread that has not noticed yet
+            asyncio.Future.cancel(future)
+        if future.cancelled():
+            return
+        self.made += 1
+        self.open[future.id] = future
+        if self._keep:
+            self._used.add(future.id)
+        waiting = [dep for dep in encoded.futures if not dep.done()]
+        future.deps = tuple(dep.id for dep in encoded.futures)
+        for dep in encoded.futures:
+            dep.consumers += (future.id,)
+        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._stage)
+        if self._knows(future):
+            return
+        if waiting:
+            self._announce(future)
+            _Dependencies(self, future, encoded, waiting)
+        elif encoded.futures:
+            self.ready(future, encoded)
+        else:
+            self._send(future, encoded)
+
+    def _knows(self, future: Future[Any]) -> bool:
+        """Whether its outcome is there already; then it is given soon."""
+        known = self._early.get(future.id)
+        if known is None:
+            return False
+        if known.call != future.method.where:
+            self._diverge(known, future)
+        elif future.id not in self._scheduled:
+            self._loop.call_soon(self._resolve_early, future.id)
+        return True
+
+    def enter(self, future: Future[Any]) -> bool:
+        """A future that is no call; whether somebody has to see to its outcome."""
+        if self._stopped:
+            asyncio.Future.cancel(future)
+        if future.cancelled():
+            return False
+        self.open[future.id] = future
+        if self._keep:
+            self._used.add(future.id)
+        return not self._knows(future)
+
+    def _resolve_early(self, future_id: str) -> None:
+        result = self._early.pop(future_id, None)
+        if result is not None:
+            self._resolve(result)
+
+    def _announce(self, future: Future[Any]) -> None:
+        if not self._announcing:
+            self._loop.call_soon(self._flush_announced)
+        self._caller.made.append(future)
+        self._announcing.append(Announced(future.id, future.method.where, list(future.deps)))
+
+    def _flush_announced(self) -> None:
+        batch, self._announcing = self._announcing, []
+        for start in range(0, len(batch), _ANNOUNCED):  # one message has room for a megabyte
+            self._node.journal.put_pending(self.context.run, Pending(batch[start : start + _ANNOUNCED]))
+
+    def ready(self, future: Future[Any], encoded: values.Encoded) -> None:
+        """Its dependencies have their outcomes: send the call, or fail it with them."""
+        if future.done():
+            return
+        for dep in encoded.futures:
+            error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
+            if error is not None:
+                self._fail_dependent(future, dep, error)
+                return
+        encoded.join()
+        try:
+            if not encoded.blobs:
+                future.method.signature.check(encoded.body)
+            self._send(future, encoded)
+        except InvalidArguments as error:
+            self._fail(future, placed(error, encoded.called_at))
+
+    def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
+        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
+        failure = DependencyFailed(
+            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
+            future=future.id,
+            actor=future.method.actor,
+            method=future.method.name,
+            dependency=dep.id,
+            path=[*self.context.path, future.method.where],
+        )
+        failure.__cause__ = error
+        self._fail(future, failure)
+
+    def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if future.method.managed:
+            if self._turns is None:
+                self._turns = Turns(self._dispatch)
+            self._turns.take(future, encoded)
+        else:
+            self._dispatch(future, encoded)
+
+    def _dispatch(self, future: Future[Any], encoded: values.Encoded) -> None:
+        if self._abandoned or self._stopped or self._caller.leaving:
+            return  # what was out was stopped here, and goes on elsewhere: this one's turn has not come
+        holder = self._caller.holder(future.method.actor, future.session) if future.method.managed else ""
+        # Somebody may have said meanwhile who holds the session, wherever the call was to go.
+        if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
+            future.executor, future.policy = self._caller.slated(future)
+        if self._caller.priorities is not None:
+            self._caller.priorities.rank(future)
+        if len(encoded.body) > self._node.settings.inline_limit:
+            self._caller.spawn(self._send_large(future, encoded))
+        else:
+            self._publish(future, encoded, self._message_id(future.id))
+
+    def _message_id(self, future_id: str) -> str:
+        # The stream knows the id of a call that was refused: under the same one it would take no other.
+        return f"{future_id}~w{time.time_ns()}" if future_id in self._refused else future_id
+
+    async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
+        try:
+            # Of other sessions nobody knows here how long their state stays as it is.
+            own = future.session in self.sessions
+            place = Place(self.context.path[-1].partition(".")[0], future.session) if own else None
+            await self._node.weaver.weave(self.context.run, place, encoded)
+        except CallboardError as error:
+            self._fail(future, error)
+            return
+        self._publish(future, encoded, self._message_id(future.id))
+
+    def _publish(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> None:
+        if future.done():
+            return
+        future.sent = time.monotonic()
+        self._caller.made.append(future)
+        future.body = encoded  # kept until there is an outcome: it may have to be sent again
+        subject, head = self._addressed(future, encoded, message_id)
+        self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
+
+    def _addressed(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> tuple[str, bytes]:
+        """Subject and headers of a call."""
+        head = self._head(future.method)
+        extra = f"Cb-Future: {future.id}\r\nNats-Msg-Id: {message_id}\r\nCb-Stage: {future.stage}\r\n"
+        deps = ",".join(future.deps)
+        if 0 < len(deps) <= _DEPS_LIMIT:  # of more the journal knows
+            extra += f"Cb-Deps: {deps}\r\n"
+        if future.session != self.context.run:
+            extra += f"{H.SESSION}: {future.session}\r\n"
+        if encoded.blobs:
+            extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
+        if encoded.woven:
+            extra += f"{H.WOVEN}: {encoded.woven}\r\n"
+        if future.priority:
+            extra += f"Cb-Priority: {future.priority}\r\n"
+        if future.ranked:
+            extra += f"{H.RANKED}: {future.ranked}\r\n"
+        if self._before and time.time() - self._before > KNOWN_IDS:
+            extra += f"{H.AGAIN}: 1\r\n"
+        lane = subjects.ANY
+        if future.executor and self._caller.is_alive(future.executor):
+            lane = future.executor
+            extra += f"Cb-Executor: {lane}\r\n"
+            if future.policy:
+                extra += f"{H.POLICY}: {future.policy}\r\n"
+        subject = subjects.call(future.method.actor, lane, band_of(future.priority))
+        return subject, f"{head}{extra}\r\n".encode()
+
+    def _head(self, method: Method) -> str:
+        """The part of the headers that all calls of a method by this maker share."""
+        if not self._common:
+            c = self.context
+            items = [(H.RUN, c.run), (H.WORKFLOW, c.workflow), (H.CREATOR, c.creator)]
+            if c.deadline:
+                items.append((H.DEADLINE, f"{c.deadline:.3f}"))
+            if len(c.path) > 1:
+                items.append((H.PATH, ",".join(c.path)))
+            if c.trace:
+                items.append((H.TRACEPARENT, c.trace))
+            self._common = H.encode(items)[:-2].decode()
+        return f"{self._common}{H.METHOD}: {method.name}\r\n"
+
+    def call_refused(self, future_id: str, refusal: StoreRefused) -> None:
+        """The stream will never take the call."""
+        future = self.open.get(future_id)
+        if future is not None:
+            self._fail(future, refusal)
+
+    # -- outcomes ----------------------------------------------------------------------------------
+
+    def on_result(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        """A result is in the journal."""
+        if not self._going:
+            self._heard_early = True
+            return
+        before = H.find_int(head, b"Nats-Last-Sequence")
+        if before > self._sequence:
+            self._caller.spawn(self.resync())  # something was missed; this one is read again with it
+            return
+        sequence = H.find_int(head, b"Nats-Sequence")
+        self._sequence = max(self._sequence, sequence)
+        self._heard = time.monotonic()
+        if self.heard is not None:
+            self.heard.add(sequence, data)
+        self._outcomes(data)
+
+    def look_again(self) -> None:
+        """Some results may have been there before this began to listen: read them, many in one go."""
+        if not self._looking:
+            self._looking = True
+            self._caller.spawn(self._look_again())
+
+    async def _look_again(self) -> None:
+        self._looking = False
+        await self.resync()
+
+    async def resync(self) -> None:
+        """Read what was missed from the journal itself."""
+        kind = self._subject.split(".", 3)[3]
+        for entry in await self._node.journal.read(self.context.run, kind, self._sequence):
+            if entry.sequence > self._sequence:
+                self._sequence = entry.sequence
+                self._outcomes(entry.body)
+        self._heard = time.monotonic()
+
+    def quiet(self, now: float) -> bool:
+        """Whether it waits for results and has heard none for a while."""
+        return bool(self.open) and now - self._heard > _QUIET
+
+    def send_again(self, now: float) -> None:
+        """Send calls again of which nobody has said anything: the stream may never have had them.
+
+        Under the same message id that is one call. The stream knows the ids of two minutes, so what was
+        sent earlier is left alone.
+        """
+        for future in list(self.open.values()):
+            if future.body is not None and future.sent and _QUIET < now - future.sent < KNOWN_IDS:
+                subject, head = self._addressed(future, future.body, future.id)
+                self._node.store.put(subject, future.body.body, head)
+
+    def _outcomes(self, data: bytes) -> None:
+        for result in read_results(data):
+            if result.future in self.open and result.future not in self._early:
+                self._resolve(result)
+            elif self._keep and result.future not in self._used and not _is_refusal(result):
+                self._early.setdefault(result.future, result)
+
+    def _resolve(self, result: Result) -> None:
+        """Results resolve in the order of the journal, also when a large one must be fetched first."""
+        if self._expanding:
+            self._line.append(result)
+        else:
+            self._resolve_now(result)
+
+    def _resolve_now(self, result: Result) -> None:
+        future = self.open.get(result.future)
+        if future is None:
+            return
+        if result.call != future.method.where:
+            self._diverge(result, future)
+            return
+        if _is_refusal(result) and self._send_later(future, result):
+            return
+        if self.waits is not None:
+            self.waits.resolved(result)
+        self._stage = max(self._stage, result.stage)
+        future.executor, future.attempt = result.host, result.attempt
+        future.stage = result.stage or future.stage
+        if result.sticky:
+            self._caller.note_holder(future.method.actor, future.session, result.host)
+        if result.error is not None:
+            self._fail(future, self._restored(future, result))
+        elif result.blobs or result.woven:
+            self._expanding = True
+            self._caller.spawn(self._resolve_large(future, result))
+        else:
+            self._give(future, result.value, result)
+
+    def _restored(self, future: Future[Any], result: Result) -> BaseException:
+        assert result.error is not None
+        return restore(
+            result.error,
+            future=result.future,
+            actor=future.method.actor,
+            method=future.method.name,
+            attempt=result.attempt,
+            host=result.host,
+        )
+
+    async def _resolve_large(self, future: Future[Any], result: Result) -> None:
+        try:
+            value = bytes(result.value)
+            if result.woven:
+                value = await self._node.weaver.whole(self.context.run, value)
+                result = msgspec.structs.replace(result, value=msgspec.Raw(value), woven=False)
+            value = await values.expand(value, result.blobs, self._node.blobs)
+        except CallboardError as error:
+            self._fail(future, error)
+        else:
+            self._give(future, value, result)
+        finally:
+            self._expanding = False
+            while self._line and not self._expanding:
+                self._resolve_now(self._line.popleft())
+
+    def _give(self, future: Future[Any], value: bytes | msgspec.Raw, result: Result) -> None:
+        self.open.pop(future.id, None)
+        if future.done():
+            return
+        try:
+            decoded = future.method.signature.decode_result(value)
+        except CallboardError as error:
+            self._fail(future, error)
+            return
+        future.raw, future.blobs = result.value, result.blobs
+        future.body = None
+        future.set_result(decoded)
+
+    def _fail(self, future: Future[Any], error: BaseException) -> None:
+        self.open.pop(future.id, None)
+        future.body = None
+        if not future.done():
+            if isinstance(error, StopIteration):  # asyncio forbids it as an outcome
+                error = RuntimeError(f"StopIteration: {error}")
+            future.set_exception(error)
+            if future.consumers:
+                future.exception()  # it is told to its consumers, so it has been looked at
+
+    def _send_later(self, future: Future[Any], result: Result) -> bool:
+        """Whether a call refused by a full lane is sent again, when the lane says and before the deadline."""
+        assert result.error is not None
+        wait = float(result.error.fields.get("retry_after", 1.0))
+        deadline = self.context.deadline
+        encoded = future.body
+        if encoded is None or (deadline and time.time() + wait >= deadline):
+            return False
+        message_id = f"{future.id}~w{time.time_ns()}"
+        self._loop.call_later(wait, self._publish, future, encoded, message_id)
+        return True
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def cancel(self, future: Future[Any]) -> None:
+        """The future was cancelled here: tell the hosts, all cancelled in one go together."""
+        self.open.pop(future.id, None)
+        if not future.sent or self._abandoned or self._caller.leaving:
+            return
+        if not self._cancelled:
+            self._loop.call_soon(self._flush_cancelled)
+        self._cancelled.append(future.id)
+
+    def _flush_cancelled(self) -> None:
+        cancelled, self._cancelled = self._cancelled, []
+        self._caller.cancel(self.context.run, cancelled, "cancelled by its maker")
+
+    def _diverge(self, known: Result, future: Future[Any]) -> None:
+        error = self._diverged(known, future.method.where)
+        if self.on_diverged is not None:
+            self.on_diverged(error)
+        else:
+            self._fail(future, error)
+
+    def _diverged(self, known: Result, code: str) -> Diverged:
+        return diverged(self.context.workflow, known, code)
+
+
+def diverged(workflow: str, known: Result, code: str) -> Diverged:
+    """The error for a place where the journal and the code name different calls."""
+    return Diverged(
+        f"workflow {workflow} has changed under its run: at {known.future} the journal has a call of "
+        f"{known.call}, the code {f'calls {code}' if code else 'makes no call'}; run it with the code it was "
+        "started with, or cancel it and start a new run",
+        future=known.future,
+        journal=known.call,
+        code=code,
+    )
+
+
+class _OnCallStored:
+    """Called when a call's message is stored; keeps no more than an id until then."""
+
+    __slots__ = ("_future_id", "_maker")
+
+    def __init__(self, maker: CallMaker, future_id: str) -> None:
+        self._maker = maker
+        self._future_id = future_id
+
+    def __call__(self, outcome: int | StoreRefused) -> None:
+        if isinstance(outcome, StoreRefused):
+            self._maker.call_refused(self._future_id, outcome)
+
+    def on_duplicate(self) -> None:
+        """The call had been sent before, perhaps by another maker: its result may be there already."""
+        self._maker.look_again()
+
+
+class _Dependencies:
+    """Waits for the last of a call's dependencies."""
+
+    __slots__ = ("_encoded", "_future", "_left", "_maker")
+
+    def __init__(
+        self,
+        maker: CallMaker,
+        future: Future[Any],
+        encoded: values.Encoded,
+        waiting: Iterable[Future[Any]],
+    ) -> None:
+        self._maker = maker
+        self._future = future
+        self._encoded = encoded
+        self._left = 0
+        for dep in waiting:
+            self._left += 1
+            dep.when_done(self._one)
+
+    def _one(self, _: Future[Any]) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._maker.ready(self._future, self._encoded)
+
+
+def band_of(priority: int) -> int:
+    """The band of a priority: above 0 the urgent one, below 0 the patient one."""
+    return 1 if priority == 0 else 0 if priority > 0 else 2
+
+
+def _is_refusal(result: Result) -> bool:
+    return result.error is not None and result.error.code == Overloaded.code
+
+
+def _ignore(_: int | StoreRefused) -> None:
+    """For what is stored without anybody waiting."""

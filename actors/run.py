@@ -1,0 +1,154 @@
+"""A run as its driver has it: its request, how it stands here, and what its journal says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from callboard.actors import runids
+from callboard.actors.maker import CallMaker
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import (
+    Diverged,
+    HeaderInvalid,
+)
+from callboard.infra.messages.run import Done, Owner, Signal
+from callboard.infra.pull import Delivered
+from callboard.state.journal import Lease, decode_aside, decode_owner, decode_signal, read_done, read_entry
+
+if TYPE_CHECKING:
+    from callboard.infra.direct import Stored
+
+NO_REASON = "no reason was given"
+
+
+class Request:
+    """A request as its driver sees it.
+
+    Attributes:
+        run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
+        as_json: it was JSON, so its outcome is JSON too.
+        resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
+        named: it says which run it is, so that somebody may wait for that.
+        problem: a header that cannot be used, if there is one.
+
+    Raises:
+        NameInvalid: the run's id is none.
+    """
+
+    __slots__ = (
+        "as_json",
+        "blobs",
+        "body",
+        "deadline",
+        "delivered",
+        "headers",
+        "named",
+        "priority",
+        "problem",
+        "resumed",
+        "run",
+        "session",
+        "started",
+        "trace",
+    )
+
+    def __init__(self, delivered: Delivered, headers: dict[str, str]) -> None:
+        self.delivered = delivered
+        self.headers = headers
+        self.body = delivered.body
+        self.problem: HeaderInvalid | None = None
+        self.resumed = H.RESUME in headers
+        self.started = self._number(H.RESUME, H.moment) or delivered.stored_at
+        self.run = self._run_id(delivered, headers)
+        self.session = headers.get(H.SESSION) or self.run
+        self.deadline = self._number(H.DEADLINE, H.moment)
+        self.priority = int(self._number(H.PRIORITY, H.whole))
+        self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
+        self.trace = headers.get(H.TRACEPARENT, "")
+        self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
+
+    def _number(self, name: str, read: Callable[[dict[str, str], str], float]) -> float:
+        try:
+            return read(self.headers, name)
+        except ValueError as error:
+            self.problem = HeaderInvalid(
+                f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
+            )
+            return 0
+
+    def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
+        given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""
+        self.named = bool(given)
+        if given:
+            return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
+        return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
+
+
+class Run:
+    """One run while this driver drives it.
+
+    Attributes:
+        lease: this driver's hold on it, once taken.
+        task: while its function runs.
+        cancelled: why, if it was; diverged: how, if its code has changed; fenced: another drives it.
+        aside: it is put aside; was_aside: it was before.
+    """
+
+    __slots__ = ("aside", "cancelled", "diverged", "fenced", "lease", "maker", "request", "task", "was_aside")
+
+    def __init__(self, request: Request, maker: CallMaker) -> None:
+        self.request = request
+        self.maker = maker
+        self.lease: Lease | None = None
+        self.cancelled = ""
+        self.diverged: Diverged | None = None
+        self.fenced = False
+        self.aside = self.was_aside = False
+        self.task: asyncio.Task[Any] | None = None
+
+
+class Known:
+    """What a journal says of a run that has been driven since ``since``, read up to ``sequence``."""
+
+    def __init__(self, entries: list[Stored]) -> None:
+        self.done: Done | None = None
+        self.owner: Owner | None = None
+        self.owner_sequence = 0
+        self.since = 0.0
+        self.sequence = 0
+        self.cancelled = ""
+        self.results: list[Stored] = []
+        self.signals: list[tuple[int, Signal]] = []
+        self.aside_sequence = 0
+        self.waits: list[str] = []
+        self.owners = 0  # since it was last put aside
+        for entry in entries:
+            self.sequence = entry.sequence
+            kind = entry.subject.rpartition(".")[2]
+            if kind == "result":
+                self.results.append(entry)
+            elif kind == "owner":
+                self.owner = read_entry(decode_owner, entry.body) or self.owner
+                self.since = self.since or entry.at
+                self.owner_sequence = entry.sequence
+                self.owners += 1
+            elif kind == "aside":
+                aside = read_entry(decode_aside, entry.body)
+                if aside is not None:
+                    self.aside_sequence, self.waits, self.owners = entry.sequence, aside.waits, 0
+            elif kind == "done":
+                self.done = read_done(entry) or self.done
+            elif kind == "signal":
+                signal = read_entry(decode_signal, entry.body)
+                if signal is not None and signal.name == "cancel":
+                    self.cancelled = signal.reason or NO_REASON
+                elif signal is not None:
+                    self.signals.append((entry.sequence, signal))
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the run is put aside now."""
+        return self.aside_sequence > self.owner_sequence
