@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors.future import Future
+from callboard.actors.maker import QUIET
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
     CallboardError,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from callboard.actors.routes import Routes
 
 
-_QUIET = 15.0
 _HOLDERS = 100_000
 _CANCELLED = 1000
 
@@ -132,7 +132,7 @@ class Caller:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_QUIET / 3)
+            await asyncio.sleep(QUIET / 3)
             now = time.monotonic()
             for maker in [m for m in self.makers if m.quiet(now)]:
                 try:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_QUIET = 15.0
+QUIET = 15.0
+"""Seconds after which a maker that has heard nothing reads its journal, and sends calls again."""
 _PATIENCE = 20
 _ANNOUNCED = 1000
 _DEPS_LIMIT = 64 * 1024
@@ -511,7 +512,7 @@ class CallMaker:
 
     def quiet(self, now: float) -> bool:
         """Whether it waits for results and has heard none for a while."""
-        return bool(self.open) and now - self._heard > _QUIET
+        return bool(self.open) and now - self._heard > QUIET
 
     def send_again(self, now: float) -> None:
         """Send calls again of which nobody has said anything: the stream may never have had them.
@@ -520,7 +521,7 @@ class CallMaker:
         sent earlier is left alone.
         """
         for future in list(self.open.values()):
-            if future.body is not None and future.sent and _QUIET < now - future.sent < KNOWN_IDS:
+            if future.body is not None and future.sent and QUIET < now - future.sent < KNOWN_IDS:
                 subject, head = self._addressed(future, future.body, future.id)
                 self._node.store.put(subject, future.body.body, head)
 

@@ -8,7 +8,7 @@ import pytest
 
 import callboard
 from callboard import tool, workflow
-from callboard.actors import caller
+from callboard.actors import caller, maker
 from callboard.actors.host import Host
 from callboard.infra.connection import Connection
 
@@ -40,7 +40,8 @@ async def test_a_call_that_the_server_dropped_is_sent_again(
         else:
             publish(self, subject, body, headers, reply)
 
-    monkeypatch.setattr(caller, "_QUIET", 0.3)
+    for module in (caller, maker):
+        monkeypatch.setattr(module, "QUIET", 0.3)
     monkeypatch.setattr(Connection, "publish", drop_one)
     host = Host([echo, sums], nats_url)
     await host.start()
