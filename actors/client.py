@@ -55,7 +55,8 @@ class Client:
 
     def __init__(self, settings: Settings, node: Node | None = None) -> None:
         self.node = node or Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
-        self._backlog = Backlog(self.node)
+        self.backlog = Backlog(self.node)
+        """Requests that no driver has taken yet."""
         self._ends = Ends(self.node)
 
     async def __aenter__(self) -> Self:
@@ -320,7 +321,7 @@ class Client:
         summary = await self.node.journal.summary(subjects.token("run id", run))
         if summary is not None:
             return summary
-        request = await self._backlog.find(run)  # before the journal: it goes when its run has ended
+        request = await self.backlog.find(run)  # before the journal: it goes when its run has ended
         found = await self.node.journal.owner(run)  # one that has just begun is in its journal only
         if found is None and request is not None:
             workflow = request.subject.rpartition(".")[2]

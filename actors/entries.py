@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -110,3 +110,69 @@ class Entries:
         for subject in self._gone:
             self._known.pop(subject, None)
         self._gone.clear()
+
+
+class Decision(Protocol):
+    """What an entry says.
+
+    Attributes:
+        epoch: of two about the same, the one of the greater epoch holds.
+    """
+
+    epoch: int
+
+
+D = TypeVar("D", bound=Decision)
+
+
+class Newest(Generic[D]):
+    """The decisions of one kind that hold now, by what they are about.
+
+    Args:
+        node: of this process, open.
+        kind: what keys begin with, and the log calls them.
+        about: which calls a key is about.
+        read: the decision in an entry; None for what is none, whoever has put it there.
+        heard: told of each new one.
+        spawn: runs a coroutine on the side.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: str,
+        about: Callable[[str], tuple[str, str]],
+        read: Callable[[str, bytes], D | None],
+        heard: Callable[[D], None],
+        spawn: Callable[..., None],
+    ) -> None:
+        self.held: dict[tuple[str, str], D] = {}
+        self._kind, self._about, self._decode, self._heard = kind, about, read, heard
+        self._entries = Entries(node, f"{kind}.>", self._take, spawn)
+        self._log = log.get("entries")
+
+    async def start(self) -> None:
+        """Hear of them from now on, and read what there is. Idempotent."""
+        await self._entries.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self._entries.stop()
+
+    def _take(self, subject: str, body: bytes) -> None:
+        where = self._about(subject)
+        if not body:
+            self.held.pop(where, None)
+            return
+        found = self._decode(subject, body)
+        if found is None:
+            action = "going on with the one before"
+            self._log.warning(f"{self._kind}_unreadable", subject=subject, action=action)
+            return
+        known = self.held.get(where)
+        if known is not None and known.epoch > found.epoch:
+            told = {"subject": subject, "epoch": found.epoch, "known": known.epoch}
+            self._log.warning(f"{self._kind}_outdated", **told)
+            return
+        self.held[where] = found
+        self._heard(found)

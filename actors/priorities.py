@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.actors.entries import PREFIX, Entries
+from callboard.actors.entries import PREFIX, Newest
 from callboard.actors.maker import band_of
 from callboard.infra import headers as H
-from callboard.infra import log, subjects
+from callboard.infra import subjects
 from callboard.infra.messages.policy import Priority
 
 if TYPE_CHECKING:
@@ -36,17 +36,16 @@ class Priorities:
         self._node = node
         self._changed = changed
         self._fresh: set[str] = set()
-        self._entries = Entries(node, "priority.>", self._take, spawn)
-        self._priorities: dict[tuple[str, str], Priority] = {}
-        self._log = log.get("priorities")
+        self._newest = Newest(node, "priority", _calls_of, read_priority, self._heard, spawn)
+        self._priorities = self._newest.held
 
     async def start(self) -> None:
         """Hear of priorities from now on, and read what there is. Idempotent."""
-        await self._entries.start()
+        await self._newest.start()
 
     def stop(self) -> None:
         """Idempotent."""
-        self._entries.stop()
+        self._newest.stop()
 
     def __len__(self) -> int:
         return len(self._priorities)
@@ -72,23 +71,10 @@ class Priorities:
         call.headers |= {H.PRIORITY: str(found.value), H.RANKED: str(found.epoch)}
         return True
 
-    def _take(self, subject: str, body: bytes) -> None:
-        where = _calls_of(subject)
-        if not body:
-            self._priorities.pop(where, None)
-            return
-        found = read_priority(subject, body)
-        if found is None:
-            self._log.warning("priority_unreadable", subject=subject, action="going on with the one before")
-            return
-        known = self._priorities.get(where)
-        if known is not None and known.epoch > found.epoch:
-            self._log.warning("priority_outdated", subject=subject, epoch=found.epoch, known=known.epoch)
-            return
-        self._priorities[where] = found
+    def _heard(self, priority: Priority) -> None:
         if not self._fresh:
             self._node.loop.call_soon(self._tell)
-        self._fresh.add(found.session)
+        self._fresh.add(priority.session)
 
     def _tell(self) -> None:
         fresh, self._fresh = self._fresh, set()

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.actors.entries import PREFIX, Entries
-from callboard.infra import log, subjects
+from callboard.actors.entries import PREFIX, Newest
+from callboard.infra import subjects
 from callboard.infra.messages.policy import Route
 
 if TYPE_CHECKING:
@@ -44,36 +44,22 @@ class Routes:
         spawn: Callable[..., None],
     ) -> None:
         self._serves = serves
-        self._entries = Entries(node, "route.>", self._take, spawn)
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._newest = Newest(node, "route", _calls_of, read_route, self._heard, spawn)
+        self._routes = self._newest.held
         self.on_session: Callable[[Route], None] | None = None
         """Told of each new route for one session: its holder may have to hand it over."""
-        self._log = log.get("routes")
 
     # -- hearing of them ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Hear of routes from now on, and read what there is. Idempotent."""
-        await self._entries.start()
+        await self._newest.start()
 
     def stop(self) -> None:
         """Idempotent."""
-        self._entries.stop()
+        self._newest.stop()
 
-    def _take(self, subject: str, body: bytes) -> None:
-        where = _calls_of(subject)
-        if not body:
-            self._routes.pop(where, None)
-            return
-        route = read_route(subject, body)
-        if route is None:
-            self._log.warning("route_unreadable", subject=subject, action="going on with the one before")
-            return
-        known = self._routes.get(where)
-        if known is not None and known.epoch > route.epoch:
-            self._log.warning("route_outdated", subject=subject, epoch=route.epoch, known=known.epoch)
-            return
-        self._routes[where] = route
+    def _heard(self, route: Route) -> None:
         if route.session and self.on_session is not None:
             self.on_session(route)
 

@@ -102,8 +102,9 @@ class Snapshots:
         kept = session.kept.get(SNAPSHOT)
         if kept is None or kept.root is None:
             return None
-        while missing := unread_between(kept.root, 0, kept.count):
-            await session.read(missing)
+        async with session.as_read():
+            while missing := unread_between(kept.root, 0, kept.count):
+                await session.read(missing)
         raw = at(kept.root, 0, session.read_now).raw
         return None if raw is None else self._codec.decode(raw)
 

@@ -259,14 +259,14 @@ class Journal:
         last, end = (found.get(kind) for kind in kinds)
         owner = read_entry(decode_owner, last.body) if last else None
         done = read_done(end) if end else None
-        if owner is None or done is None or end is None:
+        if done is None or end is None:
             return None
         return RunSummary(
             run,
-            owner.workflow,
+            done.workflow,
             done.status,
-            session=owner.session,
-            driver=owner.driver,
+            session=owner.session if owner else "",
+            driver=owner.driver if owner else "",
             epoch=done.epoch,
             started=end.at - done.took,
             finished=end.at,

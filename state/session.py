@@ -12,7 +12,8 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -20,6 +21,7 @@ from zlib import crc32
 import msgspec
 
 from callboard.infra import headers as H
+from callboard.infra import subjects
 from callboard.infra.direct import Stored
 from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
 from callboard.infra.messages.run import NIL
@@ -109,36 +111,68 @@ class Session(Parts):
     # -- opening -----------------------------------------------------------------------------------
 
     async def load(self) -> Session:
-        """Read what is stored.
+        """Read what is stored; anew where somebody writes meanwhile, and removes what was being read.
 
         Raises:
             StateIncompatible: an attribute is of another kind in the code.
             StateDamaged: something is missing.
         """
-        self._start()
-        began = time.monotonic()
-        last = await self._shelf.last(self._place)
-        if last is not None:
-            self.read_at = began
-            newest = self.decoded(last)
-            if newest.call:
-                self.untold = newest.call, newest.result
+        while True:
+            began = time.monotonic()
+            last = await self._shelf.last(self._place)
+            self._start()
             try:
-                await self.replay(
-                    [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
-                )
+                if last is not None:
+                    await self._load(last, began)
+                break
             except StateDamaged:
-                if not _outlived(last):
+                if await self._is_last(0 if last is None else last.sequence):
                     raise
-                self.version, self.epoch, self.holder = newest.version, newest.epoch, newest.holder
-                self.sequence = last.sequence
-                self._expire()
-            self.written_at = last.at
-            if self.expired:
-                self._expire()
         self._opened = self.sequence
         self._check_kinds()
         return self
+
+    async def _load(self, last: Stored, began: float) -> None:
+        self.read_at = began
+        newest = self.decoded(last)
+        if newest.call:
+            self.untold = newest.call, newest.result
+        try:
+            await self.replay(
+                [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
+            )
+        except StateDamaged:
+            if not _outlived(last):
+                raise
+            self.version, self.epoch, self.holder = newest.version, newest.epoch, newest.holder
+            self.sequence = last.sequence
+            self._expire()
+        self.written_at = last.at
+        if self.expired:
+            self._expire()
+
+    async def _is_last(self, sequence: int) -> bool:
+        last = await self._shelf.last(self._place)
+        return sequence == (0 if last is None else last.sequence)
+
+    @asynccontextmanager
+    async def as_read(self) -> AsyncIterator[None]:
+        """What is missing may have gone because somebody else has written: that is no damage.
+
+        Raises:
+            Fenced: somebody has. The session is lost.
+            StateDamaged: nobody has.
+        """
+        try:
+            yield
+        except StateDamaged as error:
+            if await self._is_last(self.sequence):
+                raise
+            self.lost = True
+            raise Fenced(
+                f"session {self.id} of {self.actor} has another holder",
+                subject=subjects.state(self.actor, subjects.session_token(self.id)),
+            ) from error
 
     async def replay(self, stored: Sequence[Stored]) -> None:
         """Make the state from commits, from its base on.
@@ -223,16 +257,18 @@ class Session(Parts):
         """What a call gave that has been applied already; None if it has not been.
 
         Raises:
+            Fenced: somebody else has written since.
             StateDamaged: it has been, and its result is not kept any more.
         """
         sequence = self._applied.get(_digest(call))
         if sequence is None:
             return None
-        stored = await self._shelf.at(self._place, sequence)
-        if stored is None:
-            raise self.damaged(
-                f"sequence {sequence}", f"call {call} was applied there, and it is not kept any more"
-            )
+        async with self.as_read():
+            stored = await self._shelf.at(self._place, sequence)
+            if stored is None:
+                raise self.damaged(
+                    f"sequence {sequence}", f"call {call} was applied there, and it is not kept any more"
+                )
         commit = self.decoded(stored)
         return commit.result if commit.call == call else None
 
@@ -338,7 +374,8 @@ class Session(Parts):
         body = packing.encode(commit)
         base = None
         if whole or self._folds(len(body)):
-            kept, base = await self._fold(commit, kept, packer)
+            async with self.as_read():
+                kept, base = await self._fold(commit, kept, packer)
             left = await self._left_behind()
             if len(body) > _MOST_CHANGES:
                 commit.changes = {}

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
-from callboard.infra.errors import Fenced, ItemInvalid, StateExists, StateUnknown
+from callboard.infra.errors import Fenced, ItemInvalid, StateDamaged, StateExists, StateUnknown
 from callboard.infra.messages.state import Change, Commit
 from callboard.infra.settings import Settings
 from callboard.state.kept import Kept
@@ -31,6 +31,7 @@ class StateInfo(msgspec.Struct):
 
     Attributes:
         size: bytes; at: unix seconds of its last commit; call: that made it; holder: who wrote it.
+        damaged: why it cannot be read, if it cannot; the version is 0 then.
     """
 
     actor: str
@@ -41,6 +42,7 @@ class StateInfo(msgspec.Struct):
     call: str = ""
     epoch: int = 0
     holder: str = ""
+    damaged: str = ""
 
 
 class CommitInfo(msgspec.Struct):
@@ -48,6 +50,7 @@ class CommitInfo(msgspec.Struct):
 
     Attributes:
         readable: the state can be read as of it; changed: what it did, by attribute, in words.
+        damaged: why it is no commit, if it is none; the version is 0 then.
     """
 
     version: int
@@ -59,6 +62,7 @@ class CommitInfo(msgspec.Struct):
     holder: str = ""
     size: int = 0
     changed: dict[str, str] = {}
+    damaged: str = ""
 
 
 class StateView(StateInfo):
@@ -125,7 +129,7 @@ class States:
             lasts = await asyncio.gather(*(self._shelf.last(place) for place in some))
             for place, stored in zip(some, lasts, strict=True):
                 if stored is not None:  # else it has gone meanwhile
-                    found.append(self._info(place, stored, self._session(place).decoded(stored)))
+                    found.append(self._listed(place, stored))
         return found
 
     async def show(self, actor: str, session: str, version: int | None = None) -> StateView:
@@ -147,9 +151,10 @@ class States:
             StateUnknown: there is none.
         """
         place, stored = await self._commits(actor, session)
-        reader = self._session(place)
-        commits = [(one, reader.decoded(one)) for one in stored]
-        kept = {one.sequence for one in stored} | ({0} if commits[0][1].version == 1 else set())
+        commits = [(one, self._decoded(place, one)) for one in stored]
+        kept = {one.sequence for one, commit in commits if isinstance(commit, Commit)}
+        if any(isinstance(commit, Commit) and commit.version == 1 for _, commit in commits):
+            kept.add(0)
         return [
             CommitInfo(
                 commit.version,
@@ -162,6 +167,8 @@ class States:
                 commit.size,
                 _changed(commit),
             )
+            if isinstance(commit, Commit)
+            else CommitInfo(0, one.sequence, one.at, readable=False, damaged=commit.message)
             for one, commit in commits
         ]
 
@@ -240,8 +247,20 @@ class States:
         return place, stored
 
     async def _as_of(self, actor: str, session: str, version: int | None) -> tuple[Place, Stored, Session]:
-        place, stored = await self._commits(actor, session)
+        while True:
+            place, stored = await self._commits(actor, session)
+            try:
+                return await self._made(place, stored, version)
+            except StateDamaged:  # unless somebody writes meanwhile, and removes what was being read
+                if (await self._shelf.commits(place))[-1:] == stored[-1:]:
+                    raise
+
+    async def _made(
+        self, place: Place, stored: Sequence[Stored], version: int | None
+    ) -> tuple[Place, Stored, Session]:
         opened = self._session(place)
+        if version is not None:  # what was stored after it may be none
+            stored = [one for one in stored if isinstance(self._decoded(place, one), Commit)]
         commits = [opened.decoded(one) for one in stored]
         versions = [commit.version for commit in commits]
         if version is not None and version not in versions:
@@ -265,6 +284,18 @@ class States:
             session=place.session,
             version=version,
         )
+
+    def _decoded(self, place: Place, stored: Stored) -> Commit | StateDamaged:
+        try:
+            return self._session(place).decoded(stored)
+        except StateDamaged as error:
+            return error
+
+    def _listed(self, place: Place, stored: Stored) -> StateInfo:
+        commit = self._decoded(place, stored)
+        if isinstance(commit, Commit):
+            return self._info(place, stored, commit)
+        return StateInfo(place.actor, place.session, 0, len(stored.body), stored.at, damaged=commit.message)
 
     def _info(self, place: Place, stored: Stored, commit: Commit) -> StateInfo:
         return StateInfo(

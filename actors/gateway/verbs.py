@@ -10,7 +10,6 @@ import msgspec
 from msgspec import UNSET
 
 from callboard.actors import registry, values
-from callboard.actors.backlog import Backlog
 from callboard.actors.client import Client
 from callboard.actors.failures import text_of
 from callboard.actors.gateway.exchange import Arguments, Nothing, Options, Reason, Request, error_of
@@ -29,12 +28,11 @@ from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
 from callboard.actors.runids import store_request
 from callboard.actors.shared import Shared
-from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.direct import timestamp
-from callboard.infra.errors import CallboardError, ResultTimeout, RunUnknown
+from callboard.infra.errors import CallboardError, ResultTimeout
 from callboard.infra.messages.registry import Pulse
-from callboard.infra.messages.run import Done, RunSummary
+from callboard.infra.messages.run import Done
 from callboard.state.journal import read_entries
 
 _STORED_WITHIN = 5.0
@@ -64,7 +62,6 @@ class Verbs:
         self._announced = Shared(lambda: registry.actors(self._node))
         self._living = Shared(self._read_living)
         self._workflows = Workflows(self._announced)
-        self._backlog = Backlog(client.node)
         self.waits = Waits(most_waiting)
 
     # -- submitting --------------------------------------------------------------------------------------
@@ -133,7 +130,7 @@ class Verbs:
         with self.waits.place():
             done = await self._node.journal.done(run)
             if done is None:
-                await self._standing(run)
+                await self._client.status(run)
                 options = Options(request)
                 timeout = options.deadline - time.time() if options.deadline else self._wait
                 try:
@@ -145,10 +142,7 @@ class Verbs:
     async def status(self, request: Nothing) -> RunStatus:
         """How a run stands."""
         run = request.run = subjects.token("run id", request.name)
-        told = await self._node.journal.summary(run)
-        if told is None or told.status in {"running", "waiting"}:  # the summary comes late, and may be behind
-            known = await self._standing(run)
-            told = told if told and known.status in {told.status, "running"} else known
+        told = await self._client.status(run)
         return RunStatus(
             run=told.run,
             workflow=told.workflow,
@@ -166,7 +160,7 @@ class Verbs:
         """Cancel a run and all its calls. The body may hold a ``reason``."""
         run = request.run = subjects.token("run id", request.name)
         given = request.object().get("reason")
-        standing = await self._standing(run)
+        standing = await self._client.status(run)
         if standing.status not in {"running", "waiting", "accepted"}:
             return Cancelled(run, standing.status)
         await self._client.cancel(run, given if isinstance(given, str) else "asked for through the gateway")
@@ -175,42 +169,6 @@ class Verbs:
         except TimeoutError:
             return Cancelled(run, "cancelling")
         return Cancelled(run, done.status)
-
-    async def _standing(self, run: str) -> RunSummary:
-        """How a run stands by its journal, or by its request if no driver has taken it yet.
-
-        Raises:
-            RunUnknown: there is no such run.
-        """
-        known = await self._by_journal(run)
-        if known is None:
-            # Looked for in this order, since a request goes from its stream only when its run has ended.
-            submitted = await self._by_request(run)
-            known = await self._by_journal(run) or submitted
-        if known is None:
-            raise RunUnknown(f"there is no run {run}, and no request for it", run=run)
-        return known
-
-    async def _by_journal(self, run: str) -> RunSummary | None:
-        journal = self._node.journal
-        done, owned = await asyncio.gather(journal.done(run), journal.owner(run))
-        if done is not None:
-            why = done.error.message if done.error else ""
-            return RunSummary(run, done.workflow, done.status, epoch=done.epoch, calls=done.calls, error=why)
-        if owned is not None:
-            owner = owned[0]
-            return RunSummary(
-                run, owner.workflow, "running", owner.session, owner.driver, owner.epoch, owner.at
-            )
-        return None
-
-    async def _by_request(self, run: str) -> RunSummary | None:
-        """Look among the newest requests; those that no driver has taken are."""
-        found = await self._backlog.find(run)
-        if found is None:
-            return None
-        workflow = found.subject.rpartition(".")[2]
-        return RunSummary(run, workflow, "accepted", found.headers.get(H.SESSION, ""))
 
     async def _outcome(self, done: Done) -> Outcome:
         outcome = Outcome(done.run, done.workflow, done.status)
@@ -253,7 +211,7 @@ class Verbs:
         health = Health("ok", self._node.name, _VERSION, server, len(self.waits))
         try:
             async with asyncio.timeout(_HEALTH_WITHIN):
-                health.requests = int((await self._backlog.state()).get("messages", 0))
+                health.requests = int((await self._client.backlog.state()).get("messages", 0))
                 hosts = await self._living()
         except (TimeoutError, CallboardError) as error:
             health.problems.append(f"JetStream does not answer: {text_of(error)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,15 @@ from tests.state.conftest import Join, Process
 from tests.support.state import Actor, Crash, CrashingShelf
 from tests.support.waiting import until
 
+from callboard.infra.direct import Stored
 from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
 from callboard.infra.settings import Settings
+from callboard.state import packing
 from callboard.state.dicts import ManagedDict
 from callboard.state.lists import ManagedList
 from callboard.state.managed import Managed, ManagedCounter, within
-from callboard.state.shelf import Place
+from callboard.state.shelf import Place, Shelf
+from callboard.state.states import States
 
 PLACE = Place("Desk", "s")
 
@@ -219,6 +223,73 @@ async def test_a_call_whose_result_is_not_kept_any_more_is_never_taken_for_new(p
             desk.agent.count += 1
     with pytest.raises(StateDamaged, match="was applied"):
         await (await desk.open()).applied("c1")
+
+
+class Meanwhile(CrashingShelf):
+    """A shelf on which something happens once, just before what it has is read."""
+
+    def __init__(self, shelf: Shelf, happens: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(shelf)
+        self.happens: Callable[[], Awaitable[None]] | None = happens
+
+    async def commits(self, place: Place, after: int = 0) -> list[Stored]:
+        """See :class:`Shelf`."""
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return await self._shelf.commits(place, after)
+
+
+async def _rewrite(desk: Actor, times: int = 20) -> None:
+    """Have nothing left of what was stored before."""
+    for _ in range(times):
+        async with desk.call():
+            desk.agent.items = [f"{desk.agent.count}" * 200] * 200
+            desk.agent.count += 1
+        await desk.sessions.idle()
+
+
+async def test_what_goes_while_it_is_read_is_no_damage(join: Join) -> None:
+    """Its holder writes on while another process opens the session: that one reads what is there then."""
+    process, other = await join(state_history=8), await join(state_history=8)
+    desk = actor(process)
+    await _rewrite(desk)
+    while (last := await process.shelf.last(PLACE)) is None or packing.decode_commit(last.body).head:
+        await _rewrite(desk, 1)
+    late = actor(other)
+    late.sessions.shelf = late.shelf = shelf = Meanwhile(other.shelf, lambda: _rewrite(desk))
+    with within((await late.open()).begin()):
+        assert late.agent.count >= 40
+    assert shelf.happens is None
+    shelf.happens = lambda: _rewrite(desk)
+    shown = await States(shelf, other.settings).show("Desk", "s")
+    assert shown.attributes["count"] >= 40
+    assert shelf.happens is None
+
+
+async def test_whoever_was_overtaken_is_fenced_and_finds_no_damage(join: Join) -> None:
+    """What it looks for has gone since it opened the session: the state is whole, and another's."""
+    process, other = await join(state_history=8), await join(state_history=8)
+    desk, stale = actor(process), actor(other)
+    async with desk.call("c1"):
+        desk.agent.items.extend(["x" * 1000] * 500)
+    session = await stale.open()
+    await _rewrite(desk)
+    with pytest.raises(Fenced, match="another holder"):
+        await session.applied("c1")
+    assert session.lost
+
+    async with desk.call():
+        desk.agent.items = ["x" * 1000] * 500
+        desk.agent.items[7] = "large" * 100_000
+    session = await stale.open()
+    await _rewrite(desk)
+    with within(session.begin()):
+        stale.agent.items.clear()
+        stale.agent.notes |= {str(number): Note("x" * 1000) for number in range(300)}
+        with pytest.raises(Fenced, match="another holder"):
+            await session.commit("c2")
+    assert session.lost
 
 
 # -- what is left behind ---------------------------------------------------------------------------

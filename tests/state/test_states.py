@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.state.conftest import Join, Process
 from tests.support.state import Actor
 
-from callboard.infra.errors import Fenced, ItemInvalid, StateExists, StateUnknown
+from callboard.infra import subjects
+from callboard.infra.errors import Fenced, ItemInvalid, StateDamaged, StateExists, StateUnknown
 from callboard.state import states as states_module
 from callboard.state.dicts import ManagedDict
 from callboard.state.lists import ManagedList
@@ -144,6 +145,28 @@ async def test_a_document_that_is_none_is_refused(states: States, wrong: Exporte
     with pytest.raises(ItemInvalid):
         await states.import_(Export("Desk", "new", attributes={"items": wrong}))
     assert [one.session for one in await states.all()] == ["chat 1"]
+
+
+async def test_a_commit_that_is_none(states: States, desk: Actor, process: Process) -> None:
+    """Anybody can write there: others are listed all the same, and the versions before it are there to save."""
+    async with desk.call("c1", "chat 2"):
+        desk.agent.count += 1
+    await process.store.stored(subjects.state("Desk", subjects.session_token("chat 1")), b"rubbish")
+    found = await states.all()
+    assert [(one.session, one.version, bool(one.damaged)) for one in found] == [
+        ("chat 1", 0, True),
+        ("chat 2", 1, False),
+    ]
+    history = await states.history("Desk", "chat 1")
+    assert [(one.version, one.readable) for one in history[-2:]] == [(40, True), (0, False)]
+    assert "sequence" in history[-1].damaged
+    with pytest.raises(StateDamaged, match="callboard state history Desk"):
+        await states.show("Desk", "chat 1")
+    assert (await states.show("Desk", "chat 1", 40)).attributes["count"] == 40
+    saved = await states.export("Desk", "chat 1", 40)
+    await states.delete("Desk", "chat 1")
+    await states.import_(saved)
+    assert (await states.show("Desk", "chat 1")).attributes["count"] == 40
 
 
 async def test_what_is_deleted_is_gone(states: States) -> None:

@@ -53,7 +53,12 @@ def _print_list(found: list[StateInfo], screen: Console) -> None:
     listed = table(("actor", "session", "version", "bytes", "since", "call"), numbers=("version", "bytes"))
     for one in found:
         listed.add_row(
-            one.actor, escape(one.session), str(one.version), f"{one.size:,}", clock(one.at), escape(one.call)
+            one.actor,
+            escape(one.session),
+            str(one.version),
+            f"{one.size:,}",
+            clock(one.at),
+            "[red]damaged[/]" if one.damaged else escape(one.call),
         )
     screen.print(listed)
 
@@ -138,7 +143,7 @@ def _print_history(found: list[CommitInfo], screen: Console) -> None:
             escape(one.call),
             one.holder,
             f"{one.size:,}",
-            escape(changed),
+            f"[red]{escape(one.damaged)}[/]" if one.damaged else escape(changed),
         )
     screen.print(listed)
 
