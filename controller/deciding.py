@@ -14,7 +14,7 @@ from callboard.controller.decisions import Decisions
 from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
 from callboard.infra import log
 from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
-from callboard.infra.messages.policy import Decision, PolicyState
+from callboard.infra.messages.policy import Admission, Decision, PolicyState
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -210,7 +210,8 @@ class Deciders:
         for key, entry in self.decisions.held.entries.items():
             if not entry.term or not left:
                 continue
-            over = bool(entry.session) and entry.session not in self._view.sessions
+            session = "" if isinstance(entry, Admission) else entry.session
+            over = bool(session) and session not in self._view.sessions
             if entry.policy not in names:
                 reason = f"policy {entry.policy} is not followed any more"
             elif over and time.time() - entry.at > GONE:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from callboard.actors.admission import read_admission
 from callboard.actors.entries import PREFIX, STREAM, Entries
 from callboard.actors.priorities import read_priority
 from callboard.actors.routes import read_route
 from callboard.controller.moves import Moves
-from callboard.controller.policy import Held
+from callboard.controller.policy import Entry, Held
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced
 from callboard.infra.messages.policy import (
+    Admission,
     Deciding,
     Decision,
     Policies,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 3600
 """Seconds for which the bucket keeps what was decided, and that an entry was cleared."""
-_ROUTE, _PRIORITY = f"{PREFIX}route.", f"{PREFIX}priority."
+_ROUTE, _PRIORITY, _ADMIT = f"{PREFIX}route.", f"{PREFIX}priority.", f"{PREFIX}admit."
 _leader = msgspec.msgpack.Decoder(Leader).decode
 _policies = msgspec.msgpack.Decoder(Policies).decode
 _deciding = msgspec.msgpack.Decoder(Deciding).decode
@@ -70,7 +72,8 @@ class Decisions:
         self.held.moving = self._moves.moving
         self._term = self._fence = self._epoch = 0
         self._followed = [
-            Entries(node, pattern, self._take, spawn) for pattern in ("route.>", "priority.>", "policies")
+            Entries(node, pattern, self._take, spawn)
+            for pattern in ("route.>", "priority.>", "admit.>", "policies")
         ]
 
     async def start(self) -> None:
@@ -137,7 +140,7 @@ class Decisions:
         if decision.what == "migrate":
             self._moves.begin(decision)
             return
-        entry = self._entry(decision, epoch, at)
+        entry = entry_of(decision, epoch, at, self._term)
         if entry is None:
             await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))
             self.held.drop(decision.key)
@@ -145,24 +148,33 @@ class Decisions:
             await self._stored(decision.key, msgspec.msgpack.encode(entry))
             self.held.put(decision.key, entry)
 
-    def _entry(self, decision: Decision, epoch: int, at: float) -> Route | Priority | None:
-        policy, reason = decision.policy, decision.reason
-        if decision.what == "route":
-            actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
-            session = subjects.session_of(session)
-            return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=self._term)
-        if decision.what == "priority":
-            session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
-            session = subjects.session_of(session)
-            return Priority(session, decision.value, actor, epoch, policy, reason, at, self._term)
-        return None
-
     async def _stored(self, subject: str, body: bytes, ttl: int = 0, *more: tuple[str, str]) -> int:
         head = [(H.EXPECTED_SEQUENCE, str(self._fence)), (H.EXPECTED_SUBJECT, subjects.policy_leader())]
         head += more
         if ttl:
             head.append((H.TTL, str(ttl)))
         return await self._node.store.stored(subject, body, H.encode(head))
+
+
+def entry_of(decision: Decision, epoch: int, at: float, term: int) -> Entry | None:
+    """What stands in the bucket once this was decided; None: nothing.
+
+    Args:
+        epoch, at, term: as in a :class:`Route`.
+    """
+    policy, reason = decision.policy, decision.reason
+    if decision.what == "route":
+        actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
+        session = subjects.session_of(session)
+        return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=term)
+    if decision.what == "priority":
+        session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
+        session = subjects.session_of(session)
+        return Priority(session, decision.value, actor, epoch, policy, reason, at, term)
+    if decision.what == "admit":
+        workflow = decision.key.removeprefix(_ADMIT)
+        return Admission(workflow, decision.rate, epoch, policy, reason, at, term)
+    return None
 
 
 async def choose(node: Node, names: Sequence[str]) -> None:
@@ -185,10 +197,11 @@ async def chosen(node: Node) -> list[str] | None:
     return _read_policies(last.body) if last is not None else None
 
 
-def _read(subject: str, body: bytes) -> Route | Priority | None:
+def _read(subject: str, body: bytes) -> Entry | None:
     if not body:
         return None
-    return read_route(subject, body) if subject.startswith(_ROUTE) else read_priority(subject, body)
+    readers = ((_ROUTE, read_route), (_PRIORITY, read_priority), (_ADMIT, read_admission))
+    return next((read(subject, body) for kind, read in readers if subject.startswith(kind)), None)
 
 
 def _read_leader(body: bytes) -> Leader | None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from callboard.infra import subjects
-from callboard.infra.messages.policy import Decision, Priority, Route
+from callboard.infra.messages.policy import Admission, Decision, Priority, Route
 
 if TYPE_CHECKING:
     from callboard.controller.table import Rows
@@ -26,6 +26,8 @@ MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
 Claim: TypeAlias = str | tuple[str, str]
 """A key, or session and actor of a priority."""
+Entry: TypeAlias = Route | Priority | Admission
+"""What holds, as it stands in the bucket of decisions."""
 _SAME = 1e-3
 
 
@@ -66,12 +68,12 @@ class Held(msgspec.Struct):
         values: the priorities among them, by session and actor.
     """
 
-    entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
     moving: Collection[str] = ()
     values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
 
-    def put(self, key: str, entry: Route | Priority) -> None:
+    def put(self, key: str, entry: Entry) -> None:
         """It holds from now on."""
         self.entries[key] = entry
         if isinstance(entry, Priority):
@@ -206,6 +208,28 @@ class Act:
             decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
             if self._decide(decision, same=key in self._held.moving):
                 self.claimed.add(route)
+
+    def admit(self, workflow: str, rate: float | None, /, *, reason: str = "") -> None:
+        """Have drivers accept so many requests of a workflow a second, all together; the others wait.
+
+        Args:
+            rate: requests a second; 0: none; None: as many as they can.
+            reason: why, in words.
+
+        Raises:
+            ValueError: the rate is none.
+        """
+        if rate is not None and not 0 <= rate < math.inf:
+            raise ValueError(f"a rate is 0 or more, or None, not {rate}")
+        if not subjects.is_token(workflow):
+            return
+        key = subjects.admission(workflow)
+        known = self._held.entries.get(key)
+        same = known is None
+        if rate is not None:
+            same = isinstance(known, Admission) and abs(known.rate - rate) <= _SAME * rate
+        what = "clear" if rate is None else "admit"
+        self._decide(Decision(what, key, rate=rate or 0.0, reason=reason), same=same)
 
     # -- collecting ----------------------------------------------------------------------------------
 

@@ -211,7 +211,7 @@ class CallCancelled(CallFailed):
 
 
 class Overloaded(CallFailed):
-    """The lane is above its limit. Fields: queue (calls waiting), retry_after (s)."""
+    """A lane, or a workflow, is above its limit. Fields: queue (what waits before it), retry_after (s)."""
 
     code = "overloaded"
     retryable = True
@@ -432,6 +432,12 @@ class RouteInvalid(CallboardError):
     """A route names no host, or a weight is none. Fields: actor."""
 
     code = "route_invalid"
+
+
+class AdmissionInvalid(CallboardError):
+    """A limit of requests is no rate. Fields: workflow."""
+
+    code = "admission_invalid"
 
 
 class FutureUnknown(CallboardError):

@@ -48,14 +48,32 @@ class Priority(msgspec.Struct, omit_defaults=True):
     term: int = 0
 
 
+class Admission(msgspec.Struct, omit_defaults=True):
+    """How many requests of a workflow are accepted; the others wait.
+
+    Attributes:
+        workflow: whose requests.
+        rate: requests a second, of all drivers together; 0: none.
+        epoch, policy, reason, at, term: as in a Route.
+    """
+
+    workflow: str
+    rate: float
+    epoch: int = 0
+    policy: str = ""
+    reason: str = ""
+    at: float = 0.0
+    term: int = 0
+
+
 class Decision(msgspec.Struct, omit_defaults=True):
     """What a policy has decided.
 
     Attributes:
-        what: ``route``, ``priority``, ``clear``, which takes such an entry away, or ``migrate``.
+        what: ``route``, ``priority``, ``admit``, ``clear``, which takes such an entry away, or ``migrate``.
         key: subject of the entry; of a migration that of the session's state.
         hosts: of a route, or the one to which a session moves; source: where it moves from.
-        value: of a priority.
+        value: of a priority; rate: of requests that are accepted, a second.
         policy: who decided; reason: why, in words.
     """
 
@@ -66,6 +84,7 @@ class Decision(msgspec.Struct, omit_defaults=True):
     value: int = 0
     policy: str = ""
     reason: str = ""
+    rate: float = 0.0
 
 
 class Round(msgspec.Struct, omit_defaults=True):

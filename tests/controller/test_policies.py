@@ -17,11 +17,11 @@ from callboard.controller import loading
 from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders, within
 from callboard.controller.decisions import Decisions, choose, chosen, running
-from callboard.controller.policy import Act, Policy
+from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
-from callboard.infra.messages.policy import Decision, Priority, Route
+from callboard.infra.messages.policy import Admission, Decision, Priority
 
 FILE = '''
 from callboard.controller.policy import Policy
@@ -48,6 +48,14 @@ class Chat(Policy):
     every = 0.0
     def decide(self, view, act):
         act.set_priority("chat/7", 99)
+
+class Narrow(Policy):
+    """Few at a time."""
+    every = 0.02
+    rate = 0.5
+    def decide(self, view, act):
+        act.admit("doubling", self.rate)
+        act.admit("doubling", 9.0)
 
 class Broken(Policy):
     """Decides once."""
@@ -106,7 +114,7 @@ async def lead(board: Board, controllers: list[Controller], *policies: str) -> C
     return controller
 
 
-def held(controller: Controller) -> dict[str, Route | Priority]:
+def held(controller: Controller) -> dict[str, Entry]:
     """What it knows to be decided."""
     assert controller.deciders is not None
     return controller.deciders.decisions.held.entries
@@ -134,6 +142,54 @@ async def test_what_a_policy_decides_is_followed(
     assert (await board.done(run)).status == "completed"
     results = await board.results(run)
     assert {(result.host, result.policy) for result in results} == {(last, route.epoch)}
+
+
+async def test_a_limit_is_followed_and_ends_with_its_policy(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Drivers accept as many as it says, until the policy is followed no more."""
+    driver, node = await board.host(doubling), await board.node()
+    controller = await lead(board, controllers, f"{file}:Narrow")
+    await until(lambda: driver.admissions.of("doubling") is not None)
+    limit = driver.admissions.of("doubling")
+    assert limit is not None
+    assert (limit.rate, limit.policy, limit.reason) == (0.5, f"{file}:Narrow", "Few at a time.")
+    assert held(controller) == {subjects.admission("doubling"): limit}
+    await choose(node, [])
+    await until(lambda: driver.admissions.of("doubling") is None)
+
+
+async def test_a_limit_that_people_set_is_left_alone(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """No policy changes or ends it."""
+    driver, client = await board.host(doubling), await board.client()
+    by_hand = await client.admit("doubling", 100.0)
+    controller = await lead(board, controllers, f"{file}:Narrow", f"{file}:Chat")
+    await until(lambda: len(driver.priorities))
+    assert held(controller)[subjects.admission("doubling")] == by_hand == driver.admissions.of("doubling")
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_an_error(rate: float) -> None:
+    """The policy is at fault, and is to hear of it."""
+    with pytest.raises(ValueError, match="rate"):
+        Act(View(), "p").admit("doubling", rate)
+
+
+def test_a_limit_that_holds_already_is_not_decided_again() -> None:
+    """Nor is the end of one that is not there."""
+    known = Held({subjects.admission("w"): Admission("w", 2.0, term=1, policy="p")})
+    act = Act(View(), "p", held=known)
+    act.admit("w", 2.0001)
+    act.admit("other", None)
+    act.admit("no name\r\n", 1.0)
+    assert act.decisions == []
+    act = Act(View(), "p", held=known)
+    act.admit("w", 0)
+    assert [(one.what, one.key, one.rate) for one in act.decisions] == [
+        ("admit", subjects.admission("w"), 0.0)
+    ]
 
 
 async def test_decisions_are_stored_when_they_change_something(
@@ -169,7 +225,8 @@ async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
     assert await eventually(off) == ["ZeroDivisionError: no hosts"]
     assert states(controller) == {"Broken": "disabled", "Chat": "deciding", "unheard_of": "unusable"}
     await until(lambda: len(held(controller)) == 2)
-    assert {entry.session for entry in held(controller).values()} == {"round-1", "chat/7"}
+    entries = [entry for entry in held(controller).values() if isinstance(entry, Priority)]
+    assert {entry.session for entry in entries} == {"round-1", "chat/7"}
 
 
 async def test_policies_are_changed_while_the_controller_runs(

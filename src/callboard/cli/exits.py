@@ -51,6 +51,7 @@ _BY_CODE = {
     "answer_invalid": Exit.USAGE,
     "question_unknown": Exit.NOT_FOUND,
     "route_invalid": Exit.USAGE,
+    "admission_invalid": Exit.USAGE,
     "load_invalid": Exit.USAGE,
     "recording_invalid": Exit.USAGE,
     "future_unknown": Exit.NOT_FOUND,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
+from callboard.cli.admit import told_rate
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.output import table
@@ -14,7 +15,7 @@ from callboard.cli.output import table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from callboard.infra.messages.policy import Deciding
+    from callboard.infra.messages.policy import Admission, Deciding
 
 app = App(name="policy", help="Say which policies controllers follow.", result_action="return_value")
 
@@ -23,17 +24,24 @@ app = App(name="policy", help="Say which policies controllers follow.", result_a
 def list_(*, common: Common = DEFAULTS) -> int:
     """List the policies that are followed, those that there are, and how they stand."""
 
-    async def look() -> tuple[list[str] | None, Deciding | None]:
+    async def look() -> tuple[list[str] | None, Deciding | None, list[Admission]]:
         from callboard.controller import decisions
 
         async with common.client() as client:
-            return await decisions.chosen(client.node), await decisions.running(client.node)
+            chosen, running = await decisions.chosen(client.node), await decisions.running(client.node)
+            return chosen, running, await client.admissions()
 
     from callboard.controller import loading
 
-    chosen, running = asyncio.run(look())
-    data = {"chosen": chosen, "running": running, "known": loading.names()}
-    common.output.answer(data, lambda screen: _show(screen, chosen, running, loading.names()))
+    chosen, running, limits = asyncio.run(look())
+    data = {"chosen": chosen, "running": running, "known": loading.names(), "admitted": limits}
+
+    def show(screen: Console) -> None:
+        _show(screen, chosen, running, loading.names())
+        for one in limits:
+            screen.print(f"{one.workflow} accepts {told_rate(one)}: {one.policy} {one.reason}", markup=False)
+
+    common.output.answer(data, show)
     return Exit.OK
 
 
