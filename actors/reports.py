@@ -31,6 +31,7 @@ QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
 _DEPS = 1_000
 _SMALL = 2**15 - 1
 _NONE = -1.0
+_SOON = 0.001
 
 
 @dataclasses.dataclass
@@ -173,12 +174,16 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
 def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
     now = time.time()
     requests = [run.request for run in runs]
+    deadlines = [run.maker.context.deadline for run in runs]
     return messages.RunsBegun(
         run=[request.run for request in requests],
         ago=pack("f", (max(0.0, now - request.started) for request in requests)),
         workflow=names.column(run.maker.context.workflow for run in runs),
         session=names.column("" if one.session == one.run else one.session for one in requests),
         priority=pack("h", within((request.priority for request in requests), -_SMALL, _SMALL)),
+        deadline=pack("f", (max(_SOON, at - now) if at else 0.0 for at in deadlines))
+        if any(deadlines)
+        else b"",
     )
 
 

@@ -7,6 +7,7 @@ report would have said comes with the next whole state of its source.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -34,7 +35,8 @@ class View:
             executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
             epoch of the decision that chose the lane, or 0.
         sessions: at: unix seconds, when something was last heard of it.
-        runs: workflow: a row of actors; session; driver: a row of hosts; began: unix seconds; priority.
+        runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
+            0: none; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
             its last report.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
@@ -54,7 +56,7 @@ class View:
         self.sessions = Table(at=np.float64)
         self.runs = Table(
             workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
-            told=np.uint32,
+            told=np.uint32, deadline=np.float64,
         )  # fmt: skip
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
@@ -70,6 +72,8 @@ class View:
         )  # fmt: skip
         self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)
         self.names = Table()
+        self.now: Callable[[], float] = time.time
+        """Unix seconds, or those of a simulation: what policies are to go by."""
         self.on_ended: Callable[[Calls], None] | None = None
         """Told of the attempts that have ended."""
 

@@ -115,6 +115,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
         run: ids.
         ago: seconds since the request was stored, f4.
         workflow, session: names, u4, as in :class:`Made`; priority: i2.
+        deadline: seconds that are left from the report on, f4; 0: it has none.
     """
 
     run: list[str] = []
@@ -122,6 +123,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
     workflow: bytes = b""
     session: bytes = b""
     priority: bytes = b""
+    deadline: bytes = b""
 
 
 class RunsEnded(msgspec.Struct, omit_defaults=True):
