@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from callboard.actors.instance import Instance
     from callboard.actors.run import Run
 
-Kind: TypeAlias = tuple[str, str, int, int, int, int, int]
-"""Call, session, how, band, priority, stage, attempt."""
+Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
+"""Call, session, how, band, priority, stage, ranked, attempt."""
 EndedRow: TypeAlias = tuple[str, int, float, float, float, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
@@ -153,7 +153,7 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
 def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.Ended:
     now = time.time()
     future, kind, began, waited, took, size = zip(*rows, strict=True)
-    call, session, how, band, priority, stage, attempt = zip(*kinds, strict=True)
+    call, session, how, band, priority, stage, ranked, attempt = zip(*kinds, strict=True)
     return messages.Ended(
         future=list(future),
         kind=pack("I", kind),
@@ -168,6 +168,7 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
         priority=pack("h", within(priority, -_SMALL, _SMALL)),
         stage=pack("H", within(stage, 0, _SMALL)),
         attempt=pack("H", within(attempt, 0, _SMALL)),
+        ranked=bytes(ranked) if any(ranked) else b"",
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from callboard.controller import loading
 from callboard.controller.decisions import Decisions
-from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
+from callboard.controller.policy import MOST_DECISIONS, Act, Policy
+from callboard.controller.rounds import Rounds, Running
 from callboard.infra import log
-from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
+from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow
 from callboard.infra.messages.policy import Admission, Decision, PolicyState
 
 if TYPE_CHECKING:
@@ -28,28 +29,6 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _TIDY_EVERY = 1.0
-
-
-class _Running:
-    """A policy of the set.
-
-    Attributes:
-        problem: why it does not decide; due: monotonic seconds of its next round; seen: of the view, then.
-    """
-
-    def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
-        self.name = name
-        self.policy = policy
-        self.problem = problem
-        self.due = 0.0
-        self.seen = -1
-        self.reason = loading.reason(policy) if policy is not None else ""
-
-    @property
-    def state(self) -> PolicyState:
-        """How it stands."""
-        state = "unusable" if self.policy is None else "disabled" if self.problem else "deciding"
-        return PolicyState(self.name, state, self.problem)
 
 
 class Deciders:
@@ -76,14 +55,13 @@ class Deciders:
         self._given = list(names) or None
         self._names = self._given
         self._complete = complete
-        self._limit = limit
         self._changed = True
-        self._running: list[_Running] = []
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
         self.decisions = Decisions(node, controller, self._choose, self._spawn)
+        self._rounds = Rounds(view, self.decisions.held, functools.partial(within, limit), self._failed)
         self._log = log.get("policies").bind(controller=controller)
 
     async def start(self) -> None:
@@ -115,7 +93,7 @@ class Deciders:
     @property
     def states(self) -> list[PolicyState]:
         """How each policy of the set stands."""
-        return [one.state for one in self._running]
+        return [one.state for one in self._rounds.running]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._node.loop.create_task(work)
@@ -146,11 +124,13 @@ class Deciders:
     async def _once(self) -> None:
         if self._changed:
             self._changed = False
-            await asyncio.to_thread(self._load, self._names or [])
-            self.decisions.held.rank = {one.name: place for place, one in enumerate(self._running)}
+            await asyncio.to_thread(self._rounds.load, self._names or [])
+            self._log.info("policies", policies=[one.name for one in self._rounds.running])
         if not self._complete():
             return
-        decisions = [*self._tidy(), *self._round()]
+        decisions = [*self._tidy(), *self._rounds.decide(time.monotonic())]
+        if self._rounds.left:
+            self._log.info("decisions_left", count=self._rounds.left)
         if self.states != self._told:
             await self.decisions.tell(self.states)
             self._told = self.states
@@ -158,47 +138,11 @@ class Deciders:
             epoch = await self.decisions.write(decisions)
             self._log.debug("decided", epoch=epoch, decisions=len(decisions))
 
-    def _load(self, names: list[str]) -> None:
-        running: list[_Running] = []
-        for name in dict.fromkeys(names):
-            try:
-                running.append(_Running(name, loading.load(name)))
-            except PolicyUnusable as error:
-                self._log.error("policy_unusable", policy=name, error=str(error))
-                running.append(_Running(name, None, str(error.fields["problem"])))
-        self._running = running
-        self._log.info("policies", policies=[one.name for one in running])
-
-    def _round(self) -> list[Decision]:
-        """What the policies decide whose turn it is."""
-        claimed: set[Claim] = set()
-        decided: list[Decision] = []
-        for one in self._running:
-            if one.policy is None or one.problem or not self._is_due(one, one.policy):
-                continue
-            left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left)
-            try:
-                within(self._limit, one.policy, self._view, act)
-            except Exception as error:  # noqa: BLE001 - it is somebody else's code
-                one.problem = f"{type(error).__name__}: {error}"
-                self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
-                continue
-            claimed |= act.claimed
-            decided += act.decisions
-            if act.left:
-                self._log.info("decisions_left", policy=one.name, count=act.left)
-        return decided
-
-    def _is_due(self, one: _Running, policy: Policy) -> bool:
-        now = time.monotonic()
-        if now < one.due:
-            return False
-        seen = int(self._view.hosts["sequence"].sum())
-        if not policy.every and seen == one.seen:
-            return False
-        one.due, one.seen = now + policy.every, seen
-        return True
+    def _failed(self, one: Running, error: Exception) -> None:
+        if one.policy is None:
+            self._log.error("policy_unusable", policy=one.name, error=str(error))
+        else:
+            self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
 
     def _tidy(self) -> Iterator[Decision]:
         """Clear what controllers have decided and nobody decides any more."""
@@ -206,7 +150,7 @@ class Deciders:
         if self._names is None or now - self._tidied < _TIDY_EVERY:
             return
         self._tidied = now
-        names, left = {one.name for one in self._running}, MOST_DECISIONS
+        names, left = {one.name for one in self._rounds.running}, MOST_DECISIONS
         for key, entry in self.decisions.held.entries.items():
             if not entry.term or not left:
                 continue

@@ -33,7 +33,7 @@ _COMMANDS = (
     ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
     ("controller", "callboard.cli.controller:controller", _WORK, "Follow what all hosts do."),
     ("load", "callboard.cli.load:load", _WORK, "Submit many requests at a rate, and say how long they took."),
-    ("whatif", "callboard.cli.whatif:whatif", _LOOK, "Play what was, on other hosts or with other routes."),
+    ("whatif", "callboard.cli.whatif:whatif", _LOOK, "Play what was, under policies or on other hosts."),
     ("telemetry", "callboard.cli.telemetry:app", _LOOK, "Keep what hosts have told."),
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),

@@ -54,6 +54,7 @@ _BY_CODE = {
     "admission_invalid": Exit.USAGE,
     "load_invalid": Exit.USAGE,
     "recording_invalid": Exit.USAGE,
+    "policy_unusable": Exit.USAGE,
     "future_unknown": Exit.NOT_FOUND,
     "not_found": Exit.NOT_FOUND,
     "result_timeout": Exit.TIMED_OUT,
