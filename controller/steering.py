@@ -7,6 +7,7 @@ board.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from callboard.controller.decisions import entry_of
@@ -77,7 +78,7 @@ class Steering:
         for source in sources:  # the controller was there before the load
             self._view.take(source.report())
         for place, source in enumerate(sources):  # they are not in step
-            self._after(EVERY * place / len(sources), lambda source=source: self._report(source))  # type: ignore[misc]
+            self._after(EVERY * place / len(sources), functools.partial(self._report, source))
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         def done() -> None:
@@ -91,11 +92,11 @@ class Steering:
         """A source tells what is new, and the policies decide whose turn it is."""
         self._sort()
         report = source.report()
-        self._after(self._simulation.hop, lambda: self._hear(report))
+        self._after(self._simulation.hop, functools.partial(self._hear, report))
         if len(self._clock) > self._mine:
             self._idle = self._clock.now
         if self._simulation.left and self._clock.now - self._idle < GIVE_UP:
-            self._after(EVERY, lambda: self._report(source))
+            self._after(EVERY, functools.partial(self._report, source))
 
     def _sort(self) -> None:
         """Give what has happened to those who tell of it."""
@@ -123,7 +124,7 @@ class Steering:
     def _decide(self) -> None:
         decisions = self._rounds.decide(self._clock.now)
         if decisions:
-            self._after(2 * self._simulation.hop, lambda: self._apply(decisions))
+            self._after(2 * self._simulation.hop, functools.partial(self._apply, decisions))
         else:
             self._deciding = False
 
@@ -172,7 +173,7 @@ class Steering:
         (destination,) = decision.hosts
         self._simulation.migrate(actor, subjects.session_of(token), decision.source, destination)
         self._moving.add(decision.key)
-        self._after(SETTLES, lambda: self._moving.discard(decision.key))
+        self._after(SETTLES, functools.partial(self._moving.discard, decision.key))
 
 
 def _decide(policy: Policy, view: View, act: Act) -> None:

@@ -23,7 +23,8 @@ SEED = 11
 POLICY = "srtf"
 SLOWER = 4
 """Under the policy calls take so many times as long: it looks four times a second."""
-LONGER = 24.0
+STEPS_RATE = 14.0
+LONGER = 16.0
 FIRST_S = 0.04
 PART_S = 0.05
 PARTS = 3
@@ -46,7 +47,7 @@ async def whatif_error(role: Role) -> Sample:
         "two": await _recorded("fans_out", 2, RATE),
         "one": await _recorded("fans_out", 1, RATE),
         "nested": await _recorded("nests", 2, RATE / 2),
-        POLICY: await _recorded("fans_out", 1, RATE / SLOWER, SLOWER, (POLICY,)),
+        POLICY: await _recorded("goes_on", 2, STEPS_RATE, SLOWER, (POLICY,)),
     }
     errors = {"p50": list[float](), "p99": list[float]()}
     details: dict[str, float] = {}

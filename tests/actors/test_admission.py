@@ -267,6 +267,21 @@ async def test_a_limit_is_followed_within_50_ms_and_in_order_of_epochs(board: Bo
     assert rate_of(later) == 2.5
 
 
+async def test_drivers_come_and_die_and_nothing_is_lost(board: Board) -> None:
+    """While requests wait in all of them; each run has its outcome."""
+    hosts, client = [await board.host(counted), await board.host(counted)], await board.client()
+    await client.admit("counted", 40.0)
+    await limited(*hosts)
+    runs = [await client.submit("counted", {"number": number}) for number in range(80)]
+    ends = asyncio.gather(*(client.result(run, 30) for run in runs))
+    for round_ in range(1, 4):
+        await until(lambda least=round_: len({number for number, _ in BEGAN}) > 15 * least)  # type: ignore[misc]
+        hosts.append(await board.host(counted))
+        await board.kill(hosts.pop(0))
+    assert sorted(await ends) == list(range(80))
+    await board.emptied("REQUESTS")
+
+
 async def test_what_is_no_rate(board: Board) -> None:
     """It is refused where it is said."""
     client = await board.client()

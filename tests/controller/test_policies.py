@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,6 +83,19 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+@tool(concurrency=1)
+async def takes_time(number: int) -> int:
+    """Twenty a second."""
+    await asyncio.sleep(0.05)
+    return number
+
+
+@workflow
+async def slowly(number: int) -> int:
+    """One call."""
+    return await takes_time(number)
+
+
 @workflow
 async def doubling(count: int) -> list[int]:
     """One call after the other."""
@@ -157,6 +171,36 @@ async def test_a_limit_is_followed_and_ends_with_its_policy(
     assert held(controller) == {subjects.admission("doubling"): limit}
     await choose(node, [])
     await until(lambda: driver.admissions.of("doubling") is None)
+
+
+async def test_admission_by_predicted_wait(
+    board: Board, controllers: list[Controller], tmp_path: Path
+) -> None:
+    """More is asked for than can be done in time: some wait, until it is so no more, and all are done."""
+    own = tmp_path / "quick.py"
+    own.write_text(
+        "from callboard.controller.policies.admission import Admission\n"
+        "class Quick(Admission):\n"
+        "    every = 0.25\n"
+        "    allowed = 1.0\n"
+        "    least = 10\n"
+    )
+    driver, client = await board.host(slowly), await board.client()
+    await board.host(takes_time)
+    await lead(board, controllers, f"{own}:Quick")
+    runs = [await client.submit(slowly.name, {"number": number}) for number in range(90)]
+    more: list[str] = []
+    await until(lambda: driver.admissions.of("slowly") is not None)
+    limit = driver.admissions.of("slowly")
+    assert limit is not None
+    assert 5 < limit.rate < 40  # some 20 a second can be done
+    assert "allowed are 1" in limit.reason
+    more = [await client.submit(slowly.name, {"number": number}) for number in range(90, 120)]
+    (flow,) = [member for member in driver.instances() if member.name == "slowly"]
+    await until(lambda: flow.info().mailbox > 0)
+    for run in runs + more:
+        await client.result(run, 30)
+    await until(lambda: driver.admissions.of("slowly") is None)
 
 
 async def test_a_limit_that_people_set_is_left_alone(
