@@ -28,6 +28,8 @@ UNKNOWN = 30.0
 """Seconds after which to ask again where nothing is accepted."""
 _BURST = 0.1
 _IN_TIME = 0.1
+_JOINS = 1.0
+"""Seconds after which a driver that has come asks for requests."""
 _WHOLE = 1 - 1e-6
 _PREFIX = f"{PREFIX}admit."
 _decode = msgspec.msgpack.Decoder(Admission).decode
@@ -162,7 +164,7 @@ class Door:
         if limit is self._limit and drivers == self._drivers:
             return
         if drivers > self._drivers and self._limit is not None:
-            self.give_back()  # the new ones get their share of what waits
+            self._loop.call_later(_JOINS, self._share)
         self._limit, self._drivers = limit, drivers
         now = self._loop.time()
         if limit is None:
@@ -200,6 +202,11 @@ class Door:
             request = self._held.get(heapq.heappop(self._ends)[1])
             if request is not None:
                 self._refuse_if_late(request, sum(one < request.delivered.sequence for one in self._held))
+
+    def _share(self) -> None:
+        """Drivers that have come get their part of what waits."""
+        if self._limit is not None:
+            self.give_back()
 
     def give_back(self) -> None:
         """What waits goes to other drivers, or comes again. Idempotent."""

@@ -81,6 +81,7 @@ class Driver:
         self._threads: ThreadPoolExecutor | None = None
         self._aside = Aside(self)
         self._endings = Endings(host.node)
+        self._looking = 0
         self._door = Door(host.node.loop, self._begin, self._refuse, self._deadline, time.time)
         self._version = code_version(declared)
         self._log = log.get("driver").bind(workflow=self.name)
@@ -189,7 +190,7 @@ class Driver:
             self.host.node.journal.put_summary(self.summary(run, "running"))
 
     def _room(self) -> int:
-        return self.slots - len(self._tasks) - len(self._door)
+        return self.slots - len(self._tasks) - len(self._door) - self._looking
 
     # -- taking a run ------------------------------------------------------------------------------
 
@@ -210,6 +211,7 @@ class Driver:
         if self._door.limit is None or request.resumed:
             self._begin(request)
         elif delivered.delivered > 1:
+            self._looking += 1
             self.host.caller.spawn(self._accept_again(request))
         else:
             self._door.accept(request)
@@ -226,11 +228,14 @@ class Driver:
 
     async def _accept_again(self, request: Request) -> None:
         """A request that another driver has had: what was accepted once goes on."""
+        begun = False
         try:
-            begun = await self.host.node.journal.owner(request.run) is not None
+            async with self._resuming:
+                begun = await self.host.node.journal.owner(request.run) is not None
         except CallboardError as error:
             self._log.warning("journal_unread", run=request.run, error=str(error))
-            begun = False
+        finally:
+            self._looking -= 1
         if self.host.draining or self.standby:
             request.delivered.nak()
         elif begun:
