@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from callboard.actors.addressing import band_of
 from callboard.actors.feed import Banded, Rate
 from callboard.actors.mailbox import Mailbox
-from callboard.actors.maker import band_of
 from callboard.actors.priorities import decided
 from callboard.actors.routes import choose
 from callboard.controller.programs import Play, Program
