@@ -18,6 +18,7 @@ from callboard.infra.messages.policy import Decision, PolicyState
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.controller.provisioning.fleet import Fleet
     from callboard.controller.view import View
 
 LIMIT = 0.5
@@ -35,6 +36,7 @@ class _Running:
 
     Attributes:
         problem: why it does not decide; due: monotonic seconds of its next round; seen: of the view, then.
+        told: it was said that nobody carries out what it provisions.
     """
 
     def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
@@ -43,6 +45,7 @@ class _Running:
         self.problem = problem
         self.due = 0.0
         self.seen = -1
+        self.told = False
         self.reason = loading.reason(policy) if policy is not None else ""
 
     @property
@@ -60,6 +63,7 @@ class Deciders:
         names: policies to follow as long as nobody has chosen others for all controllers.
         complete: whether the view is.
         limit: seconds that a policy has for one round.
+        fleet: the hosts that may be started and ended; None: there is no provisioner.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Deciders:
         names: Sequence[str] = (),
         complete: Callable[[], bool] = lambda: True,
         limit: float = LIMIT,
+        fleet: Fleet | None = None,
     ) -> None:
         self._node = node
         self._view = view
@@ -77,13 +82,15 @@ class Deciders:
         self._names = self._given
         self._complete = complete
         self._limit = limit
+        self._fleet = fleet
         self._changed = True
         self._running: list[_Running] = []
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
-        self.decisions = Decisions(node, controller, self._choose, self._spawn)
+        carry = [] if fleet is None else [fleet.begin]
+        self.decisions = Decisions(node, controller, self._choose, self._spawn, *carry)
         self._log = log.get("policies").bind(controller=controller)
 
     async def start(self) -> None:
@@ -173,11 +180,16 @@ class Deciders:
         """What the policies decide whose turn it is."""
         claimed: set[Claim] = set()
         decided: list[Decision] = []
+        changed: set[str] = set()
+        if self._fleet is not None:
+            kept = self._fleet.keep()
+            decided += kept.decisions
+            changed |= kept.changes.actors
         for one in self._running:
             if one.policy is None or one.problem or not self._is_due(one, one.policy):
                 continue
             left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left)
+            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left, changed)
             try:
                 within(self._limit, one.policy, self._view, act)
             except Exception as error:  # noqa: BLE001 - it is somebody else's code
@@ -185,10 +197,18 @@ class Deciders:
                 self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
                 continue
             claimed |= act.claimed
+            changed |= act.changes.actors
+            self._tell_of_no_provisioner(one, act)
             decided += act.decisions
             if act.left:
                 self._log.info("decisions_left", policy=one.name, count=act.left)
         return decided
+
+    def _tell_of_no_provisioner(self, one: _Running, act: Act) -> None:
+        if act.unprovided and self._fleet is None and not one.told:
+            one.told = True
+            fix = "start controllers with --provision, see 'callboard controller --help'"
+            self._log.warning("nothing_provisions", policy=one.name, fix=fix)
 
     def _is_due(self, one: _Running, policy: Policy) -> bool:
         now = time.monotonic()

@@ -50,6 +50,7 @@ class Decisions:
         node: of this process, open; controller: its id.
         chosen: told of the set of policies that somebody has stored; None: nobody has.
         spawn: runs a coroutine on the side.
+        carry: told of instances that are to be started and ended, once that is stored.
 
     Attributes:
         held: the decisions that hold.
@@ -61,10 +62,12 @@ class Decisions:
         controller: str,
         chosen: Callable[[list[str] | None], None],
         spawn: Callable[..., None],
+        carry: Callable[[Decision], None] = lambda _: None,
     ) -> None:
         self._node = node
         self._controller = controller
         self._chosen = chosen
+        self._carry = carry
         self.held = Held()
         self._moves = Moves(node, spawn)
         self.held.moving = self._moves.moving
@@ -136,6 +139,9 @@ class Decisions:
     async def _apply(self, decision: Decision, epoch: int, at: float) -> None:
         if decision.what == "migrate":
             self._moves.begin(decision)
+            return
+        if decision.what in {"kill", "provision"}:
+            self._carry(decision)
             return
         entry = self._entry(decision, epoch, at)
         if entry is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 import msgspec
 import numpy as np
 
+from callboard.controller.changes import Changes
 from callboard.infra import subjects
 from callboard.infra.messages.policy import Decision, Priority, Route
 
@@ -52,7 +53,8 @@ class Policy:
 def instances(view: View) -> Iterator[tuple[str, Rows]]:
     """Each actor that is no workflow, with the rows of its instances that take calls."""
     told = view.instances
-    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~view.hosts["draining"][told["host"]]
+    leaves = view.hosts["draining"] | view.hosts["killed"]
+    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~leaves[told["host"]]
     for actor in np.unique(told["actor"][there]).tolist():
         yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
 
@@ -103,10 +105,13 @@ class Act:
         held: the decisions that hold.
         claimed: that for which a policy has decided in this round, whether or not that changes anything.
         most: decisions that may change something.
+        changed: actors of which others have ended or started instances in this round.
 
     Attributes:
         decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
+        changes: the instances that are ended and started.
+        unprovided: some were to be started, and there is no provisioner.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class Act:
         held: Held | None = None,
         claimed: set[Claim] | None = None,
         most: int = MOST_DECISIONS,
+        changed: Collection[str] = (),
     ) -> None:
         self._view = view
         self._policy = policy
@@ -126,6 +132,8 @@ class Act:
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
+        self.changes = Changes(view, changed)
+        self.unprovided = False
 
     @overload
     def route(self, session: str, actor: str, instance: str, /, *, reason: str = "") -> None: ...
@@ -207,7 +215,47 @@ class Act:
             if self._decide(decision, same=key in self._held.moving):
                 self.claimed.add(route)
 
+    def kill(self, instance: str, /, *, reason: str = "") -> None:
+        """End an instance: its host takes nothing new, gives back what waits, finishes what runs, and ends.
+
+        An instance is named by its host, and all that run in that host end with it. Passed over is a host
+        that the leading controller's provisioner does not run, and one without which an actor in it would
+        have fewer instances than its ``min_instances``.
+
+        Args:
+            reason: why, in words.
+        """
+        if self._has_room() and self.changes.kill(instance):
+            self._take(Decision("kill", subjects.registry(f"host.{instance}"), reason=reason))
+
+    def provision(self, actor: str, where: str = "", /, *, reason: str = "") -> None:
+        """Start one more instance of an actor, in a host of its own.
+
+        Passed over is what the leading controller's provisioner cannot start, or has no room for, and what
+        would be above ``max_instances``; instances that still start count.
+
+        Args:
+            where: a place of the provisioner: a machine, a container engine, a deployment; empty: the first
+                that has room.
+            reason: why, in words.
+        """
+        self.unprovided |= not self._view.room
+        if self._has_room() and (place := self.changes.provision(actor, where)):
+            self._take(Decision("provision", subjects.registry(f"actor.{actor}"), reason=reason, where=place))
+
     # -- collecting ----------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether one more decision may be taken."""
+        if len(self.decisions) < self._most:
+            return True
+        self.left += 1
+        return False
+
+    def _take(self, decision: Decision) -> None:
+        decision.policy = self._policy
+        decision.reason = decision.reason or self._reason
+        self.decisions.append(decision)
 
     def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
         there = {
@@ -228,21 +276,19 @@ class Act:
             return False
         instance = view.instances.row(f"{actor}@{host}")
         row = view.instances["host"][instance]
-        return not (view.hosts["draining"][row] or view.instances["standby"][instance])
+        leaves = view.hosts["draining"][row] or view.hosts["killed"][row]
+        return not (leaves or view.instances["standby"][instance])
 
     def _decide(self, decision: Decision, *, same: bool) -> bool:
         """Take a decision, if it is this policy's to make; whether it was."""
         key = decision.key
         if key in self.claimed or self._held.bars(key, self._policy):
             return False
-        if not same and len(self.decisions) >= self._most:
-            self.left += 1
+        if not same and not self._has_room():
             return False
         self.claimed.add(key)
         if not same:
-            decision.policy = self._policy
-            decision.reason = decision.reason or self._reason
-            self.decisions.append(decision)
+            self._take(decision)
         return True
 
 

@@ -52,10 +52,12 @@ class Decision(msgspec.Struct, omit_defaults=True):
     """What a policy has decided.
 
     Attributes:
-        what: ``route``, ``priority``, ``clear``, which takes such an entry away, or ``migrate``.
-        key: subject of the entry; of a migration that of the session's state.
+        what: ``route``, ``priority``, ``clear``, which takes such an entry away, ``migrate``, ``kill`` or
+            ``provision``.
+        key: subject of the entry; of a migration that of the session's state, of a kill that of the host's
+            heartbeat, of a provision that of the actor's announcement.
         hosts: of a route, or the one to which a session moves; source: where it moves from.
-        value: of a priority.
+        value: of a priority; where: the place of a provision.
         policy: who decided; reason: why, in words.
     """
 
@@ -66,6 +68,7 @@ class Decision(msgspec.Struct, omit_defaults=True):
     value: int = 0
     policy: str = ""
     reason: str = ""
+    where: str = ""
 
 
 class Round(msgspec.Struct, omit_defaults=True):
