@@ -6,7 +6,6 @@ Never fewer than ``min_instances``, never more than ``max_instances`` or than th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,19 +21,21 @@ class Changes:
 
     Args:
         view: what there is.
-        taken: actors for which somebody else has decided in this round: the two together might be too many.
+        before: what earlier policies do in this round; it leaves their actors alone, and their room.
 
     Attributes:
-        actors: of which instances are ended or started.
+        actors: of which instances are ended or started, by earlier policies or this one; begun: how many are
+            started.
     """
 
-    def __init__(self, view: View, taken: Iterable[str] = ()) -> None:
+    def __init__(self, view: View, before: Changes | None = None) -> None:
         self._view = view
-        self._taken = frozenset(taken)
+        self._taken: frozenset[str] = frozenset() if before is None else frozenset(before.actors)
         self._killed: set[str] = set()
         self._ended: Counter[int] = Counter()
-        self._started: Counter[tuple[str, str]] = Counter()
-        self.actors: set[str] = set()
+        self._started: Counter[str] = Counter()
+        self.actors: set[str] = set(self._taken)
+        self.begun: int = 0 if before is None else before.begun
 
     def kill(self, host: str) -> bool:
         """Count a host as ended; False: it may not be."""
@@ -57,16 +58,16 @@ class Changes:
         """Count an instance as started; gives its place; empty: there may be no more."""
         view = self._view
         places = view.room.get(actor, {})
-        free = [place for place, room in places.items() if room > self._started[actor, place]]
+        free = [place for place, room in places.items() if room > self.begun]
         chosen = next((place for place in free if where in {"", place}), "")
         if not chosen or actor in self._taken:
             return ""
         row = view.actors.row(actor)
-        begun = sum(self._started[actor, place] for place in places)
         most = int(view.actors["most"][row])
-        if most and running(view, row) + int(view.actors["starting"][row]) + begun >= most:
+        if most and running(view, row) + int(view.actors["starting"][row]) + self._started[actor] >= most:
             return ""
-        self._started[actor, chosen] += 1
+        self._started[actor] += 1
+        self.begun += 1
         self.actors.add(actor)
         return chosen
 

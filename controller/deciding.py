@@ -180,16 +180,16 @@ class Deciders:
         """What the policies decide whose turn it is."""
         claimed: set[Claim] = set()
         decided: list[Decision] = []
-        changed: set[str] = set()
+        changes = None
         if self._fleet is not None:
             kept = self._fleet.keep()
             decided += kept.decisions
-            changed |= kept.changes.actors
+            changes = kept.changes
         for one in self._running:
             if one.policy is None or one.problem or not self._is_due(one, one.policy):
                 continue
             left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left, changed)
+            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left, changes)
             try:
                 within(self._limit, one.policy, self._view, act)
             except Exception as error:  # noqa: BLE001 - it is somebody else's code
@@ -197,7 +197,7 @@ class Deciders:
                 self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
                 continue
             claimed |= act.claimed
-            changed |= act.changes.actors
+            changes = act.changes
             self._tell_of_no_provisioner(one, act)
             decided += act.decisions
             if act.left:

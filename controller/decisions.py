@@ -40,6 +40,7 @@ REMEMBERED = 3600
 _ROUTE, _PRIORITY = f"{PREFIX}route.", f"{PREFIX}priority."
 _leader = msgspec.msgpack.Decoder(Leader).decode
 _policies = msgspec.msgpack.Decoder(Policies).decode
+_round = msgspec.msgpack.Decoder(Round).decode
 _deciding = msgspec.msgpack.Decoder(Deciding).decode
 
 
@@ -185,6 +186,18 @@ async def running(node: Node) -> Deciding | None:
         return None
 
 
+async def rounds(node: Node, last: int) -> list[Round]:
+    """What was decided lately, the oldest first.
+
+    Args:
+        last: entries of the bucket that are looked through, from the end.
+    """
+    info = await node.topology.api(f"STREAM.INFO.{STREAM}")
+    after = max(0, int(info["state"]["last_seq"]) - last)
+    stored = await node.reader.read(STREAM, subjects.decided("*"), after)
+    return [found for one in stored if (found := _read_round(one.body)) is not None]
+
+
 async def chosen(node: Node) -> list[str] | None:
     """The policies that were chosen for all controllers; None: nobody has."""
     last = await node.reader.last(STREAM, subjects.policies())
@@ -200,6 +213,13 @@ def _read(subject: str, body: bytes) -> Route | Priority | None:
 def _read_leader(body: bytes) -> Leader | None:
     try:
         return _leader(body) if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _read_round(body: bytes) -> Round | None:
+    try:
+        return _round(body) if body else None
     except (msgspec.DecodeError, RecursionError):
         return None
 

@@ -105,7 +105,7 @@ class Act:
         held: the decisions that hold.
         claimed: that for which a policy has decided in this round, whether or not that changes anything.
         most: decisions that may change something.
-        changed: actors of which others have ended or started instances in this round.
+        before: instances that earlier policies have ended and started in this round.
 
     Attributes:
         decisions: what is to be changed; claimed: all for which something was decided.
@@ -122,7 +122,7 @@ class Act:
         held: Held | None = None,
         claimed: set[Claim] | None = None,
         most: int = MOST_DECISIONS,
-        changed: Collection[str] = (),
+        before: Changes | None = None,
     ) -> None:
         self._view = view
         self._policy = policy
@@ -132,7 +132,7 @@ class Act:
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
-        self.changes = Changes(view, changed)
+        self.changes = Changes(view, before)
         self.unprovided = False
 
     @overload

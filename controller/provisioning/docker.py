@@ -1,7 +1,7 @@
 """Hosts as containers of a Docker engine, which starts them again when they crash.
 
-A container is found again by its labels: the board that it is for, its actor, and its host name, which is also
-the name of the node in its heartbeat.
+A container is found again by its labels: the board that it is for, its actor, and its host name, which is
+also the name of the node in its heartbeat.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DockerContainers:
         most: containers at one time; 0: as many as the engine's machine has cores.
         resources: what there is for all of them, beside ``cpu`` and ``memory_gb`` of that machine.
         engine: its address; empty: as the ``docker`` command finds it.
-        network: of the containers; environment: of the containers, too; volumes: as ``FROM:TO`` or ``FROM:TO:ro``.
+        network, environment: of the containers; volumes: theirs, as ``FROM:TO`` or ``FROM:TO:ro``.
     """
 
     def __init__(

@@ -29,6 +29,8 @@ KEEPER = "callboard"
 """The policy of what is started because of ``min_instances``."""
 AGAIN = 10.0
 """Seconds after which what has failed may be tried again."""
+SETTLES = 30.0
+"""Seconds for which a host that is told to end counts as gone, although it does not say that it drains."""
 
 
 class Fleet:
@@ -46,7 +48,7 @@ class Fleet:
         self._by_host: dict[str, Provided] = {}
         self._known = False
         self._begun: Counter[tuple[str, str]] = Counter()
-        self._killed: set[str] = set()
+        self._killed: dict[str, float] = {}
         self._refused: dict[str, float] = {}
         self._lacking: dict[str, int] = {}
         self._looking = asyncio.Lock()
@@ -114,7 +116,8 @@ class Fleet:
         mine = hosts.find(self._by_host)
         hosts["provided"][:] = False
         hosts["provided"][mine] = True
-        self._killed = {host for host in self._killed if host in hosts}
+        now = time.monotonic()
+        self._killed = {host: until for host, until in self._killed.items() if host in hosts and until > now}
         hosts["killed"][:] = False
         hosts["killed"][hosts.find(self._killed)] = True
         matched = set(self._by_host.values())
@@ -192,7 +195,7 @@ class Fleet:
         """Carry out a decision that is stored; what goes wrong is logged."""
         name = decision.key.rpartition(".")[2]
         if decision.what == "kill":
-            self._killed.add(name)
+            self._killed[name] = time.monotonic() + SETTLES
             self._spawn(self._kill(name))
         else:
             self._begun[name, decision.where] += 1
@@ -222,7 +225,7 @@ class Fleet:
                 self._log.info("killed", host=host, actor=found.actor, where=found.where)
         except CallboardError as error:
             self._log.error("not_killed", host=host, reason=str(error))
-            asyncio.get_running_loop().call_later(AGAIN, self._killed.discard, host)
+            self._killed[host] = time.monotonic() + AGAIN
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

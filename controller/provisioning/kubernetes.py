@@ -55,6 +55,7 @@ class KubernetesDeployments:
         self._kubeconfig = kubeconfig
         self._selectors: dict[str, str] = {}
         self._client: Any = None
+        self._http: Any = None
         self._api: Any = None
         self._apps: Any = None
         self._core: Any = None
@@ -67,6 +68,7 @@ class KubernetesDeployments:
         """
         config = await asyncio.to_thread(package, "kubernetes", "kubernetes.aio.config")
         self._client = await asyncio.to_thread(package, "kubernetes", "kubernetes.aio.client")
+        self._http = await asyncio.to_thread(package, "kubernetes", "aiohttp")
         try:
             await self._open(config)
         except config.ConfigException as error:
@@ -74,7 +76,10 @@ class KubernetesDeployments:
         self._apps, self._core = self._client.AppsV1Api(self._api), self._client.CoreV1Api(self._api)
         for name in {one for names in self.places.values() for one in names}:
             try:
-                found = await self._ask(name, self._apps.read_namespaced_deployment(name, self._namespace))
+                asked = self._apps.read_namespaced_deployment(
+                    name, self._namespace, _request_timeout=_TIMEOUT
+                )
+                found = await self._ask(name, asked)
             except ProvisionFailed as error:
                 raise unusable("kubernetes", error) from error
             labels = found.spec.selector.match_labels or {}
@@ -85,9 +90,10 @@ class KubernetesDeployments:
 
     async def _open(self, config: Any) -> None:
         made = self._client.Configuration()
-        if self._kubeconfig is None and _NAMESPACE_FILE.is_file():
+        own = "" if self._kubeconfig is not None else await asyncio.to_thread(_own_namespace)
+        if own:
             config.load_incluster_config(made)
-            self._namespace = self._namespace or _NAMESPACE_FILE.read_text("utf-8").strip()
+            self._namespace = self._namespace or own
         else:
             file = None if self._kubeconfig is None else str(self._kubeconfig)
             await config.load_kube_config(file, client_configuration=made)
@@ -136,7 +142,7 @@ class KubernetesDeployments:
         await self._add(where, 1)
 
     async def kill(self, host: Provided) -> None:
-        """One replica less; this pod is the first to go: SIGTERM, and SIGKILL when its grace period is over."""
+        """One replica less; this pod goes first: SIGTERM, and SIGKILL when its grace period is over."""
         body = {"metadata": {"annotations": {DELETION_COST: _FIRST}}}
         await self._ask(
             host.name,
@@ -176,11 +182,16 @@ class KubernetesDeployments:
         """
         try:
             return await asked
-        except (self._client.ApiException, OSError) as error:
-            problem = getattr(error, "reason", "") or str(error)
+        except (self._client.ApiException, self._http.ClientError, OSError, ValueError) as error:
+            problem = getattr(error, "reason", "") or str(error) or type(error).__name__
             raise ProvisionFailed(
                 f"the cluster has not done it for {what}: {problem}",
                 what=what,
                 where=self._namespace,
                 problem=problem,
             ) from error
+
+
+def _own_namespace() -> str:
+    """The namespace of the pod in which this process runs; empty: it runs in none."""
+    return _NAMESPACE_FILE.read_text("utf-8").strip() if _NAMESPACE_FILE.is_file() else ""

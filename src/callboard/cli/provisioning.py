@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["local", "docker", "kubernetes"]
 
-_PROVISION = "What starts and ends hosts: processes here, containers, deployments. By default nothing does."
-    "What starts and ends hosts: processes here, containers, or deployments. By default nothing does."
-)
+_PROVISION = "What starts and ends hosts. By default processes here if --app is given, else nothing does."
 _APP = "The application, as for 'callboard host': here, or in the image; may be given again."
 _HOSTS = "Hosts at one time, at most. By default the cores of the machine."
 _RESOURCE = "What there is for all of them together, as gpu=2; may be given again. By default as for a host."
