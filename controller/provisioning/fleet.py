@@ -189,7 +189,9 @@ class Fleet:
                 lacking=lacking,
                 fix="give the controller more room (--hosts, --resource), or end what else runs there",
             )
-        self._lacking[actor] = max(0, lacking)
+            self._lacking[actor] = lacking
+        if lacking <= 0 and not self._view.actors["starting"][self._view.actors.row(actor)]:
+            self._lacking[actor] = 0
 
     def begin(self, decision: Decision) -> None:
         """Carry out a decision that is stored; what goes wrong is logged."""

@@ -28,15 +28,14 @@ class _Slot:
     """A host that is to run, whichever process it is at the moment.
 
     Attributes:
-        works: it has told that it does; ending: it was told to end.
+        begun: it was told of the server; works: it has told that it does; ending: it was told to end.
     """
 
     def __init__(self, number: int, actor: str) -> None:
         self.number = number
         self.actor = actor
         self.child: Child | None = None
-        self.works = False
-        self.ending = False
+        self.begun = self.works = self.ending = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -122,7 +121,7 @@ class LocalProcesses:
         self._leading = False
         for slot in self._slots.values():
             if not slot.works:
-                self._drop(slot)
+                self._end(slot)
 
     async def look(self) -> list[Provided]:
         """The processes, and those that are about to be started again."""
@@ -161,7 +160,7 @@ class LocalProcesses:
             while True:
                 slot.child = child = Child(command)
                 how = await self._life(slot, child)
-                slot.works, slot.child = False, None
+                slot.begun, slot.works, slot.child = False, False, None
                 if slot.ending or not self._leading or not how:
                     return
                 wait = restarts.crashed(time.monotonic() - child.born)
@@ -178,6 +177,7 @@ class LocalProcesses:
         said = await child.load()
         if isinstance(said, Broken):
             return said.message
+        slot.begun = True
         slot.works = await child.work(self._settings.nats_url)
         code = await child.ended()
         return ended_by(code) if code else ""
@@ -186,8 +186,9 @@ class LocalProcesses:
         if slot.ending:
             return
         slot.ending = True
-        if not slot.works or slot.child is None:
-            self._drop(slot)
+        assert slot.task is not None
+        if not slot.begun or slot.child is None:
+            slot.task.cancel()  # nothing of it is lost
             return
         slot.child.send(signal.SIGTERM)
         task = asyncio.get_running_loop().create_task(self._kill_later(slot, slot.child))
@@ -200,8 +201,3 @@ class LocalProcesses:
         if not slot.task.done():
             self._log.warning("host_killed", actor=slot.actor, pid=child.pid, reason="it did not end in time")
             child.send(signal.SIGKILL)
-
-    def _drop(self, slot: _Slot) -> None:
-        """End what does not work: nothing of it is lost."""
-        if slot.task is not None:
-            slot.task.cancel()

@@ -26,6 +26,8 @@ from callboard.infra.messages.policy import Decision
 
 APP = Path(fleet_app.__file__)
 WITHIN = 30.0
+CALM: dict[str, Any] = {"pulse_every": 0.1, "dead_after": 1.5}
+"""Settings of all: processes that start beside each other may be late."""
 POLICIES = '''
 from pathlib import Path
 from callboard.controller.policy import Policy
@@ -69,6 +71,8 @@ class Three(Policy):
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What ran, and where."""
     monkeypatch.setenv("FLEET_LEDGER", str(tmp_path / "ledger"))
+    for name, value in CALM.items():
+        monkeypatch.setenv(f"CALLBOARD_{name.upper()}", str(value))
     return tmp_path / "ledger"
 
 
@@ -92,7 +96,7 @@ class Controllers:
 
     async def lead(self, app: str, *names: str, most: int = 6, **settings: Any) -> Controller:
         """One that leads."""
-        given = self._board.settings(**settings)
+        given = self._board.settings(**{**CALM, **settings})
         hosts = LocalProcesses([f"{APP}:{app}"], given, most, ["--log-level", "error"])
         controller = Controller(given, policies=names, provisioner=hosts)
         self._started.append(controller)
@@ -157,12 +161,13 @@ async def test_what_is_provisioned_takes_calls(
     board: Board, controllers: Controllers, policies: Callable[[str], str]
 ) -> None:
     """A policy decides that there is one more; it is stored with its reason and place."""
-    await board.host(fleet_app.asking)
+    await board.host(fleet_app.asking, **CALM)
     run = await board.submit(fleet_app.asking)
     controller = await controllers.lead("extra", policies("More"))
     done = await board.done(run, WITHIN)
     assert done.status == "completed"
-    assert await (await board.client()).result(run) in works(controller, "extra")
+    where = await (await board.client()).result(run)
+    await until(lambda: where in works(controller, "extra"), WITHIN)
     (made,) = await decided(board, "provision")
     assert (made.policy, made.reason, made.where) == (policies("More"), "There is one.", os.uname().nodename)
 
@@ -171,7 +176,7 @@ async def test_what_is_killed_drains_and_nothing_is_lost(
     board: Board, controllers: Controllers, policies: Callable[[str], str], ledger: Path
 ) -> None:
     """In the middle of many calls: each of them runs once; never fewer are left than there have to be."""
-    await board.host(fleet_app.working)
+    await board.host(fleet_app.working, **CALM)
     controller = await controllers.lead("work", policies("Three"), policies("Fewer"))
     await until(lambda: len(works(controller, "work")) == 3, WITHIN)
     before = works(controller, "work")
@@ -210,7 +215,7 @@ async def test_what_does_not_end_is_killed_after_its_grace(
     """A handler that blocks the event loop keeps a host from draining; whoever takes over has its call."""
     monkeypatch.setattr(local, "AFTER_GRACE", 0.3)
     (ledger.parent / "own.py").write_text(POLICIES.replace('"extra"', '"stuck"'))
-    await board.host(fleet_app.sticking)
+    await board.host(fleet_app.sticking, **CALM)
     controller = await controllers.lead("stuck", policies("More"), policies("Fewer"), grace=0.2)
     await board.submit(fleet_app.sticking)
     await until(lambda: ledger.exists() and list(pids(ledger)), WITHIN)
@@ -224,7 +229,7 @@ async def test_no_more_than_there_may_be_and_room_for(
     board: Board, controllers: Controllers, policies: Callable[[str], str]
 ) -> None:
     """The actor's most, and the resources that the machine is said to have; what others run here counts."""
-    await board.host(fleet_app.heavy, resources={"gpu": 1})
+    await board.host(fleet_app.heavy, **CALM, resources={"gpu": 1})
     controller = await controllers.lead("work,heavy", policies("Greedy"), resources={"gpu": 2})
     await until(lambda: len(works(controller, "work")) == 3, WITHIN)
     await until(lambda: len(works(controller, "heavy")) == 1, WITHIN)
@@ -307,8 +312,10 @@ async def test_the_hosts_of_one_that_leads_no_more_are_counted_by_the_next(
     first = await controllers.lead("work")
     await until(lambda: len(works(first, "work")) == 2, WITHIN)
     old = works(first, "work")
-    lease = first._lease
+    lease, hosts = first._lease, first.fleet and first.fleet._provisioner
     assert lease is not None
+    assert isinstance(hosts, LocalProcesses)
+    await until(lambda: all(slot.works for slot in hosts._slots.values()), WITHIN)
     await lease.stop()
     second = await controllers.lead("work")
     counted = second.view.actors.row("work")
@@ -324,3 +331,17 @@ async def test_the_hosts_of_one_that_leads_no_more_are_counted_by_the_next(
         return len(await decided(board, "provision")) == 3
 
     await eventually(stored)
+
+
+async def test_what_has_only_begun_ends_when_another_may_lead(board: Board, controllers: Controllers) -> None:
+    """It is not heard yet, so the next one would start another."""
+    first = await controllers.lead("work")
+    lease, hosts = first._lease, first.fleet and first.fleet._provisioner
+    assert lease is not None
+    assert isinstance(hosts, LocalProcesses)
+    await until(lambda: len(hosts._slots) == 2, WITHIN)
+    assert not any(slot.works for slot in hosts._slots.values())
+    await lease.stop()
+    await until(lambda: not hosts._slots, WITHIN)
+    with pytest.raises(ProvisionFailed, match="another controller leads"):
+        await hosts.provision("work", "")
