@@ -1,7 +1,7 @@
 """Scaling: as many instances as what runs and waits needs.
 
 Source: the Horizontal Pod Autoscaler of Kubernetes, "Algorithm details" and "Stabilization window": more when
-all of the last looks ask for more, at most twice as many; fewer when none of the last minute asked for all.
+all of the last looks ask for more, at most twice as many; fewer when none of the last 300 asked for all.
 The load is the number of calls in the system: their rate times the time for which they wait and run (Little,
 "A Proof for the Queuing Formula L = λW", 1961). The two shares, with room between them, are Schmitt's
 trigger: nothing is taken away without which the others would soon be full.
@@ -23,14 +23,14 @@ class Scale(Policy):
     every = 1.0
     full, idle = 0.8, 0.5
     """Shares of the slots: above the one there are to be more instances, below the other fewer."""
-    rise, calm = 3, 60
+    rise, calm = 3, 300
     """Looks that have to agree before there are more, and fewer; a change begins a new count."""
 
     def __init__(self) -> None:
         self._seen: dict[str, deque[float]] = {}
 
     def decide(self, view: View, act: Act) -> None:
-        """Between what the last looks needed at least, and what the last minute needed at most."""
+        """Between what the last looks needed at least, and what the last five minutes needed at most."""
         for one in loads(view):
             seen = self._seen.setdefault(one.actor, deque(maxlen=self.calm))
             seen.append(one.calls / one.slots)
