@@ -14,6 +14,7 @@ import signal
 import site
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -103,14 +104,14 @@ class Leash:
         return heard.decode().strip()
 
     def when_let_go(self, callback: Callable[[], None]) -> None:
-        """Call back, on the running loop, when the supervisor is gone."""
-        loop = asyncio.get_running_loop()
+        """Call back when the supervisor is gone, in a thread: also if the event loop is blocked by then."""
 
-        def on_end() -> None:
-            loop.remove_reader(self._in)
+        def wait() -> None:
+            while os.read(self._in, 4096):
+                pass
             callback()
 
-        loop.add_reader(self._in, on_end)
+        threading.Thread(target=wait, name="leash", daemon=True).start()
 
 
 def own_files() -> list[str]:

@@ -71,6 +71,12 @@ class Fleet:
             await asyncio.wait(self._aside)
         await self._provisioner.stop()
 
+    @property
+    def least(self) -> dict[str, int]:
+        """What is known to be kept: ``min_instances`` by actor."""
+        kept = {info.name: info.directives.get("min_instances", 0) for info in self._declared}
+        return {actor: count for actor, count in kept.items() if count}
+
     def lead(self) -> None:
         """Look from now on, and let decisions be made."""
         self._provisioner.lead()

@@ -35,6 +35,7 @@ async def ask() -> int:
         (("--app", "app.py", "--resource", "gpu"), "gpu"),
         (("--provision", "kubernetes", "--hosts", "3", "--deployment", "search"), "NAME=VALUE"),
         (("--provision", "docker", "--image", "i", "--app", "a.py", "--app", "b.py"), "one --app"),
+        (("--provision", "docker", "--image", "i", "--app", "a.py"), "--host-nats"),
     ],
 )
 def test_options_that_do_not_fit(options: tuple[str, ...], missing: str, typed: Typed) -> None:

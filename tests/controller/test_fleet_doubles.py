@@ -16,6 +16,8 @@ from tests.controller import fleet_app
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
+from callboard.actors.app import load
+from callboard.actors.declare import Workflow
 from callboard.actors.node import Node
 from callboard.controller import lease
 from callboard.controller.follow import Follower
@@ -76,13 +78,13 @@ async def watched(board: Board) -> AsyncIterator[Watched]:
     await node.close()
 
 
-async def spawn(url: str, tmp_path: Path) -> asyncio.subprocess.Process:
+async def spawn(url: str, tmp_path: Path, app: str = APP) -> asyncio.subprocess.Process:
     """A controller that starts hosts."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CALLBOARD_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "callboard", "controller", "--nats", url, "--app", APP, "--hosts", "8",
+        sys.executable, "-m", "callboard", "controller", "--nats", url, "--app", app, "--hosts", "8",
         "--log-level", "warning",
-        env={**kept, "FLEET_LEDGER": str(tmp_path / "ledger"), "CALLBOARD_GRACE": "5"},
+        env={**kept, "FLEET_LEDGER": str(tmp_path / "ledger"), "CALLBOARD_GRACE": "2"},
     )  # fmt: skip
 
 
@@ -165,3 +167,42 @@ async def test_the_leader_is_ended(
     await until(lambda: len(watched.pids() - old) == LEAST, WITHIN)
     assert watched.most <= LEAST
     assert len(watched.pids()) == LEAST
+
+
+STUCK = """
+import time
+from pathlib import Path
+from callboard import tool, workflow
+
+@tool(min_instances=1)
+async def stuck() -> None:
+    (Path(__file__).parent / "stuck").touch()
+    time.sleep(300)
+
+@workflow
+async def sticking() -> None:
+    await stuck()
+"""
+
+
+@pytest.mark.fault
+async def test_a_host_that_hangs_does_not_outlive_its_controller(board: Board, tmp_path: Path) -> None:
+    """Its event loop is blocked, so it cannot drain: it ends when its grace is over."""
+    app = tmp_path / "stuck_app.py"
+    app.write_text(STUCK)
+    controller = await spawn(board.url, tmp_path, str(app))
+    try:
+        await board.host(loaded(str(app)), pulse_every=0.4, dead_after=1.3)
+        await (await board.client()).submit("sticking", {})
+        await until((tmp_path / "stuck").exists, WITHIN)
+        hosts = psutil.Process(controller.pid).children()
+        assert len(hosts) == 1
+    finally:
+        controller.kill()
+        await controller.wait()
+    await until(lambda: not any(host.is_running() for host in hosts), WITHIN)
+
+
+def loaded(app: str) -> Workflow[..., object]:
+    """The workflow of an application."""
+    return load(app).workflow("sticking")

@@ -43,7 +43,10 @@ def controller(
 
     def on_ready(running: Controller) -> None:
         ready = "following; see what it sees with: callboard top"
-        common.output.line({"event": "controller_ready", "controller": running.id}, ready)
+        least = {} if running.fleet is None else running.fleet.least
+        kept = ", ".join(f"{count} of {actor}" for actor, count in least.items())
+        told = {"event": "controller_ready", "controller": running.id, "keeps": least}
+        common.output.line(told, f"{ready}\nwhile it leads it keeps {kept}" if kept else ready)
 
     serving = serve_controller(common.settings(), on_ready, policies=policy or (), provisioner=provisioner)
     return run_loop(serving)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Group, Parameter
 
@@ -98,10 +99,16 @@ class Provisioning:
         (app,) = self.app if self.app and len(self.app) == 1 else [""]
         if not app:
             raise UsageError("--provision docker needs one --app, the application in the image")
+        settings = common.settings(nats_url=self.host_nats or common.nats)
+        if _is_here(settings.nats_url) and self.network != "host":
+            raise UsageError(
+                f"containers do not find the server at {settings.nats_url}, which is their own loopback: say "
+                "where it is with --host-nats, or give them the machine's network with --network host"
+            )
         return DockerContainers(
             self.image,
             app,
-            common.settings(nats_url=self.host_nats or common.nats),
+            settings,
             most=self.hosts,
             resources=amounts(self.resource or []),
             engine=self.engine,
@@ -133,6 +140,11 @@ _OPTIONS: dict[str, tuple[tuple[Kind, ...], tuple[Kind, ...]]] = {
     "kubeconfig": (_NOBODY, ("kubernetes",)),
 }
 """Of each option: which provisioners need it, and which take it."""
+
+
+def _is_here(urls: str) -> bool:
+    hosts = {urlsplit(url if "//" in url else f"//{url}").hostname for url in urls.split(",")}
+    return bool(hosts & {"127.0.0.1", "localhost", "::1"})
 
 
 def _pair(option: str, given: str) -> tuple[str, str]:

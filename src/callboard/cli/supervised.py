@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,12 @@ def _when_told(
 
 def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Tell the supervisor; from now on its end is the end of this process."""
+    loop = asyncio.get_running_loop()
 
     def let_go() -> None:
         end_within(settings.grace + _AFTER_GRACE, Exit.FAILED)
-        stop.set()
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(stop.set)
 
     leash.say(Ready(name))
     leash.when_let_go(let_go)
