@@ -11,6 +11,7 @@ import numpy as np
 
 from callboard.actors.entries import STREAM
 from callboard.actors.routes import read_route
+from callboard.controller.decisions import rounds
 from callboard.infra import subjects
 from callboard.infra.errors import FutureUnknown
 from callboard.infra.messages.policy import Decision, Round
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 REPORTS = 4096
 """The latest reports of telemetry in which a call is looked for."""
+ENTRIES = 20_000
+"""The latest entries of the bucket of decisions in which the ends of hosts are looked for."""
 _round = msgspec.msgpack.Decoder(Round).decode
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -52,6 +55,7 @@ class Why(msgspec.Struct):
         policy, ranked: epochs of the decisions behind its lane, and its priority; 0: nobody has decided.
         told: by telemetry, as far back as it was read.
         route, priority: these decisions, where they are still known.
+        ended: the decisions by which hosts were ended that had it, or ran it, by host.
     """
 
     future: str
@@ -68,6 +72,7 @@ class Why(msgspec.Struct):
     told: Told
     route: Decision | None = None
     priority: Decision | None = None
+    ended: dict[str, Decision] = {}
 
     def lines(self) -> Iterator[str]:
         """The answer, for people."""
@@ -78,6 +83,8 @@ class Why(msgspec.Struct):
         yield f"where: {self._where()}"
         for host, how, lane in self.told.moves:
             yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
+        for host, decision in self.ended.items():
+            yield f"       {decision.policy} has ended {host}: {_reason(decision)}"
         if self.done:
             yield f"when:  {self._when()}"
 
@@ -135,6 +142,7 @@ async def why(node: Node, future: str) -> Why:
     priorities = (subjects.actor_priority(token, actor), subjects.priority(token))
     answer.route = await _decision(node, result.policy, routes)
     answer.priority = await _decision(node, result.ranked, priorities)
+    answer.ended = await _ended(node, {result.host, *(host for host, _, _ in told.moves)})
     return answer
 
 
@@ -169,6 +177,13 @@ async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision |
         if route is not None and route.epoch == epoch:
             return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
     return None
+
+
+async def _ended(node: Node, hosts: set[str]) -> dict[str, Decision]:
+    """The decisions by which some hosts were ended, as far as they are known."""
+    keys = {subjects.registry(f"host.{host}"): host for host in hosts}
+    made = (one for made in await rounds(node, ENTRIES) for one in made.decisions if one.what == "kill")
+    return {keys[one.key]: one for one in made if one.key in keys}
 
 
 async def _told(node: Node, future: str) -> Told:

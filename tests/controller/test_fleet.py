@@ -21,6 +21,7 @@ from callboard.controller.changes import running
 from callboard.controller.controller import Controller
 from callboard.controller.provisioning import fleet, local
 from callboard.controller.provisioning.local import LocalProcesses
+from callboard.controller.why import why
 from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed
 from callboard.infra.messages.policy import Decision
 
@@ -192,7 +193,12 @@ async def test_what_is_killed_drains_and_nothing_is_lost(
     assert numbers(ledger) == Counter({str(number): 1 for number in range(60)})
     (made,) = await decided(board, "kill")
     assert made.reason == "One less, when the test says so."
-    assert made.key.rpartition(".")[2] in before.values()
+    ended = made.key.rpartition(".")[2]
+    assert ended in before.values()
+    call = next(one.future for one in await board.results(run) if one.host == ended)
+    told = await why(await board.node(), call)
+    assert told.ended == {ended: made}
+    assert f"{policies('Fewer')} has ended {ended}: {made.reason}" in "\n".join(told.lines())
 
 
 def numbers(ledger: Path) -> Counter[str]:
