@@ -18,7 +18,7 @@ from callboard.controller.policy import Act
 from callboard.controller.provisioning.port import Provided, Provisioner
 from callboard.controller.provisioning.room import room
 from callboard.infra import log
-from callboard.infra.errors import CallboardError, ProvisionFailed
+from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
     from callboard.controller.view import View
@@ -99,11 +99,11 @@ class Fleet:
             try:
                 await self._look()
                 failing = False
-            except ProvisionFailed as error:
+            except Exception as error:  # noqa: BLE001 - a library's surprise must not end all provisioning
                 self._view.room = {actor: {} for actor in self._provisioner.places}
                 self._known = False
                 if not failing:
-                    self._log.error("provisioner_unavailable", reason=str(error))
+                    self._log.error("provisioner_unavailable", reason=_told(error), exc_info=_surprise(error))
                 failing = True
             await asyncio.sleep(self._provisioner.every)
 
@@ -217,9 +217,15 @@ class Fleet:
                 await self._provisioner.provision(actor, where)
                 self._hosts = await self._provisioner.look()
                 self._log.info("provisioned", actor=actor, where=where)
-            except CallboardError as error:
+            except Exception as error:  # noqa: BLE001 - as in _watch
                 self._refused[actor] = time.monotonic() + AGAIN
-                self._log.error("not_provisioned", actor=actor, where=where, reason=str(error))
+                self._log.error(
+                    "not_provisioned",
+                    actor=actor,
+                    where=where,
+                    reason=_told(error),
+                    exc_info=_surprise(error),
+                )
             finally:
                 self._begun[actor, where] -= 1
         if self._known:
@@ -231,11 +237,20 @@ class Fleet:
             if found is not None:
                 await self._provisioner.kill(found)
                 self._log.info("killed", host=host, actor=found.actor, where=found.where)
-        except CallboardError as error:
-            self._log.error("not_killed", host=host, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - as in _watch
+            self._log.error("not_killed", host=host, reason=_told(error), exc_info=_surprise(error))
             self._killed[host] = time.monotonic() + AGAIN
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _surprise(error: Exception) -> Exception | None:
+    """An error whose traceback is of interest: nobody has foreseen it."""
+    return None if isinstance(error, CallboardError) else error
