@@ -31,6 +31,7 @@ CALM: dict[str, Any] = {"pulse_every": 0.1, "dead_after": 1.5}
 """Settings of all: processes that start beside each other may be late."""
 POLICIES = '''
 from pathlib import Path
+from callboard.controller.policies.scale import Scale
 from callboard.controller.policy import Policy
 
 HERE = Path(__file__).parent
@@ -58,6 +59,10 @@ class Fewer(Policy):
         if (HERE / "fewer").exists():
             for row in view.hosts.rows:
                 act.kill(view.hosts.keys[row])
+
+class Quick(Scale):
+    """As many as are needed, soon."""
+    every, calm = 0.1, 20
 
 class Three(Policy):
     """Three, until there are."""
@@ -351,3 +356,29 @@ async def test_what_has_only_begun_ends_when_another_may_lead(board: Board, cont
     await until(lambda: not hosts._slots, WITHIN)
     with pytest.raises(ProvisionFailed, match="another controller leads"):
         await hosts.provision("work", "")
+
+
+async def test_scale_starts_what_calls_wait_for(
+    board: Board, controllers: Controllers, policies: Callable[[str], str]
+) -> None:
+    """Nobody runs the actor before: the first instance of it is started for what waits."""
+    await board.host(fleet_app.asking, **CALM)
+    controller = await controllers.lead("extra,work", policies("Quick"))
+    assert await board.run(fleet_app.asking, timeout=WITHIN) in works(controller, "extra")
+    (made,) = [one for one in await decided(board, "provision") if one.key.endswith(".extra")]
+    assert made.reason == "1 calls need 1 instances"
+
+
+async def test_without_a_provisioner_it_is_told(
+    board: Board, controllers: Controllers, policies: Callable[[str], str]
+) -> None:
+    """Once, and what to do."""
+    with capture_logs() as logs:
+        async with Controller(board.settings(), policies=[policies("Greedy")]) as controller:
+            await controller.led()
+            host = await board.host(fleet_app.work, **CALM)
+            row = controller.view.hosts.row(host.id)
+            await until(lambda: controller.view.hosts["sequence"][row] > 3, WITHIN)
+    (told,) = [one for one in logs if one["event"] == "nothing_provisions"]
+    assert told["policy"] == policies("Greedy")
+    assert await decided(board, "provision") == []
