@@ -19,17 +19,19 @@ Kind = Literal["local", "docker", "kubernetes"]
 
 _PROVISION = "What starts and ends hosts. By default processes here if --app is given, else nothing does."
 _APP = "The application, as for 'callboard host': here, or in the image; may be given again."
-_HOSTS = "Hosts at one time, at most. By default the cores of the machine."
+_HOSTS = (
+    "Hosts at one time, at most. By default the cores of the machine; for kubernetes there is no default."
+)
 _RESOURCE = "What there is for all of them together, as gpu=2; may be given again. By default as for a host."
-_IMAGE = "Image with the application; it is not pulled."
-_ENGINE = "Address of the container engine. By default DOCKER_HOST, else the local socket."
-_HOST_NATS = "Address of the server as seen from a container. By default that of the controller."
-_NETWORK = "Network of the containers."
-_ENV = "A variable for the containers, as NAME=VALUE; may be given again."
-_VOLUME = "A folder for the containers, as FROM:TO or FROM:TO:ro; may be given again."
-_DEPLOYMENT = "Whose hosts run an actor, as ACTOR=NAME; may be given again."
-_NAMESPACE = "Where the deployments are. By default that of the pod, or of the kubeconfig."
-_KUBECONFIG = "By default the pod's service account, else KUBECONFIG or ~/.kube/config."
+_IMAGE = "docker: image with the application; it is not pulled."
+_ENGINE = "docker: address of the container engine. By default DOCKER_HOST, else the local socket."
+_HOST_NATS = "docker: address of the server as seen from a container. By default that of the controller."
+_NETWORK = "docker: network of the containers."
+_ENV = "docker: a variable for the containers, as NAME=VALUE; may be given again."
+_VOLUME = "docker: a folder for the containers, as FROM:TO or FROM:TO:ro; may be given again."
+_DEPLOYMENT = "kubernetes: whose hosts run an actor, as ACTOR=NAME; may be given again."
+_NAMESPACE = "kubernetes: where the deployments are. By default that of the pod, or of the kubeconfig."
+_KUBECONFIG = "kubernetes: a file. By default the pod's service account, else KUBECONFIG or ~/.kube/config."
 
 
 def _many(text: str) -> Parameter:
@@ -45,14 +47,14 @@ class Provisioning:
     app: Annotated[list[str] | None, _many(_APP)] = None
     hosts: Annotated[int, Parameter(help=_HOSTS, show_default=False)] = 0
     resource: Annotated[list[str] | None, _many(_RESOURCE)] = None
-    image: Annotated[str, Parameter(help=_IMAGE)] = ""
-    engine: Annotated[str, Parameter(help=_ENGINE)] = ""
-    host_nats: Annotated[str, Parameter(help=_HOST_NATS)] = ""
-    network: Annotated[str, Parameter(help=_NETWORK)] = ""
+    image: Annotated[str, Parameter(help=_IMAGE, show_default=False)] = ""
+    engine: Annotated[str, Parameter(help=_ENGINE, show_default=False)] = ""
+    host_nats: Annotated[str, Parameter(help=_HOST_NATS, show_default=False)] = ""
+    network: Annotated[str, Parameter(help=_NETWORK, show_default=False)] = ""
     env: Annotated[list[str] | None, _many(_ENV)] = None
     volume: Annotated[list[str] | None, _many(_VOLUME)] = None
     deployment: Annotated[list[str] | None, _many(_DEPLOYMENT)] = None
-    namespace: Annotated[str, Parameter(help=_NAMESPACE)] = ""
+    namespace: Annotated[str, Parameter(help=_NAMESPACE, show_default=False)] = ""
     kubeconfig: Annotated[Path | None, Parameter(help=_KUBECONFIG)] = None
 
     def made(self, common: Common) -> Provisioner | None:
