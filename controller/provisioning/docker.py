@@ -18,6 +18,7 @@ from callboard.actors.app import split
 from callboard.controller.dev import Broken, Loaded, Said
 from callboard.controller.provisioning.packages import package, unusable
 from callboard.controller.provisioning.port import Provided
+from callboard.controller.provisioning.room import plenty, resource_words
 from callboard.infra import log
 from callboard.infra.errors import ProvisionFailed
 from callboard.infra.messages.registry import ActorInfo
@@ -106,9 +107,9 @@ class DockerContainers:
 
     def _declared(self) -> list[ActorInfo]:
         """What a host says that is told of no server: it ends when it has."""
-        container = self._client.containers.create(
-            self._image, ["host", self._app, "--supervised"], environment=self._environment
-        )
+        (has,) = self.capacity.values()  # each actor gets a container of its own
+        words = ["host", self._app, "--supervised", *resource_words(plenty(has))]
+        container = self._client.containers.create(self._image, words, environment=self._environment)
         try:
             container.start()
             container.wait(timeout=self._settings.grace + AFTER_GRACE)
@@ -171,14 +172,13 @@ class DockerContainers:
     def _provision(self, actor: str) -> None:
         node = f"callboard-{uuid.uuid4().hex[:12]}"
         needs = self._needs.get(actor, {})
-        words = [word for name, amount in needs.items() for word in ("--resource", f"{name}={amount:g}")]
         more: dict[str, Any] = {"network": self._network} if self._network else {}
         if needs.get("gpu"):
             kind = self._docker.types.DeviceRequest
             more["device_requests"] = [kind(count=int(needs["gpu"]), capabilities=[["gpu"]])]
         container = self._client.containers.create(
             self._image,
-            ["host", f"{split(self._app)[0]}:{actor}", *words],
+            ["host", f"{split(self._app)[0]}:{actor}", *resource_words(needs)],
             name=node,
             hostname=node,
             environment=self._environment,

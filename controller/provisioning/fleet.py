@@ -29,6 +29,8 @@ KEEPER = "callboard"
 """The policy of what is started because of ``min_instances``."""
 AGAIN = 10.0
 """Seconds after which what has failed may be tried again."""
+KEEP_EVERY = 0.1
+"""Seconds after which it is seen that there are too few."""
 SETTLES = 30.0
 """Seconds for which a host that is told to end counts as gone, although it does not say that it drains."""
 
@@ -47,6 +49,7 @@ class Fleet:
         self._hosts: list[Provided] = []
         self._by_host: dict[str, Provided] = {}
         self._known = False
+        self._due = 0.0
         self._begun: Counter[tuple[str, str]] = Counter()
         self._killed: dict[str, float] = {}
         self._refused: dict[str, float] = {}
@@ -177,7 +180,11 @@ class Fleet:
         """Decide what ``min_instances`` asks for."""
         view = self._view
         act = Act(view, KEEPER)
-        for actor in self._provisioner.places if self._known else ():
+        now = time.monotonic()
+        if not self._known or now < self._due:
+            return act
+        self._due = now + KEEP_EVERY
+        for actor in self._provisioner.places:
             row = view.actors.row(actor)
             least = int(view.actors["least"][row])
             have = running(view, row) + int(view.actors["starting"][row])

@@ -13,6 +13,7 @@ from callboard.actors.app import split
 from callboard.actors.resources import capacity
 from callboard.controller.dev import Broken, Child, ended_by
 from callboard.controller.provisioning.port import Provided
+from callboard.controller.provisioning.room import plenty, resource_words
 from callboard.controller.restarts import Restarts
 from callboard.infra import log
 from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed, by_code
@@ -85,7 +86,8 @@ class LocalProcesses:
         return found
 
     async def _declared(self, spec: str) -> list[ActorInfo]:
-        child = Child(self._command(spec, self._settings.resources))
+        # Each actor gets a host of its own: what they need together does not matter here.
+        child = Child(self._command(spec, plenty(self.capacity[self.where])))
         try:
             said = await child.load()
         finally:
@@ -97,9 +99,8 @@ class LocalProcesses:
         return said.actors + said.left_out
 
     def _command(self, spec: str, has: dict[str, float]) -> list[str]:
-        resources = [word for name, amount in has.items() for word in ("--resource", f"{name}={amount:g}")]
         grace = ["--supervised", "--grace", f"{self._settings.grace}"]
-        return [sys.executable, "-m", "callboard", "host", spec, *grace, *resources, *self._options]
+        return [sys.executable, "-m", "callboard", "host", spec, *grace, *resource_words(has), *self._options]
 
     async def stop(self) -> None:
         """Drain all hosts, and kill those that have not ended after their grace. Idempotent."""

@@ -42,3 +42,13 @@ def _fit(free: Amounts | None, needs: Amounts) -> int:
         return PLENTY
     fits = [int((free.get(name, 0.0) + _ROUNDING) / amount) for name, amount in needs.items() if amount > 0]
     return max(0, min(fits, default=PLENTY))
+
+
+def plenty(has: Amounts) -> dict[str, float]:
+    """Enough of each resource for every actor at once."""
+    return {name: amount * PLENTY for name, amount in has.items()}
+
+
+def resource_words(has: Amounts) -> list[str]:
+    """Amounts as options of ``callboard host``."""
+    return [word for name, amount in has.items() for word in ("--resource", f"{name}={amount:g}")]

@@ -36,6 +36,12 @@ async def heavy(number: int) -> int:
     return number
 
 
+@tool(resources={"gpu": 2})
+async def heavier(number: int) -> int:
+    """Need more of it."""
+    return number
+
+
 @tool
 async def stuck() -> None:
     """Block the event loop, for longer than any test takes."""

@@ -382,3 +382,12 @@ async def test_without_a_provisioner_it_is_told(
     (told,) = [one for one in logs if one["event"] == "nothing_provisions"]
     assert told["policy"] == policies("Greedy")
     assert await decided(board, "provision") == []
+
+
+async def test_actors_need_not_fit_into_one_host(board: Board) -> None:
+    """Each gets one of its own; what the machine has none of at all is told."""
+    given = board.settings(resources={"gpu": 2})
+    hosts = LocalProcesses([f"{APP}:heavy,heavier"], given)
+    assert {actor.name for actor in await hosts.start()} == {"heavy", "heavier"}
+    with pytest.raises(ProvisionerUnusable, match="needs gpu=1"):
+        await LocalProcesses([f"{APP}:heavy"], board.settings()).start()
