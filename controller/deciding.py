@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from callboard.controller import loading
 from callboard.controller.decisions import Decisions
-from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
+from callboard.controller.policy import MOST_DECISIONS, Act, Policy
+from callboard.controller.ranks import Claims
 from callboard.infra import log
 from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
 from callboard.infra.messages.policy import Decision, PolicyState
@@ -28,6 +29,8 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _TIDY_EVERY = 1.0
+_LOOKED_AT = MOST_DECISIONS
+"""Entries that are looked at in one round: not more of them can be cleared."""
 
 
 class _Running:
@@ -81,6 +84,7 @@ class Deciders:
         self._running: list[_Running] = []
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
+        self._untidied: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
         self.decisions = Decisions(node, controller, self._choose, self._spawn)
@@ -171,20 +175,20 @@ class Deciders:
 
     def _round(self) -> list[Decision]:
         """What the policies decide whose turn it is."""
-        claimed: set[Claim] = set()
+        claimed = Claims()
         decided: list[Decision] = []
         for one in self._running:
             if one.policy is None or one.problem or not self._is_due(one, one.policy):
                 continue
             left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left)
+            act = Act(self._view, one.name, one.reason, self.decisions.held, claimed.copy(), left)
             try:
                 within(self._limit, one.policy, self._view, act)
             except Exception as error:  # noqa: BLE001 - it is somebody else's code
                 one.problem = f"{type(error).__name__}: {error}"
                 self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
                 continue
-            claimed |= act.claimed
+            claimed = act.claimed
             decided += act.decisions
             if act.left:
                 self._log.info("decisions_left", policy=one.name, count=act.left)
@@ -201,14 +205,19 @@ class Deciders:
         return True
 
     def _tidy(self) -> Iterator[Decision]:
-        """Clear what controllers have decided and nobody decides any more."""
+        """Clear what controllers have decided and nobody decides any more; a part of what holds at a time."""
         now = time.monotonic()
-        if self._names is None or now - self._tidied < _TIDY_EVERY:
+        if self._names is None:
             return
-        self._tidied = now
-        names, left = {one.name for one in self._running}, MOST_DECISIONS
-        for key, entry in self.decisions.held.entries.items():
-            if not entry.term or not left:
+        held = self.decisions.held.entries
+        if not self._untidied and now - self._tidied >= _TIDY_EVERY:
+            self._tidied, self._untidied = now, list(held)
+        looked = self._untidied[-_LOOKED_AT:]
+        del self._untidied[-_LOOKED_AT:]
+        names = {one.name for one in self._running}
+        for key in looked:
+            entry = held.get(key)
+            if entry is None or not entry.term:
                 continue
             over = bool(entry.session) and entry.session not in self._view.sessions
             if entry.policy not in names:
@@ -217,7 +226,6 @@ class Deciders:
                 reason = "nothing of the session is open"
             else:
                 continue
-            left -= 1
             yield Decision("clear", key, policy=TIDY, reason=reason)
 
 

@@ -7,12 +7,14 @@ what it wants, and need not remember what it has said.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias, overload
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from callboard.controller.ranks import Claims, Column, Values
 from callboard.infra import subjects
 from callboard.infra.messages.policy import Decision, Priority, Route
 
@@ -24,8 +26,6 @@ MOST_DECISIONS = 1000
 """Decisions of one policy in one round that change anything; the others have to wait for the next."""
 MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
-Claim: TypeAlias = str | tuple[str, str]
-"""A key, or session and actor of a priority."""
 _SAME = 1e-3
 
 
@@ -63,25 +63,37 @@ class Held(msgspec.Struct):
     Attributes:
         rank: place of each policy in the set: of two that want the same, the first has its way.
         moving: sessions that move now, or have just failed to.
-        values: the priorities among them, by session and actor.
+        values: the priorities among them, by session and actor; columns: by actor, see :meth:`ranks`.
     """
 
     entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
     moving: Collection[str] = ()
     values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
+    columns: dict[str, Column] = msgspec.field(default_factory=dict)
 
     def put(self, key: str, entry: Route | Priority) -> None:
         """It holds from now on."""
         self.entries[key] = entry
         if isinstance(entry, Priority):
             self.values[entry.session, entry.actor] = entry.value
+            self._changed(entry)
 
     def drop(self, key: str) -> None:
         """Nothing holds there any more."""
         entry = self.entries.pop(key, None)
         if isinstance(entry, Priority):
             self.values.pop((entry.session, entry.actor), None)
+            self._changed(entry)
+
+    def _changed(self, entry: Priority) -> None:
+        column = self.columns.get(entry.actor)
+        if column is not None:
+            column.changed.add(entry.session)
+
+    def ranks(self, view: View, actor: str) -> Values:
+        """The priorities at an actor, or at all, by the rows of the view's sessions; 0: none."""
+        return self.columns.setdefault(actor, Column(actor)).of(view.sessions, self.values)
 
     def bars(self, key: str, policy: str) -> bool:
         """Whether what holds there is not this policy's to change: a person's, or an earlier policy's."""
@@ -115,14 +127,14 @@ class Act:
         policy: str,
         reason: str = "",
         held: Held | None = None,
-        claimed: set[Claim] | None = None,
+        claimed: Claims | None = None,
         most: int = MOST_DECISIONS,
     ) -> None:
         self._view = view
         self._policy = policy
         self._reason = reason
         self._held = Held() if held is None else held
-        self.claimed: set[Claim] = set() if claimed is None else claimed
+        self.claimed = Claims() if claimed is None else claimed
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
@@ -171,19 +183,40 @@ class Act:
             reason: why, in words.
         """
         value = max(-MOST_PRIORITY, min(MOST_PRIORITY, int(value)))
-        where = session, actor
-        if where in self.claimed:
+        sessions = self._view.sessions
+        if self.claimed.has_rank(sessions, session, actor):
             return
-        if self._held.values.get(where, 0) == value:  # nearly always, and for every session
-            self.claimed.add(where)
-            return
-        token = _token(session)
-        if not token or (actor and not subjects.is_token(actor)):
-            return
-        key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
-        what = "priority" if value else "clear"
-        if self._decide(Decision(what, key, value=value, reason=reason), same=False):
-            self.claimed.add(where)
+        same = self._held.values.get((session, actor), 0) == value  # nearly always, and for every session
+        if same or self._rank(session, value, actor, reason):
+            self.claimed.add_rank(sessions, session, actor)
+
+    def set_priorities(
+        self,
+        sessions: Rows,
+        values: NDArray[Any],
+        actor: str = "",
+        *,
+        reason: str | Callable[[int], str] = "",
+    ) -> None:
+        """The same for many sessions of the view at once: where nothing changes it costs next to nothing.
+
+        Args:
+            sessions: their rows, each once; values: of each its own.
+            actor: only at this one.
+            reason: why, in words; or what makes it of a value, as it was given.
+        """
+        view, held = self._view, self._held.ranks(self._view, actor)
+        claimed = self.claimed.ranked(view.sessions, actor)
+        taken = np.clip(values.astype(np.int64), -MOST_PRIORITY, MOST_PRIORITY).astype(np.int16)
+        same = held[sessions] == taken
+        changing = np.flatnonzero(~(same | claimed[sessions]))
+        claimed[sessions[same]] = True
+        for done, place in enumerate(changing.tolist()):
+            if len(self.decisions) >= self._most:
+                self.left += len(changing) - done
+                break
+            row, why = sessions[place], reason if isinstance(reason, str) else reason(int(values[place]))
+            claimed[row] = self._rank(view.sessions.keys[row], int(taken[place]), actor, why)
 
     def migrate(self, session: str, source: str, destination: str, /, *, reason: str = "") -> None:
         """Move a session from one instance to another, with what waits of it, at each actor it is at there.
@@ -208,6 +241,15 @@ class Act:
                 self.claimed.add(route)
 
     # -- collecting ----------------------------------------------------------------------------------
+
+    def _rank(self, session: str, value: int, actor: str, reason: str) -> bool:
+        """Give a session another priority, if it is this policy's to decide; whether it was."""
+        token = _token(session)
+        if not token or (actor and not subjects.is_token(actor)):
+            return False
+        key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
+        what = "priority" if value else "clear"
+        return self._decide(Decision(what, key, value=value, reason=reason), same=False)
 
     def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
         there = {

@@ -33,7 +33,7 @@ class View:
         futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
             executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
             epoch of the decision that chose the lane, or 0.
-        sessions: at: unix seconds, when something was last heard of it.
+        sessions: at: unix seconds, when something was last heard of it; added: counts them.
         runs: workflow: a row of actors; session; driver: a row of hosts; began: unix seconds; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
             its last report.
@@ -51,7 +51,7 @@ class View:
             attempt=np.uint16, made=np.float64, began=np.float64, policy=np.uint32, told=np.uint32,
             held=np.uint32,
         )  # fmt: skip
-        self.sessions = Table(at=np.float64)
+        self.sessions = Table(at=np.float64, added=np.uint32)
         self.runs = Table(
             workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
             told=np.uint32,
