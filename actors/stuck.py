@@ -7,10 +7,10 @@ it is at one place at any time, and its calls keep their order.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from callboard.actors.mailbox import rank
+from callboard.actors.unbegun import is_late
 
 if TYPE_CHECKING:
     from callboard.actors.inbound import Call
@@ -37,8 +37,7 @@ class Stuck:
         after = host.node.settings.steal_after
         if not after or instance.slots.free > 0 or host.draining or instance.standby:
             return []
-        limit = time.monotonic() - after
-        waiting = [call for call in instance.mailbox.all() if call.arrived < limit and self._may_go(call)]
+        waiting = [c for c in instance.mailbox.all() if is_late(host, c, after) and self._may_go(c)]
         return sorted(waiting, key=rank)
 
     def _may_go(self, call: Call) -> bool:

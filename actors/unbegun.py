@@ -18,6 +18,13 @@ _DELIVERIES = 2
 """A call delivered more often may be deadly: its message stays, and with it the count."""
 
 
+def is_late(host: Host, call: Call, after: float) -> bool:
+    """Whether a call has waited in a host for so many seconds, in its lane too, which nobody else pulls from."""
+    if call.arrived < time.monotonic() - after:
+        return True
+    return call.delivered.pull is host.lane and call.stored_at < time.time() - after
+
+
 class Unbegun:
     """Who waits, by sequence.
 
@@ -32,7 +39,7 @@ class Unbegun:
         self._full = full
         self._bound = bound
         self._calls: dict[int, Call] = {}
-        self._watching = False
+        self._watching = self._telling = False
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -45,6 +52,10 @@ class Unbegun:
         self._calls[call.delivered.sequence] = call
         if self._full():
             self._look_soon()
+            after = self._host.node.settings.steal_after
+            if after and not self._telling and is_late(self._host, call, after):  # it has waited in the lane
+                self._telling = True
+                self._host.node.loop.call_soon(self._tell)
 
     def claim(self, call: Call) -> bool:
         """Whether it is here still; then it stays. For the event loop."""
@@ -59,9 +70,8 @@ class Unbegun:
 
     def overdue(self, after: float) -> list[Call]:
         """Those that have waited for so many seconds. For the heart."""
-        limit = time.monotonic() - after
         waiting = list(self._calls.values())
-        return [c for c in waiting if c.arrived < limit and c.delivered.delivered <= _DELIVERIES]
+        return [c for c in waiting if is_late(self._host, c, after) and c.delivered.delivered <= _DELIVERIES]
 
     def _look_soon(self) -> None:
         """Have it looked, in time, whether they wait too long."""
@@ -69,6 +79,10 @@ class Unbegun:
         if after and not self._watching:
             self._watching = True
             self._host.node.loop.call_later(after, self._look)
+
+    def _tell(self) -> None:
+        self._telling = False
+        self._host.tell_of_waiting()
 
     def _look(self) -> None:
         self._watching = False
