@@ -19,7 +19,7 @@ _DELIVERIES = 2
 
 
 def is_late(host: Host, call: Call, after: float) -> bool:
-    """Whether a call has waited in a host for so many seconds; in the host's lane it waits for nobody else."""
+    """Whether a call has waited in a host, or in the host's lane, for so many seconds."""
     if call.arrived < time.monotonic() - after:
         return True
     return call.delivered.pull is host.lane and call.stored_at < time.time() - after
