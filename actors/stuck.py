@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from callboard.actors.mailbox import rank
-from callboard.actors.unbegun import is_late
+from callboard.actors.unbegun import is_late, next_late
 
 if TYPE_CHECKING:
     from callboard.actors.inbound import Call
@@ -47,12 +47,12 @@ class Stuck:
         return instance.running_in(call.session) == [call]
 
     def look_soon(self) -> None:
-        """Have it looked, in time, whether sessions wait too long: idle hosts hear of it at once."""
+        """Have it looked, when the next one has waited too long: idle hosts hear of it at once."""
         host = self._instance.host
         after = host.node.settings.steal_after
         if after and not self._watching and self._waits():
             self._watching = True
-            host.node.loop.call_later(after, self._look)
+            host.node.loop.call_later(next_late(self._instance.mailbox.all(), after), self._look)
 
     def _look(self) -> None:
         self._watching = False

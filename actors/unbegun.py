@@ -7,13 +7,14 @@ away (``giving.py``). ``dict.pop`` is atomic, so one of them has it, never both.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
     from callboard.actors.inbound import Call
 
+_TOGETHER = 0.005
 _DELIVERIES = 2
 """A call delivered more often may be deadly: its message stays, and with it the count."""
 
@@ -23,6 +24,17 @@ def is_late(host: Host, call: Call, after: float) -> bool:
     if call.arrived < time.monotonic() - after:
         return True
     return call.delivered.pull is host.lane and call.stored_at < time.time() - after
+
+
+def next_late(calls: Iterable[Call], after: float) -> float:
+    """Seconds until the next of them has been in its host for so long; those that came together count as one.
+
+    If all have, it is the time after which they are told of again.
+    """
+    limit = time.monotonic() - after
+    return max(
+        _TOGETHER, min((call.arrived - limit for call in calls if call.arrived > limit), default=after)
+    )
 
 
 class Unbegun:
@@ -74,11 +86,11 @@ class Unbegun:
         return [c for c in waiting if is_late(self._host, c, after) and c.delivered.delivered <= _DELIVERIES]
 
     def _look_soon(self) -> None:
-        """Have it looked, in time, whether they wait too long."""
+        """Have it looked whether they wait too long, when the next of them does."""
         after = self._host.node.settings.steal_after
         if after and not self._watching:
             self._watching = True
-            self._host.node.loop.call_later(after, self._look)
+            self._host.node.loop.call_later(next_late(list(self._calls.values()), after), self._look)
 
     def _tell(self) -> None:
         self._telling = False
