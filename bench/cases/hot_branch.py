@@ -16,6 +16,7 @@ MEAN_S = 0.1
     Metric("p50", "ms", Bound(ratio_at_most=1.0)),
     Metric("p99", "ms", Bound(ratio_at_most=0.26)),
     rounds=1,
+    alike=True,
 )
 async def hot_branch(role: Role) -> Sample:
     """90 % of the load on one of two agents, switching; the floor: each is routed to four of eight hosts."""

@@ -22,6 +22,7 @@ LONG = 0.1
     Metric("p99", "ms", Bound(ratio_at_most=0.26)),
     Metric("mean", "ms", Bound(ratio_at_most=1.0)),
     rounds=1,
+    alike=True,
 )
 async def sticky_mix(role: Role) -> Sample:
     """400 sessions at eight hosts, one call in ten is long; the floor: sticky, first come first served."""
