@@ -16,6 +16,7 @@ from callboard.controller.load import Load, LoadFigures
 
 HOSTS = 8
 SETTLES_S = 30.0
+POLL_S = 0.1
 WITHOUT = {"CALLBOARD_STEAL_AFTER": "0"}
 """What hosts are told so that nothing is taken from one another."""
 _APP = str(ROOT / "bench" / "crowd.py")
@@ -67,10 +68,20 @@ async def open_fleet(
         await driver.start()
         try:
             async with callboard.connect(server.url) as client:
-                pulses = await registry.hosts(client.node)
-                yield Fleet(client, sorted(p.host for p in pulses if actors[0] in p.instances))
+                yield Fleet(client, await _serving(client, actors[0]))
         finally:
             await driver.stop(grace=1.0)
+
+
+async def _serving(client: callboard.Client, actor: str) -> list[str]:
+    """The hosts of an actor, once all are known: a look while they beat may miss some."""
+    async with asyncio.timeout(SETTLES_S):
+        while True:
+            pulses = await registry.hosts(client.node)
+            found = sorted(pulse.host for pulse in pulses if actor in pulse.instances)
+            if len(found) == HOSTS:
+                return found
+            await asyncio.sleep(POLL_S)
 
 
 async def _controller(here: Place, server: Server, policies: Sequence[str]) -> None:

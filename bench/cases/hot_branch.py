@@ -4,11 +4,11 @@ import random
 
 from bench.harness import Bound, Metric, Role, Sample, case
 
-RATE = 80.0
-SECONDS = 15.0
-SHIFT_S = 3.0
+RATE = 42.0
+SECONDS = 20.0
+SHIFT_S = 5.0
 SEED = 5
-MEAN_S = 0.1
+MEAN_S = 0.2
 
 
 @case(

@@ -5,13 +5,13 @@ import random
 
 from bench.harness import Bound, Metric, Role, Sample, case
 
-RATE = 42.0
-SECONDS = 15.0
+RATE = 16.0
+SECONDS = 16.0
 SEED = 5
 SESSIONS = 400
 CALLS = 4
-SHORT_S = 0.02
-LONG_S = 0.2
+SHORT_S = 0.05
+LONG_S = 0.5
 LONG = 0.1
 """The share of long ones among the calls."""
 
