@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import runids, values
+from callboard.actors.addressing import CallContext
 from callboard.actors.aside import Aside, deadline_name
 from callboard.actors.bodies import unreadable
 from callboard.actors.declare import Workflow, code_version
 from callboard.actors.endings import Endings
 from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
-from callboard.actors.maker import CallContext, CallMaker, diverged
+from callboard.actors.maker import CallMaker
+from callboard.actors.recorded import diverged
 from callboard.actors.run import NO_REASON, Known, Request, Run
 from callboard.actors.scope import Scope, current
 from callboard.actors.waits import Waits, results_of
@@ -526,7 +528,7 @@ class Driver:
             raise unreadable(self.name, body, as_json=request.as_json, said=said) or error from None
 
     async def _completed(self, run: Run, value: Any) -> Done:
-        left = run.maker.leftover()
+        left = run.maker.recorded.leftover()
         if left is not None:
             raise diverged(self.name, left, "")
         try:

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from callboard.actors.addressing import CallContext
 from callboard.actors.inbound import LONGEST_PATH, Call
-from callboard.actors.maker import CallContext, CallMaker
+from callboard.actors.maker import CallMaker
 from callboard.actors.slots import HandlersFuture, Slot
 from callboard.actors.weaving import Heard
 from callboard.infra import headers as H

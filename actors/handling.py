@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import intents, managed, values
+from callboard.actors.addressing import band_of
 from callboard.actors.failures import describe
 from callboard.actors.handler_maker import HandlerMaker, attempt_path, batch_path
 from callboard.actors.inbound import Call
 from callboard.actors.items import serving
-from callboard.actors.maker import band_of
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import Slot

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from callboard.actors import values
+from callboard.actors.addressing import Addressing, CallContext
 from callboard.actors.called_at import placed
 from callboard.actors.copies import KNOWN_IDS
-from callboard.actors.failures import restore, text_of
+from callboard.actors.dependent import Announcements, WhenAllDone, failed
+from callboard.actors.failures import restore
 from callboard.actors.future import Future
 from callboard.actors.local import encode_arguments
+from callboard.actors.recorded import Recorded, diverged, is_refusal
 from callboard.actors.scope import chosen
 from callboard.actors.turns import Turns
 from callboard.actors.weaving import Heard
@@ -23,13 +27,11 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
     CallboardError,
-    DependencyFailed,
     Diverged,
     InvalidArguments,
-    Overloaded,
     StoreRefused,
 )
-from callboard.infra.messages.run import Announced, Pending, Result
+from callboard.infra.messages.run import Result
 from callboard.state.journal import read_results
 from callboard.state.shelf import Place
 
@@ -46,32 +48,6 @@ QUIET = 15.0
 _PATIENCE = 20
 _ANNOUNCED = 1000
 _DEPS_LIMIT = 64 * 1024
-
-
-class CallContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What all calls of one maker have in common.
-
-    Attributes:
-        run, session, workflow: whose calls they are.
-        creator: who makes them: a host id.
-        parent: id of the call whose handler makes them; empty for the workflow itself.
-        path: ``actor.method`` of each call from the workflow down to the maker.
-        deadline: unix seconds; 0 for none.
-        priority: of all calls.
-        stage: depth of the maker in the run.
-        trace: W3C ``traceparent``, passed on.
-    """
-
-    run: str
-    session: str
-    workflow: str
-    creator: str
-    parent: str = ""
-    path: tuple[str, ...] = ()
-    deadline: float = 0.0
-    priority: int = 0
-    stage: int = 0
-    trace: str = ""
 
 
 class CallMaker:
@@ -101,23 +77,17 @@ class CallMaker:
         self._node = caller.node
         self._loop = self.loop = caller.node.loop
         self.on_loop, self.spawn = caller.on_loop, caller.spawn
-        self._keep = False
+        self.recorded = Recorded(self._loop, self.open, self._resolve)
+        self._addressing = Addressing(context, caller.is_alive)
+        self._announcements = Announcements(self._loop, self._node.journal, context.run)
         self._going = False
         self._heard_early = False
         self._looking = False
-        self._early: dict[str, Result] = {}
-        self._replay: list[Result] = []
-        self._scheduled: set[str] = set()
-        self._used: set[str] = set()  # while replaying: ids that the code has come by
-        self._refused: set[str] = set()  # while replaying: calls that a full lane has refused
-        self._common = ""
         self._stage = context.stage
-        self._announcing: list[Announced] = []
         self._cancelled: list[str] = []
         kind = subjects.children_kind(context.parent) if context.parent else "result"
         self._subject = subjects.run(context.run, kind)
         self._sequence = 0
-        self._before = 0.0
         self._heard = time.monotonic()
         self._sid = 0
         self._abandoned = False
@@ -144,10 +114,10 @@ class CallMaker:
             before: unix seconds, since when somebody may have made calls.
         """
         self._going = True
-        self._before = before
+        self._addressing.before = before
         # A handler may run beside another one of the same call, on a host that is taken for dead by mistake:
         # that one may be ahead, and have made calls before this one comes to them.
-        self._keep = replaying or bool(self.context.parent)
+        self.recorded.keep = replaying or bool(self.context.parent)
         if entries:
             self.replay(entries)
         if self._heard_early:  # perhaps after the journal was read
@@ -172,6 +142,7 @@ class CallMaker:
     def let_go(self) -> None:
         """Drop what leads back to it: so it is gone when it is not used, and leaves nothing to collect."""
         self.on_diverged = self.waits = self._turns = None
+        self.recorded.let_go()
 
     @property
     def abandoned(self) -> bool:
@@ -193,7 +164,7 @@ class CallMaker:
 
     def only_waits(self, waits: dict[str, Wait]) -> bool:
         """Whether no call is under way: what is open are these waits, and calls that wait for them."""
-        if self._replay or self._expanding or not self._going:
+        if self.recorded.replaying or self._expanding or not self._going:
             return False
         return all(future.id in waits or not future.sent for future in self.open.values())
 
@@ -205,45 +176,10 @@ class CallMaker:
         self._abandoned = True
 
     def replay(self, entries: list[Stored]) -> None:
-        """Take up a journal: results known already, in their order.
-
-        Each is given to its future once the code has made the call, in the order of the journal, so
-        that code which depends on who comes first takes the same way again.
-        """
+        """Take up a journal: results known already, in their order."""
         for entry in entries:
             self._sequence = max(self._sequence, entry.sequence)
-            for result in read_results(entry.body):
-                if _is_refusal(result):
-                    self._refused.add(result.future)
-                elif result.future not in self._early:
-                    self._early[result.future] = result
-                    self._replay.append(result)
-                    self._scheduled.add(result.future)
-        self._replay.reverse()
-        self._loop.call_soon(self._replay_next, 0)
-
-    def _replay_next(self, tries: int) -> None:
-        if not self._replay:
-            return
-        result = self._replay[-1]
-        if result.future in self.open:
-            self._next_replayed()
-            self._early.pop(result.future, None)
-            self._resolve(result)
-            tries = 0
-        elif result.future not in self._early:  # remembered, and asked for already
-            self._next_replayed()
-        elif tries >= _PATIENCE:  # the code is not there yet; it is given when it is
-            self._next_replayed()
-            tries = 0
-        self._loop.call_soon(self._replay_next, tries + 1)
-
-    def _next_replayed(self) -> None:
-        self._scheduled.discard(self._replay.pop().future)
-
-    def leftover(self) -> Result | None:
-        """A result on record for a call that the code has never made, if there is one."""
-        return next((result for result in self._early.values() if result.future not in self._used), None)
+        self.recorded.take_up(result for entry in entries for result in read_results(entry.body))
 
     # -- making calls ------------------------------------------------------------------------------
 
@@ -271,10 +207,9 @@ class CallMaker:
 
     def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
         """A value made once and found again on replay; its place is checked like a call's."""
-        if self._keep:
-            self._used.add(future_id)
-        known = self._early.pop(future_id, None)
+        known = self.recorded.come_by(future_id)
         if known is not None:
+            self.recorded.taken(future_id)
             if known.call != what:
                 raise self._diverged(known, what)
             value: T = msgspec.msgpack.decode(known.value)
@@ -294,8 +229,6 @@ class CallMaker:
             return
         self.made += 1
         self.open[future.id] = future
-        if self._keep:
-            self._used.add(future.id)
         waiting = [dep for dep in encoded.futures if not dep.done()]
         future.deps = tuple(dep.id for dep in encoded.futures)
         for dep in encoded.futures:
@@ -304,8 +237,9 @@ class CallMaker:
         if self._knows(future):
             return
         if waiting:
-            self._announce(future)
-            _Dependencies(self, future, encoded, waiting)
+            self._caller.made.append(future)
+            self._announcements.add(future)
+            WhenAllDone(waiting, partial(self.ready, future, encoded))
         elif encoded.futures:
             self.ready(future, encoded)
         else:
@@ -313,13 +247,13 @@ class CallMaker:
 
     def _knows(self, future: Future[Any]) -> bool:
         """Whether its outcome is there already; then it is given soon."""
-        known = self._early.get(future.id)
+        known = self.recorded.come_by(future.id)
         if known is None:
             return False
         if known.call != future.method.where:
             self._diverge(known, future)
-        elif future.id not in self._scheduled:
-            self._loop.call_soon(self._resolve_early, future.id)
+        else:
+            self.recorded.give_soon(future.id)
         return True
 
     def enter(self, future: Future[Any]) -> bool:
@@ -329,35 +263,16 @@ class CallMaker:
         if future.cancelled():
             return False
         self.open[future.id] = future
-        if self._keep:
-            self._used.add(future.id)
         return not self._knows(future)
-
-    def _resolve_early(self, future_id: str) -> None:
-        result = self._early.pop(future_id, None)
-        if result is not None:
-            self._resolve(result)
-
-    def _announce(self, future: Future[Any]) -> None:
-        if not self._announcing:
-            self._loop.call_soon(self._flush_announced)
-        self._caller.made.append(future)
-        self._announcing.append(Announced(future.id, future.method.where, list(future.deps)))
-
-    def _flush_announced(self) -> None:
-        batch, self._announcing = self._announcing, []
-        for start in range(0, len(batch), _ANNOUNCED):  # one message has room for a megabyte
-            self._node.journal.put_pending(self.context.run, Pending(batch[start : start + _ANNOUNCED]))
 
     def ready(self, future: Future[Any], encoded: values.Encoded) -> None:
         """Its dependencies have their outcomes: send the call, or fail it with them."""
         if future.done():
             return
-        for dep in encoded.futures:
-            error = asyncio.CancelledError() if dep.cancelled() else dep.exception()
-            if error is not None:
-                self._fail_dependent(future, dep, error)
-                return
+        failure = failed(future, encoded.futures, self.context.path)
+        if failure is not None:
+            self._fail(future, failure)
+            return
         encoded.join()
         try:
             if not encoded.blobs:
@@ -365,19 +280,6 @@ class CallMaker:
             self._send(future, encoded)
         except InvalidArguments as error:
             self._fail(future, placed(error, encoded.called_at))
-
-    def _fail_dependent(self, future: Future[Any], dep: Future[Any], error: BaseException) -> None:
-        how = "was cancelled" if dep.cancelled() else f"failed: {text_of(error)}"
-        failure = DependencyFailed(
-            f"{future.method.where} was not called: its argument {dep.method.where} {how}",
-            future=future.id,
-            actor=future.method.actor,
-            method=future.method.name,
-            dependency=dep.id,
-            path=[*self.context.path, future.method.where],
-        )
-        failure.__cause__ = error
-        self._fail(future, failure)
 
     def _send(self, future: Future[Any], encoded: values.Encoded) -> None:
         if future.method.managed:
@@ -403,7 +305,7 @@ class CallMaker:
 
     def _message_id(self, future_id: str) -> str:
         # The stream knows the id of a call that was refused: under the same one it would take no other.
-        return f"{future_id}~w{time.time_ns()}" if future_id in self._refused else future_id
+        return f"{future_id}~w{time.time_ns()}" if future_id in self.recorded.refused else future_id
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
         try:
@@ -422,50 +324,8 @@ class CallMaker:
         future.sent = time.monotonic()
         self._caller.made.append(future)
         future.body = encoded  # kept until there is an outcome: it may have to be sent again
-        subject, head = self._addressed(future, encoded, message_id)
+        subject, head = self._addressing.addressed(future, encoded, message_id)
         self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
-
-    def _addressed(self, future: Future[Any], encoded: values.Encoded, message_id: str) -> tuple[str, bytes]:
-        """Subject and headers of a call."""
-        head = self._head(future.method)
-        extra = f"Cb-Future: {future.id}\r\nNats-Msg-Id: {message_id}\r\nCb-Stage: {future.stage}\r\n"
-        deps = ",".join(future.deps)
-        if 0 < len(deps) <= _DEPS_LIMIT:  # of more the journal knows
-            extra += f"Cb-Deps: {deps}\r\n"
-        if future.session != self.context.run:
-            extra += f"{H.SESSION}: {future.session}\r\n"
-        if encoded.blobs:
-            extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
-        if encoded.woven:
-            extra += f"{H.WOVEN}: {encoded.woven}\r\n"
-        if future.priority:
-            extra += f"Cb-Priority: {future.priority}\r\n"
-        if future.ranked:
-            extra += f"{H.RANKED}: {future.ranked}\r\n"
-        if self._before and time.time() - self._before > KNOWN_IDS:
-            extra += f"{H.AGAIN}: 1\r\n"
-        lane = subjects.ANY
-        if future.executor and self._caller.is_alive(future.executor):
-            lane = future.executor
-            extra += f"Cb-Executor: {lane}\r\n"
-            if future.policy:
-                extra += f"{H.POLICY}: {future.policy}\r\n"
-        subject = subjects.call(future.method.actor, lane, band_of(future.priority))
-        return subject, f"{head}{extra}\r\n".encode()
-
-    def _head(self, method: Method) -> str:
-        """The part of the headers that all calls of a method by this maker share."""
-        if not self._common:
-            c = self.context
-            items = [(H.RUN, c.run), (H.WORKFLOW, c.workflow), (H.CREATOR, c.creator)]
-            if c.deadline:
-                items.append((H.DEADLINE, f"{c.deadline:.3f}"))
-            if len(c.path) > 1:
-                items.append((H.PATH, ",".join(c.path)))
-            if c.trace:
-                items.append((H.TRACEPARENT, c.trace))
-            self._common = H.encode(items)[:-2].decode()
-        return f"{self._common}{H.METHOD}: {method.name}\r\n"
 
     def call_refused(self, future_id: str, refusal: StoreRefused) -> None:
         """The stream will never take the call."""
@@ -522,15 +382,15 @@ class CallMaker:
         """
         for future in list(self.open.values()):
             if future.body is not None and future.sent and QUIET < now - future.sent < KNOWN_IDS:
-                subject, head = self._addressed(future, future.body, future.id)
+                subject, head = self._addressing.addressed(future, future.body, future.id)
                 self._node.store.put(subject, future.body.body, head)
 
     def _outcomes(self, data: bytes) -> None:
         for result in read_results(data):
-            if result.future in self.open and result.future not in self._early:
+            if result.future in self.open and not self.recorded.holds(result.future):
                 self._resolve(result)
-            elif self._keep and result.future not in self._used and not _is_refusal(result):
-                self._early.setdefault(result.future, result)
+            else:
+                self.recorded.early(result)
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""
@@ -546,7 +406,7 @@ class CallMaker:
         if result.call != future.method.where:
             self._diverge(result, future)
             return
-        if _is_refusal(result) and self._send_later(future, result):
+        if is_refusal(result) and self._send_later(future, result):
             return
         if self.waits is not None:
             self.waits.resolved(result)
@@ -651,18 +511,6 @@ class CallMaker:
         return diverged(self.context.workflow, known, code)
 
 
-def diverged(workflow: str, known: Result, code: str) -> Diverged:
-    """The error for a place where the journal and the code name different calls."""
-    return Diverged(
-        f"workflow {workflow} has changed under its run: at {known.future} the journal has a call of "
-        f"{known.call}, the code {f'calls {code}' if code else 'makes no call'}; run it with the code it was "
-        "started with, or cancel it and start a new run",
-        future=known.future,
-        journal=known.call,
-        code=code,
-    )
-
-
 class _OnCallStored:
     """Called when a call's message is stored; keeps no more than an id until then."""
 
@@ -679,41 +527,6 @@ class _OnCallStored:
     def on_duplicate(self) -> None:
         """The call had been sent before, perhaps by another maker: its result may be there already."""
         self._maker.look_again()
-
-
-class _Dependencies:
-    """Waits for the last of a call's dependencies."""
-
-    __slots__ = ("_encoded", "_future", "_left", "_maker")
-
-    def __init__(
-        self,
-        maker: CallMaker,
-        future: Future[Any],
-        encoded: values.Encoded,
-        waiting: Iterable[Future[Any]],
-    ) -> None:
-        self._maker = maker
-        self._future = future
-        self._encoded = encoded
-        self._left = 0
-        for dep in waiting:
-            self._left += 1
-            dep.when_done(self._one)
-
-    def _one(self, _: Future[Any]) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._maker.ready(self._future, self._encoded)
-
-
-def band_of(priority: int) -> int:
-    """The band of a priority: above 0 the urgent one, below 0 the patient one."""
-    return 1 if priority == 0 else 0 if priority > 0 else 2
-
-
-def _is_refusal(result: Result) -> bool:
-    return result.error is not None and result.error.code == Overloaded.code
 
 
 def _ignore(_: int | StoreRefused) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from callboard.actors.maker import band_of
+from callboard.actors.addressing import band_of
 from callboard.actors.snapshots import SNAPSHOT
 from callboard.infra import headers as H
 from callboard.infra import subjects

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from callboard.actors.addressing import band_of
 from callboard.actors.entries import PREFIX, Newest
-from callboard.actors.maker import band_of
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.messages.policy import Priority

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from callboard.actors.addressing import band_of
 from callboard.actors.columns import Names, pack, within
 from callboard.actors.driver import Driver
-from callboard.actors.maker import CallMaker, band_of
+from callboard.actors.maker import CallMaker
 from callboard.infra import subjects
 from callboard.infra.messages import telemetry as messages
 
