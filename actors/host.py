@@ -444,8 +444,9 @@ class Host:
         return list(self._members)
 
     def stealable(self) -> list[Instance]:
-        """Its instances of actors that keep nothing: their calls may run on any host."""
-        return [member for member in self._members if isinstance(member, Instance) and not member.serial]
+        """Its instances that idle hosts may take from: calls, or whole sessions where something is kept."""
+        instances = [member for member in self._members if isinstance(member, Instance)]
+        return [one for one in instances if not one.serial or one.stuck is not None]
 
     def tell_of_waiting(self) -> None:
         """Calls wait here for long: let others know, if it is for too long."""

@@ -72,6 +72,11 @@ class Routes:
         """Those that hold, in no order."""
         return list(self._routes.values())
 
+    def keeps(self, actor: str, session: str, host: str) -> bool:
+        """Whether a route of its own names this host for a session."""
+        route = self._routes.get((actor, session))
+        return route is not None and not 0 < route.until <= time.time() and host in route.hosts
+
     def choose(self, actor: str, session: str, future: str, *, keeps: bool) -> tuple[str, int]:
         """The host that a call goes to, and the epoch of the route that says so; nothing where none does.
 

@@ -19,6 +19,7 @@ from callboard.infra.messages.policy import Admission, Decision, PolicyState
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.controller.provisioning.fleet import Fleet
     from callboard.controller.view import View
 
 LIMIT = 0.5
@@ -29,6 +30,8 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _TIDY_EVERY = 1.0
+_LOOKED_AT = MOST_DECISIONS
+"""Entries that are looked at in one round: not more of them can be cleared."""
 
 
 class Deciders:
@@ -39,6 +42,7 @@ class Deciders:
         names: policies to follow as long as nobody has chosen others for all controllers.
         complete: whether the view is.
         limit: seconds that a policy has for one round.
+        fleet: the hosts that may be started and ended; None: there is no provisioner.
     """
 
     def __init__(
@@ -49,18 +53,22 @@ class Deciders:
         names: Sequence[str] = (),
         complete: Callable[[], bool] = lambda: True,
         limit: float = LIMIT,
+        fleet: Fleet | None = None,
     ) -> None:
         self._node = node
         self._view = view
         self._given = list(names) or None
         self._names = self._given
         self._complete = complete
+        self._fleet = fleet
         self._changed = True
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
+        self._untidied: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
-        self.decisions = Decisions(node, controller, self._choose, self._spawn)
+        carry = [] if fleet is None else [fleet.begin]
+        self.decisions = Decisions(node, controller, self._choose, self._spawn, *carry)
         self._rounds = Rounds(view, self.decisions.held, functools.partial(within, limit), self._failed)
         self._log = log.get("policies").bind(controller=controller)
 
@@ -128,9 +136,7 @@ class Deciders:
             self._log.info("policies", policies=[one.name for one in self._rounds.running])
         if not self._complete():
             return
-        decisions = [*self._tidy(), *self._rounds.decide(time.monotonic())]
-        if self._rounds.left:
-            self._log.info("decisions_left", count=self._rounds.left)
+        decisions = [*self._tidy(), *self._round()]
         if self.states != self._told:
             await self.decisions.tell(self.states)
             self._told = self.states
@@ -144,15 +150,34 @@ class Deciders:
         else:
             self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
 
+    def _round(self) -> list[Decision]:
+        """What is needed to keep ``min_instances``, and what the policies decide whose turn it is."""
+        kept = self._fleet.keep() if self._fleet is not None else None
+        first = [] if kept is None else kept.decisions
+        decided = self._rounds.decide(time.monotonic(), first, None if kept is None else kept.changes)
+        if self._rounds.left:
+            self._log.info("decisions_left", count=self._rounds.left)
+        for one in self._rounds.running:
+            if one.unprovided and self._fleet is None and not one.told:
+                one.told = True
+                fix = "start controllers with --provision, see 'callboard controller --help'"
+                self._log.warning("nothing_provisions", policy=one.name, fix=fix)
+        return decided
+
     def _tidy(self) -> Iterator[Decision]:
-        """Clear what controllers have decided and nobody decides any more."""
+        """Clear what controllers have decided and nobody decides any more; a part of what holds at a time."""
         now = time.monotonic()
-        if self._names is None or now - self._tidied < _TIDY_EVERY:
+        if self._names is None:
             return
-        self._tidied = now
-        names, left = {one.name for one in self._rounds.running}, MOST_DECISIONS
-        for key, entry in self.decisions.held.entries.items():
-            if not entry.term or not left:
+        held = self.decisions.held.entries
+        if not self._untidied and now - self._tidied >= _TIDY_EVERY:
+            self._tidied, self._untidied = now, list(held)
+        looked = self._untidied[-_LOOKED_AT:]
+        del self._untidied[-_LOOKED_AT:]
+        names = {one.name for one in self._rounds.running}
+        for key in looked:
+            entry = held.get(key)
+            if entry is None or not entry.term:
                 continue
             session = "" if isinstance(entry, Admission) else entry.session
             over = bool(session) and session not in self._view.sessions
@@ -162,7 +187,6 @@ class Deciders:
                 reason = "nothing of the session is open"
             else:
                 continue
-            left -= 1
             yield Decision("clear", key, policy=TIDY, reason=reason)
 
 

@@ -42,6 +42,7 @@ REMEMBERED = 3600
 _ROUTE, _PRIORITY, _ADMIT = f"{PREFIX}route.", f"{PREFIX}priority.", f"{PREFIX}admit."
 _leader = msgspec.msgpack.Decoder(Leader).decode
 _policies = msgspec.msgpack.Decoder(Policies).decode
+_round = msgspec.msgpack.Decoder(Round).decode
 _deciding = msgspec.msgpack.Decoder(Deciding).decode
 
 
@@ -52,6 +53,7 @@ class Decisions:
         node: of this process, open; controller: its id.
         chosen: told of the set of policies that somebody has stored; None: nobody has.
         spawn: runs a coroutine on the side.
+        carry: told of instances that are to be started and ended, once that is stored.
 
     Attributes:
         held: the decisions that hold.
@@ -63,10 +65,12 @@ class Decisions:
         controller: str,
         chosen: Callable[[list[str] | None], None],
         spawn: Callable[..., None],
+        carry: Callable[[Decision], None] = lambda _: None,
     ) -> None:
         self._node = node
         self._controller = controller
         self._chosen = chosen
+        self._carry = carry
         self.held = Held()
         self._moves = Moves(node, spawn)
         self.held.moving = self._moves.moving
@@ -140,6 +144,9 @@ class Decisions:
         if decision.what == "migrate":
             self._moves.begin(decision)
             return
+        if decision.what in {"kill", "provision"}:
+            self._carry(decision)
+            return
         entry = entry_of(decision, epoch, at, self._term)
         if entry is None:
             await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))
@@ -191,6 +198,18 @@ async def running(node: Node) -> Deciding | None:
         return None
 
 
+async def rounds(node: Node, last: int) -> list[Round]:
+    """What was decided lately, the oldest first.
+
+    Args:
+        last: entries of the bucket that are looked through, from the end.
+    """
+    info = await node.topology.api(f"STREAM.INFO.{STREAM}")
+    after = max(0, int(info["state"]["last_seq"]) - last)
+    stored = await node.reader.read(STREAM, subjects.decided("*"), after)
+    return [found for one in stored if (found := _read_round(one.body)) is not None]
+
+
 async def chosen(node: Node) -> list[str] | None:
     """The policies that were chosen for all controllers; None: nobody has."""
     last = await node.reader.last(STREAM, subjects.policies())
@@ -207,6 +226,13 @@ def _read(subject: str, body: bytes) -> Entry | None:
 def _read_leader(body: bytes) -> Leader | None:
     try:
         return _leader(body) if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _read_round(body: bytes) -> Round | None:
+    try:
+        return _round(body) if body else None
     except (msgspec.DecodeError, RecursionError):
         return None
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from callboard.controller import loading
-from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Held, Policy
+from callboard.controller.changes import Changes
+from callboard.controller.policy import MOST_DECISIONS, Act, Held, Policy
+from callboard.controller.ranks import Claims
 from callboard.infra.errors import PolicyUnusable
 from callboard.infra.messages.policy import Decision, PolicyState
 
@@ -22,6 +24,7 @@ class Running:
 
     Attributes:
         problem: why it does not decide; due: seconds of its next round; seen: of the view, then.
+        unprovided: it wanted to start what nobody can; told: it was said so.
     """
 
     def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
@@ -30,6 +33,7 @@ class Running:
         self.problem = problem
         self.due = 0.0
         self.seen = -1
+        self.unprovided = self.told = False
         self.reason = loading.reason(policy) if policy is not None else ""
 
     @property
@@ -71,27 +75,31 @@ class Rounds:
         self.running = running
         self._held.rank = {one.name: place for place, one in enumerate(running)}
 
-    def decide(self, now: float) -> list[Decision]:
+    def decide(
+        self, now: float, first: Sequence[Decision] = (), changes: Changes | None = None
+    ) -> list[Decision]:
         """What the policies decide whose turn it is.
 
         Args:
             now: seconds that never go back.
+            first: what has been decided before them in this round; changes: the instances concerned.
         """
-        claimed: set[Claim] = set()
-        decided: list[Decision] = []
+        claimed = Claims()
+        decided = list(first)
         self.left = 0
         for one in self.running:
             if one.policy is None or one.problem or not self._is_due(one, one.policy, now):
                 continue
             left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self._held, set(claimed), left)
+            act = Act(self._view, one.name, one.reason, self._held, claimed.copy(), left, changes)
             try:
                 self._run(one.policy, self._view, act)
             except Exception as error:  # noqa: BLE001 - it is somebody else's code
                 one.problem = f"{type(error).__name__}: {error}"
                 self._failed(one, error)
                 continue
-            claimed |= act.claimed
+            claimed = act.claimed
+            changes, one.unprovided = act.changes, act.unprovided
             decided += act.decisions
             self.left += act.left
         return decided

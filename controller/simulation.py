@@ -328,8 +328,25 @@ class Simulation:
         due = self.clock.now - patience
         others = [one for one in self._members[member.actor].values() if one is not member and one.free <= 0]
         victim = max(others, key=lambda one: len(one.mailbox), default=None)
-        if victim is not None:
+        if victim is None:
+            return
+        if self.keeps:
+            self._steal_session(member.actor, victim, member.host, due)
+        else:
             self._hand_over(victim, member, victim.give(lambda job: job.since <= due, member.free), "stolen")
+
+    def _steal_session(self, actor: str, victim: Member, thief: str, due: float) -> None:
+        """The session that has waited longest goes, if it is at rest and no route keeps it there."""
+
+        def may_go(job: Job) -> bool:
+            session = job.step.call.session
+            return (
+                job.since <= due and (actor, session) not in self.routes and not victim.has_running(session)
+            )
+
+        job = victim.mailbox.first(may_go)
+        if job is not None:
+            self._move((actor, job.step.call.session), victim, thief, "stolen")
 
     def _hand_over(self, source: Member, member: Member, jobs: list[Job], how: str) -> None:
         for job in jobs:
@@ -369,11 +386,11 @@ class Simulation:
         else:
             self._move(where, members[source], destination)
 
-    def _move(self, where: tuple[str, str], source: Member, destination: str) -> None:
+    def _move(self, where: tuple[str, str], source: Member, destination: str, how: str = "migrated") -> None:
         self.migrations += 1
         self._homes[where] = destination
         waiting = source.give(lambda job: job.step.call.session == where[1], len(source.mailbox))
-        self._hand_over(source, self._members[where[0]][destination], waiting, "migrated")
+        self._hand_over(source, self._members[where[0]][destination], waiting, how)
 
     def limit(self, workflow: str, rate: float | None) -> None:
         """So many requests of a workflow are accepted a second; None: all."""

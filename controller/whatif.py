@@ -12,7 +12,7 @@ from callboard.actors.routing import BY_HAND
 from callboard.controller.load import latency_of
 from callboard.controller.programs import programs
 from callboard.controller.recording import Recorded, RecordedCall
-from callboard.controller.simulation import STEAL_AFTER, Place, Setting, Simulation
+from callboard.controller.simulation import Place, Setting, Simulation
 from callboard.controller.steering import Steering
 from callboard.infra.messages.policy import Route
 
@@ -114,8 +114,7 @@ class WhatIf:
         if scenario.load != 1.0:
             plays = [msgspec.structs.replace(play, at=play.at / scenario.load) for play in plays]
         keeps = scenario.routing == KEPT
-        patience = 0.0 if keeps else STEAL_AFTER
-        setting = Setting(slots, ROUTINGS[scenario.routing], self.hop, patience, keeps)
+        setting = Setting(slots, ROUTINGS[scenario.routing], self.hop, keeps=keeps)
         simulation, steering = Simulation(plays, setting), None
         if scenario.policies:
             workflows = sorted({play.workflow for play in plays})

@@ -12,6 +12,7 @@ import numpy as np
 from callboard.actors.admission import read_admission
 from callboard.actors.entries import STREAM
 from callboard.actors.routes import read_route
+from callboard.controller.decisions import rounds
 from callboard.infra import subjects
 from callboard.infra.errors import FutureUnknown
 from callboard.infra.messages.policy import Decision, Round
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 REPORTS = 4096
 """The latest reports of telemetry in which a call is looked for."""
+ENTRIES = 20_000
+"""The latest entries of the bucket of decisions in which the ends of hosts are looked for."""
 _round = msgspec.msgpack.Decoder(Round).decode
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -76,6 +79,7 @@ class Why(msgspec.Struct):
         told: by telemetry, as far back as it was read.
         route, priority: these decisions, where they are still known.
         accepted: how its run was accepted, if it was under a limit.
+        ended: the decisions by which hosts were ended that had it, or ran it, by host.
     """
 
     future: str
@@ -93,6 +97,7 @@ class Why(msgspec.Struct):
     route: Decision | None = None
     priority: Decision | None = None
     accepted: Accepted | None = None
+    ended: dict[str, Decision] = {}
 
     def lines(self) -> Iterator[str]:
         """The answer, for people."""
@@ -103,6 +108,8 @@ class Why(msgspec.Struct):
         yield f"where: {self._where()}"
         for host, how, lane in self.told.moves:
             yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
+        for host, decision in self.ended.items():
+            yield f"       {decision.policy} has ended {host}: {_reason(decision)}"
         if self.done:
             yield f"when:  {self._when()}"
         if self.accepted is not None:
@@ -165,6 +172,7 @@ async def why(node: Node, future: str) -> Why:
     if owner is not None and owner.admitted:
         limit = await _decision(node, owner.admitted, (subjects.admission(owner.workflow),))
         answer.accepted = Accepted(owner.workflow, owner.waited, owner.admitted, limit)
+    answer.ended = await _ended(node, {result.host, *(host for host, _, _ in told.moves)})
     return answer
 
 
@@ -202,6 +210,13 @@ async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision |
         if limit is not None and limit.epoch == epoch:
             return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
     return None
+
+
+async def _ended(node: Node, hosts: set[str]) -> dict[str, Decision]:
+    """The decisions by which some hosts were ended, as far as they are known."""
+    keys = {subjects.registry(f"host.{host}"): host for host in hosts}
+    made = (one for made in await rounds(node, ENTRIES) for one in made.decisions if one.what == "kill")
+    return {keys[one.key]: one for one in made if one.key in keys}
 
 
 async def _told(node: Node, future: str) -> Told:

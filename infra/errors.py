@@ -458,6 +458,19 @@ class PolicyTooSlow(CallboardError):
     code = "policy_too_slow"
 
 
+class ProvisionerUnusable(CallboardError):
+    """Instances cannot be started and ended as asked for. Fields: provisioner, problem."""
+
+    code = "provisioner_unusable"
+
+
+class ProvisionFailed(CallboardError):
+    """An instance was not started, or not ended. Fields: what (actor or host), where, problem."""
+
+    code = "provision_failed"
+    retryable = True
+
+
 class RouteOutdated(CallboardError):
     """A route was decided before the one that is there. Fields: epoch, known."""
 

@@ -70,10 +70,12 @@ class Decision(msgspec.Struct, omit_defaults=True):
     """What a policy has decided.
 
     Attributes:
-        what: ``route``, ``priority``, ``admit``, ``clear``, which takes such an entry away, or ``migrate``.
-        key: subject of the entry; of a migration that of the session's state.
+        what: ``route``, ``priority``, ``admit``, ``clear``, which takes such an entry away, ``migrate``,
+            ``kill`` or ``provision``.
+        key: subject of the entry; of a migration that of the session's state, of a kill that of the host's
+            heartbeat, of a provision that of the actor's announcement.
         hosts: of a route, or the one to which a session moves; source: where it moves from.
-        value: of a priority; rate: of requests that are accepted, a second.
+        value: of a priority; rate: of requests that are accepted, a second; where: the place of a provision.
         policy: who decided; reason: why, in words.
     """
 
@@ -85,6 +87,7 @@ class Decision(msgspec.Struct, omit_defaults=True):
     policy: str = ""
     reason: str = ""
     rate: float = 0.0
+    where: str = ""
 
 
 class Round(msgspec.Struct, omit_defaults=True):

@@ -172,6 +172,21 @@ def test_sessions_behind_a_long_call_move() -> None:
     assert late.migrations == 0  # nobody keeps anything there
 
 
+def test_idle_hosts_take_whole_sessions() -> None:
+    """Where hosts keep sessions: one that is at rest, with all that waits of it; not one whose call runs."""
+    plays = [chain(run, run / 20, 8.0 if run % 10 == 0 else 0.2, 0.2) for run in range(60)]
+    there = {("a", f"h{number}"): 1 for number in range(4)}
+    taken = Simulation(plays, Setting(there, ROUTINGS["kept"], 0.001, keeps=True))
+    taken.run()
+    assert taken.left == 0
+    assert taken.migrations > 0
+    assert mean(taken) < 0.8 * mean(simulate(plays, 1, 1, 1, 1, routing="kept"))
+    alone = Simulation([wide(1, 0.0, 4, 1.0)], Setting(there, ROUTINGS["kept"], 0.001, keeps=True))
+    alone.run()
+    assert alone.migrations == 0
+    assert alone.last_end == pytest.approx(4.0, abs=0.1)
+
+
 def test_a_kept_session_has_one_call_at_a_time() -> None:
     """Its calls run one after the other, whatever is free; those of others meanwhile."""
     assert simulate([wide(1, 0.0, 4, 1.0)], 4, 4, routing="kept").last_end == pytest.approx(4.0, abs=0.1)

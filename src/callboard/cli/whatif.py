@@ -66,8 +66,8 @@ def whatif(
     Args:
         policy: A policy, or several with commas of which the first goes before the others; none: without.
         routing: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
-            sticky (each session to one host), kept (the same, and no other host takes its calls, which run
-            one at a time, as with managed state).
+            sticky (each session to one host), kept (the same, as with managed state: its calls run one
+            at a time, and it moves as a whole).
         hosts: How many hosts; each has what one host has now.
         slots: Slots of an actor in each host: ACTOR=N.
         load: How many times as often runs begin.
