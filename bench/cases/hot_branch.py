@@ -5,7 +5,7 @@ import random
 from bench.harness import Bound, Metric, Role, Sample, case
 
 RATE = 42.0
-SECONDS = 20.0
+SECONDS = 18.0
 SHIFT_S = 5.0
 SEED = 5
 MEAN_S = 0.2

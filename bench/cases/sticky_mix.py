@@ -5,8 +5,8 @@ import random
 
 from bench.harness import Bound, Metric, Role, Sample, case
 
-RATE = 16.0
-SECONDS = 16.0
+RATE = 17.0
+SECONDS = 22.0
 SEED = 5
 SESSIONS = 400
 CALLS = 4
