@@ -26,6 +26,7 @@ READY = "host_ready"
 CALLS_STREAM = "CALLS"
 RUN_TIMEOUT_S = 300.0
 POLL_S = 0.02
+START_TIMEOUT_S = 60.0
 
 
 class CallboardSide:
@@ -139,7 +140,7 @@ async def spawn_host(
         "callboard", "host", f"{app}:{','.join(names)}", "--nats", server.url,
         extra_env={**worker_env(here), **env},
     )  # fmt: skip
-    await host.until_logged(READY)
+    await host.until_logged(READY, START_TIMEOUT_S)
     return host
 
 

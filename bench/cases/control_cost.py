@@ -25,6 +25,7 @@ TIMEOUT_S = 60.0
     Metric("concurrent", "x", Bound(at_least=0.95)),
     Metric("sequential", "x", Bound(at_most=1.05)),
     floor=False,
+    rounds=2,
     timeout_s=240,
 )
 async def control_cost(_: Role) -> Sample:

@@ -36,6 +36,7 @@ MB = 1e6
     Metric("round_1048576", "ms", Bound(at_most=300.0)),
     Metric("memory_1048576", "MB", Bound(at_most=500.0)),
     floor=False,
+    rounds=3,
 )
 async def control_round(_: Role) -> Sample:
     """Collect, decide by SRTF and publish; of so many live futures 100 are new, and 100 have ended."""

@@ -20,7 +20,7 @@ DECISIONS = 100
 PATIENCE_S = 10.0
 
 
-@case("decision_enforced", Metric("p99", "ms", Bound(at_most=100.0)), floor=False)
+@case("decision_enforced", Metric("p99", "ms", Bound(at_most=100.0)), floor=False, rounds=3)
 async def decision_enforced(_: Role) -> Sample:
     """100 priorities in turn: from writing one to the bucket until each of 64 hosts acts by it."""
     async with place() as here:
