@@ -355,3 +355,10 @@ async def nests(first: float, parts: list[float]) -> None:
     """One call, then one that makes calls."""
     await part(first)
     await parent(parts)
+
+
+@workflow
+async def goes_on(first: float, parts: list[float]) -> None:
+    """One call after the other."""
+    for seconds in (first, *parts):
+        await part(seconds)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from callboard.controller.changes import Changes
 from callboard.controller.ranks import Claims, Column, Values
 from callboard.infra import subjects
-from callboard.infra.messages.policy import Decision, Priority, Route
+from callboard.infra.messages.policy import Admission, Decision, Priority, Route
 
 if TYPE_CHECKING:
     from callboard.controller.table import Rows
@@ -26,6 +27,8 @@ MOST_DECISIONS = 1000
 """Decisions of one policy in one round that change anything; the others have to wait for the next."""
 MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
+Entry: TypeAlias = Route | Priority | Admission
+"""What holds, as it stands in the bucket of decisions."""
 _SAME = 1e-3
 
 
@@ -52,7 +55,8 @@ class Policy:
 def instances(view: View) -> Iterator[tuple[str, Rows]]:
     """Each actor that is no workflow, with the rows of its instances that take calls."""
     told = view.instances
-    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~view.hosts["draining"][told["host"]]
+    leaves = view.hosts["draining"] | view.hosts["killed"]
+    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~leaves[told["host"]]
     for actor in np.unique(told["actor"][there]).tolist():
         yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
 
@@ -66,13 +70,13 @@ class Held(msgspec.Struct):
         values: the priorities among them, by session and actor; columns: by actor, see :meth:`ranks`.
     """
 
-    entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
     moving: Collection[str] = ()
     values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
     columns: dict[str, Column] = msgspec.field(default_factory=dict)
 
-    def put(self, key: str, entry: Route | Priority) -> None:
+    def put(self, key: str, entry: Entry) -> None:
         """It holds from now on."""
         self.entries[key] = entry
         if isinstance(entry, Priority):
@@ -115,10 +119,13 @@ class Act:
         held: the decisions that hold.
         claimed: that for which a policy has decided in this round, whether or not that changes anything.
         most: decisions that may change something.
+        before: instances that earlier policies have ended and started in this round.
 
     Attributes:
         decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
+        changes: the instances that are ended and started.
+        unprovided: some were to be started, and there is no provisioner.
     """
 
     def __init__(
@@ -129,6 +136,7 @@ class Act:
         held: Held | None = None,
         claimed: Claims | None = None,
         most: int = MOST_DECISIONS,
+        before: Changes | None = None,
     ) -> None:
         self._view = view
         self._policy = policy
@@ -138,6 +146,8 @@ class Act:
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
+        self.changes = Changes(view, before)
+        self.unprovided = False
 
     @overload
     def route(self, session: str, actor: str, instance: str, /, *, reason: str = "") -> None: ...
@@ -240,7 +250,69 @@ class Act:
             if self._decide(decision, same=key in self._held.moving):
                 self.claimed.add(route)
 
+    def admit(self, workflow: str, rate: float | None, /, *, reason: str = "") -> None:
+        """Have drivers accept so many requests of a workflow a second, all together; the others wait.
+
+        Args:
+            rate: requests a second; 0: none; None: as many as they can.
+            reason: why, in words.
+
+        Raises:
+            ValueError: the rate is none.
+        """
+        if rate is not None and not 0 <= rate < math.inf:
+            raise ValueError(f"a rate is 0 or more, or None, not {rate}")
+        if not subjects.is_token(workflow):
+            return
+        key = subjects.admission(workflow)
+        known = self._held.entries.get(key)
+        same = known is None
+        if rate is not None:
+            same = isinstance(known, Admission) and abs(known.rate - rate) <= _SAME * rate
+        what = "clear" if rate is None else "admit"
+        self._decide(Decision(what, key, rate=rate or 0.0, reason=reason), same=same)
+
+    def kill(self, instance: str, /, *, reason: str = "") -> None:
+        """End an instance: its host takes nothing new, gives back what waits, finishes what runs, and ends.
+
+        An instance is named by its host, and all that run in that host end with it. Passed over is a host
+        that the leading controller's provisioner does not run, and one without which an actor in it would
+        have fewer instances than its ``min_instances``.
+
+        Args:
+            reason: why, in words.
+        """
+        if self._has_room() and self.changes.kill(instance):
+            self._take(Decision("kill", subjects.registry(f"host.{instance}"), reason=reason))
+
+    def provision(self, actor: str, where: str = "", /, *, reason: str = "") -> None:
+        """Start one more instance of an actor, in a host of its own.
+
+        Passed over is what the leading controller's provisioner cannot start, or has no room for, and what
+        would be above ``max_instances``; instances that still start count.
+
+        Args:
+            where: a place of the provisioner: a machine, a container engine, a deployment; empty: the first
+                that has room.
+            reason: why, in words.
+        """
+        self.unprovided |= not self._view.room
+        if self._has_room() and (place := self.changes.provision(actor, where)):
+            self._take(Decision("provision", subjects.registry(f"actor.{actor}"), reason=reason, where=place))
+
     # -- collecting ----------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether one more decision may be taken."""
+        if len(self.decisions) < self._most:
+            return True
+        self.left += 1
+        return False
+
+    def _take(self, decision: Decision) -> None:
+        decision.policy = self._policy
+        decision.reason = decision.reason or self._reason
+        self.decisions.append(decision)
 
     def _rank(self, session: str, value: int, actor: str, reason: str) -> bool:
         """Give a session another priority, if it is this policy's to decide; whether it was."""
@@ -270,21 +342,19 @@ class Act:
             return False
         instance = view.instances.row(f"{actor}@{host}")
         row = view.instances["host"][instance]
-        return not (view.hosts["draining"][row] or view.instances["standby"][instance])
+        leaves = view.hosts["draining"][row] or view.hosts["killed"][row]
+        return not (leaves or view.instances["standby"][instance])
 
     def _decide(self, decision: Decision, *, same: bool) -> bool:
         """Take a decision, if it is this policy's to make; whether it was."""
         key = decision.key
         if key in self.claimed or self._held.bars(key, self._policy):
             return False
-        if not same and len(self.decisions) >= self._most:
-            self.left += 1
+        if not same and not self._has_room():
             return False
         self.claimed.add(key)
         if not same:
-            decision.policy = self._policy
-            decision.reason = decision.reason or self._reason
-            self.decisions.append(decision)
+            self._take(decision)
         return True
 
 
