@@ -7,39 +7,30 @@ whose results are in the journal give them at once, the rest are sent again unde
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.actors import runids, values
+from callboard.actors import runids
 from callboard.actors.addressing import CallContext
 from callboard.actors.admission import Door
 from callboard.actors.aside import Aside, deadline_name
-from callboard.actors.bodies import unreadable
 from callboard.actors.declare import Workflow, code_version
 from callboard.actors.endings import Endings
-from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.feed import Steady
 from callboard.actors.maker import CallMaker
-from callboard.actors.recorded import diverged
 from callboard.actors.run import NO_REASON, Known, Request, Run
-from callboard.actors.scope import Scope, current
+from callboard.actors.running import Running
 from callboard.actors.waits import Waits, results_of
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
     CallboardError,
-    DeadlineExceeded,
     Diverged,
     Fenced,
-    InvalidArguments,
-    InvalidResult,
     Overloaded,
     Poisoned,
-    RunCancelled,
     StoreRefused,
 )
 from callboard.infra.messages.control import Taken
@@ -58,7 +49,6 @@ _THREADS = 256
 _TELL_AFTER = 0.2
 _GIVE_BACK_AFTER = 2.0
 _RESUMING = 16
-_JSON_PART = 3
 _DEADLY = 4
 
 
@@ -80,7 +70,7 @@ class Driver:
         self._resuming = asyncio.Semaphore(_RESUMING)
         self._untold: dict[Run, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads: ThreadPoolExecutor | None = None
+        self._running = Running(declared, host.node, self.slots)
         self._aside = Aside(self)
         self._endings = Endings(host.node)
         self._looking = 0
@@ -155,8 +145,7 @@ class Driver:
 
     def close(self) -> None:
         """End threads."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._running.close()
 
     @property
     def pulls(self) -> list[Pull]:
@@ -369,7 +358,7 @@ class Driver:
         lost = _DEADLY * self.host.node.settings.max_deliver
         detail = f"taken over {lost} times without an outcome: its drivers died or gave it back each time"
         error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=lost)
-        done = self._failed(run, error)
+        done = self._running.failed(run, error)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self.host.node.journal.put_summary(self.summary(run, done.status, done))
         self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
@@ -492,7 +481,7 @@ class Driver:
         assert run.lease is not None
         self._untold[run] = time.monotonic()
         try:
-            done = self._cancelled(run) if run.cancelled else await self._outcome(run)
+            done = self._running.cancelled(run) if run.cancelled else await self._running.outcome(run)
         finally:
             self._untold.pop(run, None)
         left = [future.id for future in run.maker.open.values() if future.sent]
@@ -537,113 +526,6 @@ class Driver:
         owner = self._owner(run.request, run.lease.owner.epoch + 1)
         run.lease = await journal.take(run.request.run, owner, stored.sequence)
         return True
-
-    async def _outcome(self, run: Run) -> Done:
-        """Run the function until it ends or is stopped."""
-        run.task = task = asyncio.current_task()
-        deadline = run.maker.context.deadline
-        limit = asyncio.timeout(max(0.0, deadline - time.time()) if deadline else None)
-        try:
-            async with limit:
-                return await self._completed(run, await self._function(run))
-        except asyncio.CancelledError:
-            if task is not None and task.cancelling():
-                if not (run.cancelled or run.diverged or run.fenced):
-                    raise  # the process ends: the run goes on with another driver
-                task.uncancel()
-            return self._failed(run, run.diverged) if run.diverged else self._cancelled(run)
-        except BaseException as error:  # noqa: BLE001 - whatever a workflow raises is its outcome
-            if limit.expired():
-                text = f"run {run.request.run} of {self.name} did not end before its deadline"
-                return self._failed(run, DeadlineExceeded(text))
-            return self._failed(run, error)
-        finally:
-            run.task = None
-
-    async def _function(self, run: Run) -> Any:
-        arguments = await self._arguments(run.request)
-        method = self.declared.method
-        scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async)
-        if method.is_async:
-            token = current.set(scope)
-            try:
-                return await method.function(**arguments)
-            finally:
-                current.reset(token)
-        context = contextvars.copy_context()
-        context.run(current.set, scope)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix=f"callboard-{self.name}")
-        work = self._threads.submit(context.run, call_in_thread, method.function, arguments)
-        try:
-            return await asyncio.wrap_future(work)
-        except asyncio.CancelledError:
-            scope.cancel("the run was cancelled")
-            raise
-
-    async def _arguments(self, request: Request) -> dict[str, Any]:
-        if request.problem is not None:
-            raise request.problem
-        signature = self.declared.method.signature
-        body = request.body
-        try:
-            if request.as_json:
-                return signature.decode_arguments(signature.from_json(body))
-            if request.blobs:
-                body = await values.expand(body, request.blobs, self.host.node.blobs)
-            return signature.decode_arguments(body)
-        except InvalidArguments as error:
-            said = request.headers.get(H.CONTENT_TYPE, "")
-            raise unreadable(self.name, body, as_json=request.as_json, said=said) or error from None
-
-    async def _completed(self, run: Run, value: Any) -> Done:
-        left = run.maker.recorded.leftover()
-        if left is not None:
-            raise diverged(self.name, left, "")
-        try:
-            encoded = values.encode(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            text = f"workflow {self.name} returned what cannot travel: {error}"
-            raise InvalidResult(text, actor=self.name, method="run") from error
-        for part in encoded.futures:
-            await part
-        encoded.join()
-        if not encoded.blobs:
-            self.declared.method.signature.decode_result(encoded.body)
-        node = self.host.node
-        limit = node.settings.inline_limit
-        if run.request.as_json:  # who reads JSON cannot put parts in: all of it stands there, or none
-            encoded.body, encoded.blobs = await values.expand(encoded.body, encoded.blobs, node.blobs), []
-            limit = max(limit, node.connection.max_payload // _JSON_PART)
-        if len(encoded.body) > limit:
-            await values.shrink(encoded, node.blobs, node.settings)
-        done = self._done(run, "completed")
-        done.value, done.blobs = msgspec.Raw(encoded.body), encoded.blobs
-        return done
-
-    def _failed(self, run: Run, error: BaseException) -> Done:
-        done = self._done(run, "failed")
-        fields = error.fields if isinstance(error, CallboardError) else {}
-        done.error = describe(error, fields.get("path") or [self.name])
-        self._log.warning("run_failed", run=run.request.run, error=done.error.message, code=code_of(error))
-        return done
-
-    def _cancelled(self, run: Run) -> Done:
-        done = self._done(run, "cancelled")
-        reason = run.cancelled or "a call that it waited for was cancelled"
-        text = f"run {run.request.run} was cancelled: {reason}"
-        done.error = describe(RunCancelled(text, run=run.request.run, reason=reason))
-        return done
-
-    def _done(self, run: Run, status: str) -> Done:
-        return Done(
-            run=run.request.run,
-            workflow=self.name,
-            status=status,
-            epoch=run.lease.owner.epoch if run.lease else 1,
-            calls=run.maker.made,
-            took=round(time.time() - run.request.started, 6),
-        )
 
     def summary(self, run: Run, status: str, done: Done | None = None) -> RunSummary:
         """The run at a glance."""
