@@ -64,10 +64,16 @@ def refusal(status: int, message: str, code: str | None = None, **headers: str) 
 
 
 class StandIn:
-    """The server. Use with ``async with``; what is not told to it echoes the last message, word by word."""
+    """The server. Use with ``async with``; what is not told to it echoes the last message, word by word.
 
-    def __init__(self, port: int = 0) -> None:
+    Args:
+        port: 0: any.
+        pace: seconds before each piece.
+    """
+
+    def __init__(self, port: int = 0, pace: float = 0.0) -> None:
         self._port = port
+        self._pace = pace
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.come = asyncio.Event()
@@ -141,6 +147,7 @@ class StandIn:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         async for event in _events(asked, reply):
+            await asyncio.sleep(self._pace)
             data = b"data: " + event + b"\n\n"
             writer.write(b"%x\r\n%b\r\n" % (len(data), data))
             await writer.drain()
@@ -208,11 +215,11 @@ def _whole(
     writer.write(head.encode() + body)
 
 
-async def _serve(port: int) -> None:
+async def _serve(port: int, pace: float) -> None:
     """Serve until SIGTERM; a chat whose last message is ``die`` ends the process at once."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    server = StandIn(port)
+    server = StandIn(port, pace)
     async with server:
         ending = asyncio.ensure_future(over.wait())
         while not over.is_set():
@@ -228,5 +235,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="*")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--pace", type=float, default=0.0)
     given, _ = parser.parse_known_args()
-    asyncio.run(_serve(given.port))
+    asyncio.run(_serve(given.port, given.pace))
