@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, cast, overload
 
 from callboard.actors.declare import AgentClass, Method
@@ -183,3 +183,22 @@ def model_at(
 
     engine = OpenAIEngine(name, url, api_key_env=api_key_env, engine_model=engine_model)
     return ServedModel(name, engine, {"retries": 4, "backoff": 0.5, "backoff_max": 20.0, **directives})
+
+
+def model_on_vllm(name: str, *, model: str, arguments: Sequence[str] = (), **directives: Any) -> ServedModel:
+    """Declare a model that a vLLM server has, which each host of it runs as a child.
+
+    Args:
+        name: of the actor.
+        model: as vLLM takes it: a name or a path.
+        arguments: further ones of the server, such as ``["--max-model-len", "4096"]``.
+        directives: see :class:`Directives`; by default retries that outlast a restart of the server.
+
+    Raises:
+        NameInvalid: the name cannot be a subject token.
+        SettingsInvalid: vLLM is not installed.
+    """
+    from callboard.actors.models.vllm import VllmEngine, serve_command
+
+    engine = VllmEngine(name, serve_command(model, arguments))
+    return ServedModel(name, engine, {"retries": 20, "backoff": 1.0, "backoff_max": 20.0, **directives})

@@ -85,7 +85,13 @@ def test_watching(models: str, typed: Typed) -> None:
     [
         ((), "nothing to run"),
         (("--url", "http://127.0.0.1:1/v1"), "--url needs the name of a model"),
-        (("--model", "writer"), "--model writer needs an engine"),
+        (("--model", "writer"), "--model writer needs one engine"),
+        (("--model", "writer", "--url", "http://x/v1", "--vllm", "m"), "--model writer needs one engine"),
+        (("--model", "writer", "--vllm", "m", "--api-key-env", "K"), "--api-key-env cannot go with --vllm"),
+        (
+            ("--model", "writer", "--url", "http://x/v1", "--vllm-arg=--a=1"),
+            "--vllm-arg cannot go with --url",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], told: str, typed: Typed) -> None:

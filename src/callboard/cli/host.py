@@ -19,6 +19,8 @@ def host(
     url: str | None = None,
     api_key_env: str | None = None,
     engine_model: str | None = None,
+    vllm: str | None = None,
+    vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
     grace: float | None = None,
     resource: Annotated[list[str] | None, Parameter(negative=())] = None,
     supervised: Annotated[bool, Parameter(show=False)] = False,
@@ -34,6 +36,7 @@ def host(
         callboard host shop.agents shop.tools:search
         callboard host shop.models --resource gpu=2 --resource memory_gb=64
         callboard host --model writer --url http://127.0.0.1:8000/v1
+        callboard host --model writer --vllm Qwen/Qwen2.5-7B-Instruct --vllm-arg=--max-model-len=4096
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
@@ -41,6 +44,8 @@ def host(
         url: Where its engine is: a server with the OpenAI API, up to and with /v1.
         api_key_env: The environment variable that holds the engine's key.
         engine_model: The engine's name of the model. By default the only one that it lists, or NAME.
+        vllm: Run vLLM for it, with this model or path; it is started again if it dies.
+        vllm_arg: An argument of the vLLM server, as --vllm-arg=--NAME=VALUE; may be given again.
         grace: Seconds that running calls get to finish on draining.
         resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
             and memory_gb of the machine. An actor that needs more is left out, unless it is named.
@@ -56,9 +61,9 @@ def host(
     from callboard.cli.serving import run_loop, serve
     from callboard.infra.settings import amounts
 
-    served = served_model(model, url, api_key_env, engine_model)
+    served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
     if not app and served is None:
-        raise UsageError("nothing to run: give an application, or --model NAME --url URL")
+        raise UsageError("nothing to run: give an application, or --model NAME with --url or --vllm")
     settings = common.settings(grace=grace, resources=amounts(resource) if resource else None)
 
     def on_ready(started: Host) -> None:
