@@ -28,7 +28,10 @@ METHODS = ("chat", "complete", "embed")
 
 
 class ModelActor:
-    """The handlers of every model; a class of its own is made for each engine."""
+    """Goes on with chats, continues prompts, and gives vectors of texts.
+
+    These are the handlers of every model; a class is made for each engine.
+    """
 
     engine: ClassVar[Engine]
 
