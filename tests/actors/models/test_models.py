@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from callboard import (
     tool,
     workflow,
 )
+from callboard.actors.models.engine_errors import retry_after
 from callboard.actors.models.types import ChatResult
 from callboard.infra.errors import (
     AnswerUnusable,
@@ -319,3 +322,22 @@ async def test_output_that_never_fits(engine: StandIn) -> None:
     engine.replies.append(Reply(['{"tick'], finish="length"))
     with pytest.raises(OutputInvalid, match="cut off at max_tokens"):
         await model("remote").chat("plan", schema=Plan)
+
+
+@pytest.mark.parametrize(
+    ("headers", "least", "most"),
+    [
+        ({}, 1.0, 1.0),
+        ({"retry-after": "3"}, 3.0, 3.0),
+        ({"retry-after-ms": "250", "retry-after": "3"}, 0.25, 0.25),
+        ({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}, 50.0, 60.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0, 0.0),
+        ({"retry-after": "-5"}, 0.0, 0.0),
+        ({"retry-after": "nan"}, 1.0, 1.0),
+        ({"retry-after": "soon"}, 1.0, 1.0),
+        ({"retry-after": "1e9"}, 3600.0, 3600.0),
+    ],
+)
+def test_retry_after(headers: dict[str, str], least: float, most: float) -> None:
+    """In seconds, milliseconds or as a date; what cannot be read is a second, and nothing is above an hour."""
+    assert least <= retry_after(headers) <= most
