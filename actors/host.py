@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from callboard.actors import burying
+from callboard.actors.admission import Admissions
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
@@ -218,6 +219,7 @@ class Host:
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
+        self.admissions = Admissions(self.node, self._limit_requests, self.caller.spawn)
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
         self.caller.start()
@@ -228,6 +230,12 @@ class Host:
         for member in self._members:
             if isinstance(member, Instance):
                 member.reorder(sessions)
+
+    def _limit_requests(self, workflow: str) -> None:
+        """A workflow has another limit of requests, or none any more."""
+        for member in self._members:
+            if isinstance(member, Driver) and member.name == workflow:
+                member.limit()
 
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
@@ -242,6 +250,8 @@ class Host:
         await self.watch.start()
         await self.routes.start()
         await self.priorities.start()
+        if any(isinstance(member, Driver) for member in self._members):
+            await self.admissions.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -365,6 +375,7 @@ class Host:
         self.telemetry.leave()
         self.routes.stop()
         self.priorities.stop()
+        self.admissions.stop()
         await self.caller.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -444,8 +455,9 @@ class Host:
         return list(self._members)
 
     def stealable(self) -> list[Instance]:
-        """Its instances of actors that keep nothing: their calls may run on any host."""
-        return [member for member in self._members if isinstance(member, Instance) and not member.serial]
+        """Its instances that idle hosts may take from: calls, or whole sessions where something is kept."""
+        instances = [member for member in self._members if isinstance(member, Instance)]
+        return [one for one in instances if not one.serial or one.stuck is not None]
 
     def tell_of_waiting(self) -> None:
         """Calls wait here for long: let others know, if it is for too long."""

@@ -1,7 +1,7 @@
 """What models say while they say it: pieces of answers, on core NATS or within this process.
 
 Nothing here is durable: a piece may be lost, and the call's result is complete. See
-``docs/decisions/0019-models.md``.
+``docs/decisions/0023-models.md``.
 """
 
 from __future__ import annotations

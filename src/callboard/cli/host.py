@@ -49,22 +49,24 @@ def host(
         grace: Seconds that running calls get to finish on draining.
         resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
             and memory_gb of the machine. An actor that needs more is left out, unless it is named.
-        supervised: Set by 'callboard dev'.
+        supervised: Set by 'callboard dev' and 'callboard controller'.
     """
     common.log("info")
+    from callboard.infra.settings import amounts
+
+    has = amounts(resource) if resource else None
     if supervised:
         from callboard.cli.supervised import supervised as on_leash
 
-        return on_leash(app, common, grace)
+        return on_leash(app, common, grace, has)
     from callboard.actors.resources import Placed, place_app
     from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve
-    from callboard.infra.settings import amounts
 
     served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
     if not app and served is None:
         raise UsageError("nothing to run: give an application, or --model NAME with --url or --vllm")
-    settings = common.settings(grace=grace, resources=amounts(resource) if resource else None)
+    settings = common.settings(grace=grace, resources=has)
 
     def on_ready(started: Host) -> None:
         actors = [declared.name for declared in started.declarations]

@@ -1,38 +1,48 @@
-"""A host or gateway on the leash of ``callboard dev``: it imports, tells what it found, works when told."""
+"""What runs on the leash of ``callboard dev``: it imports, tells what it found, works when told."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, Protocol
 
-from callboard.actors.host import Host
 from callboard.actors.registry import describe
 from callboard.actors.resources import place_app
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit, end_within
-from callboard.cli.serving import run_loop, serve, serve_gateway
+from callboard.cli.serving import run_loop, serve, serve_controller, serve_gateway
 from callboard.controller.dev import Broken, Leash, Loaded, Ready, own_files
 from callboard.infra.errors import CallboardError
 from callboard.infra.settings import Settings
 
-if TYPE_CHECKING:
-    from callboard.actors.gateway import Gateway
+
+class _Named(Protocol):
+    """A host, gateway or controller."""
+
+    @property
+    def id(self) -> str:
+        """Its name on the board."""
+
 
 _AFTER_GRACE = 3.0
 """Seconds beyond its grace that a process gets whose supervisor is gone, and perhaps the server too."""
 
 
-def supervised(app: Sequence[str], common: Common, grace: float | None) -> int:
+def supervised(
+    app: Sequence[str], common: Common, grace: float | None, resources: dict[str, float] | None
+) -> int:
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
     try:
-        placed = place_app(app, common.settings())
-        leash.say(Loaded([describe(declared) for declared in placed.served], own_files()))
+        placed = place_app(app, common.settings(resources=resources))
+        served, left_out = (list(map(describe, some)) for some in placed)
+        leash.say(Loaded(served, own_files(), left_out))
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED
-    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest))
+    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest), resources)
 
 
 def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
@@ -42,20 +52,28 @@ def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
     return _when_told(leash, common, grace, lambda settings, *rest: serve_gateway(settings, wait, *rest))
 
 
+def supervised_controller(common: Common, policies: Sequence[str]) -> int:
+    """Run a controller for a supervisor; returns the exit code."""
+    leash = Leash()
+    leash.say(Loaded([], []))
+    return _when_told(leash, common, None, partial(serve_controller, policies=policies))
+
+
 def _when_told(
     leash: Leash,
     common: Common,
     grace: float | None,
-    work: Callable[[Settings, Callable[[Host | Gateway], None], asyncio.Event], Coroutine[Any, Any, int]],
+    work: Callable[[Settings, Callable[[_Named], None], asyncio.Event], Coroutine[Any, Any, int]],
+    resources: dict[str, float] | None = None,
 ) -> int:
     """Wait for the address of a server, then work until the supervisor lets go; returns the exit code."""
     address = leash.address()
     if not address:
         return Exit.OK
-    settings = common.settings(grace=grace, nats_url=address)
+    settings = common.settings(grace=grace, nats_url=address, resources=resources)
     stop = asyncio.Event()
 
-    def on_ready(one: Host | Gateway) -> None:
+    def on_ready(one: _Named) -> None:
         _ready(leash, one.id, settings, stop)
 
     return run_loop(work(settings, on_ready, stop))
@@ -63,10 +81,12 @@ def _when_told(
 
 def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Tell the supervisor; from now on its end is the end of this process."""
+    loop = asyncio.get_running_loop()
 
     def let_go() -> None:
         end_within(settings.grace + _AFTER_GRACE, Exit.FAILED)
-        stop.set()
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(stop.set)
 
     leash.say(Ready(name))
     leash.when_let_go(let_go)
