@@ -36,6 +36,7 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.actors.listening import Piece
     from callboard.infra.messages.control import Migration
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
@@ -375,6 +376,16 @@ class Client:
             follow: wait for more; else stop at what there is.
         """
         return follow_events(self.node, subjects.token("run id", run), follow=follow)
+
+    def tokens(self, run: str) -> AsyncIterator[Piece]:
+        """What models say in a run while they say it, also what was said so far, until the run ends.
+
+        Pieces are not stored: of a run that has ended there are none. A reader that is slower than the models
+        by more than a million characters misses some, and is told so (``lost``); results are complete.
+        """
+        from callboard.actors.hearing import follow_tokens
+
+        return follow_tokens(self, subjects.token("run id", run))
 
     async def running(self, run: str, wait: float = 0.5) -> list[RunCalls]:
         """The calls of a run that hosts have now: they are asked, and nothing is kept of it.

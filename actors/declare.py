@@ -197,6 +197,12 @@ class AgentClass(Generic[T]):
         _ = self.rules
         return self.cls()
 
+    async def open(self) -> None:
+        """Make ready what its instances need beside themselves: of a model its engine."""
+
+    async def close(self) -> None:
+        """Give that back, when the host ends. Idempotent."""
+
     @property
     def movable(self) -> bool:
         """Whether it is stateful, and says how what it keeps for a session is taken along."""
@@ -466,7 +472,7 @@ Declaration = AgentClass[Any] | Tool[Any, Any] | Workflow[Any, Any]
 
 def declaration(thing: Any) -> Declaration | None:
     """What ``@agent``, ``@tool`` or ``@workflow`` made of this object, or None."""
-    if isinstance(thing, Tool | Workflow):
+    if isinstance(thing, Tool | Workflow | AgentClass):  # an AgentClass by itself is a model
         return thing
     found = vars(thing).get("__callboard__") if isinstance(thing, type) else None
     return found if isinstance(found, AgentClass) else None

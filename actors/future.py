@@ -170,7 +170,7 @@ class Future(asyncio.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         loop = self.get_loop()
-        if _running_loop() is loop:
+        if running_loop() is loop:
             raise WouldBlock(
                 f"{self.method.where} ({self.id}) has no value yet, and waiting here would block the event "
                 "loop: 'await' the future, or make the workflow a plain 'def'"
@@ -194,7 +194,7 @@ class Future(asyncio.Future[T]):
         if self.done():
             return False
         loop = self.get_loop()
-        if _running_loop() is loop:
+        if running_loop() is loop:
             return self._cancel_here(msg)
         loop.call_soon_threadsafe(self._cancel_here, msg)
         return True
@@ -308,7 +308,8 @@ def as_future(value: Any) -> Future[Any] | None:
 values.recognise(as_future)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop on which this code runs, if it does on any."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

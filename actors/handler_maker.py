@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.future import Future
     from callboard.actors.host import Host
+    from callboard.actors.speech import Speech
 
 
 class HandlerMaker:
@@ -79,6 +80,11 @@ class HandlerMaker:
         assert self._maker is not None
         self._maker.listen()
         self._maker.go_on([], replaying=False)
+
+    @property
+    def speech(self) -> Speech:
+        """Where a model's handler tells what it answers."""
+        return self._host.speech
 
     @property
     def used(self) -> bool:

@@ -32,6 +32,7 @@ from callboard.actors.registry import announce
 from callboard.actors.resources import place
 from callboard.actors.routes import Routes
 from callboard.actors.scope import install_task_factory
+from callboard.actors.speech import Speech
 from callboard.actors.stealing import Stealing
 from callboard.actors.takeover import Watch
 from callboard.actors.telemetry import Telemetry
@@ -53,6 +54,8 @@ from callboard.infra.messages.control import (
     Moved,
     RunCalls,
     RunQuery,
+    Said,
+    SaidQuery,
     Taken,
     Tell,
 )
@@ -70,6 +73,7 @@ _YOUNG = 20_000
 _TICK = 0.05
 _LEAVE = 5.0
 _TOLD = 1000
+Told = Holds | Calls | RunCalls | Said
 _decode_control = msgspec.msgpack.Decoder(Control).decode
 
 
@@ -203,6 +207,7 @@ class Host:
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
+        self.speech = Speech.on(self.node.connection)
         self.states = Sessions(self.node.shelf, self.node.settings)
         self.node.weaver.held = self.states.held
         self.stealing = Stealing(self)
@@ -235,6 +240,9 @@ class Host:
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
+        for declared in self.declarations:
+            if isinstance(declared, AgentClass):
+                await declared.open()
         await announce(self.node, self.declarations + self._left_out)
         self._ticker = self.node.loop.create_task(self._tick())
         await self._heart.announce()
@@ -374,6 +382,9 @@ class Host:
             await self._leave_registry()
         for member in self._members:
             member.close()
+        for declared in self.declarations:
+            if isinstance(declared, AgentClass):
+                await declared.close()
         await self.states.stop()
         await self.node.close()
 
@@ -505,7 +516,7 @@ class Host:
         elif (told := self._told(control)) is not None:
             self._answer(reply, told)
 
-    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery | Tell) -> Holds | Calls | RunCalls | None:
+    def _told(self, asked: HoldsQuery | CallsQuery | RunQuery | SaidQuery | Tell) -> Told | None:
         """What this host has of what somebody asks for; its telemetry goes to all."""
         if isinstance(asked, Tell):
             self.telemetry.tell()
@@ -514,6 +525,9 @@ class Host:
             of = (asked.stream, asked.consumer)
             held = [n for pull in self.pulls() if (pull.stream, pull.consumer) == of for n in pull.held]
             return Holds(self.id, held)
+        if isinstance(asked, SaidQuery):
+            said = self.speech.said(asked.run)
+            return Said(self.id, said) if said else None
         instances = [member for member in self._members if isinstance(member, Instance)]
         if isinstance(asked, CallsQuery):
             calls = [call for one in instances for call in one.running.values()]

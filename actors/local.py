@@ -27,6 +27,7 @@ from callboard.actors.local_effects import LocalClaim, LocalEffects
 from callboard.actors.local_turns import LocalTurns
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope, chosen, current
+from callboard.actors.speech import LocalLine, Speech
 from callboard.infra.errors import (
     CallCancelled,
     CallFailed,
@@ -80,6 +81,7 @@ class Stage:
     Attributes:
         loop: where handlers run; session: whose run it is.
         effects: that the run has had; turns: in the sessions of stateful agents.
+        line, speech: what models say in it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,6 +89,8 @@ class Stage:
         self.session = chosen.get().session or new_id()
         self.effects: LocalEffects = {}
         self.turns = LocalTurns()
+        self.line = LocalLine()
+        self.speech = Speech(self.line.publish)
         self._instances: dict[AgentClass[Any], Any] = {}
 
     def instance(self, owner: AgentClass[Any]) -> Any:
@@ -117,6 +121,16 @@ class LocalMaker:
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._open: dict[str, Future[Any]] = {}
+
+    @property
+    def line(self) -> LocalLine:
+        """How pieces of answers reach whoever made the call."""
+        return self._stage.line
+
+    @property
+    def speech(self) -> Speech:
+        """Where a model's handler tells what it answers."""
+        return self._stage.speech
 
     @property
     def of_handler(self) -> bool:

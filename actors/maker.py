@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from callboard.actors.caller import Caller
     from callboard.actors.declare import Method
     from callboard.actors.waits import Wait, Waits
+    from callboard.infra.connection import Connection
     from callboard.infra.direct import Stored
 
 T = TypeVar("T")
@@ -95,6 +96,11 @@ class CallMaker:
         self._expanding = False
         self._line: deque[Result] = deque()
         self._turns: Turns | None = None
+
+    @property
+    def line(self) -> Connection:
+        """How pieces of answers reach whoever made the call."""
+        return self._node.connection
 
     # -- lifecycle ---------------------------------------------------------------------------------
 

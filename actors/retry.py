@@ -12,7 +12,8 @@ def retry_delay(directives: Directives, error: BaseException, attempt: int) -> f
     """Seconds until the next attempt, or None if this was the last one.
 
     The delay doubles from ``backoff`` up to ``backoff_max``; half of it is drawn at random, so that
-    what failed together does not come back together ("equal jitter", AWS Architecture Blog, 2015).
+    what failed together does not come back together ("equal jitter", AWS Architecture Blog, 2015). An error
+    with a ``retry_after`` (s) is not repeated before.
 
     Args:
         attempt: the one that failed, from 1.
@@ -20,7 +21,8 @@ def retry_delay(directives: Directives, error: BaseException, attempt: int) -> f
     if attempt > directives.retries or not _retryable(directives, error):
         return None
     full: float = min(directives.backoff_max, directives.backoff * 2.0 ** min(attempt - 1, 64))
-    return random.uniform(full / 2, full)
+    drawn = random.uniform(full / 2, full)
+    return max(drawn, error.fields.get("retry_after", 0.0)) if isinstance(error, CallboardError) else drawn
 
 
 def _retryable(directives: Directives, error: BaseException) -> bool:

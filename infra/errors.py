@@ -250,6 +250,51 @@ class Terminal(CallboardError):
     code = "terminal"
 
 
+# -- models ----------------------------------------------------------------------------------------
+
+
+class EngineDown(CallFailed):
+    """A model's engine does not answer, or broke off. Fields: engine, status (HTTP; 0: none)."""
+
+    code = "engine_down"
+    retryable = True
+
+
+class RateLimited(CallFailed):
+    """A model's engine takes no more for now. Fields: engine, retry_after (s; no retry comes before)."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class AnswerUnusable(CallFailed):
+    """A model's engine has answered what the protocol does not allow. Fields: engine."""
+
+    code = "answer_unusable"
+    retryable = True
+
+
+class EngineRefused(CallFailed):
+    """A model's engine refuses a request for good: its key, model or options. Fields: engine, status."""
+
+    code = "engine_refused"
+
+
+class ContextOverflow(CallFailed):
+    """A prompt, with the answer's room, is longer than a model takes.
+
+    Fields: engine, limit (tokens; 0: the engine does not say), asked (tokens; 0 likewise).
+    """
+
+    code = "context_overflow"
+
+
+class OutputInvalid(CallFailed):
+    """A model's answer does not fit the schema, however often it was told. Fields: problem, text, tries."""
+
+    code = "output_invalid"
+
+
 # -- managed state ---------------------------------------------------------------------------------
 
 

@@ -124,6 +124,11 @@ def telemetry(source: str) -> str:
     return f"cb.telemetry.{source}"
 
 
+def tokens(run_id: str, path: str = "*") -> str:
+    """Where a model says what it answers to a call; path is the future's, or ``*`` for all of a run."""
+    return f"cb.token.{run_id}.{_flat(path)}"
+
+
 def control(host: str = EVERY_HOST) -> str:
     """Where a host, or every host, is told what to do."""
     return f"cb.control.{host}"

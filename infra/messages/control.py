@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from callboard.infra.messages.run import ErrorInfo
+from callboard.infra.messages.tokens import Tokens
 
 
 class Cancel(msgspec.Struct, tag="cancel", omit_defaults=True):
@@ -42,6 +43,12 @@ class CallsQuery(msgspec.Struct, tag="calls"):
 
 class RunQuery(msgspec.Struct, tag="run"):
     """Which calls of this run do you have? Answered with :class:`RunCalls` by hosts that have any."""
+
+    run: str
+
+
+class SaidQuery(msgspec.Struct, tag="said"):
+    """What have your models said so far in this run? Answered with :class:`Said` where one speaks."""
 
     run: str
 
@@ -87,7 +94,19 @@ class Moved(msgspec.Struct, tag="moved"):
     host: str
 
 
-Control = Cancel | Taken | HoldsQuery | CallsQuery | RunQuery | Drain | Migrate | Activate | Moved | Tell
+Control = (
+    Cancel
+    | Taken
+    | HoldsQuery
+    | CallsQuery
+    | RunQuery
+    | SaidQuery
+    | Drain
+    | Migrate
+    | Activate
+    | Moved
+    | Tell
+)
 
 
 class Steal(msgspec.Struct):
@@ -155,6 +174,13 @@ class RunCalls(msgspec.Struct):
 
     host: str
     calls: list[RunCall] = []
+
+
+class Said(msgspec.Struct):
+    """What models have said so far in answers that are not complete yet; what has no room is left out."""
+
+    host: str
+    tokens: list[Tokens] = []
 
 
 class Acknowledged(msgspec.Struct):

@@ -20,28 +20,46 @@ if TYPE_CHECKING:
     from callboard.actors import human
     from callboard.actors.client import Client, connect
     from callboard.actors.items import each, item
+    from callboard.actors.listening import Piece
+    from callboard.actors.models.served import model_at, model_function
+    from callboard.actors.models.stream import ChatStream
+    from callboard.actors.models.stub import Model, model
+    from callboard.actors.models.types import ChatRequest, ChatResult, Message, Sampling
     from callboard.actors.sync_client import SyncClient, connect_sync
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
     from callboard.state.managed import Managed, ManagedCounter
 
 _LAZY = {
+    "ChatRequest": "callboard.actors.models.types",
+    "ChatResult": "callboard.actors.models.types",
+    "ChatStream": "callboard.actors.models.stream",
     "Client": "callboard.actors.client",
     "Managed": "callboard.state.managed",
     "ManagedCounter": "callboard.state.managed",
     "ManagedDict": "callboard.state.dicts",
     "ManagedList": "callboard.state.lists",
+    "Message": "callboard.actors.models.types",
+    "Model": "callboard.actors.models.stub",
+    "Piece": "callboard.actors.listening",
+    "Sampling": "callboard.actors.models.types",
     "SyncClient": "callboard.actors.sync_client",
     "connect": "callboard.actors.client",
     "connect_sync": "callboard.actors.sync_client",
     "each": "callboard.actors.items",
     "item": "callboard.actors.items",
+    "model": "callboard.actors.models.stub",
+    "model_at": "callboard.actors.models.served",
+    "model_function": "callboard.actors.models.served",
 }
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CallboardError",
+    "ChatRequest",
+    "ChatResult",
+    "ChatStream",
     "Client",
     "Future",
     "FutureInfo",
@@ -49,8 +67,12 @@ __all__ = [
     "ManagedCounter",
     "ManagedDict",
     "ManagedList",
+    "Message",
+    "Model",
     "NotDone",
     "OutcomeUnknown",
+    "Piece",
+    "Sampling",
     "SyncClient",
     "Terminal",
     "__version__",
@@ -64,6 +86,9 @@ __all__ = [
     "human",
     "item",
     "method",
+    "model",
+    "model_at",
+    "model_function",
     "now",
     "options",
     "random",

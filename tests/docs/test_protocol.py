@@ -21,7 +21,18 @@ from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import control, dead, inbox, policy, registry, run, runtimes, state, telemetry
+from callboard.infra.messages import (
+    control,
+    dead,
+    inbox,
+    policy,
+    registry,
+    run,
+    runtimes,
+    state,
+    telemetry,
+    tokens,
+)
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -39,6 +50,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.journal: ("<run>", "<kind>"),
     subjects.dead: ("<actor>",),
     subjects.control: ("<host>",),
+    subjects.tokens: ("<run>", "<path>"),
     gateway.subject: ("<verb>", "<name>"),
     subjects.steal: ("<host>",),
     subjects.telemetry: ("<source>",),
@@ -262,7 +274,7 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, inbox, policy, registry, run, runtimes, state, telemetry)
+        for module in (control, dead, inbox, policy, registry, run, runtimes, state, telemetry, tokens)
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.exits import UsageError
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
 
 
 def host(
-    *app: Annotated[str, Parameter(required=True)],
+    *app: str,
+    model: str | None = None,
+    url: str | None = None,
+    api_key_env: str | None = None,
+    engine_model: str | None = None,
+    vllm: str | None = None,
+    vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
     grace: float | None = None,
     resource: Annotated[list[str] | None, Parameter(negative=())] = None,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Run the actors and workflows of an application.
+    """Run the actors and workflows of an application, or serve a model, or both.
 
     It ends gently on SIGTERM and Ctrl-C: takes nothing new, gives back what has not started, finishes
     what has. A second Ctrl-C ends it at once.
@@ -28,9 +35,17 @@ def host(
         callboard host app.py:StockAnalyst,prices
         callboard host shop.agents shop.tools:search
         callboard host shop.models --resource gpu=2 --resource memory_gb=64
+        callboard host --model writer --url http://127.0.0.1:8000/v1
+        callboard host --model writer --vllm Qwen/Qwen2.5-7B-Instruct --vllm-arg=--max-model-len=4096
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
+        model: Serve a model under this name: what callboard.model("NAME") calls.
+        url: Where its engine is: a server with the OpenAI API, up to and with /v1.
+        api_key_env: The environment variable that holds the engine's key.
+        engine_model: The engine's name of the model. By default the only one that it lists, or NAME.
+        vllm: Run vLLM for it, with this model or path; it is started again if it dies.
+        vllm_arg: An argument of the vLLM server, as --vllm-arg=--NAME=VALUE; may be given again.
         grace: Seconds that running calls get to finish on draining.
         resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
             and memory_gb of the machine. An actor that needs more is left out, unless it is named.
@@ -44,13 +59,22 @@ def host(
         from callboard.cli.supervised import supervised as on_leash
 
         return on_leash(app, common, grace, has)
-    from callboard.actors.resources import place_app
+    from callboard.actors.resources import Placed, place_app
+    from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve
 
+    served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
+    if not app and served is None:
+        raise UsageError("nothing to run: give an application, or --model NAME with --url or --vllm")
     settings = common.settings(grace=grace, resources=has)
 
     def on_ready(started: Host) -> None:
         actors = [declared.name for declared in started.declarations]
         common.output.line({"event": "host_ready", "host": started.id, "actors": actors}, "")
 
-    return run_loop(serve(place_app(app, settings), settings, on_ready))
+    placed = place_app(app, settings) if app else Placed([], [])
+    if served is not None:
+        if any(declared.name == served.name for declared in placed.served + placed.left_out):
+            raise UsageError(f"the application has an actor {served.name!r}: give --model another name")
+        placed.served.append(served)
+    return run_loop(serve(placed, settings, on_ready))

@@ -1,0 +1,48 @@
+"""``callboard host --model``: which model a host is to serve, from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from callboard.cli.exits import UsageError
+
+if TYPE_CHECKING:
+    from callboard.actors.models.served import ServedModel
+
+
+def served_model(
+    name: str | None,
+    url: str | None,
+    api_key_env: str | None,
+    engine_model: str | None,
+    vllm: str | None,
+    vllm_arg: Sequence[str] | None,
+) -> ServedModel | None:
+    """The model that the options name; None if they name none.
+
+    Raises:
+        UsageError: options are missing, or do not go together.
+    """
+    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model}
+    if name is None:
+        given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg}
+        alone = [option for option, value in given.items() if value]
+        if alone:
+            raise UsageError(f"{', '.join(alone)} needs the name of a model: --model NAME")
+        return None
+    from callboard.actors.models.served import model_at, model_on_vllm
+
+    if (url is None) == (vllm is None):
+        raise UsageError(
+            f"--model {name} needs one engine: --url URL of a server with the OpenAI API, or --vllm MODEL"
+        )
+    misplaced = (
+        [option for option, value in of_url.items() if value] if vllm else ["--vllm-arg"] * bool(vllm_arg)
+    )
+    if misplaced:
+        raise UsageError(f"{', '.join(misplaced)} cannot go with {'--vllm' if vllm else '--url'}")
+    if vllm is not None:
+        return model_on_vllm(name, model=vllm, arguments=vllm_arg or ())
+    assert url is not None
+    return model_at(name, url=url, api_key_env=api_key_env, engine_model=engine_model)

@@ -1,0 +1,310 @@
+"""Hearing an answer while it is said: one clean text, whatever is lost, repeated, slow or late."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from tests.support.board import Board
+from tests.support.standin import Reply, StandIn
+from tests.support.waiting import eventually, until
+
+from callboard import ChatRequest, Piece, model, model_at, model_function, workflow
+from callboard.actors import listening
+from callboard.actors.listening import Listener
+from callboard.actors.speech import LocalLine, Speech
+from callboard.infra import subjects
+from callboard.infra.messages.tokens import Tokens
+
+heard: list[Piece] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_heard() -> None:
+    heard.clear()
+
+
+@workflow
+async def tell(text: str) -> str:
+    """Hears what the engine says, piece by piece."""
+    stream = model("remote").stream(text)
+    async for piece in stream:
+        heard.append(piece)
+    return (await stream.result()).text
+
+
+@workflow
+def tell_plainly(text: str) -> str:
+    """In a thread."""
+    heard.extend(model("remote").stream(text))
+    return model("remote").chat("more").value().text
+
+
+@workflow
+async def chat(text: str) -> str:
+    """Does not listen itself."""
+    return (await model("remote").chat(text)).text
+
+
+def text_of(pieces: list[Piece]) -> str:
+    """What a reader has who begins anew where it is told to."""
+    said = ""
+    for piece in pieces:
+        said = piece.text if piece.reset else said + piece.text
+    return said
+
+
+# -- in the caller ---------------------------------------------------------------------------------
+
+
+async def test_heard_while_it_is_said(board: Board, engine: StandIn) -> None:
+    """The first words are there while the engine still speaks; together the pieces are the result."""
+    reply = Reply(["once ", "upon ", "a time"], hold_after=2)
+    engine.replies.append(reply)
+    await board.host(tell, model_at("remote", url=engine.url))
+    run = await board.submit(tell, text="hi")
+    await until(lambda: text_of(heard) == "once upon ")
+    reply.go.set()
+    assert (await board.done(run)).status == "completed"
+    assert text_of(heard) == "once upon a time"
+    assert [piece.done for piece in heard] == [False] * (len(heard) - 1) + [True]
+    assert not any(piece.reset or piece.lost for piece in heard)
+
+
+async def test_in_a_thread(board: Board, engine: StandIn) -> None:
+    """A plain function iterates with ``for``; it is no branch of the run, so replay finds the same ids."""
+    await board.host(tell_plainly, model_at("remote", url=engine.url))
+    run = await board.submit(tell_plainly, text="all at once")
+    assert (await board.done(run)).status == "completed"
+    assert text_of(heard) == "all at once "
+    assert [result.future for result in await board.results(run)] == [f"{run}:1", f"{run}:2"]
+
+
+async def test_without_a_board(engine: StandIn) -> None:
+    """The same within one process."""
+    model_at("remote", url=engine.url)
+    assert await tell("here and now") == "here and now "
+    assert text_of(heard) == "here and now "
+
+
+async def test_a_retry_begins_anew(board: Board, engine: StandIn) -> None:
+    """What a broken attempt has said is void, and the reader is told so."""
+    engine.replies.extend([Reply(["wrong ", "words"], finish=""), Reply(["right ", "ones"])])
+    await board.host(tell, model_at("remote", url=engine.url, backoff=0.1))
+    assert await board.run(tell, text="hi") == "right ones"
+    assert text_of(heard) == "right ones"
+    assert [piece.reset for piece in heard].count(True) == 1
+    assert heard[-1].attempt == 2
+
+
+async def test_a_call_that_fails(board: Board, engine: StandIn) -> None:
+    """What was said is heard, then the error."""
+    engine.replies.append(Reply(["half"], finish=""))
+    await board.host(tell, model_at("remote", url=engine.url, retries=0))
+    done = await board.done(await board.submit(tell, text="hi"))
+    assert done.error is not None
+    assert done.error.code == "engine_down"
+
+
+async def test_after_a_takeover(board: Board, engine: StandIn) -> None:
+    """Who drives the run anew hears the rest of an answer that is still given, and what was said before."""
+    reply = Reply(["before ", "and after"], hold_after=1)
+    engine.replies.append(reply)
+    first = await board.host(tell)
+    await board.host(model_at("remote", url=engine.url))
+    run = await board.submit(tell, text="hi")
+    await until(lambda: text_of(heard) == "before ")
+    await board.kill(first)
+    heard.clear()
+    await board.host(tell)
+    await board.entries(run, "owner", 1)
+    node = await board.node()
+
+    async def taken_over() -> bool:
+        owner = await node.journal.owner(run)
+        return owner is not None and owner[0].epoch == 2
+
+    await eventually(taken_over)
+    reply.go.set()
+    assert (await board.done(run)).status == "completed"
+    assert text_of(heard) == "before and after"
+
+
+# -- cancelling ------------------------------------------------------------------------------------
+
+
+async def test_cancelling_a_run_reaches_the_engine(board: Board, engine: StandIn) -> None:
+    """The request is closed within half a second."""
+    engine.replies.append(Reply(["endless "], hold_after=1))
+    await board.host(chat, model_at("remote", url=engine.url))
+    client = await board.client()
+    run = await client.submit("chat", {"text": "hi"})
+    await until(lambda: engine.chats)
+    async with asyncio.timeout(0.5):
+        await client.cancel(run)
+        await engine.chats[0].left.wait()
+    assert (await board.done(run)).status == "cancelled"
+
+
+async def test_cancelling_a_stream(board: Board, engine: StandIn) -> None:
+    """Who has heard enough stops the engine."""
+
+    @workflow
+    async def enough() -> str:
+        stream = model("remote").stream("hi")
+        async for piece in stream:
+            stream.cancel()
+            return piece.text
+        return ""
+
+    engine.replies.append(Reply(["first ", "second"], hold_after=1))
+    await board.host(enough, model_at("remote", url=engine.url))
+    assert await board.run(enough) == "first "
+    await asyncio.wait_for(engine.chats[0].left.wait(), 2)
+
+
+async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> None:
+    """When the run's time is over, so is the request; before the first word, too."""
+    engine.replies.append(Reply([], hold_after=0))
+    await board.host(chat, model_at("remote", url=engine.url))
+    client = await board.client()
+    run = await client.submit("chat", {"text": "hi"}, deadline=0.5)
+    done = await board.done(run)
+    assert done.error is not None
+    assert done.error.code == "deadline_exceeded"
+    await asyncio.wait_for(engine.chats[0].left.wait(), 2)
+
+
+# -- clients ---------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_comes_late(board: Board, engine: StandIn) -> None:
+    """It hears what was said so far, then the rest; it ends with the run."""
+    reply = Reply(["early ", "late"], hold_after=1)
+    engine.replies.append(reply)
+    host = await board.host(chat, model_at("remote", url=engine.url))
+    client = await board.client()
+    run = await client.submit("chat", {"text": "hi"})
+    await until(lambda: any(one.text == "early " for one in host.speech.said(run)))
+    pieces: list[Piece] = []
+    async for piece in client.tokens(run):
+        pieces.append(piece)
+        reply.go.set()
+    assert pieces[0].text == "early "
+    assert text_of(pieces) == "early late"
+    assert (pieces[-1].future, pieces[-1].done) == (f"{run}:1", True)
+    assert host.speech.said(run) == []
+
+
+async def test_many_with_one_slow_reader(board: Board) -> None:
+    """A client that does not read holds up nobody and keeps no more than the limit; it is told what it lost."""
+
+    @model_function(name="remote")
+    async def flood(request: ChatRequest):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as users may
+        for _ in range(30):
+            yield "x" * 100_000
+
+    @workflow
+    async def floods() -> int:
+        return sum(
+            len(one.text) for one in [await model("remote").chat("hi"), await model("remote").chat("hi")]
+        )
+
+    await board.host(floods, flood)
+    client = await board.client()
+    run = await client.submit("floods")
+    tokens = client.tokens(run)
+    first = await anext(tokens)
+    assert (await board.done(run)).status == "completed"  # nobody has read meanwhile
+    rest = [piece async for piece in tokens]
+    assert sum(len(piece.text) for piece in [first, *rest]) <= 2 * listening.LIMIT
+    ends = [piece for piece in rest if piece.done]
+    assert len(ends) == 2
+    assert any(piece.lost for piece in ends)
+    assert await client.result(run) == 6_000_000
+
+
+# -- the pieces themselves -------------------------------------------------------------------------
+
+
+async def test_coalesced() -> None:
+    """The first word leaves at once; what is said within 30 ms leaves together, in the right places."""
+    sent: list[Tokens] = []
+    speech = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
+    with speech.speaker("r1:3/2~2") as speaker:
+        for word in ("a", "bc", "d"):
+            speaker.say(word)
+        assert [one.text for one in sent] == ["a"]
+        await until(lambda: len(sent) == 2)
+    assert [(one.text, one.at, one.index, one.last) for one in sent] == [
+        ("a", 0, 0, False),
+        ("bcd", 1, 1, False),
+        ("", 4, 2, True),
+    ]
+    assert {(one.future, one.attempt) for one in sent} == {("r1:3/2", 2)}
+
+
+async def test_a_large_piece() -> None:
+    """It travels in several messages; somebody who comes late is told what a message has room for."""
+    sent: list[Tokens] = []
+    speech = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
+    with speech.speaker("r1:1") as small, speech.speaker("r1:2") as large:
+        small.say("hello")
+        large.say("\N{SNOWMAN}" * 250_000)
+        assert [one.future for one in speech.said("r1")] == ["r1:1"]
+    assert speech.said("r1") == []
+    assert [len(one.text) for one in sent[1:4]] == [100_000, 100_000, 50_000]
+
+
+def listener() -> Listener:
+    """One that hears what a test gives it."""
+    return Listener(LocalLine(), "r1", "1", lambda: None)
+
+
+def test_overlapping_and_repeated() -> None:
+    """A piece that is known in part adds the rest; one that is known adds nothing."""
+    one = listener()
+    for at, text in ((0, "abc"), (1, "bcd"), (0, "ab"), (4, "e")):
+        one.hear(Tokens("r1:1", begun=5, at=at, text=text))
+    assert one.take() == Piece("abcde", "r1:1")
+    assert one.take() is None
+
+
+def test_fenced() -> None:
+    """Whoever began earlier is not heard any more, of whichever attempt; a later beginning is a reset."""
+    one = listener()
+    one.hear(Tokens("r1:1", attempt=2, begun=5, text="new"))
+    one.hear(Tokens("r1:1", attempt=2, begun=4, at=3, text="old"))
+    one.hear(Tokens("r1:1", attempt=1, begun=9, text="older"))
+    assert one.take() == Piece("new", "r1:1", attempt=2)
+    one.hear(Tokens("r1:1", attempt=2, begun=6, text="newest"))
+    assert one.take() == Piece("newest", "r1:1", attempt=2, reset=True)
+
+
+def test_a_gap() -> None:
+    """What follows a lost piece is not heard before that; an answer that ends with a gap says so."""
+    one = listener()
+    one.hear(Tokens("r1:1", begun=5, text="a"))
+    one.hear(Tokens("r1:1", begun=5, at=2, text="c"))
+    assert one.take() == Piece("a", "r1:1")
+    one.hear(Tokens("r1:1", begun=5, at=0, text="abc"))
+    assert one.take() == Piece("bc", "r1:1")
+    one.hear(Tokens("r1:1", begun=5, at=9, text="z", last=True))
+    assert one.take() == Piece("", "r1:1", done=True, lost=True)
+
+
+async def test_rubbish_on_the_subject(board: Board, engine: StandIn) -> None:
+    """Anybody can publish there: it is passed over."""
+    reply = Reply(["clean"], hold_after=0)
+    engine.replies.append(reply)
+    await board.host(tell, model_at("remote", url=engine.url))
+    node = await board.node()
+    run = await board.submit(tell, text="hi")
+    await until(lambda: engine.chats)
+    for body in (b"", b"\xc1", b"{}", msgspec.msgpack.encode({"future": 7})):
+        node.connection.publish(subjects.tokens(run, "1"), body)
+    await node.connection.flush()
+    reply.go.set()
+    assert (await board.done(run)).status == "completed"
+    assert text_of(heard) == "clean"
