@@ -232,6 +232,25 @@ class OutcomeUnknown(CallFailed):
     code = "outcome_unknown"
 
 
+class ToolFailed(CallFailed):
+    """A tool of an MCP server says that it failed; the text is the tool's own. Fields: actor, method."""
+
+    code = "tool_failed"
+
+
+class McpServerLost(CallFailed):
+    """An MCP server ended, or could not be reached, while it had a call. Fields: actor, method."""
+
+    code = "mcp_server_lost"
+    retryable = True
+
+
+class McpServerUnusable(CallboardError):
+    """An MCP server cannot be adopted. Fields: server, reason."""
+
+    code = "mcp_server_unusable"
+
+
 class NotDone(CallboardError):
     """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
 

@@ -9,7 +9,8 @@ pipe open.
 
 Only the standard library: the keeper starts in some 20 ms and stays small.
 
-Usage: ``keeper.py OWNER_PID LOCK_FILE SCRATCH_DIR COMMAND...``
+Usage: ``keeper.py OWNER_PID LOCK_FILE SCRATCH_DIR COMMAND...``, or ``keeper.py --tied OWNER_PID COMMAND...``
+for a child that speaks with the owner on standard input and output: see `tie`.
 
 - ``OWNER_PID``: the process to watch.
 - ``LOCK_FILE``: held, by keeper and child, for as long as one of them lives.
@@ -51,6 +52,9 @@ STOP: Final = "stop"
 
 KILL: Final = "kill"
 """What the owner says to end the child at once."""
+
+TIED: Final = "--tied"
+"""The argument that says that the child speaks with the owner itself."""
 
 GRACE: Final = 5.0
 """How long a child may take to end gently before it is killed, in seconds."""
@@ -130,6 +134,24 @@ def wait_for_owner(owner: int, gone: Callable[[], None]) -> None:
     gone()
 
 
+def tie(owner: int, command: list[str]) -> None:
+    """Run a command on the keeper's own standard input and output; never returns.
+
+    The keeper leads a process group. When the owner has gone the child is ended, gently and after the
+    grace period at once; when the child has ended, so is all that it has left in the group.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    try:
+        child = subprocess.Popen(command, preexec_fn=die_with_keeper())  # noqa: PLW1509 - as in `spawn`
+    except OSError as error:
+        sys.stderr.write(f"{command[0]} cannot be run: {error}\n")
+        sys.exit(127)
+    threading.Thread(target=wait_for_owner, args=(owner, lambda: end(child)), daemon=True).start()
+    child.wait()
+    os.killpg(0, signal.SIGKILL)
+
+
 def say(word: str) -> None:
     """Tell the owner."""
     sys.stdout.write(f"{word}\n")
@@ -138,6 +160,8 @@ def say(word: str) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the keeper; never returns (see the module's text for the arguments)."""
+    if arguments[0] == TIED:
+        tie(int(arguments[1]), arguments[2:])
     owner, lock_file, scratch, *command = arguments
     descriptor = lock(lock_file)
     if descriptor is None:

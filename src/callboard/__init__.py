@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from callboard.actors import human
     from callboard.actors.client import Client, connect
     from callboard.actors.items import each, item
+    from callboard.actors.mcp.tools import mcp_tools
     from callboard.actors.sync_client import SyncClient, connect_sync
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
@@ -36,6 +37,7 @@ _LAZY = {
     "connect_sync": "callboard.actors.sync_client",
     "each": "callboard.actors.items",
     "item": "callboard.actors.items",
+    "mcp_tools": "callboard.actors.mcp.tools",
 }
 
 __version__ = "0.1.0"
@@ -63,6 +65,7 @@ __all__ = [
     "effect_key",
     "human",
     "item",
+    "mcp_tools",
     "method",
     "now",
     "options",
