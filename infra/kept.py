@@ -24,6 +24,11 @@ def tied(command: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", keeper.__file__, keeper.TIED, str(os.getpid()), *command]
 
 
+def jailed(command: list[str]) -> list[str]:
+    """The same for a command that is not trusted: see `callboard.infra.keeper.jail`."""
+    return [sys.executable, "-I", "-S", keeper.__file__, keeper.JAILED, str(os.getpid()), *command]
+
+
 class KeptProcess:
     """A child process, held through its keeper; it ends with the process that made it.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from callboard.actors.declare import agent, batchable, method, tool, workflow
 from callboard.actors.effects import effect_key
 from callboard.actors.future import Future, FutureInfo
+from callboard.actors.sandbox import Sandbox
 from callboard.actors.scope import checkpoint, now, options, random, uuid
 from callboard.actors.waiting import signal, sleep, until
 from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Terminal
@@ -53,6 +54,7 @@ __all__ = [
     "ManagedList",
     "NotDone",
     "OutcomeUnknown",
+    "Sandbox",
     "SyncClient",
     "Terminal",
     "__version__",
