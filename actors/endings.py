@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from callboard.infra.errors import StoreRefused
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -41,9 +44,12 @@ class Endings:
         """Tell at once what has been gathered."""
         ends, self._ends = self._ends, []
         for summary, request in ends:
-            self._node.journal.put_summary(summary)
-            request.ack()
+            self._node.journal.put_summary(summary, partial(_told, request))
 
     def _next(self) -> None:
         self._lately = 0
         self.flush()
+
+
+def _told(request: Delivered, _: int | StoreRefused) -> None:
+    request.ack()  # also where the summary is refused for good: the journal knows the end

@@ -357,18 +357,25 @@ class Host:
         self.telemetry.leave()
         self.routes.stop()
         self.priorities.stop()
+        await self.caller.stop()
         if self._ticker is not None:
             self._ticker.cancel()
-        await self.caller.stop()
-        self.node.connection.publish(
-            subjects.registry(f"host.{self.id}"),
-            b"",
-            H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")]),
-        )
+            await self._leave_registry()
         for member in self._members:
             member.close()
         await self.states.stop()
         await self.node.close()
+
+    async def _leave_registry(self) -> None:
+        """Who stops a host, and then looks, does not find it any more."""
+        subject = subjects.registry(f"host.{self.id}")
+        gone = self.node.store.stored(
+            subject, b"", H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])
+        )
+        try:
+            await asyncio.wait_for(gone, _LEAVE)
+        except (CallboardError, TimeoutError) as error:  # then it is taken for dead soon
+            self._log.warning("registry_not_left", error=str(error) or "no answer in time")
 
     async def stopped(self) -> None:
         """Wait until the host has stopped."""

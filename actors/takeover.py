@@ -3,7 +3,8 @@
 Every host hears every heartbeat. When one stops, one of those left (a claim in the registry decides
 which) naks what the dead host held: first what its last heartbeat listed, then what it was given after
 that. The second part is found by elimination: it was delivered, it is still in the stream, and none of
-the living holds it. If one of the living does not answer, that part is left to the ack wait.
+the living holds it. If one of the living does not answer, that is tried again, and in the end left to the
+ack wait.
 """
 
 from __future__ import annotations
@@ -178,14 +179,18 @@ class Watch:
         """Look for what was lost with the connection: calls on their way to this host, and its acks.
 
         After a loss of the server every host does so, one after the other, so that a call which one has
-        found is delivered again before the next one looks.
+        found is delivered again before the next one looks. While one of them cannot be asked, perhaps since
+        it has died together with the server, nobody can tell what is lost: then it is looked for again.
         """
         own = self.alive.get(self._host.id)
         if own is None:
             return
         hosts = sorted(self.alive)
         await asyncio.sleep(_TURN * hosts.index(own.host))
-        await self._sweep(msgspec.structs.replace(own, inflight={}), again=True)
+        for wait in (*_LINGER, 0.0):
+            if await self._sweep(msgspec.structs.replace(own, inflight={}), again=True):
+                return
+            await asyncio.sleep(wait)
 
     async def empty_lane(self, host: str) -> None:
         """Move the calls that were addressed to a host to the shared lane, for good."""
@@ -232,16 +237,18 @@ class Watch:
 
     # -- what the last heartbeat did not list ------------------------------------------------------
 
-    async def _sweep(self, dead: Pulse, *, again: bool = False) -> None:
+    async def _sweep(self, dead: Pulse, *, again: bool = False) -> bool:
+        """Look at all consumers; whether nothing was left to look at."""
         async with self._sweeping:  # what one sweep has found is held by somebody when the next one looks
             work = [self._sweep_one(dead, *where, again=again) for where in self._consumers(dead)]
-            await asyncio.gather(*work)
+            return all(await asyncio.gather(*work))
 
-    async def _sweep_one(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> None:
+    async def _sweep_one(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> bool:
         try:
-            await self._sweep_consumer(dead, stream, consumer, again=again)
+            return await self._sweep_consumer(dead, stream, consumer, again=again)
         except CallboardError as error:
             self._log.warning("sweep_incomplete", consumer=consumer, error=str(error))
+            return False
 
     def _consumers(self, dead: Pulse) -> list[tuple[str, str]]:
         found = [(subjects.CALLS, f"host_{dead.host}")] if dead.host == self._host.id else []
@@ -254,19 +261,20 @@ class Watch:
             found += [(subjects.CALLS, TIMERS), (subjects.RUNS, SIGNALS)]
         return found
 
-    async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> None:
+    async def _sweep_consumer(self, dead: Pulse, stream: str, consumer: str, *, again: bool) -> bool:
         orphans = await self._orphans(dead, stream, consumer)
         if orphans and again:
             # Perhaps they were only on their way from whoever gave them back to whoever has them now.
             await asyncio.sleep(_CHECK)
             still = await self._orphans(dead, stream, consumer)
-            orphans = [sequence for sequence in orphans if sequence in still]
+            orphans = None if still is None else [sequence for sequence in orphans if sequence in still]
         if orphans:
             await self._nak(f"{stream}.{consumer}", orphans)
             self._log.info("orphans_given_back", consumer=consumer, count=len(orphans))
+        return orphans is not None
 
-    async def _orphans(self, dead: Pulse, stream: str, consumer: str) -> list[int]:
-        """Sequences that were delivered and are held by nobody who lives."""
+    async def _orphans(self, dead: Pulse, stream: str, consumer: str) -> list[int] | None:
+        """Sequences that were delivered and are held by nobody who lives; None if one cannot be asked."""
         info = await self._node.topology.api(f"CONSUMER.INFO.{stream}.{consumer}")
         if not info.get("num_ack_pending"):
             return []
@@ -277,7 +285,7 @@ class Watch:
         asked_for = bool(info.get("num_waiting"))
         held = await self._held_by_others(dead.host, stream, consumer)
         if held is None:
-            return []
+            return None
         subject = info["config"]["filter_subject"]
         first = info["ack_floor"]["stream_seq"]
         orphans: list[int] = []

@@ -222,13 +222,18 @@ class Journal:
                 await self._store.stored(subject, encode(summary), head)
                 return
 
-    def put_summary(self, summary: RunSummary) -> None:
-        """Tell how a run stands in bucket ``cb_runs``."""
+    def put_summary(self, summary: RunSummary, on_stored: OnStored | None = None) -> None:
+        """Tell how a run stands in bucket ``cb_runs``.
+
+        Args:
+            on_stored: as in :meth:`~callboard.infra.store.Store.put`.
+        """
         # That it runs is told only if nothing was told yet: a driver that stood still, or a message sent
         # again late, must not hide the end.
         first = summary.status == "running"
         head = H.encode([(H.EXPECTED_SEQUENCE, "0")]) if first else None
-        self._store.put(subjects.run_summary(summary.run), encode(summary), head, _ignore if first else None)
+        told = _ignore if first and on_stored is None else on_stored
+        self._store.put(subjects.run_summary(summary.run), encode(summary), head, told)
 
     # -- reading -----------------------------------------------------------------------------------
 

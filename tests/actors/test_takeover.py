@@ -24,6 +24,7 @@ from callboard.infra.errors import Diverged, Fenced, RunFailed
 from callboard.infra.messages.control import Taken
 from callboard.infra.messages.registry import Takeover
 from callboard.infra.messages.run import Owner, RunSummary
+from callboard.infra.store import OnStored
 from callboard.state.journal import decode_owner
 
 RAN: Counter[str] = Counter()
@@ -707,9 +708,9 @@ async def test_a_driver_that_dies_between_outcome_and_summary(board: Board) -> N
     tell = first.node.journal.put_summary
     died = asyncio.Event()
 
-    def dies(summary: RunSummary) -> None:
+    def dies(summary: RunSummary, on_stored: OnStored | None = None) -> None:
         if summary.status == "running":
-            tell(summary)
+            tell(summary, on_stored)
             return
         died.set()
         raise asyncio.CancelledError  # nothing of what would come next happens any more

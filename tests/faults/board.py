@@ -120,7 +120,12 @@ class Worker:
 
     def said(self, event: str) -> int:
         """How often it has logged an event."""
-        return self.log.read_text(errors="replace").count(f'"event": "{event}"')
+        return len(self.lines_of(event))
+
+    def lines_of(self, event: str) -> list[str]:
+        """What it has logged of an event."""
+        said = self.log.read_text(errors="replace").splitlines()
+        return [line for line in said if f'"event": "{event}"' in line]
 
     def tail(self, lines: int = 30) -> str:
         """The end of its log."""
