@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.cli.terminal import ENDS_WITHIN, Running, callboard, eventually
+from tests.cli.terminal import ENDS_WITHIN, Running, callboard, eventually, free_port
 
 from callboard import connect_sync
 from callboard.cli.exits import Exit
@@ -55,6 +56,12 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def listens(port: int) -> bool:
+    """Whether somebody answers at a port."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def call(url: str, server: str, name: str, **arguments: Any) -> Any:
@@ -205,6 +212,29 @@ def test_nothing_outlives_a_killed_host(nats_url: str, notes: Path) -> None:
         assert all(map(alive, pids(notes)))
         host.send(signal.SIGKILL)
         eventually(lambda: not any(map(alive, pids(notes))))
+
+
+def test_a_server_at_an_address(nats_url: str) -> None:
+    """Streamable HTTP; when it comes back after an absence it is used again."""
+    port = free_port()
+    serving = ("mcp", "serve", "double", "--http", port, "--json")
+    with Running("host", f"{APP}:double", "--json", url=nats_url) as tools:
+        tools.until(READY)
+        with Running(*serving, url=nats_url) as server:
+            server.until("mcp_ready")
+            eventually(lambda: listens(port))
+            address = f"far=http://127.0.0.1:{port}/mcp"
+            host = Running("host", f"{APP}:call", "--mcp", address, "--json", url=nats_url)
+            with host:
+                host.until(READY)
+                assert call(nats_url, "far", "double", n=21) == "42"
+                server.send(signal.SIGKILL)
+                server.wait()
+                assert isinstance(failure(nats_url, "far", "double", n=21), McpServerLost)
+                with Running(*serving, url=nats_url) as again:
+                    again.until("mcp_ready")
+                    eventually(lambda: listens(port))
+                    assert call(nats_url, "far", "double", n=4) == "8"
 
 
 @pytest.mark.parametrize(

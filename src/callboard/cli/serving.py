@@ -64,9 +64,9 @@ async def serve(
         await host.stop()
         code = Exit.OK
     finally:
-        if adopted is not None:
-            await adopted.stop()
         end_within(_LINGER, code)
+        if adopted is not None:  # what has not ended by then ends with this process
+            await adopted.stop()
     return code
 
 
