@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -63,6 +64,26 @@ class _Places:
         return {**named, **rest} if isinstance(named, dict) else rest
 
 
+def _known(part: Any) -> Any:
+    """A part of a schema without the regular expressions that Python does not know.
+
+    The server that told it holds arguments against them itself.
+    """
+    if isinstance(part, list):
+        return [_known(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {key: _known(value) for key, value in part.items() if key != "pattern" or _compiles(value)}
+
+
+def _compiles(pattern: Any) -> bool:
+    try:
+        re.compile(pattern if isinstance(pattern, str) else "")  # a property may have that name
+    except re.error:
+        return False
+    return True
+
+
 def _named(reference: Any) -> str:
     """The definition that a reference names; empty if it is of another kind."""
     for place in _PLACES:
@@ -84,8 +105,8 @@ class SchemaSignature(Signature):
 
     def __init__(self, where: str, arguments: Mapping[str, Any], result: Mapping[str, Any] | None) -> None:
         self.where = where
-        self._arguments = dict(arguments)
-        self._result = result
+        self._arguments: dict[str, Any] = _known(dict(arguments))
+        self._result: dict[str, Any] | None = None if result is None else _known(dict(result))
         self._validator = _validator(self._arguments)
         properties = self._arguments.get("properties") or {}
         self._required = frozenset(self._arguments.get("required") or ())
@@ -144,7 +165,7 @@ class SchemaSignature(Signature):
         except ValidationError as error:
             path = ".".join(str(part) for part in [*([at] if at else []), *error.absolute_path])
             raise self._invalid(f"{path}: {error.message}" if path else error.message) from error
-        except (Unresolvable, RecursionError) as error:
+        except (Unresolvable, RecursionError, re.error) as error:
             raise self._invalid(f"its schema cannot be followed: {error}") from error
 
     def decode_result(self, value: bytes | msgspec.Raw) -> Any:
@@ -173,7 +194,7 @@ def _plain(value: Any) -> Any:
 def _validator(schema: Mapping[str, Any]) -> Validator:
     """A validator that fetches nothing: a schema may name addresses, and they are no concern of ours."""
     kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    kind.check_schema(schema)
+    kind.check_schema(schema, format_checker=None)
     return kind(schema, registry=Registry())
 
 
