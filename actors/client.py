@@ -28,7 +28,7 @@ from callboard.infra.errors import (
     ValueTooLarge,
 )
 from callboard.infra.messages.control import RunCalls, RunQuery
-from callboard.infra.messages.policy import Route
+from callboard.infra.messages.policy import Admission, Route
 from callboard.infra.messages.run import Done, RunSummary, Signal
 from callboard.infra.settings import Settings
 from callboard.state.journal import (
@@ -311,6 +311,30 @@ class Client:
         from callboard.actors.routing import clear
 
         return await clear(self.node, actor, session)
+
+    async def admit(
+        self, workflow: str, rate: float | None, *, policy: str = "by hand", reason: str = ""
+    ) -> Admission | None:
+        """Have drivers accept so many requests of a workflow a second, all together; the others wait.
+
+        A request whose deadline comes before its turn ends at once, failed with ``Overloaded``.
+
+        Args:
+            rate: requests a second; 0: none, until there is another limit; None: as many as they can.
+            policy: who decides; reason: why.
+
+        Raises:
+            AdmissionInvalid: the rate is none.
+        """
+        from callboard.actors.admitting import put
+
+        return await put(self.node, workflow, rate, policy, reason)
+
+    async def admissions(self) -> list[Admission]:
+        """The limits that hold, by workflow."""
+        from callboard.actors.admitting import every
+
+        return await every(self.node)
 
     async def status(self, run: str) -> RunSummary:
         """How a run stands.

@@ -16,6 +16,7 @@ import msgspec
 
 from callboard.actors import runids, values
 from callboard.actors.addressing import CallContext
+from callboard.actors.admission import Door
 from callboard.actors.aside import Aside, deadline_name
 from callboard.actors.bodies import unreadable
 from callboard.actors.declare import Workflow, code_version
@@ -36,6 +37,7 @@ from callboard.infra.errors import (
     Fenced,
     InvalidArguments,
     InvalidResult,
+    Overloaded,
     Poisoned,
     RunCancelled,
     StoreRefused,
@@ -81,6 +83,8 @@ class Driver:
         self._threads: ThreadPoolExecutor | None = None
         self._aside = Aside(self)
         self._endings = Endings(host.node)
+        self._looking = 0
+        self._door = Door(host.node.loop, self._begin, self._refuse, self._deadline, time.time)
         self._version = code_version(declared)
         self._log = log.get("driver").bind(workflow=self.name)
 
@@ -127,6 +131,7 @@ class Driver:
         """Pull no more. Idempotent."""
         for pull in self.pulls:
             pull.stop()
+        self._door.close()
 
     def set_standby(self, *, standby: bool) -> None:
         """Stand by while more hosts drive this workflow than may, or go on."""
@@ -165,11 +170,19 @@ class Driver:
 
     def info(self) -> InstanceInfo:
         """How it stands, for the heartbeat."""
-        return InstanceInfo(busy=len(self._runs), slots=self.slots, version=self._version, workflow=True)
+        return InstanceInfo(
+            busy=len(self._runs),
+            slots=self.slots,
+            mailbox=len(self._door),
+            version=self._version,
+            workflow=True,
+        )
 
     def tick(self) -> None:
         """Called 20 times a second: tell of runs that run; most are over before anybody could read it."""
         self._aside.tick()
+        self.limit()
+        self._door.tick()
         limit = time.monotonic() - _TELL_AFTER
         while self._untold:
             run = next(iter(self._untold))
@@ -179,7 +192,7 @@ class Driver:
             self.host.node.journal.put_summary(self.summary(run, "running"))
 
     def _room(self) -> int:
-        return self.slots - len(self._tasks)
+        return self.slots - len(self._tasks) - len(self._door) - self._looking
 
     # -- taking a run ------------------------------------------------------------------------------
 
@@ -197,11 +210,51 @@ class Driver:
         if driving is not None and driving.request.delivered.sequence == delivered.sequence:
             driving.request.delivered = delivered  # the same message again: settle the newest
             return
+        if self._door.limit is None or request.resumed:
+            self._begin(request)
+        elif delivered.delivered > 1:
+            self._looking += 1
+            self.host.caller.spawn(self._accept_again(request))
+        else:
+            self._door.accept(request)
+        if not self.host.draining:
+            self._feed.feed()
+
+    def limit(self) -> None:
+        """How many requests are accepted a second, as it stands now; this driver has its share of it."""
+        found = self.host.admissions.of(self.name)
+        watch, drivers = self.host.watch, 0
+        if found is not None:
+            drivers = max(1, sum(watch.serves(host, self.name) for host in watch.alive))
+        self._door.set(found, drivers)
+
+    async def _accept_again(self, request: Request) -> None:
+        """A request that another driver has had: what was accepted once goes on."""
+        begun = False
+        try:
+            async with self._resuming:
+                begun = await self.host.node.journal.owner(request.run) is not None
+        except CallboardError as error:
+            self._log.warning("journal_unread", run=request.run, error=str(error))
+        finally:
+            self._looking -= 1
+        if self.host.draining or self.standby:
+            request.delivered.nak()
+        elif begun:
+            self._begin(request)
+        else:
+            self._door.accept(request)
+
+    def _refuse(self, request: Request, error: Overloaded) -> None:
+        """It would be too late at its turn: the run ends with this error."""
+        request.problem = error
+        self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        """Drive a run."""
         task = asyncio.Task(self._take(request), loop=self.host.node.loop)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        if not self.host.draining:
-            self._feed.feed()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -330,18 +383,24 @@ class Driver:
             session=request.session,
             at=time.time(),
             arguments=runids.digest(request.body, as_json=request.as_json),
+            waited=round(max(0.0, time.time() - request.started), 6) if epoch == 1 else 0.0,
+            admitted=self._door.limit.epoch if self._door.limit is not None else 0,
         )
 
-    def _listen(self, request: Request) -> Run:
+    def _deadline(self, request: Request) -> float:
+        """When a run must have ended, unix seconds; 0: never."""
         timeout = self.declared.directives.timeout
         limits = [request.deadline or None, request.started + timeout if timeout else None]
+        return min((limit for limit in limits if limit), default=0.0)
+
+    def _listen(self, request: Request) -> Run:
         context = CallContext(
             run=request.run,
             session=request.session,
             workflow=self.name,
             creator=self.host.id,
             path=(self.name,),
-            deadline=min((limit for limit in limits if limit), default=0.0),
+            deadline=self._deadline(request),
             priority=request.priority,
             trace=request.trace,
         )
@@ -382,7 +441,10 @@ class Driver:
     # -- driving -----------------------------------------------------------------------------------
 
     def _on_signal(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        run = self._runs.get(subject.split(b".")[2].decode())
+        name = subject.split(b".")[2].decode()
+        run = self._runs.get(name)
+        if run is None and len(self._door):
+            self._wake(name, data)
         signal = read_entry(decode_signal, data) if run is not None else None
         if run is None or signal is None:
             return
@@ -391,6 +453,13 @@ class Driver:
             self._stop(run)
         elif run.maker.waits is not None:
             run.maker.waits.on_signal(H.find_int(head, b"Nats-Sequence"), signal)
+
+    def _wake(self, run: str, data: bytes) -> None:
+        """What is cancelled need not wait to be accepted: its driver finds that in its journal."""
+        signal = read_entry(decode_signal, data)
+        request = self._door.take(run) if signal is not None and signal.name == "cancel" else None
+        if request is not None:
+            self._begin(request)
 
     def _tell_fenced(self, driver: str, run: Run) -> None:
         """Tell the last driver that it may stop; what it writes without knowing is fenced anyway."""

@@ -135,6 +135,7 @@ class Newest(Generic[D]):
         read: the decision in an entry; None for what is none, whoever has put it there.
         heard: told of each new one.
         spawn: runs a coroutine on the side.
+        gone: told what one was about that holds no more.
     """
 
     def __init__(
@@ -145,7 +146,9 @@ class Newest(Generic[D]):
         read: Callable[[str, bytes], D | None],
         heard: Callable[[D], None],
         spawn: Callable[..., None],
+        gone: Callable[[tuple[str, str]], None] | None = None,
     ) -> None:
+        self._gone = gone
         self.held: dict[tuple[str, str], D] = {}
         self._kind, self._about, self._decode, self._heard = kind, about, read, heard
         self._entries = Entries(node, f"{kind}.>", self._take, spawn)
@@ -162,7 +165,8 @@ class Newest(Generic[D]):
     def _take(self, subject: str, body: bytes) -> None:
         where = self._about(subject)
         if not body:
-            self.held.pop(where, None)
+            if self.held.pop(where, None) is not None and self._gone is not None:
+                self._gone(where)
             return
         found = self._decode(subject, body)
         if found is None:

@@ -52,14 +52,17 @@ class Giving:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._unread: dict[str, int] = {}  # by actor: messages in the lane that the loop has not read
+        self.told: set[str] = set()
+        """Actors of which other hosts know that calls wait here."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looked = 0.0
         self._log = log.get("giving")
 
     # -- what there is -----------------------------------------------------------------------------
 
     def overdue(self, instance: Instance) -> list[Call]:
         """Calls that have waited too long and may run elsewhere."""
+        if instance.stuck is not None:
+            return instance.stuck.overdue()
         host, after = self._host, self._host.node.settings.steal_after
         if not after or not len(instance.unbegun) or host.draining or instance.standby:
             return []
@@ -126,7 +129,7 @@ class Giving:
     async def unread(self, reader: DirectReader, instance: Instance) -> list[Stored]:
         """Calls of an instance in the host's lane that the blocked loop has not read."""
         lane = self._host.lane
-        if lane is None or not self._is_blocked():
+        if lane is None or instance.serial or not self._is_blocked():
             return []
         try:
             stored = await reader.read(
@@ -184,7 +187,10 @@ class _Round:
         asked, given, left = self._asked, 0, 0
         for instance in self._host.stealable():
             if instance.name == asked.actor and not self._host.draining:
-                given, left = await self._give(instance, max(0, min(asked.most, MOST)))
+                give = self._give if instance.stuck is None else self._give_sessions
+                given, left = await give(instance, max(0, min(asked.most, MOST)))
+        if not left:
+            self._giving.told.discard(asked.actor)
         if given:
             self._log.info("calls_given", actor=asked.actor, to=asked.by, calls=given, left=left)
         if reply:
@@ -203,6 +209,15 @@ class _Round:
         messages = [m for m in unread[: most - len(calls)] if self._giving.take_unread(m.sequence, beat)]
         moved = await asyncio.gather(*map(self._move, calls), *map(self._move_unread, messages))
         return sum(moved), len(waiting) + len(unread) - len(calls) - len(messages)
+
+    async def _give_sessions(self, instance: Instance, most: int) -> tuple[int, int]:
+        """Sessions leave by the event loop, which knows what runs of them; if that is blocked, none does."""
+        giving = self._host.migrations.give(instance, self._asked.by, most)
+        asked = asyncio.run_coroutine_threadsafe(giving, self._host.node.loop)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(asked), BLOCKED)
+        except TimeoutError:
+            return 0, 0
 
     async def _move(self, call: Call) -> bool:
         reply = call.delivered.reply

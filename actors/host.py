@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from callboard.actors import burying
+from callboard.actors.admission import Admissions
 from callboard.actors.alone import process_address
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
@@ -213,6 +214,7 @@ class Host:
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
+        self.admissions = Admissions(self.node, self._limit_requests, self.caller.spawn)
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
         self.caller.start()
@@ -224,6 +226,12 @@ class Host:
             if isinstance(member, Instance):
                 member.reorder(sessions)
 
+    def _limit_requests(self, workflow: str) -> None:
+        """A workflow has another limit of requests, or none any more."""
+        for member in self._members:
+            if isinstance(member, Driver) and member.name == workflow:
+                member.limit()
+
     async def _begin(self) -> None:
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
@@ -234,6 +242,8 @@ class Host:
         await self.watch.start()
         await self.routes.start()
         await self.priorities.start()
+        if any(isinstance(member, Driver) for member in self._members):
+            await self.admissions.start()
         for member in self._members:
             await member.start()
         if any(isinstance(member, Driver) for member in self._members):
@@ -357,6 +367,7 @@ class Host:
         self.telemetry.leave()
         self.routes.stop()
         self.priorities.stop()
+        self.admissions.stop()
         await self.caller.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -433,8 +444,9 @@ class Host:
         return list(self._members)
 
     def stealable(self) -> list[Instance]:
-        """Its instances of actors that keep nothing: their calls may run on any host."""
-        return [member for member in self._members if isinstance(member, Instance) and not member.serial]
+        """Its instances that idle hosts may take from: calls, or whole sessions where something is kept."""
+        instances = [member for member in self._members if isinstance(member, Instance)]
+        return [one for one in instances if not one.serial or one.stuck is not None]
 
     def tell_of_waiting(self) -> None:
         """Calls wait here for long: let others know, if it is for too long."""

@@ -19,6 +19,7 @@ from callboard.actors.mailbox import Mailbox
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
 from callboard.actors.snapshots import Snapshots
+from callboard.actors.stuck import Stuck
 from callboard.actors.unbegun import Unbegun
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -66,6 +67,7 @@ class Instance:
         self.serial = declared.directives.stateful or self.rules is not None
         self.snapshots = Snapshots(declared, self.executor) if owner is not None and owner.movable else None
         self.unbegun = Unbegun(host, lambda: self.slots.free <= 0, bound=self.serial)
+        self.stuck = Stuck(self) if self.rules is not None and not declared.directives.stateful else None
         self._looking = 0  # calls that take a slot if their outcome is not found
         self._feeding = False
         self._begun = False
@@ -301,9 +303,15 @@ class Instance:
             return
         if len(self.mailbox) == 0:
             self._progress = time.monotonic()
+        self._wait(call)
+        self.pump()
+
+    def _wait(self, call: Call) -> None:
+        """Let a call wait for a slot."""
         self.unbegun.add(call)
         self.mailbox.push(call)
-        self.pump()
+        if self.stuck is not None:
+            self.stuck.look_soon()
 
     # -- calls that may run elsewhere --------------------------------------------------------------
 
@@ -346,7 +354,7 @@ class Instance:
         following = self._sessions.next(call.session)
         if following is not None:
             self.host.priorities.apply(following)
-            self.mailbox.push(following)
+            self._wait(following)
 
     def _give_back_session(self, name: str) -> None:
         """Let others have whoever may start in a session, one after the other."""
@@ -445,8 +453,7 @@ class Instance:
             self._sessions.leave(call)
             self._next_of_session(call)
         else:
-            self.unbegun.add(call)
-            self.mailbox.push(call)
+            self._wait(call)
         return True
 
     def _feed_soon(self) -> None:

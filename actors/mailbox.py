@@ -108,6 +108,10 @@ class Mailbox(Generic[C]):
         found = min((entry for entry in self._heap if fits(entry[2])), default=None)
         return found[2] if found else None
 
+    def all(self) -> list[C]:
+        """All that wait, in no order; for other threads, too."""
+        return [call for _, _, call in list(self._heap)]
+
     def count(self, fits: Callable[[C], bool]) -> int:
         """How many waiting calls fit."""
         return sum(1 for entry in self._heap if fits(entry[2]))

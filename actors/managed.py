@@ -79,6 +79,9 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: 
     """
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept[H.EXECUTOR], kept[H.EPOCH] = holder, str(epoch)
+    kept.pop(H.STOLEN, None)
+    if why == "stolen":
+        kept[H.STOLEN] = instance.host.id
     # Without a message id: it may have run by the time it is there, so it is to be looked for.
     subject = subjects.call(instance.name, holder, band_of(call.priority))
     await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))

@@ -54,13 +54,15 @@ class _Move:
 
     Attributes:
         begun: what waits here has been taken; calls: that go after it, in order; moved: how it stands.
+        why: as telemetry tells of the calls.
         at_rest: set while no call of it runs here; over: set when it has moved, or will not.
     """
 
-    __slots__ = ("at_rest", "begun", "calls", "moved", "over", "to")
+    __slots__ = ("at_rest", "begun", "calls", "moved", "over", "to", "why")
 
-    def __init__(self, session: str, here: str, to: str) -> None:
+    def __init__(self, session: str, here: str, to: str, why: str) -> None:
         self.to = to
+        self.why = why
         self.begun = False
         self.calls: list[Call] = []
         self.moved = Migration(session, here, under_way=True)
@@ -106,11 +108,17 @@ class Migrations:
             await self._all_told()
         return Migrated(self._host.id, [move.moved for move in moves])
 
-    def _begin(self, actor: str, sessions: Mapping[str, str]) -> list[_Move]:
+    async def give(self, instance: Instance, to: str, most: int) -> tuple[int, int]:
+        """Let an idle host have sessions that wait here for others; how many go, and how many wait still."""
+        waiting = [call.session for call in instance.stuck.overdue()] if instance.stuck is not None else []
+        self._begin(instance.name, dict.fromkeys(waiting[:most], to), "stolen")
+        return len(waiting[:most]), len(waiting[most:])
+
+    def _begin(self, actor: str, sessions: Mapping[str, str], why: str = "migrated") -> list[_Move]:
         """Let no further calls of sessions start here; what has been asked for before goes on.
 
         Args:
-            sessions: each with the host that is to hold it.
+            sessions: each with the host that is to hold it; why: as telemetry tells.
         """
         instance = self._instance(actor)
         moves: dict[str, _Move] = {}
@@ -118,7 +126,7 @@ class Migrations:
             place = Place(actor, session)
             move = self._moves.get(place)
             if move is None:
-                move = _Move(session, self._host.id, to)
+                move = _Move(session, self._host.id, to, why)
                 try:
                     self._check(actor, instance, to)
                 except CallboardError as error:
@@ -190,7 +198,7 @@ class Migrations:
             self._has_gone(place, session)
             del self._moves[place]
             move.moved.calls = len(move.calls)
-            await self._after(instance, move.calls, session.holder, session.epoch)
+            await self._after(instance, move.calls, session.holder, session.epoch, move.why)
         self._end(move, None)
 
     def _end(self, move: _Move, error: BaseException | None) -> None:
@@ -322,9 +330,11 @@ class Migrations:
         if move is not None:
             move.at_rest.set()
 
-    async def _after(self, instance: Instance, calls: Sequence[Call], to: str, epoch: int) -> None:
+    async def _after(
+        self, instance: Instance, calls: Sequence[Call], to: str, epoch: int, why: str = "migrated"
+    ) -> None:
         """Have calls follow their session, in order; what cannot be stored is given back."""
-        sent = [managed.pass_on(instance, call, to, epoch, "migrated") for call in calls]
+        sent = [managed.pass_on(instance, call, to, epoch, why) for call in calls]
         for call, outcome in zip(calls, await asyncio.gather(*sent, return_exceptions=True), strict=True):
             if isinstance(outcome, BaseException):
                 self._log.warning("call_not_passed_on", future=call.id, error=str(outcome))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,9 +52,7 @@ class Priorities:
 
     def of(self, actor: str, session: str) -> Priority | None:
         """The one that holds for calls of a session at an actor, if any does."""
-        if not self._priorities:
-            return None
-        return self._priorities.get((session, actor)) or self._priorities.get((session, ""))
+        return decided(self._priorities, actor, session)
 
     def rank(self, future: Future[object]) -> None:
         """A call is about to be sent."""
@@ -79,6 +77,13 @@ class Priorities:
     def _tell(self) -> None:
         fresh, self._fresh = self._fresh, set()
         self._changed(fresh)
+
+
+def decided(priorities: Mapping[tuple[str, str], Priority], actor: str, session: str) -> Priority | None:
+    """Of these priorities, by session and actor, the one that holds for calls of a session at an actor."""
+    if not priorities:
+        return None
+    return priorities.get((session, actor)) or priorities.get((session, ""))
 
 
 def read_priority(subject: str, body: bytes) -> Priority | None:

@@ -56,7 +56,6 @@ class Heart:
         self._started = time.time()
         self._reported = 0.0
         self._giving = Giving(host)
-        self._overdue: set[str] = set()
         self._log = log.get("pulse")
 
     async def announce(self) -> None:
@@ -128,8 +127,9 @@ class Heart:
     def _has_more_overdue(self) -> bool:
         """Whether calls of an actor wait too long of which none did: then idle hosts hear of it at once."""
         overdue = {one.name for one in self._host.stealable() if self._giving.count(one)}
-        before, self._overdue = self._overdue, overdue
-        return bool(overdue - before)
+        fresh = overdue - self._giving.told
+        self._giving.told = overdue
+        return bool(fresh)
 
     async def _rest(self, seconds: float) -> None:
         """Until stopped, or told to look; that long at most."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from callboard.actors.instance import Instance
     from callboard.actors.run import Run
 
-Kind: TypeAlias = tuple[str, str, int, int, int, int, int]
-"""Call, session, how, band, priority, stage, attempt."""
+Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
+"""Call, session, how, band, priority, stage, ranked, attempt."""
 EndedRow: TypeAlias = tuple[str, int, float, float, float, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
@@ -32,6 +32,7 @@ QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
 _DEPS = 1_000
 _SMALL = 2**15 - 1
 _NONE = -1.0
+_SOON = 0.001
 
 
 @dataclasses.dataclass
@@ -153,7 +154,7 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
 def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.Ended:
     now = time.time()
     future, kind, began, waited, took, size = zip(*rows, strict=True)
-    call, session, how, band, priority, stage, attempt = zip(*kinds, strict=True)
+    call, session, how, band, priority, stage, ranked, attempt = zip(*kinds, strict=True)
     return messages.Ended(
         future=list(future),
         kind=pack("I", kind),
@@ -168,18 +169,23 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
         priority=pack("h", within(priority, -_SMALL, _SMALL)),
         stage=pack("H", within(stage, 0, _SMALL)),
         attempt=pack("H", within(attempt, 0, _SMALL)),
+        ranked=bytes(ranked) if any(ranked) else b"",
     )
 
 
 def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
     now = time.time()
     requests = [run.request for run in runs]
+    deadlines = [run.maker.context.deadline for run in runs]
     return messages.RunsBegun(
         run=[request.run for request in requests],
         ago=pack("f", (max(0.0, now - request.started) for request in requests)),
         workflow=names.column(run.maker.context.workflow for run in runs),
         session=names.column("" if one.session == one.run else one.session for one in requests),
         priority=pack("h", within((request.priority for request in requests), -_SMALL, _SMALL)),
+        deadline=pack("f", (max(_SOON, at - now) if at else 0.0 for at in deadlines))
+        if any(deadlines)
+        else b"",
     )
 
 

@@ -72,6 +72,11 @@ class Routes:
         """Those that hold, in no order."""
         return list(self._routes.values())
 
+    def keeps(self, actor: str, session: str, host: str) -> bool:
+        """Whether a route of its own names this host for a session."""
+        route = self._routes.get((actor, session))
+        return route is not None and not 0 < route.until <= time.time() and host in route.hosts
+
     def choose(self, actor: str, session: str, future: str, *, keeps: bool) -> tuple[str, int]:
         """The host that a call goes to, and the epoch of the route that says so; nothing where none does.
 
@@ -79,16 +84,37 @@ class Routes:
             future: id of the call.
             keeps: the actor keeps something for a session, so that its calls go the same way.
         """
-        now = time.time()
-        for where in ((actor, session), (actor, "")):
-            route = self._routes.get(where)
-            if route is None or 0 < route.until <= now:
-                continue
-            there = {host: weight for host, weight in route.hosts.items() if self._serves(host, actor)}
-            chosen = spread(there, session if keeps else future)
-            if chosen:
-                return chosen, route.epoch
-        return NOWHERE
+        if not self._routes:
+            return NOWHERE
+        key = session if keeps else future
+        return choose(self._routes, actor, session, key, serves=self._serves, now=time.time())
+
+
+def choose(
+    routes: Mapping[tuple[str, str], Route],
+    actor: str,
+    session: str,
+    key: str,
+    *,
+    serves: Callable[[str, str], bool],
+    now: float,
+) -> tuple[str, int]:
+    """The host that a call goes to by these routes, and the epoch of the one that says so; see NOWHERE.
+
+    Args:
+        routes: by actor and session, or by actor and nothing.
+        key: by which calls are spread: the future's id, or the session.
+        serves: whether a host is there and runs an actor; now: unix seconds.
+    """
+    for where in ((actor, session), (actor, "")):
+        route = routes.get(where)
+        if route is None or 0 < route.until <= now:
+            continue
+        there = {host: weight for host, weight in route.hosts.items() if serves(host, actor)}
+        chosen = spread(there, key)
+        if chosen:
+            return chosen, route.epoch
+    return NOWHERE
 
 
 def spread(weights: Mapping[str, float], key: str) -> str:

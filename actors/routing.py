@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BY_HAND = "by hand"
 """The policy of what people decide."""
 _TRIES = 10
-_REMEMBERED = 3600
+REMEMBERED = 3600
 """Seconds for which the stream remembers that a route was cleared."""
 
 
@@ -52,7 +52,7 @@ async def put(node: Node, route: Route, ttl: float | None = None) -> Route:
                 epoch=given,
                 known=known.epoch,
             )
-        route.epoch = given or max(await _next_epoch(node), known.epoch + 1 if known is not None else 0)
+        route.epoch = given or max(await next_epoch(node), known.epoch + 1 if known is not None else 0)
         head = [(H.EXPECTED_SEQUENCE, str(last.sequence if last is not None else 0))]
         if ttl is not None:
             head.append((H.TTL, str(max(1, math.ceil(ttl)))))
@@ -83,7 +83,7 @@ async def clear(node: Node, actor: str, session: str = "") -> bool:
     last = await node.reader.last(STREAM, subject)
     if last is None or not last.body:
         return False
-    head = H.encode([("KV-Operation", "DEL"), (H.TTL, str(_REMEMBERED))])
+    head = H.encode([("KV-Operation", "DEL"), (H.TTL, str(REMEMBERED))])
     await node.store.stored(subject, b"", head)
     return True
 
@@ -94,7 +94,7 @@ def _subject(actor: str, session: str) -> str:
     )
 
 
-async def _next_epoch(node: Node) -> int:
+async def next_epoch(node: Node) -> int:
     """Greater than any given before: the stream's sequence grows, whatever is cleared."""
     info = await node.topology.api(f"STREAM.INFO.{STREAM}")
     return int(info["state"]["last_seq"]) + 1

@@ -11,6 +11,7 @@ from callboard.actors.maker import CallMaker
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
+    CallboardError,
     Diverged,
     HeaderInvalid,
 )
@@ -32,7 +33,7 @@ class Request:
         as_json: it was JSON, so its outcome is JSON too.
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
         named: it says which run it is, so that somebody may wait for that.
-        problem: a header that cannot be used, if there is one.
+        problem: why it cannot be run, if so: a header that cannot be used, or too many others.
 
     Raises:
         NameInvalid: the run's id is none.
@@ -59,7 +60,7 @@ class Request:
         self.delivered = delivered
         self.headers = headers
         self.body = delivered.body
-        self.problem: HeaderInvalid | None = None
+        self.problem: CallboardError | None = None
         self.resumed = H.RESUME in headers
         self.started = self._number(H.RESUME, H.moment) or delivered.stored_at
         self.run = self._run_id(delivered, headers)

@@ -96,16 +96,17 @@ class Stealing:
     def look(self, instance: Instance) -> None:
         """Take calls for an instance, if it is idle and some wait elsewhere."""
         hosts = self._overdue.get(instance.name)
-        if not hosts or self._host.draining or instance.standby or instance.serial:
+        if not hosts or self._host.draining or instance.standby:
             return
         hauls = self._hauls.setdefault(instance.name, _Hauls())
         since = time.monotonic() - hauls.at
         if hauls.asking or (hauls.coming > 0 and since < _ON_THEIR_WAY):
             return
-        rest = hauls.most // _REST if since < _QUICKLY else 0
+        quickly = since < _QUICKLY and not instance.serial  # sessions come one by one
+        rest = hauls.most // _REST if quickly else 0
         if instance.pending > rest or (instance.slots.free <= 0 and not rest):
             return
-        hauls.most = _MORE * hauls.most if since < _QUICKLY else 0
+        hauls.most = _MORE * hauls.most if quickly else 0
         hauls.most = min(MOST, max(hauls.most, instance.slots.free))
         hauls.asking = True
         victim = max(hosts, key=lambda host: (hosts[host], host))

@@ -85,7 +85,10 @@ class Telemetry:
             return
         how = _COMPLETED if result.error is None else _FAILED if retry_in is None else _RETRIED
         session = "" if call.session == call.run else call.session
-        kind = self._kinds[result.call, session, how, call.band, call.priority, call.stage, call.attempt]
+        ranked = int(result.ranked > 0)
+        kind = self._kinds[
+            result.call, session, how, call.band, call.priority, call.stage, ranked, call.attempt
+        ]
         self._ended.append((call.id, kind, call.started, result.waited, result.took, len(call.body)))
         if how == _FAILED:
             self._hurry()

@@ -114,6 +114,13 @@ async def filing(text: str, seconds: float) -> float:
 
 
 @workflow
+async def filing_timed() -> float:
+    """One call in the run's session; seconds from making it to its beginning."""
+    made = time.time()
+    return await Desk.file("line", 0.0) - made
+
+
+@workflow
 async def keeping(count: int, *, managed: bool) -> list[float]:
     """Calls one after the other; seconds of each."""
     keep = Keeper.keep if managed else Forgetter.keep
@@ -348,3 +355,10 @@ async def nests(first: float, parts: list[float]) -> None:
     """One call, then one that makes calls."""
     await part(first)
     await parent(parts)
+
+
+@workflow
+async def goes_on(first: float, parts: list[float]) -> None:
+    """One call after the other."""
+    for seconds in (first, *parts):
+        await part(seconds)

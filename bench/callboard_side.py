@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 
 import nats
@@ -26,6 +26,7 @@ READY = "host_ready"
 CALLS_STREAM = "CALLS"
 RUN_TIMEOUT_S = 300.0
 POLL_S = 0.02
+START_TIMEOUT_S = 60.0
 
 
 class CallboardSide:
@@ -127,13 +128,19 @@ class CallboardSide:
         await self.run("interruptible", trial=trial)
 
 
-async def spawn_host(here: Place, server: Server, names: Sequence[str]) -> Child:
-    """Start a host process for these tools or workflows and wait until it pulls."""
+async def spawn_host(
+    here: Place, server: Server, names: Sequence[str], env: Mapping[str, str] = {}, app: str = APP
+) -> Child:
+    """Start a host process for these tools or workflows and wait until it pulls.
+
+    Args:
+        env: of the process, beside what handlers need; app: the file that declares them.
+    """
     host = await here.spawn_python(
-        "callboard", "host", f"{APP}:{','.join(names)}", "--nats", server.url,
-        extra_env=worker_env(here),
+        "callboard", "host", f"{app}:{','.join(names)}", "--nats", server.url,
+        extra_env={**worker_env(here), **env},
     )  # fmt: skip
-    await host.until_logged(READY)
+    await host.until_logged(READY, START_TIMEOUT_S)
     return host
 
 

@@ -123,6 +123,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int | None
     timeout_s: float
     measure: CaseFunction
+    alike: bool = False
 
 
 _cases: dict[str, Case] = {}
@@ -134,6 +135,7 @@ def case(
     floor: bool = True,
     rounds: int | None = None,
     timeout_s: float = 120,
+    alike: bool = False,
 ) -> Callable[[CaseFunction], CaseFunction]:
     """Register the decorated coroutine function as a case; its docstring's first line describes it.
 
@@ -143,6 +145,7 @@ def case(
         floor: whether it is measured for `Role.FLOOR` too; without it rows have no ratio.
         rounds: replaces the number of rounds, for cases that repeat inside one round.
         timeout_s: seconds after which a round is killed.
+        alike: the floor is Callboard, too, and runs on the same event loop.
     """
 
     def register(measure: CaseFunction) -> CaseFunction:
@@ -156,6 +159,7 @@ def case(
             rounds=rounds,
             timeout_s=timeout_s,
             measure=measure,
+            alike=alike,
         )
         return measure
 

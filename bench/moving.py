@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import callboard
 from bench import app
@@ -39,6 +39,19 @@ class Moving:
         began: float = await self._client.run("filing", arguments, session=session, timeout=RUN_TIMEOUT_S)
         return began
 
+    async def file_timed(self, session: str) -> float:
+        """The same; seconds until it began."""
+        waited: float = await self._client.run("filing_timed", {}, session=session, timeout=RUN_TIMEOUT_S)
+        return waited
+
+    async def submit(self, session: str, seconds: float) -> str:
+        """Begin a call that takes so long; its run."""
+        return await self._client.submit("filing", {"text": "line", "seconds": seconds}, session=session)
+
+    async def cancel(self, run: str) -> None:
+        """Stop it."""
+        await self._client.cancel(run)
+
     async def move(self, sessions: Sequence[str], host: str) -> int:
         """Move sessions to a host; how many calls went after them."""
         moved = await self._client.migrate(sessions, "Desk", destination=host)
@@ -54,16 +67,20 @@ class Moving:
 
 
 @contextlib.asynccontextmanager
-async def open_moving() -> AsyncIterator[Moving]:
-    """A server, two hosts of their own, and the driver and the client in this process."""
+async def open_moving(env: Mapping[str, str] = {}) -> AsyncIterator[Moving]:
+    """A server, two hosts of their own, and the driver and the client in this process.
+
+    Args:
+        env: of the hosts.
+    """
     async with place() as here:
         server = await start_server(here)
-        driver = Host([app.filing], server.url)
+        driver = Host([app.filing, app.filing_timed], server.url)
         await driver.start()
         try:
             async with callboard.connect(server.url) as client:
                 for _ in range(2):
-                    await spawn_host(here, server, ["Desk"])
+                    await spawn_host(here, server, ["Desk"], env)
                 hosts = [p.host for p in await registry.hosts(client.node) if "Desk" in p.instances]
                 yield Moving(client, sorted(hosts))
         finally:

@@ -32,12 +32,13 @@ def measure(chosen: Case, role: Role, loop: str) -> Sample:
     Raises:
         RoundFailed: it ended with an error or took longer than the case permits.
     """
+    side = Role.CALLBOARD if chosen.alike else role
     with tempfile.TemporaryDirectory(prefix="callboard-bench-") as folder:
         out = Path(folder) / "sample.json"
         round_process = subprocess.Popen(
             [sys.executable, "-m", "bench.oneround", chosen.name, role.value, str(out)],
             cwd=ROOT,
-            env={**os.environ, loops.LOOP: loops.of(role.value, loop), "TMPDIR": folder},
+            env={**os.environ, loops.LOOP: loops.of(side.value, loop), "TMPDIR": folder},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -14,6 +14,8 @@ from callboard.actors.node import Node
 from callboard.controller.deciding import Deciders
 from callboard.controller.follow import Follower
 from callboard.controller.lease import Lease
+from callboard.controller.provisioning.fleet import Fleet
+from callboard.controller.provisioning.port import Provisioner
 from callboard.controller.reading import Calls
 from callboard.controller.view import View
 from callboard.infra import log, subjects
@@ -38,10 +40,11 @@ class Controller:
         settings: with the server's address.
         on_lost: awaited if the connection is closed for good; the process should end then.
         policies: to follow as long as nobody has chosen others for all controllers.
+        provisioner: starts and ends hosts while this one leads; None: nobody does.
 
     Attributes:
         view: what is open now, as columns; runtimes: how long calls take, while this one leads.
-        deciders: the policies, once it has started.
+        deciders: the policies, once it has started; fleet: the hosts of its provisioner, if it has one.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Controller:
         settings: Settings,
         on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
         policies: Sequence[str] = (),
+        provisioner: Provisioner | None = None,
     ) -> None:
         self.id = f"c-{subjects.new_id()[-12:].lower()}"
         self.node = Node(settings, self.id, on_lost)
         self.view = View()
         self.runtimes = Runtimes()
         self._policies = policies
+        self.fleet = None if provisioner is None else Fleet(provisioner, self.view)
         self._follower: Follower | None = None
         self.deciders: Deciders | None = None
         self._lease: Lease | None = None
@@ -78,6 +83,7 @@ class Controller:
 
         Raises:
             ConnectFailed, ServerUnsuitable, StoreRefused: as their texts say.
+            ProvisionerUnusable: hosts cannot be started and ended as asked for.
         """
         if self._follower is not None:
             return
@@ -85,7 +91,11 @@ class Controller:
         try:
             self._follower = Follower(self.node, self.view)
             await self._follower.start()
-            self.deciders = Deciders(self.node, self.id, self.view, self._policies, lambda: self.complete)
+            if self.fleet is not None:
+                await self.fleet.start()
+            self.deciders = Deciders(
+                self.node, self.id, self.view, self._policies, lambda: self.complete, fleet=self.fleet
+            )
             await self.deciders.start()
         except BaseException:
             await self.stop()
@@ -102,6 +112,8 @@ class Controller:
             self.deciders.stop()
         if self._follower is not None:
             self._follower.stop()
+        if self.fleet is not None:
+            await self.fleet.stop()
         await self.node.close()
 
     @property
@@ -127,6 +139,8 @@ class Controller:
 
     def _lead(self, epoch: int) -> None:
         self._storing = self.node.loop.create_task(self._keep_runtimes())
+        if self.fleet is not None:
+            self.fleet.lead()
         if self.deciders is not None:
             self.deciders.lead(epoch)
         self._led.set()
@@ -135,6 +149,8 @@ class Controller:
         self._led.clear()
         if self.deciders is not None:
             self.deciders.lead_no_more()
+        if self.fleet is not None:
+            self.fleet.lead_no_more()
         self.view.on_ended = None
         if self._storing is not None:
             self._storing.cancel()

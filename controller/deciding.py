@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from callboard.controller import loading
 from callboard.controller.decisions import Decisions
-from callboard.controller.policy import MOST_DECISIONS, Act, Claim, Policy
+from callboard.controller.policy import MOST_DECISIONS, Act, Policy
+from callboard.controller.rounds import Rounds, Running
 from callboard.infra import log
-from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow, PolicyUnusable
-from callboard.infra.messages.policy import Decision, PolicyState
+from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow
+from callboard.infra.messages.policy import Admission, Decision, PolicyState
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.controller.provisioning.fleet import Fleet
     from callboard.controller.view import View
 
 LIMIT = 0.5
@@ -28,28 +30,8 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _TIDY_EVERY = 1.0
-
-
-class _Running:
-    """A policy of the set.
-
-    Attributes:
-        problem: why it does not decide; due: monotonic seconds of its next round; seen: of the view, then.
-    """
-
-    def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
-        self.name = name
-        self.policy = policy
-        self.problem = problem
-        self.due = 0.0
-        self.seen = -1
-        self.reason = loading.reason(policy) if policy is not None else ""
-
-    @property
-    def state(self) -> PolicyState:
-        """How it stands."""
-        state = "unusable" if self.policy is None else "disabled" if self.problem else "deciding"
-        return PolicyState(self.name, state, self.problem)
+_LOOKED_AT = MOST_DECISIONS
+"""Entries that are looked at in one round: not more of them can be cleared."""
 
 
 class Deciders:
@@ -60,6 +42,7 @@ class Deciders:
         names: policies to follow as long as nobody has chosen others for all controllers.
         complete: whether the view is.
         limit: seconds that a policy has for one round.
+        fleet: the hosts that may be started and ended; None: there is no provisioner.
     """
 
     def __init__(
@@ -70,20 +53,23 @@ class Deciders:
         names: Sequence[str] = (),
         complete: Callable[[], bool] = lambda: True,
         limit: float = LIMIT,
+        fleet: Fleet | None = None,
     ) -> None:
         self._node = node
         self._view = view
         self._given = list(names) or None
         self._names = self._given
         self._complete = complete
-        self._limit = limit
+        self._fleet = fleet
         self._changed = True
-        self._running: list[_Running] = []
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
+        self._untidied: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
-        self.decisions = Decisions(node, controller, self._choose, self._spawn)
+        carry = [] if fleet is None else [fleet.begin]
+        self.decisions = Decisions(node, controller, self._choose, self._spawn, *carry)
+        self._rounds = Rounds(view, self.decisions.held, functools.partial(within, limit), self._failed)
         self._log = log.get("policies").bind(controller=controller)
 
     async def start(self) -> None:
@@ -115,7 +101,7 @@ class Deciders:
     @property
     def states(self) -> list[PolicyState]:
         """How each policy of the set stands."""
-        return [one.state for one in self._running]
+        return [one.state for one in self._rounds.running]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._node.loop.create_task(work)
@@ -146,8 +132,8 @@ class Deciders:
     async def _once(self) -> None:
         if self._changed:
             self._changed = False
-            await asyncio.to_thread(self._load, self._names or [])
-            self.decisions.held.rank = {one.name: place for place, one in enumerate(self._running)}
+            await asyncio.to_thread(self._rounds.load, self._names or [])
+            self._log.info("policies", policies=[one.name for one in self._rounds.running])
         if not self._complete():
             return
         decisions = [*self._tidy(), *self._round()]
@@ -158,66 +144,49 @@ class Deciders:
             epoch = await self.decisions.write(decisions)
             self._log.debug("decided", epoch=epoch, decisions=len(decisions))
 
-    def _load(self, names: list[str]) -> None:
-        running: list[_Running] = []
-        for name in dict.fromkeys(names):
-            try:
-                running.append(_Running(name, loading.load(name)))
-            except PolicyUnusable as error:
-                self._log.error("policy_unusable", policy=name, error=str(error))
-                running.append(_Running(name, None, str(error.fields["problem"])))
-        self._running = running
-        self._log.info("policies", policies=[one.name for one in running])
+    def _failed(self, one: Running, error: Exception) -> None:
+        if one.policy is None:
+            self._log.error("policy_unusable", policy=one.name, error=str(error))
+        else:
+            self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
 
     def _round(self) -> list[Decision]:
-        """What the policies decide whose turn it is."""
-        claimed: set[Claim] = set()
-        decided: list[Decision] = []
-        for one in self._running:
-            if one.policy is None or one.problem or not self._is_due(one, one.policy):
-                continue
-            left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self.decisions.held, set(claimed), left)
-            try:
-                within(self._limit, one.policy, self._view, act)
-            except Exception as error:  # noqa: BLE001 - it is somebody else's code
-                one.problem = f"{type(error).__name__}: {error}"
-                self._log.error("policy_disabled", policy=one.name, reason=one.problem, exc_info=error)
-                continue
-            claimed |= act.claimed
-            decided += act.decisions
-            if act.left:
-                self._log.info("decisions_left", policy=one.name, count=act.left)
+        """What is needed to keep ``min_instances``, and what the policies decide whose turn it is."""
+        kept = self._fleet.keep() if self._fleet is not None else None
+        first = [] if kept is None else kept.decisions
+        decided = self._rounds.decide(time.monotonic(), first, None if kept is None else kept.changes)
+        if self._rounds.left:
+            self._log.info("decisions_left", count=self._rounds.left)
+        for one in self._rounds.running:
+            if one.unprovided and self._fleet is None and not one.told:
+                one.told = True
+                fix = "start controllers with --provision, see 'callboard controller --help'"
+                self._log.warning("nothing_provisions", policy=one.name, fix=fix)
         return decided
 
-    def _is_due(self, one: _Running, policy: Policy) -> bool:
-        now = time.monotonic()
-        if now < one.due:
-            return False
-        seen = int(self._view.hosts["sequence"].sum())
-        if not policy.every and seen == one.seen:
-            return False
-        one.due, one.seen = now + policy.every, seen
-        return True
-
     def _tidy(self) -> Iterator[Decision]:
-        """Clear what controllers have decided and nobody decides any more."""
+        """Clear what controllers have decided and nobody decides any more; a part of what holds at a time."""
         now = time.monotonic()
-        if self._names is None or now - self._tidied < _TIDY_EVERY:
+        if self._names is None:
             return
-        self._tidied = now
-        names, left = {one.name for one in self._running}, MOST_DECISIONS
-        for key, entry in self.decisions.held.entries.items():
-            if not entry.term or not left:
+        held = self.decisions.held.entries
+        if not self._untidied and now - self._tidied >= _TIDY_EVERY:
+            self._tidied, self._untidied = now, list(held)
+        looked = self._untidied[-_LOOKED_AT:]
+        del self._untidied[-_LOOKED_AT:]
+        names = {one.name for one in self._rounds.running}
+        for key in looked:
+            entry = held.get(key)
+            if entry is None or not entry.term:
                 continue
-            over = bool(entry.session) and entry.session not in self._view.sessions
+            session = "" if isinstance(entry, Admission) else entry.session
+            over = bool(session) and session not in self._view.sessions
             if entry.policy not in names:
                 reason = f"policy {entry.policy} is not followed any more"
             elif over and time.time() - entry.at > GONE:
                 reason = "nothing of the session is open"
             else:
                 continue
-            left -= 1
             yield Decision("clear", key, policy=TIDY, reason=reason)
 
 

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from callboard.actors.admission import read_admission
 from callboard.actors.entries import PREFIX, STREAM, Entries
 from callboard.actors.priorities import read_priority
 from callboard.actors.routes import read_route
 from callboard.controller.moves import Moves
-from callboard.controller.policy import Held
+from callboard.controller.policy import Entry, Held
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced
 from callboard.infra.messages.policy import (
+    Admission,
     Deciding,
     Decision,
     Policies,
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
 
 REMEMBERED = 3600
 """Seconds for which the bucket keeps what was decided, and that an entry was cleared."""
-_ROUTE, _PRIORITY = f"{PREFIX}route.", f"{PREFIX}priority."
+_ROUTE, _PRIORITY, _ADMIT = f"{PREFIX}route.", f"{PREFIX}priority.", f"{PREFIX}admit."
 _leader = msgspec.msgpack.Decoder(Leader).decode
 _policies = msgspec.msgpack.Decoder(Policies).decode
+_round = msgspec.msgpack.Decoder(Round).decode
 _deciding = msgspec.msgpack.Decoder(Deciding).decode
 
 
@@ -50,6 +53,7 @@ class Decisions:
         node: of this process, open; controller: its id.
         chosen: told of the set of policies that somebody has stored; None: nobody has.
         spawn: runs a coroutine on the side.
+        carry: told of instances that are to be started and ended, once that is stored.
 
     Attributes:
         held: the decisions that hold.
@@ -61,16 +65,19 @@ class Decisions:
         controller: str,
         chosen: Callable[[list[str] | None], None],
         spawn: Callable[..., None],
+        carry: Callable[[Decision], None] = lambda _: None,
     ) -> None:
         self._node = node
         self._controller = controller
         self._chosen = chosen
+        self._carry = carry
         self.held = Held()
         self._moves = Moves(node, spawn)
         self.held.moving = self._moves.moving
         self._term = self._fence = self._epoch = 0
         self._followed = [
-            Entries(node, pattern, self._take, spawn) for pattern in ("route.>", "priority.>", "policies")
+            Entries(node, pattern, self._take, spawn)
+            for pattern in ("route.>", "priority.>", "admit.>", "policies")
         ]
 
     async def start(self) -> None:
@@ -137,7 +144,10 @@ class Decisions:
         if decision.what == "migrate":
             self._moves.begin(decision)
             return
-        entry = self._entry(decision, epoch, at)
+        if decision.what in {"kill", "provision"}:
+            self._carry(decision)
+            return
+        entry = entry_of(decision, epoch, at, self._term)
         if entry is None:
             await self._stored(decision.key, b"", REMEMBERED, ("KV-Operation", "DEL"))
             self.held.drop(decision.key)
@@ -145,24 +155,33 @@ class Decisions:
             await self._stored(decision.key, msgspec.msgpack.encode(entry))
             self.held.put(decision.key, entry)
 
-    def _entry(self, decision: Decision, epoch: int, at: float) -> Route | Priority | None:
-        policy, reason = decision.policy, decision.reason
-        if decision.what == "route":
-            actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
-            session = subjects.session_of(session)
-            return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=self._term)
-        if decision.what == "priority":
-            session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
-            session = subjects.session_of(session)
-            return Priority(session, decision.value, actor, epoch, policy, reason, at, self._term)
-        return None
-
     async def _stored(self, subject: str, body: bytes, ttl: int = 0, *more: tuple[str, str]) -> int:
         head = [(H.EXPECTED_SEQUENCE, str(self._fence)), (H.EXPECTED_SUBJECT, subjects.policy_leader())]
         head += more
         if ttl:
             head.append((H.TTL, str(ttl)))
         return await self._node.store.stored(subject, body, H.encode(head))
+
+
+def entry_of(decision: Decision, epoch: int, at: float, term: int) -> Entry | None:
+    """What stands in the bucket once this was decided; None: nothing.
+
+    Args:
+        epoch, at, term: as in a :class:`Route`.
+    """
+    policy, reason = decision.policy, decision.reason
+    if decision.what == "route":
+        actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
+        session = subjects.session_of(session)
+        return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=term)
+    if decision.what == "priority":
+        session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
+        session = subjects.session_of(session)
+        return Priority(session, decision.value, actor, epoch, policy, reason, at, term)
+    if decision.what == "admit":
+        workflow = decision.key.removeprefix(_ADMIT)
+        return Admission(workflow, decision.rate, epoch, policy, reason, at, term)
+    return None
 
 
 async def choose(node: Node, names: Sequence[str]) -> None:
@@ -179,21 +198,41 @@ async def running(node: Node) -> Deciding | None:
         return None
 
 
+async def rounds(node: Node, last: int) -> list[Round]:
+    """What was decided lately, the oldest first.
+
+    Args:
+        last: entries of the bucket that are looked through, from the end.
+    """
+    info = await node.topology.api(f"STREAM.INFO.{STREAM}")
+    after = max(0, int(info["state"]["last_seq"]) - last)
+    stored = await node.reader.read(STREAM, subjects.decided("*"), after)
+    return [found for one in stored if (found := _read_round(one.body)) is not None]
+
+
 async def chosen(node: Node) -> list[str] | None:
     """The policies that were chosen for all controllers; None: nobody has."""
     last = await node.reader.last(STREAM, subjects.policies())
     return _read_policies(last.body) if last is not None else None
 
 
-def _read(subject: str, body: bytes) -> Route | Priority | None:
+def _read(subject: str, body: bytes) -> Entry | None:
     if not body:
         return None
-    return read_route(subject, body) if subject.startswith(_ROUTE) else read_priority(subject, body)
+    readers = ((_ROUTE, read_route), (_PRIORITY, read_priority), (_ADMIT, read_admission))
+    return next((read(subject, body) for kind, read in readers if subject.startswith(kind)), None)
 
 
 def _read_leader(body: bytes) -> Leader | None:
     try:
         return _leader(body) if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _read_round(body: bytes) -> Round | None:
+    try:
+        return _round(body) if body else None
     except (msgspec.DecodeError, RecursionError):
         return None
 

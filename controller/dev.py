@@ -14,6 +14,7 @@ import signal
 import site
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,13 +22,11 @@ from typing import Any
 
 import msgspec
 
+from callboard.controller.restarts import Restarts
 from callboard.infra.messages.registry import ActorInfo
 
 _LIMIT = 64 * 1024 * 1024
 """Bytes of one message of a host to its supervisor, at most."""
-
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0
-_HEALTHY_AFTER = 10.0
 
 _LOOK_EVERY = 500
 """Milliseconds after which files are looked at although nothing was heard of them."""
@@ -39,11 +38,13 @@ class Loaded(msgspec.Struct, tag="loaded"):
     """A host has imported the application.
 
     Attributes:
-        actors: what it declares; files: the source files whose change matters.
+        actors: what it declares, and this host has the resources for; files: the source files whose change
+            matters; left_out: what it declares beside that.
     """
 
     actors: list[ActorInfo]
     files: list[str]
+    left_out: list[ActorInfo] = []
 
 
 class Broken(msgspec.Struct, tag="broken"):
@@ -103,14 +104,14 @@ class Leash:
         return heard.decode().strip()
 
     def when_let_go(self, callback: Callable[[], None]) -> None:
-        """Call back, on the running loop, when the supervisor is gone."""
-        loop = asyncio.get_running_loop()
+        """Call back when the supervisor is gone, in a thread: also if the event loop is blocked by then."""
 
-        def on_end() -> None:
-            loop.remove_reader(self._in)
+        def wait() -> None:
+            while os.read(self._in, 4096):
+                pass
             callback()
 
-        loop.add_reader(self._in, on_end)
+        threading.Thread(target=wait, name="leash", daemon=True).start()
 
 
 def own_files() -> list[str]:
@@ -192,6 +193,11 @@ class Child:
         line = await self._process.stdout.readline()
         return _decode(line) if line else None
 
+    @property
+    def pid(self) -> int:
+        """Of the process; 0: it has not been started."""
+        return 0 if self._process is None else self._process.pid
+
     async def ended(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
         return 0 if self._process is None else await self._process.wait()
@@ -231,7 +237,7 @@ class Supervisor:
         self._leaving: dict[asyncio.Task[int], Child] = {}
         self._minders: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
-        self._crashes = 0
+        self._restarts = Restarts()
 
     async def load(self) -> Broken | None:
         """Bring the newest code to work; if it cannot be imported, what runs goes on.
@@ -277,10 +283,7 @@ class Supervisor:
         code = await child.ended()
         if child not in self._hosts:
             return
-        if time.monotonic() - child.born > _HEALTHY_AFTER:
-            self._crashes = 0
-        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**self._crashes)
-        self._crashes += 1
+        wait = self._restarts.crashed(time.monotonic() - child.born)
         self._tell("crashed", {"code": code, "retry_in": wait})
         await asyncio.sleep(wait)
         async with self._changing:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Migrations under way at one time."""
 _TIMEOUT = 60.0
-_SETTLES = 1.0
+SETTLES = 1.0
 """Seconds until the view has heard of a move."""
 _FAILED = 10.0
 """Seconds after which what has failed is tried again, if a policy wants it."""
@@ -48,7 +48,7 @@ class Moves:
     async def _move(self, decision: Decision) -> None:
         actor, session = decision.key.split(".")[2:4]
         session, (to,) = subjects.session_of(session), decision.hosts
-        again = _SETTLES
+        again = SETTLES
         try:
             async with self._some:
                 moved = await moving.migrate(self._node, [session], actor, decision.source, to, _TIMEOUT)

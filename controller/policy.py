@@ -7,14 +7,17 @@ what it wants, and need not remember what it has said.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias, overload
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from callboard.controller.changes import Changes
+from callboard.controller.ranks import Claims, Column, Values
 from callboard.infra import subjects
-from callboard.infra.messages.policy import Decision, Priority, Route
+from callboard.infra.messages.policy import Admission, Decision, Priority, Route
 
 if TYPE_CHECKING:
     from callboard.controller.table import Rows
@@ -24,8 +27,8 @@ MOST_DECISIONS = 1000
 """Decisions of one policy in one round that change anything; the others have to wait for the next."""
 MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
-Claim: TypeAlias = str | tuple[str, str]
-"""A key, or session and actor of a priority."""
+Entry: TypeAlias = Route | Priority | Admission
+"""What holds, as it stands in the bucket of decisions."""
 _SAME = 1e-3
 
 
@@ -52,7 +55,8 @@ class Policy:
 def instances(view: View) -> Iterator[tuple[str, Rows]]:
     """Each actor that is no workflow, with the rows of its instances that take calls."""
     told = view.instances
-    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~view.hosts["draining"][told["host"]]
+    leaves = view.hosts["draining"] | view.hosts["killed"]
+    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~leaves[told["host"]]
     for actor in np.unique(told["actor"][there]).tolist():
         yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
 
@@ -63,25 +67,37 @@ class Held(msgspec.Struct):
     Attributes:
         rank: place of each policy in the set: of two that want the same, the first has its way.
         moving: sessions that move now, or have just failed to.
-        values: the priorities among them, by session and actor.
+        values: the priorities among them, by session and actor; columns: by actor, see :meth:`ranks`.
     """
 
-    entries: dict[str, Route | Priority] = msgspec.field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     rank: Mapping[str, int] = msgspec.field(default_factory=dict)
     moving: Collection[str] = ()
     values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
+    columns: dict[str, Column] = msgspec.field(default_factory=dict)
 
-    def put(self, key: str, entry: Route | Priority) -> None:
+    def put(self, key: str, entry: Entry) -> None:
         """It holds from now on."""
         self.entries[key] = entry
         if isinstance(entry, Priority):
             self.values[entry.session, entry.actor] = entry.value
+            self._changed(entry)
 
     def drop(self, key: str) -> None:
         """Nothing holds there any more."""
         entry = self.entries.pop(key, None)
         if isinstance(entry, Priority):
             self.values.pop((entry.session, entry.actor), None)
+            self._changed(entry)
+
+    def _changed(self, entry: Priority) -> None:
+        column = self.columns.get(entry.actor)
+        if column is not None:
+            column.changed.add(entry.session)
+
+    def ranks(self, view: View, actor: str) -> Values:
+        """The priorities at an actor, or at all, by the rows of the view's sessions; 0: none."""
+        return self.columns.setdefault(actor, Column(actor)).of(view.sessions, self.values)
 
     def bars(self, key: str, policy: str) -> bool:
         """Whether what holds there is not this policy's to change: a person's, or an earlier policy's."""
@@ -103,10 +119,13 @@ class Act:
         held: the decisions that hold.
         claimed: that for which a policy has decided in this round, whether or not that changes anything.
         most: decisions that may change something.
+        before: instances that earlier policies have ended and started in this round.
 
     Attributes:
         decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
+        changes: the instances that are ended and started.
+        unprovided: some were to be started, and there is no provisioner.
     """
 
     def __init__(
@@ -115,17 +134,20 @@ class Act:
         policy: str,
         reason: str = "",
         held: Held | None = None,
-        claimed: set[Claim] | None = None,
+        claimed: Claims | None = None,
         most: int = MOST_DECISIONS,
+        before: Changes | None = None,
     ) -> None:
         self._view = view
         self._policy = policy
         self._reason = reason
         self._held = Held() if held is None else held
-        self.claimed: set[Claim] = set() if claimed is None else claimed
+        self.claimed = Claims() if claimed is None else claimed
         self._most = most
         self.decisions: list[Decision] = []
         self.left = 0
+        self.changes = Changes(view, before)
+        self.unprovided = False
 
     @overload
     def route(self, session: str, actor: str, instance: str, /, *, reason: str = "") -> None: ...
@@ -171,19 +193,40 @@ class Act:
             reason: why, in words.
         """
         value = max(-MOST_PRIORITY, min(MOST_PRIORITY, int(value)))
-        where = session, actor
-        if where in self.claimed:
+        sessions = self._view.sessions
+        if self.claimed.has_rank(sessions, session, actor):
             return
-        if self._held.values.get(where, 0) == value:  # nearly always, and for every session
-            self.claimed.add(where)
-            return
-        token = _token(session)
-        if not token or (actor and not subjects.is_token(actor)):
-            return
-        key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
-        what = "priority" if value else "clear"
-        if self._decide(Decision(what, key, value=value, reason=reason), same=False):
-            self.claimed.add(where)
+        same = self._held.values.get((session, actor), 0) == value  # nearly always, and for every session
+        if same or self._rank(session, value, actor, reason):
+            self.claimed.add_rank(sessions, session, actor)
+
+    def set_priorities(
+        self,
+        sessions: Rows,
+        values: NDArray[Any],
+        actor: str = "",
+        *,
+        reason: str | Callable[[int], str] = "",
+    ) -> None:
+        """The same for many sessions of the view at once: where nothing changes it costs next to nothing.
+
+        Args:
+            sessions: their rows, each once; values: of each its own.
+            actor: only at this one.
+            reason: why, in words; or what makes it of a value, as it was given.
+        """
+        view, held = self._view, self._held.ranks(self._view, actor)
+        claimed = self.claimed.ranked(view.sessions, actor)
+        taken = np.clip(values.astype(np.int64), -MOST_PRIORITY, MOST_PRIORITY).astype(np.int16)
+        same = held[sessions] == taken
+        changing = np.flatnonzero(~(same | claimed[sessions]))
+        claimed[sessions[same]] = True
+        for done, place in enumerate(changing.tolist()):
+            if len(self.decisions) >= self._most:
+                self.left += len(changing) - done
+                break
+            row, why = sessions[place], reason if isinstance(reason, str) else reason(int(values[place]))
+            claimed[row] = self._rank(view.sessions.keys[row], int(taken[place]), actor, why)
 
     def migrate(self, session: str, source: str, destination: str, /, *, reason: str = "") -> None:
         """Move a session from one instance to another, with what waits of it, at each actor it is at there.
@@ -207,7 +250,78 @@ class Act:
             if self._decide(decision, same=key in self._held.moving):
                 self.claimed.add(route)
 
+    def admit(self, workflow: str, rate: float | None, /, *, reason: str = "") -> None:
+        """Have drivers accept so many requests of a workflow a second, all together; the others wait.
+
+        Args:
+            rate: requests a second; 0: none; None: as many as they can.
+            reason: why, in words.
+
+        Raises:
+            ValueError: the rate is none.
+        """
+        if rate is not None and not 0 <= rate < math.inf:
+            raise ValueError(f"a rate is 0 or more, or None, not {rate}")
+        if not subjects.is_token(workflow):
+            return
+        key = subjects.admission(workflow)
+        known = self._held.entries.get(key)
+        same = known is None
+        if rate is not None:
+            same = isinstance(known, Admission) and abs(known.rate - rate) <= _SAME * rate
+        what = "clear" if rate is None else "admit"
+        self._decide(Decision(what, key, rate=rate or 0.0, reason=reason), same=same)
+
+    def kill(self, instance: str, /, *, reason: str = "") -> None:
+        """End an instance: its host takes nothing new, gives back what waits, finishes what runs, and ends.
+
+        An instance is named by its host, and all that run in that host end with it. Passed over is a host
+        that the leading controller's provisioner does not run, and one without which an actor in it would
+        have fewer instances than its ``min_instances``.
+
+        Args:
+            reason: why, in words.
+        """
+        if self._has_room() and self.changes.kill(instance):
+            self._take(Decision("kill", subjects.registry(f"host.{instance}"), reason=reason))
+
+    def provision(self, actor: str, where: str = "", /, *, reason: str = "") -> None:
+        """Start one more instance of an actor, in a host of its own.
+
+        Passed over is what the leading controller's provisioner cannot start, or has no room for, and what
+        would be above ``max_instances``; instances that still start count.
+
+        Args:
+            where: a place of the provisioner: a machine, a container engine, a deployment; empty: the first
+                that has room.
+            reason: why, in words.
+        """
+        self.unprovided |= not self._view.room
+        if self._has_room() and (place := self.changes.provision(actor, where)):
+            self._take(Decision("provision", subjects.registry(f"actor.{actor}"), reason=reason, where=place))
+
     # -- collecting ----------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        """Whether one more decision may be taken."""
+        if len(self.decisions) < self._most:
+            return True
+        self.left += 1
+        return False
+
+    def _take(self, decision: Decision) -> None:
+        decision.policy = self._policy
+        decision.reason = decision.reason or self._reason
+        self.decisions.append(decision)
+
+    def _rank(self, session: str, value: int, actor: str, reason: str) -> bool:
+        """Give a session another priority, if it is this policy's to decide; whether it was."""
+        token = _token(session)
+        if not token or (actor and not subjects.is_token(actor)):
+            return False
+        key = subjects.actor_priority(token, actor) if actor else subjects.priority(token)
+        what = "priority" if value else "clear"
+        return self._decide(Decision(what, key, value=value, reason=reason), same=False)
 
     def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
         there = {
@@ -228,21 +342,19 @@ class Act:
             return False
         instance = view.instances.row(f"{actor}@{host}")
         row = view.instances["host"][instance]
-        return not (view.hosts["draining"][row] or view.instances["standby"][instance])
+        leaves = view.hosts["draining"][row] or view.hosts["killed"][row]
+        return not (leaves or view.instances["standby"][instance])
 
     def _decide(self, decision: Decision, *, same: bool) -> bool:
         """Take a decision, if it is this policy's to make; whether it was."""
         key = decision.key
         if key in self.claimed or self._held.bars(key, self._policy):
             return False
-        if not same and len(self.decisions) >= self._most:
-            self.left += 1
+        if not same and not self._has_room():
             return False
         self.claimed.add(key)
         if not same:
-            decision.policy = self._policy
-            decision.reason = decision.reason or self._reason
-            self.decisions.append(decision)
+            self._take(decision)
         return True
 
 

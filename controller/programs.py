@@ -52,6 +52,8 @@ class Play(msgspec.Struct):
     at: float
     took: float
     program: Program
+    workflow: str = ""
+    session: str = ""
 
 
 def programs(recorded: Recorded) -> list[Play]:
@@ -65,7 +67,14 @@ def programs(recorded: Recorded) -> list[Play]:
     whole = [(began, run) for began, run in whole if began >= recorded.began]
     first = min((began for began, _ in whole), default=0.0)
     plays = [
-        Play(run.run, began - first, run.took, _program(run.run, began, began + run.took, made))
+        Play(
+            run.run,
+            began - first,
+            run.took,
+            _program(run.run, began, began + run.took, made),
+            run.workflow,
+            next((call.session for call in made.get(run.run, ())), run.run),
+        )
         for began, run in whole
     ]
     return sorted(plays, key=lambda play: play.at)

@@ -227,6 +227,7 @@ class Reading:
     def _runs_begun(self, begun: RunsBegun) -> None:
         runs, size = self._view.runs, len(begun.run)
         rows, _ = runs.add(begun.run)
+        left = self._numbers(begun.deadline, "f4", size)
         runs.set(
             rows,
             workflow=self._rows(begun.workflow, size, self._view.actors.row),
@@ -234,6 +235,7 @@ class Reading:
             driver=self._host,
             began=self._report.at - self._numbers(begun.ago, "f4", size),
             priority=self._numbers(begun.priority, "i2", size),
+            deadline=np.where(left > 0, self._report.at + left, 0.0),
             told=self._generation,
         )
 

@@ -27,7 +27,8 @@ class RecordedCall(msgspec.Struct, frozen=True):
     Attributes:
         future: its id; with the number of the attempt behind it from the second on.
         stored, started, ended: unix seconds.
-        host: who ran it.
+        host: who ran it; call: ``actor.method``; stage: its depth in the run.
+        band, priority: those of the run and its code, where no decision gave others; else the middle ones.
     """
 
     future: str
@@ -39,6 +40,8 @@ class RecordedCall(msgspec.Struct, frozen=True):
     started: float
     ended: float
     host: str
+    call: str = ""
+    stage: int = 1
 
     @property
     def maker(self) -> str:
@@ -136,22 +139,28 @@ def _calls(report: Report, ended: Ended) -> Iterator[RecordedCall]:
     places = _numbers(ended.kind, "u4", size)
     rows = zip(ended.future, places.tolist(), stored.tolist(), starts.tolist(), ends.tolist(), strict=True)
     for future, place, came, began, over in rows:
-        actor, session, band, priority, attempt = kinds[place]
+        actor, session, band, priority, attempt, call, stage = kinds[place]
         name = f"{future}#{attempt}" if attempt > 1 else future
         owner = session or future.partition(":")[0]
-        yield RecordedCall(name, actor, owner, band, priority, came, began, over, report.source)
+        yield RecordedCall(name, actor, owner, band, priority, came, began, over, report.source, call, stage)
 
 
-def _kinds(report: Report, ended: Ended) -> Iterator[tuple[str, str, int, int, int]]:
-    """What calls have in common: actor, session, band, priority, attempt."""
+def _kinds(report: Report, ended: Ended) -> Iterator[tuple[str, str, int, int, int, str, int]]:
+    """What calls have in common: actor, session, band, priority, attempt, call, stage."""
     size = len(ended.how)
     bands = _numbers(ended.band, "u1", size).tolist()
     priorities = _numbers(ended.priority, "i2", size).tolist()
     attempts = _numbers(ended.attempt, "u2", size).tolist()
+    stages = _numbers(ended.stage, "u2", size).tolist()
+    ranked = _numbers(ended.ranked, "u1", size).tolist()
     calls, sessions = _names(report, ended.call, size), _names(report, ended.session, size)
-    rows = zip(calls, sessions, bands, priorities, attempts, strict=True)
-    for call, session, band, priority, attempt in rows:
-        yield call.rpartition(".")[0] or call, session, min(band, len(subjects.BANDS) - 1), priority, attempt
+    rows = zip(calls, sessions, bands, priorities, attempts, stages, ranked, strict=True)
+    for call, session, band, priority, attempt, stage, decided in rows:
+        actor = call.rpartition(".")[0] or call
+        if decided:  # which other one the call would have had is not told
+            yield actor, session, subjects.MIDDLE_BAND, 0, attempt, call, stage
+        else:
+            yield actor, session, min(band, len(subjects.BANDS) - 1), priority, attempt, call, stage
 
 
 def _runs(report: Report, ended: RunsEnded) -> Iterator[RecordedRun]:

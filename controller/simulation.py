@@ -1,147 +1,33 @@
 """Playing recorded runs on hosts that are not there: lanes, bands, mailboxes and slots, by its own clock.
 
 What decides is the code of the live system: the mailbox (``actors/mailbox.py``), when to pull how much
-(``actors/feed.py``) and the spreading of calls over hosts (``spread`` in ``actors/routes.py``). What is here
-is the server between them, and time.
+(``actors/feed.py``), where calls go by which routes (``actors/routes.py``), how urgent they are by which
+priorities (``actors/priorities.py``) and how many requests are accepted (``actors/admission.py``). The
+server between them, and time, are in ``controller/simulated.py``; policies are at work in
+``controller/steering.py``.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from callboard.actors.addressing import band_of
 from callboard.actors.feed import Banded, Rate
 from callboard.actors.mailbox import Mailbox
-from callboard.controller.programs import Play, Program, Step
+from callboard.actors.priorities import decided
+from callboard.actors.routes import choose
+from callboard.controller.programs import Play, Program
+from callboard.controller.recording import RecordedCall
+from callboard.controller.simulated import Clock, Events, Gate, Job, Lane, SimulatedPull
 from callboard.infra import subjects
+from callboard.infra.messages.policy import Priority, Route
 
+STEAL_AFTER = 0.025
+"""Seconds, as a host has it by default."""
 Place = Callable[[str, str, str, Sequence[str]], str]
 """Actor, session and future of a call, and the actor's hosts, to the host that it goes to; ``""``: any."""
-
-
-class Clock:
-    """What happens when."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._entries: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._number = 0
-
-    def after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
-        """Have something done later; what is due at the same time is done in the order of asking."""
-        self._number += 1
-        heapq.heappush(self._entries, (self.now + seconds, self._number, do, arguments))
-
-    def run(self) -> None:
-        """Let time pass until nothing is left to be done."""
-        while self._entries:
-            self.now, _, do, arguments = heapq.heappop(self._entries)
-            do(*arguments)
-
-
-class Job:
-    """A call that is played; for the mailbox, too.
-
-    Attributes:
-        band, priority, since: see :class:`callboard.actors.mailbox.Waiting`.
-        step: what it is; ended: called when it has.
-    """
-
-    __slots__ = ("band", "began", "ended", "priority", "since", "step")
-
-    def __init__(self, step: Step, since: float, ended: Callable[[], None]) -> None:
-        self.band = step.call.band
-        self.priority = step.call.priority
-        self.since = since
-        self.began = -1.0
-        self.step = step
-        self.ended = ended
-
-
-class Lane:
-    """The calls of one actor and band that nobody has pulled, and who has asked for some: a consumer."""
-
-    def __init__(self, clock: Clock, hop: float) -> None:
-        self._clock = clock
-        self._hop = hop
-        self._jobs: deque[Job] = deque()
-        self._asked: deque[list[Any]] = deque()  # pull, its generation, how many are still to come
-
-    def store(self, job: Job) -> None:
-        """A call has come."""
-        self._jobs.append(job)
-        self._serve()
-
-    def ask(self, pull: SimulatedPull, generation: int, count: int, *, wait: bool) -> None:
-        """Somebody asks for calls: for those that are there, or for those that are yet to come, too."""
-        if wait:
-            self._asked.append([pull, generation, count])
-            self._serve()
-            return
-        for _ in range(min(count, len(self._jobs))):
-            self._clock.after(self._hop, pull.came, generation, self._jobs.popleft())
-            count -= 1
-        if count:
-            self._clock.after(self._hop, pull.over, generation, count)
-
-    def _serve(self) -> None:
-        """One call for each who has asked, in turn, as the server does."""
-        while self._jobs and self._asked:
-            asked = self._asked.popleft()
-            pull, generation, _ = asked
-            if generation != pull.generation:
-                continue
-            self._clock.after(self._hop, pull.came, generation, self._jobs.popleft())
-            asked[2] -= 1
-            if asked[2]:
-                self._asked.append(asked)
-
-
-class SimulatedPull:
-    """What :class:`callboard.infra.pull.Pull` is to a live instance."""
-
-    def __init__(
-        self, clock: Clock, hop: float, lane: Lane, accept: Callable[[Job], None], over: Callable[..., None]
-    ) -> None:
-        self._clock = clock
-        self._hop = hop
-        self._lane = lane
-        self._accept = accept
-        self._over = over
-        self.asked = 0
-        self.generation = 0
-
-    def ask(self, count: int, *, wait: bool) -> None:
-        """Ask for calls."""
-        if count > 0:
-            self.asked += count
-            self._clock.after(self._hop, self._arrive, self.generation, count, wait)
-
-    def _arrive(self, generation: int, count: int, wait: bool) -> None:  # noqa: FBT001 - by the clock
-        if generation == self.generation:
-            self._lane.ask(self, generation, count, wait=wait)
-
-    def withdraw(self) -> None:
-        """Take back what was asked for; calls that are on their way still come."""
-        if self.asked:
-            self.generation += 1
-            self.asked = 0
-
-    def came(self, generation: int, job: Job) -> None:
-        """A call has come."""
-        if generation == self.generation:
-            self.asked -= 1
-        self._accept(job)
-
-    def over(self, generation: int, count: int) -> None:
-        """There is nothing more for a request that does not wait."""
-        if generation == self.generation:
-            self.asked -= count
-            self._over(self)
 
 
 class Member:
@@ -154,6 +40,10 @@ class Member:
         self.busy = 0.0
         """Slot-seconds in use."""
         self.mailbox: Mailbox[Job] = Mailbox()
+        self.here: dict[Job, None] = {}
+        """What waits or runs here."""
+        self._sessions: dict[str, str] = {}
+        """The call that runs of each session, where those of one run one at a time."""
         self._simulation = simulation
         clock = self._clock = simulation.clock
         self._rate = Rate(lambda: clock.now)
@@ -173,8 +63,28 @@ class Member:
 
     def accept(self, job: Job) -> None:
         """A call has come."""
+        job.host = self.host
+        self.here[job] = None
+        self._simulation.rank(job)
         self.mailbox.push(job)
         self.pump()
+
+    def reorder(self, sessions: Collection[str]) -> None:
+        """These sessions have got another priority."""
+        rank = self._simulation.rank
+        if self.mailbox.reorder(lambda job: job.step.call.session in sessions and rank(job)):
+            self.pump()
+
+    def give(self, fits: Callable[[Job], bool], most: int) -> list[Job]:
+        """Let calls that wait here go to another member."""
+        given = self.mailbox.take(fits, most)
+        for job in given:
+            del self.here[job]
+        return given
+
+    def has_running(self, session: str) -> bool:
+        """Whether a call of a session runs here."""
+        return any(job.began >= 0 and job.step.call.session == session for job in self.here)
 
     def _ended(self, pull: SimulatedPull) -> None:
         self._feed.ended(pull)
@@ -182,8 +92,25 @@ class Member:
     def pump(self) -> None:
         """Start what can be started, then ask for more."""
         while self.free > 0 and len(self.mailbox):
-            self._start(self.mailbox.pop())
+            job = self._next()
+            if job is None:
+                break
+            self._start(job)
         self._feed_soon()
+
+    def _next(self) -> Job | None:
+        if not self._simulation.keeps:
+            return self.mailbox.pop()
+        fit = self.mailbox.take(self._may_enter, 1)
+        for job in fit:
+            self._sessions.setdefault(job.step.call.session, job.step.call.future)
+        return fit[0] if fit else None
+
+    def _may_enter(self, job: Job) -> bool:
+        """Whether its session is at rest, or waits for this call."""
+        call = job.step.call
+        holder = self._sessions.get(call.session)
+        return holder is None or call.future.startswith(f"{holder}.")
 
     def _feed_soon(self) -> None:
         if not self._feeding:
@@ -204,6 +131,10 @@ class Member:
     def _finish(self, job: Job) -> None:
         self.take(-1)
         self._rate.count(1)
+        del self.here[job]
+        if self._sessions.get(job.step.call.session) == job.step.call.future:
+            del self._sessions[job.step.call.session]
+        self._simulation.finished(self, job)
         job.ended()
         self.pump()
 
@@ -286,12 +217,14 @@ class Setting(msgspec.Struct, frozen=True):
         place: which host a call goes to.
         hop: seconds between a member and the server, one way.
         steal_after: seconds after which a call in a mailbox is taken by an idle member; 0: never.
+        keeps: hosts keep sessions: the calls of one run where its first one did, one at a time.
     """
 
     slots: Mapping[tuple[str, str], int]
     place: Place
     hop: float
-    steal_after: float = 0.025
+    steal_after: float = STEAL_AFTER
+    keeps: bool = False
 
 
 class Simulation:
@@ -300,16 +233,27 @@ class Simulation:
     def __init__(self, plays: Sequence[Play], setting: Setting) -> None:
         self.clock = Clock()
         self.hop = setting.hop
+        self.keeps = setting.keeps
         self.latencies: list[float] = []
         self.last_end = 0.0
+        self.migrations = 0
+        self.left = len(plays)
+        """Runs that have not ended."""
+        self.routes: dict[tuple[str, str], Route] = {}
+        self.priorities: dict[tuple[str, str], Priority] = {}
+        self.events: Events | None = None
+        """What has happened, for whoever takes it from here."""
         self._setting = setting
+        self._homes: dict[tuple[str, str], str] = {}
+        self._moving: dict[tuple[str, str], str] = {}
+        self._gates: dict[str, Gate] = {}
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._members: dict[str, dict[str, Member]] = {}
         for (actor, host), slots in sorted(setting.slots.items()):
             self._members.setdefault(actor, {})[host] = Member(self, actor, host, slots)
         self._hosts = {actor: list(members) for actor, members in self._members.items()}
         for play in plays:
-            self.clock.after(play.at, self._begin, play)
+            self.clock.after(play.at, self._arrive, play)
 
     def run(self) -> None:
         """From the first run to the end of the last."""
@@ -325,12 +269,44 @@ class Simulation:
     def send(self, job: Job) -> None:
         """A call is stored: in the shared lane, or in a host's own."""
         call = job.step.call
-        hosts = self._hosts.get(call.actor, [])
-        host = self._setting.place(call.actor, call.session, call.future, hosts)
+        host = self._place(call)
+        self.rank(job)
+        job.lane = host or subjects.ANY
+        if self.events is not None:
+            self.events.made.append(job)
         if host:
             self.clock.after(self.hop, self._deliver, self._members[call.actor][host], job)
         else:
             self.lane(call.actor, job.band).store(job)
+
+    def _place(self, call: RecordedCall) -> str:
+        """Who keeps the session has its calls, whatever a route says; then routes count."""
+        home = self._homes.get((call.actor, call.session))
+        if home is not None:
+            return home
+        hosts = self._members.get(call.actor, {})
+        key = call.session if self.keeps else call.future
+        host, _ = choose(
+            self.routes,
+            call.actor,
+            call.session,
+            key,
+            serves=lambda host, _: host in hosts,
+            now=self.clock.now,
+        )
+        if not host:
+            host = self._setting.place(call.actor, call.session, call.future, self._hosts.get(call.actor, []))
+        if self.keeps and host:
+            self._homes[call.actor, call.session] = host
+        return host
+
+    def rank(self, job: Job) -> bool:
+        """Give a call the priority that was decided for its session; whether it is another one."""
+        found = decided(self.priorities, job.step.call.actor, job.step.call.session)
+        if found is None or job.priority == found.value:
+            return False
+        job.priority, job.band = found.value, band_of(found.value)
+        return True
 
     def _deliver(self, member: Member, job: Job) -> None:
         member.accept(job)
@@ -352,21 +328,100 @@ class Simulation:
         due = self.clock.now - patience
         others = [one for one in self._members[member.actor].values() if one is not member and one.free <= 0]
         victim = max(others, key=lambda one: len(one.mailbox), default=None)
-        if victim is not None:
-            for job in victim.mailbox.take(lambda job: job.since <= due, member.free):
-                self.clock.after(2 * self.hop, member.accept, job)
+        if victim is None:
+            return
+        if self.keeps:
+            self._steal_session(member.actor, victim, member.host, due)
+        else:
+            self._hand_over(victim, member, victim.give(lambda job: job.since <= due, member.free), "stolen")
 
-    def _begin(self, play: Play) -> None:
-        began = self.clock.now
+    def _steal_session(self, actor: str, victim: Member, thief: str, due: float) -> None:
+        """The session that has waited longest goes, if it is at rest and no route keeps it there."""
 
+        def may_go(job: Job) -> bool:
+            session = job.step.call.session
+            return (
+                job.since <= due and (actor, session) not in self.routes and not victim.has_running(session)
+            )
+
+        job = victim.mailbox.first(may_go)
+        if job is not None:
+            self._move((actor, job.step.call.session), victim, thief, "stolen")
+
+    def _hand_over(self, source: Member, member: Member, jobs: list[Job], how: str) -> None:
+        for job in jobs:
+            job.host = ""
+            if self.events is not None:
+                self.events.moved.append((job, source.host, member.host, how))
+            self.clock.after(2 * self.hop, member.accept, job)
+
+    def finished(self, member: Member, job: Job) -> None:
+        """A call has ended; a session that was to move does so now."""
+        job.over = True
+        if self.events is not None:
+            self.events.ended.append((job, self.clock.now))
+        where = (member.actor, job.step.call.session)
+        if where in self._moving and not member.has_running(where[1]):
+            self._move(where, member, self._moving.pop(where))
+
+    # -- what is decided -----------------------------------------------------------------------------
+
+    @property
+    def members(self) -> list[Member]:
+        """All of them."""
+        return [member for one in self._members.values() for member in one.values()]
+
+    def reorder(self, sessions: Collection[str]) -> None:
+        """These sessions have got another priority."""
+        for member in self.members:
+            member.reorder(sessions)
+
+    def migrate(self, actor: str, session: str, source: str, destination: str) -> None:
+        """Have a session that a host keeps move, with what waits of it; a call that runs ends first."""
+        where, members = (actor, session), self._members.get(actor, {})
+        if not self.keeps or self._homes.get(where) != source or destination not in members:
+            return
+        if members[source].has_running(session):
+            self._moving[where] = destination
+        else:
+            self._move(where, members[source], destination)
+
+    def _move(self, where: tuple[str, str], source: Member, destination: str, how: str = "migrated") -> None:
+        self.migrations += 1
+        self._homes[where] = destination
+        waiting = source.give(lambda job: job.step.call.session == where[1], len(source.mailbox))
+        self._hand_over(source, self._members[where[0]][destination], waiting, how)
+
+    def limit(self, workflow: str, rate: float | None) -> None:
+        """So many requests of a workflow are accepted a second; None: all."""
+        self._gate(workflow).limit(rate)
+
+    def waiting(self, workflow: str) -> int:
+        """How many requests wait to be accepted."""
+        return len(self._gate(workflow))
+
+    def _gate(self, workflow: str) -> Gate:
+        return self._gates.setdefault(workflow, Gate(self.clock))
+
+    # -- runs ----------------------------------------------------------------------------------------
+
+    def _arrive(self, play: Play) -> None:
+        arrived = self.clock.now
+        self._gate(play.workflow).accept(lambda: self._begin(play, arrived))
+
+    def _begin(self, play: Play, arrived: float) -> None:
         def ended() -> None:
-            self.latencies.append(self.clock.now - began)
+            self.latencies.append(self.clock.now - arrived)
             self.last_end = self.clock.now
+            self.left -= 1
+            if self.events is not None:
+                self.events.runs_ended.append((play, self.clock.now - arrived))
 
+        if self.events is not None:
+            self.events.runs_begun.append((play, arrived))
         Playing(self, play.program, ended, None)
 
     def used(self) -> float:
         """Share of the slots' time that was used, from the first run to the end of the last."""
-        members = [member for one in self._members.values() for member in one.values()]
-        there = sum(member.slots for member in members) * self.last_end
-        return sum(member.busy for member in members) / there if there else 0.0
+        there = sum(member.slots for member in self.members) * self.last_end
+        return sum(member.busy for member in self.members) / there if there else 0.0

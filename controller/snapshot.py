@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,7 @@ class ActorLine(msgspec.Struct):
 
     Attributes:
         hosts, busy, slots: of its instances; of a workflow the runs that are driven.
+        held, rate: of a workflow: requests that wait to be accepted, and how many are, a second; None: all.
         announced, sent, waiting, running: futures by state.
         done, failed, retried: attempts that have ended since this view began; waited, took: seconds, lately.
     """
@@ -49,6 +53,8 @@ class ActorLine(msgspec.Struct):
     retried: int
     waited: float
     took: float
+    held: int = 0
+    rate: float | None = None
 
 
 class LaneLine(msgspec.Struct):
@@ -98,11 +104,13 @@ class Snapshot(msgspec.Struct):
     runs: list[RunLine]
 
 
-def snapshot(view: View, now: float, leader: str = "") -> Snapshot:
+def snapshot(
+    view: View, now: float, leader: str = "", rates: Mapping[str, float] = MappingProxyType({})
+) -> Snapshot:
     """A view as it is.
 
     Args:
-        now: unix seconds.
+        now: unix seconds; rates: requests that are accepted a second, by workflow.
     """
     there = view.futures["alive"]
     states = np.bincount(view.futures["state"][there], minlength=len(State) + 1)
@@ -113,7 +121,7 @@ def snapshot(view: View, now: float, leader: str = "") -> Snapshot:
         sessions_open=len(view.sessions),
         runs_open=len(view.runs),
         hosts=_hosts(view),
-        actors=_actors(view),
+        actors=_actors(view, rates),
         lanes=_lanes(view, now),
         sessions=_sessions(view, now),
         runs=_runs(view, now),
@@ -142,7 +150,7 @@ def _hosts(view: View) -> list[HostLine]:
     ]
 
 
-def _actors(view: View) -> list[ActorLine]:
+def _actors(view: View, rates: Mapping[str, float]) -> list[ActorLine]:
     actors, instances, size = view.actors, view.instances, len(view.actors.keys)
     calls = _by_state(view, "actor", size)
     there = instances["alive"]
@@ -150,6 +158,7 @@ def _actors(view: View) -> list[ActorLine]:
     hosts = np.bincount(of, minlength=size)
     busy = np.bincount(of, instances["busy"][there], size)
     slots = np.bincount(of, instances["slots"][there], size)
+    held = np.bincount(of, instances["mailbox"][there], size)
     return [
         ActorLine(
             actor=actors.keys[row],
@@ -163,6 +172,8 @@ def _actors(view: View) -> list[ActorLine]:
             retried=int(actors["retried"][row]),
             waited=round(float(actors["waited"][row]), 6),
             took=round(float(actors["took"][row]), 6),
+            held=int(held[row]) if actors["workflow"][row] else 0,
+            rate=rates.get(actors.keys[row]),
         )
         for row in sorted(actors.rows, key=lambda row: (bool(actors["workflow"][row]), actors.keys[row]))
     ]

@@ -21,7 +21,8 @@ class Table:
     of ``self.of``'s dictionary, as long as there is room: read it anew after adding rows.
 
     Args:
-        columns: type of each column; ``alive``, which tells the rows that are there, is added.
+        columns: type of each column; ``alive``, which tells the rows that are there, is added. A column that
+            is called ``added`` counts the rows as they are added, so that a place used again is seen.
     """
 
     def __init__(self, **columns: DTypeLike) -> None:
@@ -31,6 +32,7 @@ class Table:
         self.keys: list[str] = [""] * _LEAST
         """The key of each row; of one that is not there, what it had last."""
         self._index: dict[str, int] = {}
+        self._added = 0
         self._free: list[int] = list(range(_LEAST - 1, -1, -1))
 
     def __len__(self) -> int:
@@ -79,6 +81,9 @@ class Table:
         for column in self._columns.values():
             column[rows] = 0
         self._columns["alive"][rows] = True
+        if "added" in self._columns:
+            self._columns["added"][rows] = np.arange(1, len(rows) + 1) + self._added
+            self._added += len(rows)
         return rows
 
     def _grow(self) -> None:

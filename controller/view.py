@@ -7,6 +7,7 @@ report would have said comes with the next whole state of its source.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -20,6 +21,7 @@ from callboard.infra.messages.telemetry import Report
 
 SESSION_IDLE = 60.0
 """Seconds after which a session of which nothing is open is dropped."""
+_MOST_INSTANCES = 1_000_000
 _decode = msgspec.msgpack.Decoder(Report).decode
 
 
@@ -33,15 +35,21 @@ class View:
         futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
             executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
             epoch of the decision that chose the lane, or 0.
-        sessions: at: unix seconds, when something was last heard of it.
-        runs: workflow: a row of actors; session; driver: a row of hosts; began: unix seconds; priority.
+        sessions: at: unix seconds, when something was last heard of it; added: counts them.
+        runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
+            0: none; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
-            its last report.
+            its last report; provided: it is run by this controller's provisioner; killed: it is being ended.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
             done: attempts that have ended there.
-        actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow.
+        actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow;
+            least, most: ``min_instances`` and ``max_instances``, 0: no limit; starting: instances that are
+            being started.
         lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
         names: calls, and versions of code.
+        processes: of each host: name of its machine or container, and process id.
+        room: by actor and place: how many more instances of it can be started there; the first place is the
+            default. Empty: nothing can be started.
     """
 
     def __init__(self) -> None:
@@ -51,14 +59,14 @@ class View:
             attempt=np.uint16, made=np.float64, began=np.float64, policy=np.uint32, told=np.uint32,
             held=np.uint32,
         )  # fmt: skip
-        self.sessions = Table(at=np.float64)
+        self.sessions = Table(at=np.float64, added=np.uint32)
         self.runs = Table(
             workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
-            told=np.uint32,
+            told=np.uint32, deadline=np.float64,
         )  # fmt: skip
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
-            sequence=np.int64, generation=np.uint32,
+            sequence=np.int64, generation=np.uint32, provided=np.bool_, killed=np.bool_,
         )  # fmt: skip
         self.instances = Table(
             actor=np.int32, host=np.int32, busy=np.int64, slots=np.int64, mailbox=np.int64, standby=np.bool_,
@@ -66,10 +74,14 @@ class View:
         )  # fmt: skip
         self.actors = Table(
             done=np.int64, failed=np.int64, retried=np.int64, waited=np.float64, took=np.float64,
-            workflow=np.bool_,
+            workflow=np.bool_, least=np.int32, most=np.int32, starting=np.int32,
         )  # fmt: skip
         self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)
         self.names = Table()
+        self.now: Callable[[], float] = time.time
+        """Unix seconds, or those of a simulation: what policies are to go by."""
+        self.processes: dict[str, tuple[str, int]] = {}
+        self.room: dict[str, dict[str, int]] = {}
         self.on_ended: Callable[[Calls], None] | None = None
         """Told of the attempts that have ended."""
 
@@ -94,7 +106,8 @@ class View:
         return report, missed
 
     def _last_of(self, source: str) -> int:
-        return int(self.hosts["sequence"][self.hosts.row(source)])
+        row = self.hosts.row(source)  # before its column is looked at, which may grow
+        return int(self.hosts["sequence"][row])
 
     def take(self, report: Report) -> None:
         """Take a report.
@@ -173,11 +186,15 @@ class View:
     def announce(self, actors: Iterable[ActorInfo]) -> None:
         """There are these actors, whether or not a host runs them."""
         for actor in actors:
-            self.actors["workflow"][self.actors.row(actor.name)] = actor.kind == "workflow"
+            row = self.actors.row(actor.name)  # before its columns are looked at, which may grow
+            self.actors["workflow"][row] = actor.kind == "workflow"
+            self.actors["least"][row] = _count(actor.directives.get("min_instances"))
+            self.actors["most"][row] = _count(actor.directives.get("max_instances"))
 
     def pulse(self, pulse: Pulse) -> None:
         """A host lives; of one that reports nothing this is all that is known."""
         host = self.hosts.row(pulse.host)
+        self.processes[pulse.host] = (pulse.node, pulse.pid)
         self.hosts["heard"][host] = max(self.hosts["heard"][host], pulse.at)
         self.hosts["draining"][host] = pulse.draining
         if self.hosts["sequence"][host]:
@@ -196,6 +213,7 @@ class View:
 
     def host_gone(self, name: str) -> None:
         """A host has left, or is dead: its calls are on no host, its futures and runs have another maker."""
+        self.processes.pop(name, None)
         if name not in self.hosts:
             return
         host = self.hosts.row(name)
@@ -219,3 +237,8 @@ class View:
         rows = self.sessions.rows
         idle = (used[rows] == 0) & (self.sessions["at"][rows] < now - SESSION_IDLE)
         self.sessions.drop(rows[idle])
+
+
+def _count(told: object) -> int:
+    """A number of instances, as anybody may have told it."""
+    return min(told, _MOST_INSTANCES) if isinstance(told, int) and told > 0 else 0

@@ -1,17 +1,20 @@
-"""What would have been: recorded runs on other hosts, with other routes or under another load."""
+"""What would have been: recorded runs on other hosts, with other routes or policies, under another load."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from callboard.actors.routes import spread
+from callboard.actors.routing import BY_HAND
 from callboard.controller.load import latency_of
 from callboard.controller.programs import programs
 from callboard.controller.recording import Recorded, RecordedCall
 from callboard.controller.simulation import Place, Setting, Simulation
+from callboard.controller.steering import Steering
+from callboard.infra.messages.policy import Route
 
 _HOP = 0.001
 """Seconds to the server where no recorded call tells."""
@@ -29,8 +32,11 @@ def _sticky(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
     return spread(dict.fromkeys(hosts, 1.0), session)
 
 
-ROUTINGS: Mapping[str, Place] = {"late": _late, "spread": _spread, "sticky": _sticky}
-"""Where calls go, by name: to the shared lane; by a route with equal weights; each session to one host."""
+KEPT = "kept"
+ROUTINGS: Mapping[str, Place] = {"late": _late, "spread": _spread, "sticky": _sticky, KEPT: _sticky}
+"""Where calls go, by name: to the shared lane; by a route with equal weights; each session to one host; the
+same, and the host keeps the session, as those of agents with managed state do."""
+NO_POLICY = "none"
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -38,6 +44,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
     Attributes:
         routing: one of :data:`ROUTINGS`.
+        policies: by name or file; the first goes before the others.
         hosts: how many; 0: those that were recorded.
         slots: of an actor in each host, where they are to be others than recorded.
         load: how many times as often runs begin.
@@ -47,6 +54,7 @@ class Scenario(msgspec.Struct, frozen=True):
     hosts: int = 0
     slots: Mapping[str, int] = {}
     load: float = 1.0
+    policies: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +64,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         name: for people; hosts: that had slots.
         makespan: from the first run's beginning to the last one's end.
         used: share of the slots' time; None if it is not known.
+        migrations: sessions that have moved; None if it is not known.
+        decisions: of policies; left: runs that were never accepted.
     """
 
     name: str
@@ -68,6 +78,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     max: float
     makespan: float
     used: float | None = None
+    migrations: int | None = None
+    decisions: int = 0
+    left: int = 0
 
 
 class WhatIf:
@@ -91,16 +104,36 @@ class WhatIf:
         return _outcome("measured", hosts, [play.took for play in self.plays], makespan, None)
 
     def play(self, scenario: Scenario) -> Outcome:
-        """What would have been."""
+        """What would have been.
+
+        Raises:
+            PolicyUnusable: a policy cannot be loaded, or raises.
+        """
         slots = self._scaled(scenario)
         plays = self.plays
         if scenario.load != 1.0:
             plays = [msgspec.structs.replace(play, at=play.at / scenario.load) for play in plays]
-        simulation = Simulation(plays, Setting(slots, ROUTINGS[scenario.routing], self.hop))
+        keeps = scenario.routing == KEPT
+        setting = Setting(slots, ROUTINGS[scenario.routing], self.hop, keeps=keeps)
+        simulation, steering = Simulation(plays, setting), None
+        if scenario.policies:
+            workflows = sorted({play.workflow for play in plays})
+            by_hand = list(_by_hand(slots)) if scenario.routing == "spread" else []
+            steering = Steering(simulation, scenario.policies, workflows, by_hand)
         simulation.run()
-        hosts = len({host for _, host in slots})
-        name = scenario.routing if scenario.load == 1.0 else f"{scenario.routing}, load x{scenario.load:g}"
-        return _outcome(name, hosts, simulation.latencies, simulation.last_end, simulation.used())
+        outcome = _outcome(
+            _named(scenario),
+            len({host for _, host in slots}),
+            simulation.latencies,
+            simulation.last_end,
+            simulation.used(),
+        )
+        return msgspec.structs.replace(
+            outcome,
+            migrations=simulation.migrations,
+            decisions=steering.decisions if steering is not None else 0,
+            left=simulation.left,
+        )
 
     def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:
         slots = dict(self.slots)
@@ -114,6 +147,19 @@ class WhatIf:
                 for number in range(scenario.hosts)
             }
         return {key: scenario.slots.get(key[0], count) for key, count in slots.items()}
+
+
+def _named(scenario: Scenario) -> str:
+    name = scenario.routing
+    if scenario.policies:
+        name += f", {'+'.join(scenario.policies)}"
+    return name if scenario.load == 1.0 else f"{name}, load x{scenario.load:g}"
+
+
+def _by_hand(slots: Mapping[tuple[str, str], int]) -> Iterator[Route]:
+    """The routes by which calls are spread, as they would stand on a board."""
+    for actor in sorted({actor for actor, _ in slots}):
+        yield Route(actor, {host: 1.0 for one, host in slots if one == actor}, policy=BY_HAND)
 
 
 def _outcome(name: str, hosts: int, took: list[float], makespan: float, used: float | None) -> Outcome:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from callboard.actors.admission import read_admission
 from callboard.actors.entries import STREAM
 from callboard.actors.routes import read_route
+from callboard.controller.decisions import rounds
 from callboard.infra import subjects
 from callboard.infra.errors import FutureUnknown
 from callboard.infra.messages.policy import Decision, Round
-from callboard.infra.messages.run import Result
+from callboard.infra.messages.run import Owner, Result
 from callboard.infra.messages.telemetry import MOVED, Made, Report
 from callboard.state.journal import read_results
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 REPORTS = 4096
 """The latest reports of telemetry in which a call is looked for."""
+ENTRIES = 20_000
+"""The latest entries of the bucket of decisions in which the ends of hosts are looked for."""
 _round = msgspec.msgpack.Decoder(Round).decode
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -43,6 +47,28 @@ class Told(msgspec.Struct):
     moves: list[tuple[str, str, str]] = []
 
 
+class Accepted(msgspec.Struct):
+    """How a run was accepted under a limit.
+
+    Attributes:
+        workflow: the run's; waited: seconds from the request being stored.
+        epoch: of the limit; limit: what was decided, where it is still known.
+    """
+
+    workflow: str
+    waited: float
+    epoch: int
+    limit: Decision | None = None
+
+    def told(self) -> str:
+        """In words."""
+        text = f"its run waited {self.waited:.3f} s to be accepted"
+        if self.limit is None:
+            return f"{text}; a limit of epoch {self.epoch}, of which nothing is known any more"
+        decided = f"{self.limit.policy} has {self.workflow} accept {self.limit.rate:g} requests a second"
+        return f"{text}; {decided} (epoch {self.epoch}): {_reason(self.limit)}"
+
+
 class Why(msgspec.Struct):
     """What is known of a call.
 
@@ -52,6 +78,8 @@ class Why(msgspec.Struct):
         policy, ranked: epochs of the decisions behind its lane, and its priority; 0: nobody has decided.
         told: by telemetry, as far back as it was read.
         route, priority: these decisions, where they are still known.
+        accepted: how its run was accepted, if it was under a limit.
+        ended: the decisions by which hosts were ended that had it, or ran it, by host.
     """
 
     future: str
@@ -68,6 +96,8 @@ class Why(msgspec.Struct):
     told: Told
     route: Decision | None = None
     priority: Decision | None = None
+    accepted: Accepted | None = None
+    ended: dict[str, Decision] = {}
 
     def lines(self) -> Iterator[str]:
         """The answer, for people."""
@@ -78,8 +108,12 @@ class Why(msgspec.Struct):
         yield f"where: {self._where()}"
         for host, how, lane in self.told.moves:
             yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
+        for host, decision in self.ended.items():
+            yield f"       {decision.policy} has ended {host}: {_reason(decision)}"
         if self.done:
             yield f"when:  {self._when()}"
+        if self.accepted is not None:
+            yield f"       {self.accepted.told()}"
 
     def _where(self) -> str:
         if self.route is not None:
@@ -117,7 +151,7 @@ async def why(node: Node, future: str) -> Why:
     run, _, _ = future.partition(":")
     subjects.token("run id", run)
     found, told, owner = await asyncio.gather(
-        _result(node, run, future), _told(node, future), _session(node, run)
+        _result(node, run, future), _told(node, future), _owner(node, run)
     )
     if found is None and not told.call:
         raise FutureUnknown(
@@ -125,7 +159,7 @@ async def why(node: Node, future: str) -> Why:
             future=future,
         )
     result = found or Result(future, told.call, policy=told.policy)
-    session = told.session or owner or run
+    session = told.session or (owner.session if owner is not None else "") or run
     answer = Why(
         future, result.call, session, result.host, result.attempt, result.waited, result.took, result.sticky,
         found is not None, result.policy, result.ranked, told,
@@ -135,6 +169,10 @@ async def why(node: Node, future: str) -> Why:
     priorities = (subjects.actor_priority(token, actor), subjects.priority(token))
     answer.route = await _decision(node, result.policy, routes)
     answer.priority = await _decision(node, result.ranked, priorities)
+    if owner is not None and owner.admitted:
+        limit = await _decision(node, owner.admitted, (subjects.admission(owner.workflow),))
+        answer.accepted = Accepted(owner.workflow, owner.waited, owner.admitted, limit)
+    answer.ended = await _ended(node, {result.host, *(host for host, _, _ in told.moves)})
     return answer
 
 
@@ -144,9 +182,9 @@ async def _result(node: Node, run: str, future: str) -> Result | None:
     return next(found, None)
 
 
-async def _session(node: Node, run: str) -> str:
+async def _owner(node: Node, run: str) -> Owner | None:
     owner = await node.journal.owner(run)
-    return owner[0].session if owner is not None else ""
+    return owner[0] if owner is not None else None
 
 
 async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision | None:
@@ -168,7 +206,17 @@ async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision |
         route = read_route(key, last.body) if last is not None and last.body else None
         if route is not None and route.epoch == epoch:
             return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
+        limit = read_admission(key, last.body) if last is not None and last.body else None
+        if limit is not None and limit.epoch == epoch:
+            return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
     return None
+
+
+async def _ended(node: Node, hosts: set[str]) -> dict[str, Decision]:
+    """The decisions by which some hosts were ended, as far as they are known."""
+    keys = {subjects.registry(f"host.{host}"): host for host in hosts}
+    made = (one for made in await rounds(node, ENTRIES) for one in made.decisions if one.what == "kill")
+    return {keys[one.key]: one for one in made if one.key in keys}
 
 
 async def _told(node: Node, future: str) -> Told:

@@ -211,7 +211,7 @@ class CallCancelled(CallFailed):
 
 
 class Overloaded(CallFailed):
-    """The lane is above its limit. Fields: queue (calls waiting), retry_after (s)."""
+    """A lane, or a workflow, is above its limit. Fields: queue (what waits before it), retry_after (s)."""
 
     code = "overloaded"
     retryable = True
@@ -496,6 +496,12 @@ class RouteInvalid(CallboardError):
     code = "route_invalid"
 
 
+class AdmissionInvalid(CallboardError):
+    """A limit of requests is no rate. Fields: workflow."""
+
+    code = "admission_invalid"
+
+
 class FutureUnknown(CallboardError):
     """Nothing is known of a call. Fields: future."""
 
@@ -512,6 +518,19 @@ class PolicyTooSlow(CallboardError):
     """A policy has not decided in time. Fields: limit."""
 
     code = "policy_too_slow"
+
+
+class ProvisionerUnusable(CallboardError):
+    """Instances cannot be started and ended as asked for. Fields: provisioner, problem."""
+
+    code = "provisioner_unusable"
+
+
+class ProvisionFailed(CallboardError):
+    """An instance was not started, or not ended. Fields: what (actor or host), where, problem."""
+
+    code = "provision_failed"
+    retryable = True
 
 
 class RouteOutdated(CallboardError):

@@ -179,6 +179,11 @@ def actor_priority(session: str, actor: str) -> str:
     return f"{priority(session)}.{actor}"
 
 
+def admission(workflow: str) -> str:
+    """The subject of the limit of a workflow's requests."""
+    return f"$KV.{POLICY_BUCKET}.admit.{workflow}"
+
+
 def decided(epoch: str) -> str:
     """The subject of what was decided at one time."""
     return f"$KV.{POLICY_BUCKET}.decided.{epoch}"

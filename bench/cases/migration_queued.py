@@ -19,7 +19,7 @@ async def migration_queued(_: Role) -> Sample:
     """From asking for 200 sessions, a call in each behind one of 10 s, to the first start elsewhere."""
     from bench.moving import open_moving
 
-    async with open_moving() as moving:
+    async with open_moving({"CALLBOARD_STEAL_AFTER": "0"}) as moving:  # else nobody has to ask
         source, other = moving.hosts
         sessions = await moving.sessions(QUEUED, source)
         await moving.file("busy")

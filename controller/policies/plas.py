@@ -7,7 +7,6 @@ its discrete queues: from one to the next the attained service doubles.
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 
@@ -24,11 +23,12 @@ class Plas(Policy):
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
-        self._at = time.monotonic()
+        self._at: float | None = None
 
     def decide(self, view: View, act: Act) -> None:
         """Count the seconds of what runs; each doubling is one step down."""
-        elapsed, self._at = time.monotonic() - self._at, time.monotonic()
+        now = view.now()
+        elapsed, self._at = now - (now if self._at is None else self._at), now
         running = view.futures["state"] == State.RUNNING
         counts = view.futures.count_by("session", len(view.sessions.keys), running)
         self._served = {one: has for one, has in self._served.items() if one in view.sessions}

@@ -14,10 +14,10 @@ class Srtf(Policy):
     def decide(self, view: View, act: Act) -> None:
         """One step of priority for each stage behind the deepest open call of a session."""
         futures = view.futures
-        rows = futures.rows[futures["session"][futures.rows] >= 0]
-        deepest = np.zeros(len(view.sessions.keys), int)
+        rows = np.flatnonzero(futures["alive"] & (futures["session"] >= 0))
+        deepest = np.zeros(len(view.sessions.keys), futures["stage"].dtype)
         np.maximum.at(deepest, futures["session"][rows], futures["stage"][rows])
-        reasons = [f"it has come to stage {stage}" for stage in range(deepest.max(initial=0) + 1)]
-        for session, stage in enumerate(deepest.tolist()):
-            if stage:
-                act.set_priority(view.sessions.keys[session], stage - 1, reason=reasons[stage])
+        sessions = np.flatnonzero(deepest)
+        act.set_priorities(
+            sessions, deepest[sessions] - 1, reason=lambda value: f"it has come to stage {value + 1}"
+        )

@@ -48,14 +48,34 @@ class Priority(msgspec.Struct, omit_defaults=True):
     term: int = 0
 
 
+class Admission(msgspec.Struct, omit_defaults=True):
+    """How many requests of a workflow are accepted; the others wait.
+
+    Attributes:
+        workflow: whose requests.
+        rate: requests a second, of all drivers together; 0: none.
+        epoch, policy, reason, at, term: as in a Route.
+    """
+
+    workflow: str
+    rate: float
+    epoch: int = 0
+    policy: str = ""
+    reason: str = ""
+    at: float = 0.0
+    term: int = 0
+
+
 class Decision(msgspec.Struct, omit_defaults=True):
     """What a policy has decided.
 
     Attributes:
-        what: ``route``, ``priority``, ``clear``, which takes such an entry away, or ``migrate``.
-        key: subject of the entry; of a migration that of the session's state.
+        what: ``route``, ``priority``, ``admit``, ``clear``, which takes such an entry away, ``migrate``,
+            ``kill`` or ``provision``.
+        key: subject of the entry; of a migration that of the session's state, of a kill that of the host's
+            heartbeat, of a provision that of the actor's announcement.
         hosts: of a route, or the one to which a session moves; source: where it moves from.
-        value: of a priority.
+        value: of a priority; rate: of requests that are accepted, a second; where: the place of a provision.
         policy: who decided; reason: why, in words.
     """
 
@@ -66,6 +86,8 @@ class Decision(msgspec.Struct, omit_defaults=True):
     value: int = 0
     policy: str = ""
     reason: str = ""
+    rate: float = 0.0
+    where: str = ""
 
 
 class Round(msgspec.Struct, omit_defaults=True):

@@ -49,7 +49,7 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
         waiting: calls that the lane still held at the last delivery.
         rate: calls finished per second, lately.
         workflow: it drives runs of a workflow.
-        overdue: calls that have waited here too long and may run elsewhere.
+        overdue: calls that have waited here too long and may run elsewhere; sessions, where they move whole.
         standby: it takes no calls, since there are enough others.
     """
 

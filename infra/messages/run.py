@@ -101,6 +101,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
         workflow, session: what is run, for whom.
         at: unix seconds.
         arguments: SHA-256 of the request's arguments, the first 32 hex digits.
+        waited: seconds from the request being stored; admitted: epoch of the limit that held, 0: none.
     """
 
     driver: str
@@ -110,6 +111,8 @@ class Owner(msgspec.Struct, omit_defaults=True):
     session: str = ""
     at: float = 0.0
     arguments: str = ""
+    waited: float = 0.0
+    admitted: int = 0
 
 
 class Announced(msgspec.Struct, omit_defaults=True):

@@ -77,6 +77,7 @@ class Ended(msgspec.Struct, omit_defaults=True):
         tokens: that a model has made, u4; all 0: left out.
         call, session: of kinds: names, u4, as in :class:`Made`. how: u1, see :data:`ENDED`.
         band: u1; priority: i2; stage: u2; attempt: u2.
+        ranked: 1: a decision gave the priority, u1; all 0: left out.
     """
 
     future: list[str] = []
@@ -93,6 +94,7 @@ class Ended(msgspec.Struct, omit_defaults=True):
     priority: bytes = b""
     stage: bytes = b""
     attempt: bytes = b""
+    ranked: bytes = b""
 
 
 class MovedCalls(msgspec.Struct, omit_defaults=True):
@@ -115,6 +117,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
         run: ids.
         ago: seconds since the request was stored, f4.
         workflow, session: names, u4, as in :class:`Made`; priority: i2.
+        deadline: seconds that are left from the report on, f4; 0: it has none.
     """
 
     run: list[str] = []
@@ -122,6 +125,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
     workflow: bytes = b""
     session: bytes = b""
     priority: bytes = b""
+    deadline: bytes = b""
 
 
 class RunsEnded(msgspec.Struct, omit_defaults=True):

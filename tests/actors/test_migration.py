@@ -100,8 +100,8 @@ async def holder(client: Client, session: str, actor: str = "Diary") -> str:
 
 
 async def parted(board: Board) -> tuple[Client, Host, Host]:
-    """A session "s" with one line, its holder, and another host; both know each other."""
-    hosts = [await board.host(Diary), await board.host(Diary)]
+    """A session "s" with one line, its holder, and another host; both know each other, and nobody steals."""
+    hosts = [await board.host(Diary, steal_after=0.0), await board.host(Diary, steal_after=0.0)]
     await board.host(entry, entries)
     client = await board.client()
     assert await client.run("entry", {"text": "first"}, session="s", timeout=10) == ["first"]

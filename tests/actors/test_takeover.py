@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -95,9 +97,17 @@ class Nester:
 
 
 async def takes_over(
-    board: Board, flow: Workflow[Any, Any], waiting_at: str, *gates: str, times: int = 1
+    board: Board,
+    flow: Workflow[Any, Any],
+    waiting_at: str,
+    *gates: str,
+    times: int = 1,
+    gone_on: Callable[[int], bool] = bool,
 ) -> tuple[str, Any]:
     """Kill the driver when the run waits at a gate, so many times; then open the gates.
+
+    Args:
+        gone_on: whether the last of so many drivers has come far enough to be killed.
 
     Gives the run's id and its outcome.
     """
@@ -109,6 +119,7 @@ async def takes_over(
         await board.kill(driver)
         driver = await board.host(flow)
         await board.entries(run, "owner", count=number + 2)
+        await until(partial(gone_on, number + 2))
     for name in gates or (waiting_at,):
         gate(name).set()
     return run, await board.done(run)
@@ -320,7 +331,7 @@ def sync_drawing_flow() -> list[Any]:
 @pytest.mark.parametrize("flow", [drawing_flow, sync_drawing_flow], ids=["async", "sync"])
 async def test_time_and_random_numbers_replay_identically(board: Board, flow: Workflow[Any, Any]) -> None:
     """What was drawn before the death is drawn again; what is drawn for the first time is new."""
-    _, done = await takes_over(board, flow, "gate", times=2)
+    _, done = await takes_over(board, flow, "gate", times=2, gone_on=lambda count: len(SEEN) == count)
     found = value_of(done)
     first, *others = SEEN
     assert len(others) == 2

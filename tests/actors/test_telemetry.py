@@ -40,6 +40,12 @@ async def many(count: int) -> int:
 
 
 @workflow
+async def waits_long() -> None:
+    """Until the gate is open."""
+    await GATE.wait()
+
+
+@workflow
 async def tries() -> None:
     """One call that is tried again, and fails."""
     await twice(1)
@@ -209,3 +215,29 @@ def test_rows_in_pieces() -> None:
         for name, values in names.items():
             assert [value for piece in pieces for value in getattr(piece, name)] == values
     assert len(list(Rows().chunks(5))) == 1
+
+
+async def test_deadlines_of_runs_are_told(board: Board) -> None:
+    """As the seconds that are left; no column where no run has one."""
+    host, client = await board.host(waits_long, telemetry_every=0.05), await board.client()
+    told: list[Report] = []
+    host.node.connection.subscribe(
+        subjects.telemetry(host.id),
+        lambda _, __, data, ___: told.append(msgspec.msgpack.decode(data, type=Report)),
+    )
+    global GATE  # noqa: PLW0603 - the workflow waits for it
+    GATE = asyncio.Event()
+    first = await client.submit("waits_long", {})
+    await until(lambda: [one for one in told if one.runs_begun and first in one.runs_begun.run])
+    second = await client.submit("waits_long", {}, deadline=60.0)
+    await until(lambda: [one for one in told if one.runs_begun and second in one.runs_begun.run])
+    begun = {
+        run: report.runs_begun.deadline
+        for report in told
+        if report.runs_begun
+        for run in report.runs_begun.run
+    }
+    assert begun[first] == b""
+    (left,) = struct.unpack("<f", begun[second])
+    assert 50 < left < 60
+    GATE.set()

@@ -48,6 +48,42 @@ def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "picture.svg").read_text("utf-8")
 
 
+def test_policies_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
+    """Without, one, several together, one's own; all that was recorded is played under each."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from callboard.controller.policy import Policy\n"
+        "class Own(Policy):\n"
+        "    def decide(self, view, act):\n"
+        "        act.admit('totals', 0)\n"
+    )
+    tried = ("--policy", "none", "--policy", "srtf", "--policy", "affinity,plas", "--policy", f"{own}:Own")
+    ran = typed("whatif", "--from", recording, *tried, "--json")
+    assert ran.code == Exit.OK
+    measured, *others = ran.json["outcomes"]
+    names = ["late", "late, srtf", "late, affinity+plas", f"late, {own}:Own"]
+    assert [one["name"] for one in others] == names
+    assert [one["migrations"] for one in others] == [0, 0, 0, 0]
+    assert [one["runs"] for one in others[:3]] == [measured["runs"]] * 3
+    assert others[3]["runs"] + others[3]["left"] == measured["runs"]
+    assert others[3]["left"] > 0
+    assert "were never accepted" in typed("whatif", "--from", recording, "--policy", f"{own}:Own").out
+
+
+def test_a_policy_that_fails_is_told(recording: Path, typed: Typed, tmp_path: Path) -> None:
+    """With its error."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from callboard.controller.policy import Policy\n"
+        "class Own(Policy):\n"
+        "    def decide(self, view, act):\n"
+        "        raise ValueError('not yet')\n"
+    )
+    ran = typed("whatif", "--from", recording, "--policy", f"{own}:Own")
+    assert ran.code == Exit.USAGE
+    assert "ValueError: not yet" in ran.err
+
+
 def test_for_people(recording: Path, board: str, typed: Typed) -> None:
     """A line for each; from the stream, too."""
     for source in (("--from", recording), ()):
@@ -60,7 +96,9 @@ def test_for_people(recording: Path, board: str, typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--routing", "best"), "late, spread, sticky"),
+        (("--routing", "best"), "late, spread, sticky, kept"),
+        (("--policy", "best"), "srtf"),
+        (("--policy", "own.py:Own"), "own.py"),
         (("--hosts", 0), "--hosts"),
         (("--load", 0), "--load"),
         (("--slots", "add"), "ACTOR=N"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import random
 from pathlib import Path
 
@@ -56,6 +57,20 @@ def serve(
     view.instances.set(np.array([row], np.intp), slots=slots, busy=busy, mailbox=mailbox)
 
 
+def drive(view: View, host: str, *, busy: int = 0, held: int = 0) -> None:
+    """A host that drives runs."""
+    actor = view.actors.row("flow")
+    view.actors["workflow"][actor] = True
+    row = view.instance(actor, view.hosts.row(host))
+    view.instances.set(np.array([row], np.intp), busy=busy, mailbox=held, slots=4096, workflow=True)
+
+
+def begin(view: View, session: str, deadline: float = 0.0) -> None:
+    """An open run."""
+    row = view.runs.row(f"r{len(view.runs)}")
+    view.runs.set(np.array([row], np.intp), session=view.sessions.row(session), driver=-1, deadline=deadline)
+
+
 def any_view(seed: int, hosts: int, futures: int) -> View:
     """A view of a board on which hosts come, drain, stand by and die."""
     chance, view = random.Random(seed), View()
@@ -72,6 +87,11 @@ def any_view(seed: int, hosts: int, futures: int) -> View:
         state = chance.choice(list(State))
         on = chance.choice(names) if names and state in {State.WAITING, State.RUNNING} else ""
         add(view, session, actor=chance.choice(ACTORS), host=on, state=state, stage=chance.randint(1, 30))
+    for host in names:
+        if chance.random() < 0.5:
+            drive(view, host, busy=chance.randint(0, 500), held=chance.randint(0, 500))
+    for number in range(futures // 2):
+        begin(view, f"k{number % 4}/s {number % 21}", view.now() + chance.uniform(-5, 1e6))
     for host in names:
         if chance.random() < 0.2:
             view.host_gone(host)
@@ -115,6 +135,10 @@ def test_what_holds_of_all(name: str, seed: int, hosts: int, futures: int) -> No
             (to,) = decision.hosts
             assert f"{decision.key.split('.')[2]}@{to}" in there
             assert to != decision.source
+            continue
+        if decision.key.startswith(subjects.admission("")):
+            assert 0 <= decision.rate < math.inf
+            assert decision.key == subjects.admission("flow")
             continue
         place, _, session = decision.key.partition("cb_policy.")[2].partition(".")[2].partition(".")
         if decision.what == "route":
@@ -165,16 +189,17 @@ def test_lpt() -> None:
     assert values(decided("lpt", view)) == {"again": 2}
 
 
-def test_plas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plas() -> None:
     """By the seconds that a session's calls have run; a doubling is a step."""
     now = [0.0]
-    monkeypatch.setattr("callboard.controller.policies.plas.time.monotonic", lambda: now[0])
     view = View()
+    view.now = lambda: now[0]
     for _ in range(8):
         add(view, "greedy", state=State.RUNNING, host="h")
     add(view, "modest", state=State.RUNNING, host="h")
     add(view, "waiting")
     policy = loading.load("plas")
+    policy.decide(view, Act(view, "plas"))
     now[0] = 1.0
     act = Act(view, "plas")
     policy.decide(view, act)
@@ -234,6 +259,87 @@ def test_head_of_line() -> None:
     assert (one.key, one.source, one.hosts) == (subjects.state("llm", "first"), "full", {"free": 1.0})
     serve(view, "free", slots=1, busy=1)
     assert decided("head_of_line", view) == []
+
+
+def test_edf() -> None:
+    """The nearest deadline of a session counts; who has none is left alone."""
+    view = View()
+    view.now = lambda: 1000.0
+    for session, left in (
+        ("late", -5),
+        ("now", 0.5),
+        ("soon", 2),
+        ("soon", 500),
+        ("far", 1e6),
+        ("later", 200),
+    ):
+        begin(view, session, 1000.0 + left)
+    begin(view, "never")
+    assert values(decided("edf", view)) == {"late": 9, "now": 9, "soon": 8, "later": 2}
+
+
+@given(st.lists(st.floats(-10, 1e5), min_size=2, max_size=30))
+def test_edf_never_turns_two_deadlines_round(left: list[float]) -> None:
+    """Whoever has more time has no higher priority."""
+    view = View()
+    view.now = lambda: 1000.0
+    for number, seconds in enumerate(left):
+        begin(view, f"s{number}", 1000.0 + seconds)
+    found = values(decided("edf", view))
+    order = [found.get(f"s{number}", 0) for number in sorted(range(len(left)), key=left.__getitem__)]
+    assert order == sorted(order, reverse=True)
+
+
+class Flow:
+    """A workflow, as the policy of admission sees it: so many open and waiting, so many done by now."""
+
+    def __init__(self) -> None:
+        self.now, self.view, self.policy = 0.0, View(), loading.load("admission")
+        self.view.now = lambda: self.now
+        self.limit: float | None = None
+
+    def after(self, seconds: float, *, done: int, busy: int, held: int = 0) -> float | None:
+        """The limit once so many more are done."""
+        self.now += seconds
+        drive(self.view, "h", busy=busy, held=held)
+        self.view.actors["done"][self.view.actors.row("flow")] += done
+        act = Act(self.view, "admission")
+        self.policy.decide(self.view, act)
+        for one in act.decisions:
+            self.limit = one.rate
+        if subjects.admission("flow") in act.claimed and not act.decisions:
+            self.limit = None
+        return self.limit
+
+
+def test_admission() -> None:
+    """Less than completes where runs take too long, more while some wait and there is time, else no limit."""
+    flow = Flow()
+    assert flow.after(0, done=0, busy=100) is None
+    assert flow.after(10, done=10, busy=999) is None  # too few to say
+    assert flow.after(10, done=90, busy=50) is None  # 5 a second: 10 s
+    assert flow.after(10, done=100, busy=125, held=3) == 8.0  # 12.5 s
+    assert flow.after(10, done=80, busy=1000, held=3) == 4.0  # no less than half
+    assert flow.after(10, done=40, busy=4, held=3) == 6.0  # some wait, and it would be quick
+    assert flow.after(10, done=60, busy=4) is None
+    assert flow.after(10, done=0, busy=0) is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 100), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 99))
+    )
+)
+def test_admission_is_bounded(steps: list[tuple[float, int, int, int]]) -> None:
+    """Whatever happens: between half and half as much again of what completes, or no limit."""
+    flow, since, done = Flow(), -1.0, 0
+    for seconds, ended, busy, held in steps:
+        since, done = (since + seconds, done + ended) if since >= 0 else (0.0, 0)
+        before, limit = flow.limit, flow.after(seconds, done=ended, busy=busy, held=held)
+        if limit is not None and limit != before:
+            assert 0.5 * done / since - 1e-3 <= limit <= 1.5 * done / since + 1e-3
+        if done >= 20 or not (busy or held):
+            since, done = 0.0, 0
 
 
 def test_a_session_has_one_place_in_a_round() -> None:

@@ -42,7 +42,7 @@ async def test_a_session_behind_a_long_call_runs_elsewhere(board: Board) -> None
     """With what it keeps, while the long call still runs; the decision and its reason are on record."""
     GATES[:] = [asyncio.Event()]
     await board.host(visit)
-    full = await board.host(Desk)
+    full = await board.host(Desk, steal_after=0.0)  # else the idle host takes the session by itself
     client = await board.client()
     for session in ("long", "short"):
         await client.run("visit", {"wait": False}, session=session, timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from callboard.controller import loading
 from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders, within
 from callboard.controller.decisions import Decisions, choose, chosen, running
-from callboard.controller.policy import Act, Policy
+from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
-from callboard.infra.messages.policy import Decision, Priority, Route
+from callboard.infra.messages.policy import Admission, Decision, Priority
 
 FILE = '''
 from callboard.controller.policy import Policy
@@ -49,6 +50,14 @@ class Chat(Policy):
     def decide(self, view, act):
         act.set_priority("chat/7", 99)
 
+class Narrow(Policy):
+    """Few at a time."""
+    every = 0.02
+    rate = 0.5
+    def decide(self, view, act):
+        act.admit("doubling", self.rate)
+        act.admit("doubling", 9.0)
+
 class Broken(Policy):
     """Decides once."""
     every = 0.02
@@ -72,6 +81,19 @@ class Many(Policy):
 async def double(number: int) -> int:
     """Twice as much."""
     return 2 * number
+
+
+@tool(concurrency=1)
+async def takes_time(number: int) -> int:
+    """Twenty a second."""
+    await asyncio.sleep(0.05)
+    return number
+
+
+@workflow
+async def slowly(number: int) -> int:
+    """One call."""
+    return await takes_time(number)
 
 
 @workflow
@@ -106,7 +128,7 @@ async def lead(board: Board, controllers: list[Controller], *policies: str) -> C
     return controller
 
 
-def held(controller: Controller) -> dict[str, Route | Priority]:
+def held(controller: Controller) -> dict[str, Entry]:
     """What it knows to be decided."""
     assert controller.deciders is not None
     return controller.deciders.decisions.held.entries
@@ -134,6 +156,84 @@ async def test_what_a_policy_decides_is_followed(
     assert (await board.done(run)).status == "completed"
     results = await board.results(run)
     assert {(result.host, result.policy) for result in results} == {(last, route.epoch)}
+
+
+async def test_a_limit_is_followed_and_ends_with_its_policy(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Drivers accept as many as it says, until the policy is followed no more."""
+    driver, node = await board.host(doubling), await board.node()
+    controller = await lead(board, controllers, f"{file}:Narrow")
+    await until(lambda: driver.admissions.of("doubling") is not None)
+    limit = driver.admissions.of("doubling")
+    assert limit is not None
+    assert (limit.rate, limit.policy, limit.reason) == (0.5, f"{file}:Narrow", "Few at a time.")
+    assert held(controller) == {subjects.admission("doubling"): limit}
+    await choose(node, [])
+    await until(lambda: driver.admissions.of("doubling") is None)
+
+
+async def test_admission_by_predicted_wait(
+    board: Board, controllers: list[Controller], tmp_path: Path
+) -> None:
+    """More is asked for than can be done in time: some wait, until it is so no more, and all are done."""
+    own = tmp_path / "quick.py"
+    own.write_text(
+        "from callboard.controller.policies.admission import Admission\n"
+        "class Quick(Admission):\n"
+        "    every = 0.25\n"
+        "    allowed = 1.0\n"
+        "    least = 10\n"
+    )
+    driver, client = await board.host(slowly), await board.client()
+    await board.host(takes_time)
+    await lead(board, controllers, f"{own}:Quick")
+    runs = [await client.submit(slowly.name, {"number": number}) for number in range(90)]
+    more: list[str] = []
+    await until(lambda: driver.admissions.of("slowly") is not None)
+    limit = driver.admissions.of("slowly")
+    assert limit is not None
+    assert 5 < limit.rate < 40  # some 20 a second can be done
+    assert "allowed are 1" in limit.reason
+    more = [await client.submit(slowly.name, {"number": number}) for number in range(90, 120)]
+    (flow,) = [member for member in driver.instances() if member.name == "slowly"]
+    await until(lambda: flow.info().mailbox > 0)
+    for run in runs + more:
+        await client.result(run, 30)
+    await until(lambda: driver.admissions.of("slowly") is None)
+
+
+async def test_a_limit_that_people_set_is_left_alone(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """No policy changes or ends it."""
+    driver, client = await board.host(doubling), await board.client()
+    by_hand = await client.admit("doubling", 100.0)
+    controller = await lead(board, controllers, f"{file}:Narrow", f"{file}:Chat")
+    await until(lambda: len(driver.priorities))
+    assert held(controller)[subjects.admission("doubling")] == by_hand == driver.admissions.of("doubling")
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_an_error(rate: float) -> None:
+    """The policy is at fault, and is to hear of it."""
+    with pytest.raises(ValueError, match="rate"):
+        Act(View(), "p").admit("doubling", rate)
+
+
+def test_a_limit_that_holds_already_is_not_decided_again() -> None:
+    """Nor is the end of one that is not there."""
+    known = Held({subjects.admission("w"): Admission("w", 2.0, term=1, policy="p")})
+    act = Act(View(), "p", held=known)
+    act.admit("w", 2.0001)
+    act.admit("other", None)
+    act.admit("no name\r\n", 1.0)
+    assert act.decisions == []
+    act = Act(View(), "p", held=known)
+    act.admit("w", 0)
+    assert [(one.what, one.key, one.rate) for one in act.decisions] == [
+        ("admit", subjects.admission("w"), 0.0)
+    ]
 
 
 async def test_decisions_are_stored_when_they_change_something(
@@ -169,7 +269,8 @@ async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
     assert await eventually(off) == ["ZeroDivisionError: no hosts"]
     assert states(controller) == {"Broken": "disabled", "Chat": "deciding", "unheard_of": "unusable"}
     await until(lambda: len(held(controller)) == 2)
-    assert {entry.session for entry in held(controller).values()} == {"round-1", "chat/7"}
+    entries = [entry for entry in held(controller).values() if isinstance(entry, Priority)]
+    assert {entry.session for entry in entries} == {"round-1", "chat/7"}
 
 
 async def test_policies_are_changed_while_the_controller_runs(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callboard.controller.table import Table
+from callboard.controller.view import View
+from callboard.infra.messages.registry import ActorInfo
+from callboard.infra.messages.telemetry import Report
 
 KEYS = st.sampled_from([f"k{number}" for number in range(200)])
 STEPS = st.lists(st.tuples(st.booleans(), st.lists(KEYS, max_size=90), st.integers(0, 9)), max_size=12)
@@ -50,3 +54,23 @@ def test_a_row_that_is_used_again_is_empty() -> None:
     table.set(np.array([table.row("a")]), number=7)
     table.drop(table.find(["a", "a", "nobody"]))
     assert table["number"][table.row("b")] == 0
+
+
+def test_a_view_grows_while_it_is_looked_at() -> None:
+    """More hosts and actors than the first tables have rows for."""
+    view = View()
+    for number in range(200):
+        name = f"n-{number}"
+        body = msgspec.msgpack.encode(Report(name, 1, 1.0, names=["a"]))
+        assert view.read(name, body)[0] is not None
+        view.announce([ActorInfo(name, "tool", "v", directives={"min_instances": number})])
+    assert (len(view.hosts), len(view.actors)) == (200, 200)
+    assert view.actors["least"][view.actors.row("n-199")] == 199
+
+
+def test_what_is_told_of_instances_may_be_anything() -> None:
+    """Anybody may write to the registry."""
+    view = View()
+    for value in (-1, "many", None, 1e99, 10**30, [1]):
+        view.announce([ActorInfo("a", "tool", "v", directives={"min_instances": value})])
+        assert 0 <= view.actors["least"][view.actors.row("a")] <= 1_000_000

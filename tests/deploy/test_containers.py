@@ -16,7 +16,9 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from tests.support.waiting import eventually
 
+from callboard.actors import registry
 from callboard.actors.client import Client
+from callboard.controller.provisioning.docker import DockerContainers
 from callboard.infra.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -162,6 +164,34 @@ async def test_a_killed_container_is_replaced(hosts: Hosts, client: Client, ledg
     await asyncio.to_thread(first.get_wrapped_container().kill)
     assert await client.result(run, 60) == 2
     assert [what for what, _, _ in entries(ledger)] == ["begin", "begin", "end"]
+
+
+async def test_a_controller_starts_and_ends_containers(
+    image: str, ledger: Path, nats_url: str, client: Client
+) -> None:
+    """It knows the actors from the image, finds its containers again, and removes those that it has ended."""
+    settings = Settings.load({}, nats_url=nats_url, grace=5.0)
+    ours = DockerContainers(
+        image, "app.py", settings,
+        network="host",
+        environment={"LEDGER": f"/ledger/{ledger.name}"},
+        volumes=[f"{ledger.parent}:/ledger:rw"],
+    )  # fmt: skip
+    assert {actor.name for actor in await ours.start()} == {"work", "job"}
+    try:
+        for actor in ("work", "job"):
+            await ours.provision(actor, "")
+        assert await client.run("job", {"seconds": 0}, timeout=60) == 0
+        pulses = {pulse.node for pulse in await registry.hosts(client.node)}
+        found = await ours.look()
+        assert {one.node for one in found} == pulses
+    finally:
+        for one in await ours.look():
+            await ours.kill(one)
+        left = await ours.look()
+        await ours.stop()
+    assert left == []
+    assert await registry.hosts(client.node) == []
 
 
 async def _count(ledger: Path, what: str, count: int) -> bool:

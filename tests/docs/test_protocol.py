@@ -51,6 +51,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.session_route: ("<actor>", "<session>"),
     subjects.priority: ("<session>",),
     subjects.actor_priority: ("<session>", "<actor>"),
+    subjects.admission: ("<workflow>",),
     subjects.decided: ("<epoch>",),
     subjects.policy_leader: (),
     subjects.policies: (),

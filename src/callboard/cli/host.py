@@ -44,20 +44,22 @@ def host(
         mcp_env: An environment variable that MCP servers started here may see, such as an API key. By default
             they get PATH, HOME and the like only.
         mcp_timeout: Seconds that a call of a tool may take.
-        supervised: Set by 'callboard dev'.
+        supervised: Set by 'callboard dev' and 'callboard controller'.
     """
     if not app and not mcp:
         raise UsageError("there is nothing to host: name an application, or an MCP server with --mcp")
     common.log("info")
+    from callboard.infra.settings import amounts
+
+    has = amounts(resource) if resource else None
     if supervised:
         from callboard.cli.supervised import supervised as on_leash
 
-        return on_leash(app, common, grace)
+        return on_leash(app, common, grace, has)
     from callboard.actors.resources import place_app
     from callboard.cli.serving import run_loop, serve
-    from callboard.infra.settings import amounts
 
-    settings = common.settings(grace=grace, resources=amounts(resource) if resource else None)
+    settings = common.settings(grace=grace, resources=has)
 
     def on_ready(started: Host) -> None:
         actors = [declared.name for declared in started.declarations]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from callboard.cli.admit import told_rate
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError
-from callboard.cli.output import table
+from callboard.cli.output import clock, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from callboard.infra.messages.policy import Deciding
+    from callboard.infra.messages.policy import Admission, Deciding, Decision, Round
+
+LOOKED_AT = 50_000
+"""Entries of the bucket of decisions that 'policy log' looks through, from the end."""
 
 app = App(name="policy", help="Say which policies controllers follow.", result_action="return_value")
 
@@ -23,17 +28,24 @@ app = App(name="policy", help="Say which policies controllers follow.", result_a
 def list_(*, common: Common = DEFAULTS) -> int:
     """List the policies that are followed, those that there are, and how they stand."""
 
-    async def look() -> tuple[list[str] | None, Deciding | None]:
+    async def look() -> tuple[list[str] | None, Deciding | None, list[Admission]]:
         from callboard.controller import decisions
 
         async with common.client() as client:
-            return await decisions.chosen(client.node), await decisions.running(client.node)
+            chosen, running = await decisions.chosen(client.node), await decisions.running(client.node)
+            return chosen, running, await client.admissions()
 
     from callboard.controller import loading
 
-    chosen, running = asyncio.run(look())
-    data = {"chosen": chosen, "running": running, "known": loading.names()}
-    common.output.answer(data, lambda screen: _show(screen, chosen, running, loading.names()))
+    chosen, running, limits = asyncio.run(look())
+    data = {"chosen": chosen, "running": running, "known": loading.names(), "admitted": limits}
+
+    def show(screen: Console) -> None:
+        _show(screen, chosen, running, loading.names())
+        for one in limits:
+            screen.print(f"{one.workflow} accepts {told_rate(one)}: {one.policy} {one.reason}", markup=False)
+
+    common.output.answer(data, show)
     return Exit.OK
 
 
@@ -71,6 +83,90 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
     if not policy:
         raise UsageError("name a policy; 'callboard policy clear' ends all")
     return _choose(list(policy), common)
+
+
+@app.command
+def log(
+    *,
+    last: Annotated[int, Parameter(alias="-n")] = 50,
+    what: Annotated[list[str] | None, Parameter(negative=())] = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """List what policies have decided lately, and why; decisions are kept for an hour.
+
+        callboard policy log --what kill --what provision
+
+    Args:
+        last: How many, the latest.
+        what: Only these: route, priority, clear, migrate, kill, provision; may be given again.
+    """
+
+    async def look() -> list[Round]:
+        from callboard.controller import decisions
+
+        async with common.client() as client:
+            return await decisions.rounds(client.node, LOOKED_AT)
+
+    found = [
+        Decided(one.at, one.epoch, decision)
+        for one in asyncio.run(look())
+        for decision in one.decisions
+        if not what or decision.what in what
+    ][-max(0, last) :]
+    common.output.answer(found, lambda screen: _show_decided(screen, found))
+    return Exit.OK
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision, with when it was made and its epoch."""
+
+    at: float
+    epoch: int
+    decision: Decision
+
+
+def _show_decided(screen: Console, found: list[Decided]) -> None:
+    from rich.markup import escape
+
+    if not found:
+        screen.print("no decisions")
+        return
+    listed = table(
+        ("time", "epoch", "policy", "decision", "reason"), numbers=("epoch",), texts=("decision", "reason")
+    )
+    for one in found:
+        told = f"{one.decision.what} {_of(one.decision)}"
+        texts = (one.decision.policy, told, one.decision.reason)
+        listed.add_row(clock(one.at), str(one.epoch), *map(escape, texts))
+    screen.print(listed)
+
+
+def _of(decision: Decision) -> str:
+    """What a decision is about, in words."""
+    tokens = decision.key.removeprefix("$KV.").split(".")
+    hosts = ", ".join(
+        host if weight == 1 else f"{host}={weight:g}" for host, weight in decision.hosts.items()
+    )
+    match decision.what:
+        case "kill":
+            return tokens[-1]
+        case "provision":
+            return f"{tokens[-1]} at {decision.where}"
+        case "migrate":
+            return f"{tokens[1]} {_session(tokens[2])}: {decision.source} to {hosts}"
+        case "priority":
+            return f"{' at '.join([_session(tokens[2]), *tokens[3:]])}: {decision.value}"
+        case "route":
+            return f"{' '.join([tokens[2], *map(_session, tokens[3:])])}: {hosts}"
+        case _:
+            return " ".join(tokens[1:])
+
+
+def _session(token: str) -> str:
+    from callboard.infra import subjects
+
+    return subjects.session_of(token)
 
 
 @app.command

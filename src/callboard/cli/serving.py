@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from callboard.actors.gateway import Gateway
     from callboard.actors.mcp.adopt import Adopted
     from callboard.controller.controller import Controller
+    from callboard.controller.provisioning.port import Provisioner
 
 _LINGER = 2.0
 """Seconds that the interpreter gets to end by itself after a drain; a stuck thread would hold it for ever."""
@@ -97,6 +98,7 @@ async def serve_controller(
     on_ready: Callable[[Controller], None],
     stop: asyncio.Event | None = None,
     policies: Sequence[str] = (),
+    provisioner: Provisioner | None = None,
 ) -> int:
     """Run a controller until it is told to stop; returns the exit code.
 
@@ -104,14 +106,16 @@ async def serve_controller(
         on_ready: called once it has built its view.
         stop: set to make it end; SIGTERM and SIGINT do so too.
         policies: to follow as long as nobody has chosen others.
+        provisioner: starts and ends hosts while this controller leads.
 
     Raises:
         ConnectionLost: the connection is closed for good.
+        ProvisionerUnusable: hosts cannot be started and ended as asked for.
     """
     from callboard.controller.controller import Controller
 
     end = _End(stop)
-    running = Controller(settings, end.on_lost, policies)
+    running = Controller(settings, end.on_lost, policies, provisioner)
     try:
         if await end.comes_after(running.start()):
             on_ready(running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,19 @@ _AFTER_GRACE = 3.0
 """Seconds beyond its grace that a process gets whose supervisor is gone, and perhaps the server too."""
 
 
-def supervised(app: Sequence[str], common: Common, grace: float | None) -> int:
+def supervised(
+    app: Sequence[str], common: Common, grace: float | None, resources: dict[str, float] | None
+) -> int:
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
     try:
-        placed = place_app(app, common.settings())
-        leash.say(Loaded([describe(declared) for declared in placed.served], own_files()))
+        placed = place_app(app, common.settings(resources=resources))
+        served, left_out = (list(map(describe, some)) for some in placed)
+        leash.say(Loaded(served, own_files(), left_out))
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED
-    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest))
+    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest), resources)
 
 
 def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
@@ -47,12 +51,13 @@ def _when_told(
     common: Common,
     grace: float | None,
     work: Callable[[Settings, Callable[[Host | Gateway], None], asyncio.Event], Coroutine[Any, Any, int]],
+    resources: dict[str, float] | None = None,
 ) -> int:
     """Wait for the address of a server, then work until the supervisor lets go; returns the exit code."""
     address = leash.address()
     if not address:
         return Exit.OK
-    settings = common.settings(grace=grace, nats_url=address)
+    settings = common.settings(grace=grace, nats_url=address, resources=resources)
     stop = asyncio.Event()
 
     def on_ready(one: Host | Gateway) -> None:
@@ -63,10 +68,12 @@ def _when_told(
 
 def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:
     """Tell the supervisor; from now on its end is the end of this process."""
+    loop = asyncio.get_running_loop()
 
     def let_go() -> None:
         end_within(settings.grace + _AFTER_GRACE, Exit.FAILED)
-        stop.set()
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(stop.set)
 
     leash.say(Ready(name))
     leash.when_let_go(let_go)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from callboard.actors.client import Client
-    from callboard.controller.snapshot import Snapshot
+    from callboard.controller.snapshot import ActorLine, Snapshot
     from callboard.controller.view import View
 
 _PATIENCE = 2.0
@@ -69,7 +69,8 @@ async def _look(client: Client, view: View) -> Snapshot:
     from callboard.controller.snapshot import snapshot
 
     view.prune(time.time())
-    return snapshot(view, time.time(), await leader(client.node))
+    rates = {limit.workflow: limit.rate for limit in await client.admissions()}
+    return snapshot(view, time.time(), await leader(client.node), rates)
 
 
 async def _live(client: Client, view: View, every: float) -> None:
@@ -113,7 +114,9 @@ def _hosts(now: Snapshot) -> Table:
 
 def _actors(now: Snapshot, before: Snapshot | None) -> Table:
     numbers = ("hosts", "busy", "to come", "sent", "waiting", "running", "per s", "failed", "waited", "took")
-    shown = table(("actor", *numbers), numbers=numbers)
+    limited = any(line.held or line.rate is not None for line in now.actors)
+    more = ("held", "accepts") if limited else ()
+    shown = table(("actor", *numbers, *more), numbers=(*numbers, *more))
     known = {line.actor: line.done for line in before.actors} if before is not None else {}
     elapsed = now.at - before.at if before is not None else 0.0
     for line in now.actors:
@@ -130,8 +133,13 @@ def _actors(now: Snapshot, before: Snapshot | None) -> Table:
             f"[red]{line.failed}[/]" if line.failed else "0",
             seconds(line.waited),
             seconds(line.took),
+            *(_limit(line) if limited else ()),
         )
     return shown
+
+
+def _limit(line: ActorLine) -> tuple[str, str]:
+    return str(line.held or ""), "" if line.rate is None else f"{line.rate:g}/s"
 
 
 def _lanes(now: Snapshot) -> Table:

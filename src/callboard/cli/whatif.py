@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STREAM = "TELEMETRY"
 _FIGURES = ("mean", "p50", "p95", "p99", "max", "makespan")
-_NUMBERS = ("hosts", "runs", *_FIGURES, "used")
+_NUMBERS = ("hosts", "runs", *_FIGURES, "used", "moved")
 _MOST_HOSTS = 1000
 
 
@@ -43,6 +43,7 @@ class _Played(msgspec.Struct, kw_only=True):
 
 def whatif(
     *,
+    policy: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     routing: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     hosts: Annotated[Sequence[int], Parameter(negative=(), show_default=False)] = (),
     slots: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
@@ -52,18 +53,21 @@ def whatif(
     plot: Path | None = None,
     common: Common = DEFAULTS,
 ) -> int:
-    """Play what hosts have told of in a simulation, on other hosts or with other routes, and compare.
+    """Play what hosts have told of in a simulation, under policies or on other hosts, and compare.
 
     The first line is what was measured. The others are simulated, one for each combination of what is to be
     tried; without any option, that which was. Nothing is sent to any host.
 
+        callboard whatif --policy none --policy srtf --policy affinity,plas --policy own.py:Mine
         callboard whatif --hosts 1 --hosts 2 --hosts 8
         callboard whatif --routing late --routing spread --load 2 --last 10m
         callboard whatif --from monday.jsonl --slots Planner=4 --plot monday.png
 
     Args:
+        policy: A policy, or several with commas of which the first goes before the others; none: without.
         routing: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
-            sticky (each session to one host).
+            sticky (each session to one host), kept (the same, as with managed state: its calls run one
+            at a time, and it moves as a whole).
         hosts: How many hosts; each has what one host has now.
         slots: Slots of an actor in each host: ACTOR=N.
         load: How many times as often runs begin.
@@ -71,7 +75,7 @@ def whatif(
         last: Only what was told in this time: 10m, 30s.
         plot: A picture to write (.png, .svg, .pdf); needs callboard[plot].
     """
-    scenarios = _scenarios(routing, hosts, slots, load)
+    scenarios = _scenarios(policy, routing, hosts, slots, load)
     played = _play(from_, last, scenarios, common)
     common.output.answer(played, lambda screen: _show(played, screen))
     if plot is not None:
@@ -81,7 +85,11 @@ def whatif(
 
 
 def _scenarios(
-    routings: Sequence[str], hosts: Sequence[int], slots: Sequence[str], loads: Sequence[float]
+    policies: Sequence[str],
+    routings: Sequence[str],
+    hosts: Sequence[int],
+    slots: Sequence[str],
+    loads: Sequence[float],
 ) -> list[Scenario]:
     from callboard.controller.whatif import ROUTINGS, Scenario
 
@@ -93,8 +101,25 @@ def _scenarios(
     if any(not 0 < times <= _MOST_HOSTS for times in loads):
         raise UsageError("--load must be above 0")
     given = dict(map(_slots, slots))
-    every = itertools.product(loads or (1.0,), hosts or (0,), routings or ("late",))
-    return [Scenario(routing, count, given, times) for times, count, routing in every]
+    sets = [_set(typed) for typed in policies] or [()]
+    every = itertools.product(loads or (1.0,), hosts or (0,), routings or ("late",), sets)
+    return [Scenario(routing, count, given, times, names) for times, count, routing, names in every]
+
+
+def _set(typed: str) -> tuple[str, ...]:
+    """The policies of one scenario."""
+    from callboard.controller import loading
+    from callboard.controller.whatif import NO_POLICY
+
+    if typed == NO_POLICY:
+        return ()
+    names = tuple(typed.split(","))
+    for name in names:
+        if ":" not in name and name not in loading.names():
+            raise UsageError(
+                f"there is no policy {name!r}: give FILE:CLASS, none, or one of {loading.names()}"
+            )
+    return names
 
 
 def _slots(typed: str) -> tuple[str, int]:
@@ -133,8 +158,12 @@ def _show(played: _Played, screen: Console) -> None:
     for outcome in played.outcomes:
         used = "" if outcome.used is None else f"{outcome.used:.0%}"
         figures = (seconds(getattr(outcome, name)) for name in _FIGURES)
-        shown.add_row(outcome.name, str(outcome.hosts), str(outcome.runs), *figures, used)
+        moved = "" if outcome.migrations is None else str(outcome.migrations)
+        shown.add_row(outcome.name, str(outcome.hosts), str(outcome.runs), *figures, used, moved)
     screen.print(shown)
+    for outcome in played.outcomes:
+        if outcome.left:
+            screen.print(f"[yellow]{outcome.name}: {outcome.left} runs were never accepted[/]")
     if played.left_out:
         screen.print(f"{played.left_out} runs are left out: they had begun before what was told")
     if played.missing:
