@@ -359,6 +359,28 @@ def test_a_gateway_is_not_for_everybody(path: Path) -> None:
         assert dev.hosts("gateway") == []
 
 
+def test_it_runs_a_controller_that_follows_policies(path: Path) -> None:
+    """One that crashes is replaced; it ends with the command."""
+    with Dev(path, "--policy", "srtf") as dev:
+        dev.event("controller_ready")
+        (first,) = dev.hosts("controller")
+        first.kill()
+        assert dev.event("controller_crashed")["code"] == -signal.SIGKILL
+        dev.event("controller_ready")
+
+        def decides() -> bool:
+            running = callboard("policy", "list", "--json", url=dev.url).json["running"]
+            return [(one["name"], one["state"]) for one in (running or {}).get("policies", [])] == [
+                ("srtf", "deciding")
+            ]
+
+        eventually(decides)
+        (second,) = dev.hosts("controller")
+        dev.send(signal.SIGTERM)
+        assert dev.wait() == Exit.OK
+        assert not second.is_running()
+
+
 def test_a_server_that_dies_is_started_again(dev: Dev) -> None:
     """On the same port with what it had stored."""
     dev.ask()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.provisioning import Provisioning
@@ -18,6 +20,7 @@ def controller(
     *,
     policy: list[str] | None = None,
     provisioning: Provisioning = _NO_PROVISIONING,
+    supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Follow what hosts and drivers tell, let policies decide, and start and end hosts.
@@ -36,8 +39,13 @@ def controller(
     Args:
         policy: A policy to follow, by name or as FILE:CLASS; the first goes before the others. It counts as
             long as nobody has said 'callboard policy set', which all controllers follow.
+        supervised: Set by 'callboard dev'.
     """
     common.log("info")
+    if supervised:
+        from callboard.cli.supervised import supervised_controller
+
+        return supervised_controller(common, policy or ())
     provisioner = provisioning.made(common)
     from callboard.cli.serving import run_loop, serve_controller
 

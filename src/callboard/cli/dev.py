@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ def dev(
     reload: bool = True,
     hosts: Annotated[int, Parameter(alias="-n")] = 1,
     gateway: bool = True,
+    policy: list[str] | None = None,
     grace: float = 5.0,
     common: Common = DEFAULTS,
 ) -> int:
@@ -46,6 +48,7 @@ def dev(
 
         callboard dev app.py
         callboard dev app.py -n 3 --store ./data
+        callboard dev app.py --policy srtf
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
@@ -54,6 +57,8 @@ def dev(
         reload: Reload when a file is saved.
         hosts: How many host processes.
         gateway: Run a gateway, too, once the application works.
+        policy: Run a controller, too, with this policy, by name or as FILE:CLASS; the first goes before the
+            others.
         grace: Seconds that running calls get to finish on a reload and at the end.
     """
     common.log("warning")
@@ -63,7 +68,7 @@ def dev(
             f"--port and --store are for an own server, but --nats or NATS_URL says {running}: leave out "
             "the one or the other"
         )
-    work = _Dev(app, hosts, running, port, store, common, grace)
+    work = _Dev(app, hosts, running, port, store, common, grace, policy or ())
     return asyncio.run(work.run(reload=reload, gateway=gateway))
 
 
@@ -77,6 +82,7 @@ class _Dev:
         store: Path | None,
         common: Common,
         grace: float,
+        policies: Sequence[str],
     ) -> None:
         self._app = app
         self._url = running
@@ -87,13 +93,26 @@ class _Dev:
         self._server: EmbeddedServer | None = None
         self._server_up = asyncio.Event()
         self._grace = grace
-        self._supervisor = Supervisor(self._command("host", *app), hosts, self._address, self._tell)
+        self._supervisor = Supervisor(
+            self._command("host", *app, *self._drains), hosts, self._address, self._tell
+        )
         self._ready = asyncio.Event()
-        self._gateway = Supervisor(self._command("gateway"), 1, self._address, self._tell_gateway)
+        self._gateway = Supervisor(
+            self._command("gateway", *self._drains), 1, self._address, partial(self._tell_of, "gateway")
+        )
+        chosen = [word for policy in policies for word in ("--policy", policy)]
+        self._controller = Supervisor(
+            self._command("controller", *chosen), 1, self._address, partial(self._tell_of, "controller")
+        )
+        self._has_controller = bool(chosen)
+
+    @property
+    def _drains(self) -> list[str]:
+        return ["--grace", f"{self._grace}"]
 
     def _command(self, *words: str) -> list[str]:
         """A process on a leash."""
-        command = [sys.executable, "-m", "callboard", *words, "--supervised", "--grace", f"{self._grace}"]
+        command = [sys.executable, "-m", "callboard", *words, "--supervised"]
         level = self._common.log_level or "warning"
         return [*command, "--log-level", level, *(["--json"] if self._common.json else [])]
 
@@ -102,7 +121,9 @@ class _Dev:
         stop = self._stop_on_signals()
         work = [asyncio.create_task(self._serve()), asyncio.create_task(self._host(reload=reload))]
         if gateway:
-            work.append(asyncio.create_task(self._answer()))
+            work.append(asyncio.create_task(self._beside(self._gateway)))
+        if self._has_controller:
+            work.append(asyncio.create_task(self._beside(self._controller)))
         stopping = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait((*work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -113,8 +134,7 @@ class _Dev:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            both = (self._gateway, self._supervisor)
-            await asyncio.gather(*(one.stop(self._grace + _AFTER_GRACE) for one in both))
+            await asyncio.gather(*(one.stop(self._grace + _AFTER_GRACE) for one in self._all))
             if self._server is not None:
                 await asyncio.to_thread(self._server.stop)
         return Exit.OK
@@ -126,8 +146,8 @@ class _Dev:
             if not stop.is_set():
                 stop.set()
                 return
-            self._supervisor.kill()
-            self._gateway.kill()
+            for one in self._all:
+                one.kill()
             os._exit(Exit.INTERRUPTED)  # the server's keeper ends it and removes a temporary store
 
         loop = asyncio.get_running_loop()
@@ -172,11 +192,15 @@ class _Dev:
     def _folders(self) -> set[Path]:
         return {source_folder(spec) for spec in self._app} | self._supervisor.folders()
 
-    async def _answer(self) -> None:
-        """Run a gateway. It is slow to start, so whoever waits for a first result comes first."""
+    async def _beside(self, other: Supervisor) -> None:
+        """Run a gateway or controller. They are slow to start: who waits for a first result comes first."""
         await self._ready.wait()
-        await self._gateway.load()
+        await other.load()
         await asyncio.Event().wait()
+
+    @property
+    def _all(self) -> tuple[Supervisor, ...]:
+        return self._controller, self._gateway, self._supervisor
 
     # -- telling --------------------------------------------------------------------------------------
 
@@ -186,17 +210,24 @@ class _Dev:
         if self._output.as_json:
             self._output.line({"event": event, **data}, "")
             return
-        text = getattr(self, f"_on_{event}")(**data)
+        text = self._text(event, data)
         self._output.line({}, text)
         if event == "ready":
             for line in self._next(data["actors"]):
                 self._output.plain(line)
 
-    def _tell_gateway(self, event: str, data: dict[str, Any]) -> None:
+    def _tell_of(self, what: str, event: str, data: dict[str, Any]) -> None:
         if event in {"ready", "restarted"}:
-            self._tell("gateway_ready", {})
+            self._tell(f"{what}_ready", {})
         else:
-            self._tell(f"gateway_{event}", data)
+            self._tell(f"{what}_{event}", data)
+
+    def _text(self, event: str, data: dict[str, Any]) -> str:
+        what, _, happened = event.partition("_")
+        if what in {"gateway", "controller"} and happened != "ready":
+            return self._on_trouble(what, happened, **data)
+        text: str = getattr(self, f"_on_{event}")(**data)
+        return text
 
     def _on_server_ready(self, url: str) -> str:
         return f"[dim]server[/]    {url}"
@@ -226,13 +257,18 @@ class _Dev:
     def _on_gateway_ready(self) -> str:
         return f"[dim]gateway[/]   nats request{self._option()} cb.api.run.WORKFLOW ARGUMENTS"
 
-    def _on_gateway_crashed(self, code: int, retry_in: float) -> str:
-        return f"[red]gateway[/]   {ended_by(code)}; another one starts in {retry_in:g} s"
+    def _on_controller_ready(self) -> str:
+        return f"[dim]controller[/] callboard policy list{nats_option(self._url)}"
 
-    def _on_gateway_broken(self, error: Broken, *, kept: bool) -> str:
+    def _on_trouble(self, what: str, happened: str, **data: Any) -> str:
+        """A gateway or controller has ended, or cannot be started."""
         from rich.markup import escape
 
-        return f"[red]gateway[/]   cannot be started: {escape(error.message)}"
+        if happened == "crashed":
+            told = f"{ended_by(data['code'])}; another one starts in {data['retry_in']:g} s"
+        else:
+            told = f"cannot be started: {data['error'].message}"
+        return f"[red]{what:10}[/]{escape(told)}"
 
     def _option(self) -> str:
         """How NATS's own tool finds the server."""

@@ -1,24 +1,30 @@
-"""A host or gateway on the leash of ``callboard dev``: it imports, tells what it found, works when told."""
+"""What runs on the leash of ``callboard dev``: it imports, tells what it found, works when told."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, Protocol
 
-from callboard.actors.host import Host
 from callboard.actors.registry import describe
 from callboard.actors.resources import place_app
 from callboard.cli.common import Common
 from callboard.cli.exits import Exit, end_within
-from callboard.cli.serving import run_loop, serve, serve_gateway
+from callboard.cli.serving import run_loop, serve, serve_controller, serve_gateway
 from callboard.controller.dev import Broken, Leash, Loaded, Ready, own_files
 from callboard.infra.errors import CallboardError
 from callboard.infra.settings import Settings
 
-if TYPE_CHECKING:
-    from callboard.actors.gateway import Gateway
+
+class _Named(Protocol):
+    """A host, gateway or controller."""
+
+    @property
+    def id(self) -> str:
+        """Its name on the board."""
+
 
 _AFTER_GRACE = 3.0
 """Seconds beyond its grace that a process gets whose supervisor is gone, and perhaps the server too."""
@@ -46,11 +52,18 @@ def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:
     return _when_told(leash, common, grace, lambda settings, *rest: serve_gateway(settings, wait, *rest))
 
 
+def supervised_controller(common: Common, policies: Sequence[str]) -> int:
+    """Run a controller for a supervisor; returns the exit code."""
+    leash = Leash()
+    leash.say(Loaded([], []))
+    return _when_told(leash, common, None, partial(serve_controller, policies=policies))
+
+
 def _when_told(
     leash: Leash,
     common: Common,
     grace: float | None,
-    work: Callable[[Settings, Callable[[Host | Gateway], None], asyncio.Event], Coroutine[Any, Any, int]],
+    work: Callable[[Settings, Callable[[_Named], None], asyncio.Event], Coroutine[Any, Any, int]],
     resources: dict[str, float] | None = None,
 ) -> int:
     """Wait for the address of a server, then work until the supervisor lets go; returns the exit code."""
@@ -60,7 +73,7 @@ def _when_told(
     settings = common.settings(grace=grace, nats_url=address, resources=resources)
     stop = asyncio.Event()
 
-    def on_ready(one: Host | Gateway) -> None:
+    def on_ready(one: _Named) -> None:
         _ready(leash, one.id, settings, stop)
 
     return run_loop(work(settings, on_ready, stop))
