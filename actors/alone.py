@@ -1,17 +1,31 @@
-"""What a handler can do in a process of its own: it has no connection, so it makes no calls."""
+"""A handler in a process of its own: where that finds it, and why it makes no calls there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from callboard.infra.errors import CallMisplaced
+from callboard.infra.errors import CallMisplaced, DeclarationInvalid
 
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.future import Future
 
 T = TypeVar("T")
+
+
+def process_address(method: Method) -> tuple[str, str, str]:
+    """Where a process finds a cpu handler.
+
+    Raises:
+        DeclarationInvalid: it is not declared at the top of a module.
+    """
+    holder = method.function if method.owner is None else method.owner.cls
+    if "<locals>" in holder.__qualname__:
+        raise DeclarationInvalid(
+            f"{method.where} is a cpu handler, so it must be declared at the top of a module"
+        )
+    return holder.__module__, holder.__qualname__, method.name
 
 
 class Alone:

@@ -49,7 +49,10 @@ class Method:
         actor: name of the actor; name: of the method; where: ``actor.method``.
         function: the handler as declared; is_async: it is a coroutine function.
         effect: what is said of its effect; None if it has none.
+        original: what it is called where it comes from, if that can be no method's name.
     """
+
+    original = ""
 
     def __init__(
         self,
@@ -185,6 +188,8 @@ class AgentClass(Generic[T]):
     """What ``@agent`` keeps of a class, under its attribute ``__callboard__``."""
 
     kind = "agent"
+    version = ""
+    """Of what it stands for; of its source by default."""
 
     def __init__(self, cls: type[T], name: str, directives: Directives) -> None:
         self.cls = cls
@@ -480,6 +485,8 @@ def declaration(thing: Any) -> Declaration | None:
 
 def code_version(declared: Declaration) -> str:
     """A hash of the source that declares an actor, 12 hex digits; of its names where there is none."""
+    if isinstance(declared, AgentClass) and declared.version:
+        return declared.version
     subject = declared.cls if isinstance(declared, AgentClass) else declared.function
     try:
         source = inspect.getsource(subject)

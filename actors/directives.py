@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from callboard.actors import sandbox
+from callboard.actors.sandbox import Sandbox
 from callboard.infra.errors import DeclarationInvalid
 
 
@@ -37,6 +39,8 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         effect: what the handler does outside of Callboard must not happen twice: it is announced in the
             journal before it runs, and does not run again while its outcome is unknown.
         cpu: the handler computes; it runs in a process of its own, and cannot make calls there.
+        sandbox: the handler is not trusted, or may crash: it runs in a process of its own for each call,
+            within these limits. What is said of ``cpu`` handlers holds for it.
         max_queue: calls that may wait in a lane; more are refused with ``Overloaded``.
         state_ttl: how long the managed state of a session is kept after its last change; 0: for ever.
         state_max_bytes: what the managed state of a session may have; 0: no limit.
@@ -59,6 +63,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotent: bool = False
     effect: bool = False
     cpu: bool = False
+    sandbox: Sandbox | None = None
     max_queue: int | None = None
     state_ttl: float = 0.0
     state_max_bytes: int = 0
@@ -106,6 +111,9 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
         directives = msgspec.convert(given, Directives)
     except msgspec.ValidationError as error:
         raise DeclarationInvalid(f"{where}: {error}") from error
+    if directives.sandbox is not None:
+        sandbox.check(directives.sandbox, where)
+        directives = msgspec.structs.replace(directives, cpu=True)
     _check(directives, where)
     if directives.effect:
         _check_effect(directives, where)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.actors import values
-from callboard.actors.alone import Alone
+from callboard.actors import confine, values
+from callboard.actors.alone import Alone, process_address
 from callboard.actors.declare import AgentClass, Method, declaration
 from callboard.actors.failures import call_in_thread, describe, restore
 from callboard.actors.scope import Scope, current
@@ -85,6 +85,9 @@ class Executor:
             arguments: by name; body: the same, encoded, for a process.
             scope: where its own calls are made.
         """
+        sandbox = method.directives.sandbox
+        if sandbox is not None:
+            return await confine.run(method, sandbox, body, scope.prefix)
         if method.directives.cpu:
             return await self._in_process(method, body, scope.prefix)
         function = self._bound(method)
@@ -140,20 +143,6 @@ def _unwanted(outcome: asyncio.Future[Any]) -> None:
     """What a thread gives after it was cancelled is looked at, so that asyncio does not complain."""
     if not outcome.cancelled():
         outcome.exception()
-
-
-def process_address(method: Method) -> tuple[str, str, str]:
-    """Where a process finds a cpu handler.
-
-    Raises:
-        DeclarationInvalid: it is not declared at the top of a module.
-    """
-    holder = method.function if method.owner is None else method.owner.cls
-    if "<locals>" in holder.__qualname__:
-        raise DeclarationInvalid(
-            f"{method.where} is a cpu handler, so it must be declared at the top of a module"
-        )
-    return holder.__module__, holder.__qualname__, method.name
 
 
 def run_in_process(module: str, name: str, method: str, body: bytes, prefix: str) -> tuple[bool, bytes]:

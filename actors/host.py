@@ -13,12 +13,12 @@ import msgspec
 
 from callboard.actors import burying
 from callboard.actors.admission import Admissions
+from callboard.actors.alone import process_address
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import AgentClass, Declaration, Workflow
 from callboard.actors.driver import Driver
-from callboard.actors.execute import process_address
 from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance

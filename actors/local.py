@@ -315,7 +315,13 @@ class LocalMaker:
         function = self._bound(method)
         if method.directives.batchable:
             arguments = {name: [value] for name, value in arguments.items()}
-        if method.is_async:
+        if method.directives.sandbox is not None:
+            from callboard.actors import confine
+
+            body = values.encode(arguments).body
+            limits = method.directives.sandbox
+            value = await confine.run(method, limits, body, scope.prefix)
+        elif method.is_async:
             current.set(scope)  # this task's own context
             value = await function(**arguments)
         else:

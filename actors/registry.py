@@ -42,7 +42,9 @@ def _method(method: Method) -> MethodInfo:
         name=method.name,
         arguments=arguments,
         result=result,
-        directives=_given(method.directives) | ({"managed": True} if method.managed else {}),
+        directives=_given(method.directives)
+        | ({"managed": True} if method.managed else {})
+        | ({"original": method.original} if method.original else {}),
         doc=inspect.getdoc(method.function) or "",
     )
 

@@ -232,6 +232,68 @@ class OutcomeUnknown(CallFailed):
     code = "outcome_unknown"
 
 
+class ToolFailed(CallFailed):
+    """A tool of an MCP server says that it failed; the text is the tool's own. Fields: actor, method."""
+
+    code = "tool_failed"
+
+
+class McpServerLost(CallFailed):
+    """An MCP server ended, or could not be reached, while it had a call. Fields: actor, method."""
+
+    code = "mcp_server_lost"
+    retryable = True
+
+
+class McpServerUnusable(CallboardError):
+    """An MCP server cannot be adopted. Fields: server, reason."""
+
+    code = "mcp_server_unusable"
+
+
+class SandboxExceeded(CallFailed):
+    """A handler took more than its sandbox allows. Fields: allowed (s or bytes)."""
+
+    code = "sandbox_exceeded"
+
+
+class SandboxCpuExceeded(SandboxExceeded):
+    """More processor time. Fields: allowed (s)."""
+
+    code = "sandbox_cpu_exceeded"
+
+
+class SandboxTimeExceeded(SandboxExceeded):
+    """More time on the clock. Fields: allowed (s)."""
+
+    code = "sandbox_time_exceeded"
+
+
+class SandboxMemoryExceeded(SandboxExceeded):
+    """More memory. Fields: allowed (bytes)."""
+
+    code = "sandbox_memory_exceeded"
+
+
+class SandboxOutputExceeded(SandboxExceeded):
+    """More output, or a larger result. Fields: allowed (bytes)."""
+
+    code = "sandbox_output_exceeded"
+
+
+class SandboxFileExceeded(SandboxExceeded):
+    """A larger file. Fields: allowed (bytes)."""
+
+    code = "sandbox_file_exceeded"
+
+
+class SandboxCrashed(CallFailed):
+    """The process of a sandboxed handler ended without an outcome. Fields: exit_code (128 + a signal)."""
+
+    code = "sandbox_crashed"
+    retryable = True
+
+
 class NotDone(CallboardError):
     """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
 

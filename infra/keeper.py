@@ -9,7 +9,9 @@ pipe open.
 
 Only the standard library: the keeper starts in some 20 ms and stays small.
 
-Usage: ``keeper.py OWNER_PID LOCK_FILE SCRATCH_DIR COMMAND...``
+Usage: ``keeper.py OWNER_PID LOCK_FILE SCRATCH_DIR COMMAND...``, or ``keeper.py --tied OWNER_PID COMMAND...``
+for a child that speaks with the owner on standard input and output: see `tie`. ``--jailed`` is the same for
+one that is not trusted: see `jail`.
 
 - ``OWNER_PID``: the process to watch.
 - ``LOCK_FILE``: held, by keeper and child, for as long as one of them lives.
@@ -32,6 +34,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 HELD: Final = "held"
@@ -52,10 +56,17 @@ STOP: Final = "stop"
 KILL: Final = "kill"
 """What the owner says to end the child at once."""
 
+TIED: Final = "--tied"
+"""The argument that says that the child speaks with the owner itself."""
+
+JAILED: Final = "--jailed"
+"""The argument that says that the child is not trusted either."""
+
 GRACE: Final = 5.0
 """How long a child may take to end gently before it is killed, in seconds."""
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def lock(path: str) -> int | None:
@@ -75,7 +86,7 @@ def lock(path: str) -> int | None:
     return descriptor
 
 
-def die_with_keeper() -> Callable[[], None] | None:
+def die_with_keeper(how: signal.Signals = signal.SIGTERM) -> Callable[[], None] | None:
     """Return what the child does between fork and exec to end with the keeper; None: nothing."""
     if not sys.platform.startswith("linux"):
         return None
@@ -83,7 +94,7 @@ def die_with_keeper() -> Callable[[], None] | None:
     keeper = os.getpid()
 
     def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, how, 0, 0, 0)
         if os.getppid() != keeper:  # the keeper died before the signal was asked for
             os._exit(1)
 
@@ -130,6 +141,72 @@ def wait_for_owner(owner: int, gone: Callable[[], None]) -> None:
     gone()
 
 
+def tie(owner: int, command: list[str]) -> None:
+    """Run a command on the keeper's own standard input and output; never returns.
+
+    The keeper leads a process group. When the owner has gone the child is ended, gently and after the
+    grace period at once; when the child has ended, so is all that it has left in the group.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    try:
+        child = subprocess.Popen(command, preexec_fn=die_with_keeper())  # noqa: PLW1509 - as in `spawn`
+    except OSError as error:
+        sys.stderr.write(f"{command[0]} cannot be run: {error}\n")
+        sys.exit(127)
+    threading.Thread(target=wait_for_owner, args=(owner, lambda: end(child)), daemon=True).start()
+    child.wait()
+    os.killpg(0, signal.SIGKILL)
+
+
+def jail(owner: int, command: list[str]) -> None:
+    """Run a command that is not trusted, and end it at once: it may not want to; never returns.
+
+    It leads a process group of its own. When it has ended, or the owner has gone, or the keeper is told to
+    terminate, all of the group is killed, and, on Linux, whatever has left it. It exits with the child's exit
+    code, 128 and its number where that was a signal.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become the keeper's
+    told = threading.Event()
+    group: list[int] = []
+
+    def kill(*_: object) -> None:
+        told.set()
+        for leader in group:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, kill)
+    child = subprocess.Popen(
+        command,
+        process_group=0,
+        preexec_fn=die_with_keeper(signal.SIGKILL),  # noqa: PLW1509 - as in `spawn`
+    )
+    group.append(child.pid)
+    if told.is_set():
+        kill()
+    threading.Thread(target=wait_for_owner, args=(owner, kill), daemon=True).start()
+    code = child.wait()
+    kill()
+    while orphans := _children():
+        for pid in orphans:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _children() -> list[int]:
+    """The processes whose parent the keeper is; none where the system does not tell."""
+    found: list[int] = []
+    for told in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, told.read_text().split())
+    return found
+
+
 def say(word: str) -> None:
     """Tell the owner."""
     sys.stdout.write(f"{word}\n")
@@ -138,6 +215,10 @@ def say(word: str) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the keeper; never returns (see the module's text for the arguments)."""
+    if arguments[0] == JAILED:
+        jail(int(arguments[1]), arguments[2:])
+    if arguments[0] == TIED:
+        tie(int(arguments[1]), arguments[2:])
     owner, lock_file, scratch, *command = arguments
     descriptor = lock(lock_file)
     if descriptor is None:

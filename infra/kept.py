@@ -19,6 +19,16 @@ _POLL: Final = 0.005  # s between looks at a file that says that the process is 
 _STOP_LIMIT: Final = keeper.GRACE + 2.0  # s
 
 
+def tied(command: list[str]) -> list[str]:
+    """A command that ends with this process, even after kill -9, and speaks on its own pipes."""
+    return [sys.executable, "-I", "-S", keeper.__file__, keeper.TIED, str(os.getpid()), *command]
+
+
+def jailed(command: list[str]) -> list[str]:
+    """The same for a command that is not trusted: see `callboard.infra.keeper.jail`."""
+    return [sys.executable, "-I", "-S", keeper.__file__, keeper.JAILED, str(os.getpid()), *command]
+
+
 class KeptProcess:
     """A child process, held through its keeper; it ends with the process that made it.
 

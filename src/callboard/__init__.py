@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from callboard.actors.declare import agent, batchable, method, tool, workflow
 from callboard.actors.effects import effect_key
 from callboard.actors.future import Future, FutureInfo
+from callboard.actors.sandbox import Sandbox
 from callboard.actors.scope import checkpoint, now, options, random, uuid
 from callboard.actors.waiting import signal, sleep, until
 from callboard.infra.errors import CallboardError, NotDone, OutcomeUnknown, Terminal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from callboard.actors.client import Client, connect
     from callboard.actors.items import each, item
     from callboard.actors.listening import Piece
+    from callboard.actors.mcp.tools import mcp_tools
     from callboard.actors.models.served import model_at, model_function
     from callboard.actors.models.stream import ChatStream
     from callboard.actors.models.stub import Model, model
@@ -51,6 +53,7 @@ _LAZY = {
     "model": "callboard.actors.models.stub",
     "model_at": "callboard.actors.models.served",
     "model_function": "callboard.actors.models.served",
+    "mcp_tools": "callboard.actors.mcp.tools",
 }
 
 __version__ = "0.1.0"
@@ -73,6 +76,7 @@ __all__ = [
     "OutcomeUnknown",
     "Piece",
     "Sampling",
+    "Sandbox",
     "SyncClient",
     "Terminal",
     "__version__",
@@ -85,6 +89,7 @@ __all__ = [
     "effect_key",
     "human",
     "item",
+    "mcp_tools",
     "method",
     "model",
     "model_at",

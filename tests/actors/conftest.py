@@ -23,6 +23,7 @@ MAY_BLOCK = [
     ("callboard/actors/resources.py", "capacity"),
     # A process is started or told of a call through a pipe:
     ("callboard/actors/execute.py", "_in_process"),
+    ("callboard/actors/confine.py", "_outcome"),
     # The source lines of a traceback that is logged:
     ("linecache.py", "checkcache"),
     ("linecache.py", "updatecache"),

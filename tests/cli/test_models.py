@@ -83,7 +83,7 @@ def test_watching(models: str, typed: Typed) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "nothing to run"),
+        ((), "nothing to host"),
         (("--url", "http://127.0.0.1:1/v1"), "--url needs the name of a model"),
         (("--model", "writer"), "--model writer needs one engine"),
         (("--model", "writer", "--url", "http://x/v1", "--vllm", "m"), "--model writer needs one engine"),

@@ -31,6 +31,7 @@ _COMMANDS = (
     ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
     ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
+    ("mcp", "callboard.cli.mcp:app", _WORK, "Offer tools and workflows to MCP clients."),
     ("controller", "callboard.cli.controller:controller", _WORK, "Follow what all hosts do."),
     ("load", "callboard.cli.load:load", _WORK, "Submit many requests at a rate, and say how long they took."),
     ("whatif", "callboard.cli.whatif:whatif", _LOOK, "Play what was, under policies or on other hosts."),

@@ -23,10 +23,13 @@ def host(
     vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
     grace: float | None = None,
     resource: Annotated[list[str] | None, Parameter(negative=())] = None,
+    mcp: Annotated[list[str] | None, Parameter(negative=())] = None,
+    mcp_env: Annotated[list[str] | None, Parameter(negative=())] = None,
+    mcp_timeout: float = 300.0,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Run the actors and workflows of an application, or serve a model, or both.
+    """Run the actors and workflows of an application, serve a model, adopt the tools of MCP servers.
 
     It ends gently on SIGTERM and Ctrl-C: takes nothing new, gives back what has not started, finishes
     what has. A second Ctrl-C ends it at once.
@@ -37,6 +40,7 @@ def host(
         callboard host shop.models --resource gpu=2 --resource memory_gb=64
         callboard host --model writer --url http://127.0.0.1:8000/v1
         callboard host --model writer --vllm Qwen/Qwen2.5-7B-Instruct --vllm-arg=--max-model-len=4096
+        callboard host --mcp "python -m mcp_server_time" --mcp docs=https://tools.example.org/mcp
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
@@ -49,6 +53,11 @@ def host(
         grace: Seconds that running calls get to finish on draining.
         resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
             and memory_gb of the machine. An actor that needs more is left out, unless it is named.
+        mcp: An MCP server whose tools become an actor: a command line, or an http(s) address; NAME= before it
+            names the actor. May be given again, and without an application.
+        mcp_env: An environment variable that MCP servers started here may see, such as an API key. By default
+            they get PATH, HOME and the like only.
+        mcp_timeout: Seconds that a call of a tool may take.
         supervised: Set by 'callboard dev' and 'callboard controller'.
     """
     common.log("info")
@@ -64,8 +73,11 @@ def host(
     from callboard.cli.serving import run_loop, serve
 
     served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
-    if not app and served is None:
-        raise UsageError("nothing to run: give an application, or --model NAME with --url or --vllm")
+    if not (app or mcp or served):
+        raise UsageError(
+            "there is nothing to host: name an application, an MCP server (--mcp), or a model (--model with --url "
+            "or --vllm)"
+        )
     settings = common.settings(grace=grace, resources=has)
 
     def on_ready(started: Host) -> None:
@@ -77,4 +89,9 @@ def host(
         if any(declared.name == served.name for declared in placed.served + placed.left_out):
             raise UsageError(f"the application has an actor {served.name!r}: give --model another name")
         placed.served.append(served)
-    return run_loop(serve(placed, settings, on_ready))
+    adopted = None
+    if mcp:
+        from callboard.cli.mcp import adopting
+
+        adopted = adopting(mcp, mcp_env or [], mcp_timeout)
+    return run_loop(serve(placed, settings, on_ready, adopted=adopted))

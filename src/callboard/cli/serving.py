@@ -17,6 +17,7 @@ from callboard.infra.settings import Settings
 
 if TYPE_CHECKING:
     from callboard.actors.gateway import Gateway
+    from callboard.actors.mcp.adopt import Adopted
     from callboard.controller.controller import Controller
     from callboard.controller.provisioning.port import Provisioner
 
@@ -38,11 +39,13 @@ async def serve(
     settings: Settings,
     on_ready: Callable[[Host], None],
     stop: asyncio.Event | None = None,
+    adopted: Adopted | None = None,
 ) -> int:
     """Run a host until it is told to stop; returns the exit code.
 
     Args:
         placed: what it runs; on_ready: called once it works.
+        adopted: the MCP servers that it runs, too.
         stop: set to make it drain; SIGTERM and SIGINT do so too. While it starts it ends at once.
 
     Raises:
@@ -50,7 +53,10 @@ async def serve(
     """
     leave_to_board()
     end = _End(stop)
-    host = Host(placed.served, settings, end.on_lost, placed.left_out)
+    if adopted is not None and not await end.comes_after(adopted.start()):
+        return Exit.OK
+    declarations = [*placed.served, *(adopted.declarations if adopted is not None else ())]
+    host = Host(declarations, settings, end.on_lost, placed.left_out)
     code = Exit.NO_SERVER
     try:
         if await end.comes_after(host.start()):
@@ -60,6 +66,8 @@ async def serve(
         code = Exit.OK
     finally:
         end_within(_LINGER, code)
+        if adopted is not None:  # what has not ended by then ends with this process
+            await adopted.stop()
     return code
 
 
@@ -115,6 +123,44 @@ async def serve_controller(
     finally:
         await running.stop()
     return Exit.OK
+
+
+async def serve_mcp(
+    settings: Settings, chosen: Sequence[str], port: int, on_ready: Callable[[], None]
+) -> int:
+    """Answer MCP clients until told to stop, or until the one on standard input goes; returns the exit code.
+
+    Args:
+        chosen: names of actors and workflows to offer; none for all tools and workflows.
+        port: of the loopback interface; 0 for standard input and output.
+        on_ready: called once clients can be answered.
+
+    Raises:
+        ConnectionLost: the connection is closed for good.
+        UnknownActor: nothing of a chosen name is on the board.
+    """
+    from callboard.actors.client import Client
+    from callboard.actors.mcp.calls import mcp_call
+    from callboard.actors.mcp.server import BoardServer
+
+    end = _End(None)
+    host = Host([mcp_call], settings, end.on_lost)
+    code = Exit.NO_SERVER
+    try:
+        if await end.comes_after(host.start()):
+            async with Client(settings) as client:
+                server = BoardServer(client, chosen)
+                await server.check()
+                on_ready()
+                serving = asyncio.ensure_future(server.over_http(port) if port else server.over_stdio())
+                await end.comes(serving)
+                serving.cancel()
+                await asyncio.wait([serving], timeout=_LINGER)  # a read of standard input cannot be stopped
+        await host.stop()
+        code = Exit.OK
+    finally:
+        end_within(_LINGER, code)
+    return code
 
 
 class _End:
