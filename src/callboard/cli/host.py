@@ -75,8 +75,8 @@ def host(
     served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
     if not (app or mcp or served):
         raise UsageError(
-            "there is nothing to host: name an application, an MCP server (--mcp), or a model (--model with --url "
-            "or --vllm)"
+            "there is nothing to host: name an application, an MCP server (--mcp), or a model (--model with "
+            "--url or --vllm)"
         )
     settings = common.settings(grace=grace, resources=has)
 
