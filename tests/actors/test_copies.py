@@ -10,7 +10,7 @@ from tests.support.board import Board, call_headers, call_subject, instance, pac
 from tests.support.waiting import until
 
 from callboard import tool, workflow
-from callboard.actors import copies, maker
+from callboard.actors import addressing, copies, maker
 from callboard.infra import topology
 from callboard.infra.messages.run import ErrorInfo, Result
 
@@ -131,7 +131,7 @@ async def test_a_driver_that_goes_on_late_does_not_double_a_running_call(
 ) -> None:
     """It sends the call again when the server has forgotten its id."""
     monkeypatch.setattr(topology, "_DEDUPE", 0.1)
-    for module in (maker, copies):
+    for module in (maker, addressing, copies):
         monkeypatch.setattr(module, "KNOWN_IDS", 0.2)
     await board.host(long)
     driver = await board.host(long_flow)
