@@ -364,7 +364,8 @@ async def test_scale_starts_what_calls_wait_for(
     """Nobody runs the actor before: the first instance of it is started for what waits."""
     await board.host(fleet_app.asking, **CALM)
     controller = await controllers.lead("extra,work", policies("Quick"))
-    assert await board.run(fleet_app.asking, timeout=WITHIN) in works(controller, "extra")
+    process = await board.run(fleet_app.asking, timeout=WITHIN)
+    await until(lambda: process in works(controller, "extra"), WITHIN)
     (made,) = [one for one in await decided(board, "provision") if one.key.endswith(".extra")]
     assert made.reason == "1 calls need 1 instances"
 
