@@ -393,10 +393,12 @@ class CallMaker:
 
     def _outcomes(self, data: bytes) -> None:
         for result in read_results(data):
-            if result.future in self.open and not self.recorded.holds(result.future):
-                self._resolve(result)
-            else:
+            if result.future not in self.open or self.recorded.holds(result.future):
                 self.recorded.early(result)
+            elif self.recorded.replaying and not is_refusal(result):
+                self.recorded.add(result)
+            else:
+                self._resolve(result)
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""

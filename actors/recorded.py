@@ -7,6 +7,7 @@ on who comes first takes the same way again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from callboard.infra.errors import Diverged, Overloaded
@@ -37,7 +38,7 @@ class Recorded:
         self._waiting = waiting
         self._give: Callable[[Result], None] | None = give
         self._known: dict[str, Result] = {}
-        self._line: list[Result] = []  # what is to be given in order, the next one last
+        self._line: deque[Result] = deque()  # what is to be given in order
         self._in_line: set[str] = set()
         self._used: set[str] = set()  # ids that the code has come by
 
@@ -56,16 +57,19 @@ class Recorded:
             if is_refusal(result):
                 self.refused.add(result.future)
             elif result.future not in self._known:
-                self._known[result.future] = result
-                self._line.append(result)
-                self._in_line.add(result.future)
-        self._line.reverse()
+                self.add(result)
         self._loop.call_soon(self._next, 0)
+
+    def add(self, result: Result) -> None:
+        """An outcome that came after all that is still to be given: it must not overtake them."""
+        self._known[result.future] = result
+        self._line.append(result)
+        self._in_line.add(result.future)
 
     def _next(self, tries: int) -> None:
         if not self._line or self._give is None:
             return
-        result = self._line[-1]
+        result = self._line[0]
         if result.future in self._waiting:
             self._step()
             self._known.pop(result.future, None)
@@ -79,12 +83,16 @@ class Recorded:
         self._loop.call_soon(self._next, tries + 1)
 
     def _step(self) -> None:
-        self._in_line.discard(self._line.pop().future)
+        self._in_line.discard(self._line.popleft().future)
 
     def early(self, result: Result) -> None:
         """An outcome has come that no open call waits for: the code may come by its place later."""
-        if self.keep and result.future not in self._used and not is_refusal(result):
-            self._known.setdefault(result.future, result)
+        if not self.keep or result.future in self._used or is_refusal(result) or self.holds(result.future):
+            return
+        if self._line:
+            self.add(result)
+        else:
+            self._known[result.future] = result
 
     def come_by(self, future_id: str) -> Result | None:
         """The code makes this call: what is known of it."""

@@ -186,14 +186,25 @@ async def sticking() -> None:
 
 
 @pytest.mark.fault
-async def test_a_host_that_hangs_does_not_outlive_its_controller(board: Board, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hangs", ["while it starts", "later on"])
+async def test_a_host_that_hangs_does_not_outlive_its_controller(
+    board: Board, tmp_path: Path, hangs: str
+) -> None:
     """Its event loop is blocked, so it cannot drain: it ends when its grace is over."""
-    app = tmp_path / "stuck_app.py"
+    app = tmp_path / f"stuck_{hangs.split()[0]}.py"  # a module of its own
     app.write_text(STUCK)
+
+    async def call() -> None:
+        await board.host(loaded(str(app)), pulse_every=0.4, dead_after=1.3)
+        run = await (await board.client()).submit("sticking", {})
+        await board.entries(run, "owner")
+
+    if hangs == "while it starts":
+        await call()
     controller = await spawn(board.url, tmp_path, str(app))
     try:
-        await board.host(loaded(str(app)), pulse_every=0.4, dead_after=1.3)
-        await (await board.client()).submit("sticking", {})
+        if hangs == "later on":
+            await call()
         await until((tmp_path / "stuck").exists, WITHIN)
         hosts = psutil.Process(controller.pid).children()
         assert len(hosts) == 1

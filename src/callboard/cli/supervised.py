@@ -74,13 +74,18 @@ def _when_told(
     stop = asyncio.Event()
 
     def on_ready(one: _Named) -> None:
-        _ready(leash, one.id, settings, stop)
+        leash.say(Ready(one.id))
 
-    return run_loop(work(settings, on_ready, stop))
+    async def working() -> int:
+        # Before anything runs: a first call may block the event loop before this process says that it works.
+        _end_with(leash, settings, stop)
+        return await work(settings, on_ready, stop)
+
+    return run_loop(working())
 
 
-def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> None:
-    """Tell the supervisor; from now on its end is the end of this process."""
+def _end_with(leash: Leash, settings: Settings, stop: asyncio.Event) -> None:
+    """From now on the supervisor's end is the end of this process."""
     loop = asyncio.get_running_loop()
 
     def let_go() -> None:
@@ -88,5 +93,4 @@ def _ready(leash: Leash, name: str, settings: Settings, stop: asyncio.Event) -> 
         with contextlib.suppress(RuntimeError):  # it has ended meanwhile
             loop.call_soon_threadsafe(stop.set)
 
-    leash.say(Ready(name))
     leash.when_let_go(let_go)
