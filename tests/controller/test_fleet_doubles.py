@@ -191,7 +191,7 @@ async def test_a_host_that_hangs_does_not_outlive_its_controller(
     board: Board, tmp_path: Path, hangs: str
 ) -> None:
     """Its event loop is blocked, so it cannot drain: it ends when its grace is over."""
-    app = tmp_path / f"stuck_{hangs.split()[0]}.py"  # a module of its own
+    app = tmp_path / f"stuck_{hangs.split(maxsplit=1)[0]}.py"  # a module of its own
     app.write_text(STUCK)
 
     async def call() -> None:
