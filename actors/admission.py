@@ -50,8 +50,8 @@ class Admissions:
             "admit",
             lambda subject: (subject.removeprefix(_PREFIX), ""),
             read_admission,
-            lambda limit: changed(limit.workflow),
             spawn,
+            lambda limit: changed(limit.workflow),
             gone=lambda about: changed(about[0]),
         )
 

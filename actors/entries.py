@@ -133,9 +133,8 @@ class Newest(Generic[D]):
         kind: what keys begin with, and the log calls them.
         about: which calls a key is about.
         read: the decision in an entry; None for what is none, whoever has put it there.
-        heard: told of each new one.
         spawn: runs a coroutine on the side.
-        gone: told what one was about that holds no more.
+        heard: told of each new one; gone: told what one was about that holds no more.
     """
 
     def __init__(
@@ -144,8 +143,8 @@ class Newest(Generic[D]):
         kind: str,
         about: Callable[[str], tuple[str, str]],
         read: Callable[[str, bytes], D | None],
-        heard: Callable[[D], None],
         spawn: Callable[..., None],
+        heard: Callable[[D], None] | None = None,
         gone: Callable[[tuple[str, str]], None] | None = None,
     ) -> None:
         self._gone = gone
@@ -179,4 +178,5 @@ class Newest(Generic[D]):
             self._log.warning(f"{self._kind}_outdated", **told)
             return
         self.held[where] = found
-        self._heard(found)
+        if self._heard is not None:
+            self._heard(found)

@@ -36,7 +36,7 @@ class Priorities:
         self._node = node
         self._changed = changed
         self._fresh: set[str] = set()
-        self._newest = Newest(node, "priority", _calls_of, read_priority, self._heard, spawn)
+        self._newest = Newest(node, "priority", _calls_of, read_priority, spawn, self._heard)
         self._priorities = self._newest.held
 
     async def start(self) -> None:

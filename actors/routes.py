@@ -44,10 +44,8 @@ class Routes:
         spawn: Callable[..., None],
     ) -> None:
         self._serves = serves
-        self._newest = Newest(node, "route", _calls_of, read_route, self._heard, spawn)
+        self._newest = Newest(node, "route", _calls_of, read_route, spawn)
         self._routes = self._newest.held
-        self.on_session: Callable[[Route], None] | None = None
-        """Told of each new route for one session: its holder may have to hand it over."""
 
     # -- hearing of them ---------------------------------------------------------------------------
 
@@ -58,10 +56,6 @@ class Routes:
     def stop(self) -> None:
         """Idempotent."""
         self._newest.stop()
-
-    def _heard(self, route: Route) -> None:
-        if route.session and self.on_session is not None:
-            self.on_session(route)
 
     # -- following them ----------------------------------------------------------------------------
 

@@ -284,17 +284,6 @@ async def test_a_session_is_opened_where_the_route_says_and_stays_with_its_holde
     assert await ran_on(board, second) == {two.id: 1}
 
 
-async def test_whoever_holds_a_session_hears_that_it_is_routed_elsewhere(board: Board) -> None:
-    """So that it can hand it over."""
-    host = await board.host(Notes)
-    client = await board.client()
-    heard: list[Route] = []
-    host.routes.on_session = heard.append
-    await client.route("Notes", "h-other")
-    route = await client.route("Notes", "h-other", session="chat")
-    await until(lambda: heard == [route])
-
-
 async def test_routes_survive_the_restart_of_everything(nats_server: EmbeddedServer) -> None:
     """They are in the stream; who starts later reads them, who was there hears of what it missed."""
     board = Board(nats_server.url)
