@@ -86,6 +86,11 @@ class StandIn:
         """Up to and with ``/v1``."""
         return f"http://127.0.0.1:{self._port}/v1"
 
+    @staticmethod
+    def hold() -> Reply:
+        """A reply that comes when it is told to go."""
+        return Reply(["at last"], hold_after=0)
+
     @property
     def chats(self) -> list[Asked]:
         """The requests for chats."""

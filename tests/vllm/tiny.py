@@ -42,7 +42,11 @@ def make(folder: Path) -> None:
         eos_token_id=1,
         pad_token_id=2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    silent = [place for token, place in vocabulary.items() if len(token) > 1 or not token.isascii()]
+    with torch.no_grad():
+        model.lm_head.weight[silent] = 0.0  # it babbles in letters: bytes that are no text yet are held back
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -16,6 +16,7 @@ def served_model(
     url: str | None,
     api_key_env: str | None,
     engine_model: str | None,
+    priorities: bool,  # noqa: FBT001 - as it is on the command line
     vllm: str | None,
     vllm_arg: Sequence[str] | None,
 ) -> ServedModel | None:
@@ -24,7 +25,7 @@ def served_model(
     Raises:
         UsageError: options are missing, or do not go together.
     """
-    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model}
+    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model, "--priorities": priorities}
     if name is None:
         given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg}
         alone = [option for option, value in given.items() if value]
@@ -45,4 +46,4 @@ def served_model(
     if vllm is not None:
         return model_on_vllm(name, model=vllm, arguments=vllm_arg or ())
     assert url is not None
-    return model_at(name, url=url, api_key_env=api_key_env, engine_model=engine_model)
+    return model_at(name, url=url, api_key_env=api_key_env, engine_model=engine_model, priorities=priorities)
