@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 CASE ?=
+MODEL ?=
+ANALYST := examples/financial_analyst
+SMOLLM2_AT = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callboard/SmolLM2-135M-Instruct
 ARGS ?=
 
 # Two sets of packages: what the demo needs, and everything a developer needs. The lock pins both.
@@ -39,8 +42,10 @@ help: ## Show this list
 
 setup: $(DEV) ## Set up .venv with everything a developer needs
 
-demo: $(DEMO) ## Watch the financial analyst answer a question (ARGS="..." go to the demo)
-	$(PY) examples/financial_analyst/demo.py $(ARGS)
+# With a model it plans and writes: MODEL=smollm2 is a small one on vLLM, any other a URL with the OpenAI API.
+demo: $(DEMO) $(if $(filter smollm2,$(MODEL)),$(VLLM_READY)) ## Watch the financial analyst answer a question (MODEL=smollm2 or URL, ARGS="...")
+	$(if $(filter smollm2,$(MODEL)),$(VLLM_PY) $(ANALYST)/smollm2.py $(SMOLLM2_AT))
+	$(PY) $(ANALYST)/demo.py $(if $(MODEL),--model $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_AT) --model-python $(VLLM_PY),$(MODEL))) $(ARGS)
 
 test: $(DEV) ## Run the tests (ARGS="-k name" go to pytest)
 	$(PY) -m pytest $(ARGS)
@@ -106,7 +111,7 @@ $(PY):
 
 $(DEMO): $(PACKAGING) | $(PY)
 	@echo "installing Callboard and what the demo needs"
-	@$(INSTALL) --constraint requirements.lock --editable '.[examples]'
+	@$(INSTALL) --constraint requirements.lock --editable '.[examples,models]'
 	@touch $@
 
 # One call installs everything, so that a developer's environment never passes through the demo's.
