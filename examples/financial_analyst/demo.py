@@ -217,7 +217,8 @@ def read_options() -> argparse.Namespace:
 def _engine(options: argparse.Namespace) -> Engine | None:
     if not options.model:
         return None
-    return Engine(options.model, options.model_python, tuple(options.model_option))
+    at = options.model if "://" in options.model else str(Path(options.model).absolute())
+    return Engine(at, str(Path(options.model_python).absolute()), tuple(options.model_option))
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ from finance.summary import summarise
 
 _FAILED = (AnswerUnusable, ContextOverflow, EngineDown, EngineRefused, OutputInvalid, RateLimited)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _SENTENCE = re.compile(r"(.*[.!?])(?:\s|$)", re.DOTALL)
 _BETWEEN = re.compile(r"from (\w+ \d{4}) to (\w+ \d{4})")
 _SHORTEST = 40  # characters of a summary
@@ -202,7 +203,7 @@ async def summarise_by_model(name: str, plan: Plan, material: Material) -> Summa
     Args:
         name: The model's, on the board.
     """
-    facts = " ".join(summarise(plan, material)).replace("**", "")
+    facts = _THOUSANDS.sub("", " ".join(summarise(plan, material)).replace("**", "").replace("+", ""))
     messages = [
         {"role": "system", "content": _WRITER},
         {"role": "user", "content": f"Question: {plan.question}\nFacts: {facts}"},
@@ -223,7 +224,8 @@ def _unfounded(text: str, facts: str, plan: Plan) -> str:
     """Why a summary is not used; empty if nothing is wrong with it."""
     if len(text) < _SHORTEST:
         return "it has no whole sentence of some length"
-    invented = [number for number in _NUMBER.findall(text) if number not in _NUMBER.findall(facts)]
+    known = _NUMBER.findall(facts)
+    invented = [number for number in _NUMBER.findall(_THOUSANDS.sub("", text)) if number not in known]
     if invented:
         return f"it says {invented[0]}, which is none of the figures"
     moved = [span for span in _BETWEEN.findall(text) if span not in _BETWEEN.findall(facts)]
