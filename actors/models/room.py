@@ -7,11 +7,9 @@ memory, its settings and the lengths of the requests, and changes; so it is foun
 
 from __future__ import annotations
 
-import math
-
 from callboard.actors.models.load import EngineLoad
 
-FIRST = 32
+FIRST = 16
 MOST = 1024
 """Requests of one host, where nobody says otherwise."""
 _SPARE = 8
@@ -21,9 +19,9 @@ class Room:
     """Follows what an engine can batch.
 
     It doubles while all of it is used and nothing waits in the engine, until something does; from then on it
-    grows by an eighth. It shrinks to what the engine batches, when that has not grown since the last look
-    although requests wait there. (Additive increase and decrease to what was measured, not by half: the
-    engine says how far off it is.)
+    grows to the batch that the engine had then, and beyond that by an eighth. It shrinks by what is too much,
+    when the batch has not grown since the last look although requests wait. (Additive increase, and decrease
+    to what was measured instead of by half: the engine says how far off it is.)
 
     Args:
         most: requests at most.
@@ -36,7 +34,8 @@ class Room:
         self.size = min(FIRST, most)
         self._most = most
         self._running = 0
-        self._met = False
+        self._full = 0
+        """The batch when requests waited; 0: none have yet."""
 
     def look(self, load: EngineLoad, mine: int) -> int:
         """Go by what the engine tells now; gives the size.
@@ -48,12 +47,15 @@ class Room:
         stands = load.running <= self._running
         self._running = load.running
         if load.waiting > spare and stands:
-            self._met = True
+            self._full = load.running
             share = min(1.0, mine / (load.running + load.waiting))
-            self.size = max(1, min(self.size, mine - math.ceil((load.waiting - spare) * share)))
+            excess = int((load.waiting - spare) * share)
+            if excess:
+                self.size = max(1, min(self.size, mine - excess))
         elif mine >= self.size and not load.waiting:
-            more = max(1, self.size // _SPARE) if self._met else self.size
-            self.size = min(self._most, self.size + more)
+            found = self._full + spare_of(self._full)
+            more = max(found, self.size + max(1, self.size // _SPARE)) if self._full else 2 * self.size
+            self.size = min(self._most, more)
         return self.size
 
 

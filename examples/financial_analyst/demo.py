@@ -145,7 +145,7 @@ class Demo:
         shares = Counter(call.host for call in history.calls.values())
         done = " and ".join(f"{number} on host {host}" for host, number in shares.items())
         say(f"\n{len(history.calls)} calls in {times[-1] - times[0]:.1f} s: {done}.")
-        if len(shares) > 1:
+        if len({call.host for call in history.calls.values() if not call.name.startswith(f"{MODEL}.")}) > 1:
             say("What the dead host had finished was kept; what it had begun ran again on the new one.")
         if len(history.owners) > 1:
             say("The new driver replayed the run from its journal and went on where the dead one was.")

@@ -11,6 +11,7 @@ from tests.support.standin import StandIn
 from tests.support.waiting import until
 
 from callboard import model_at
+from callboard.actors.models.room import FIRST
 from callboard.cli.top import _page
 from callboard.controller.follow import Follower
 from callboard.controller.snapshot import Snapshot, snapshot
@@ -38,7 +39,7 @@ async def test_an_engine_is_seen(board: Board) -> None:
         host = await board.host(model_at("remote", url=engine.url))
         await until(lambda: now(view).engines)
         (line,) = now(view).engines
-        assert (line.actor, line.host, line.slots) == ("remote", host.id, 32)
+        assert (line.actor, line.host, line.slots) == ("remote", host.id, FIRST)
         assert (line.running, line.waiting, line.kv, line.preempted) == (3, 1, 0.25, 2)
         assert (line.queried, line.hit, line.prompt, line.generated) == (1000, 640, 2**33, 77)
         engine.metrics["generation_tokens_total"] = 177

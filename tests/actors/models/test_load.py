@@ -91,8 +91,24 @@ def test_it_follows(before: int, after: int) -> None:
 def test_what_comes_in_a_burst_is_not_yet_too_much() -> None:
     """An engine takes new requests into its batch one step after the other: while it does, nothing shrinks."""
     room = Room(MOST)
-    for running in (4, 12, 20, 28):
+    for running in (2, 6, 10, 14):
         assert room.look(EngineLoad(running, FIRST - running), FIRST) == FIRST
+
+
+def test_it_is_back_at_once() -> None:
+    """When others have filled the engine, and then leave it."""
+    room, engine = Room(MOST), Engine(100)
+    settle(room, engine)
+    settle(room, engine, others=500)
+    assert room.size < 30
+    sizes = settle(room, engine)
+    assert max(sizes[:3]) >= 100
+
+
+def test_who_has_little_there_is_not_to_blame() -> None:
+    """One request among many others takes no room away."""
+    room = Room(MOST)
+    assert [room.look(EngineLoad(8, 72), 1) for _ in range(3)] == [FIRST] * 3
 
 
 def test_little_to_do_changes_nothing() -> None:
@@ -105,7 +121,7 @@ def test_limits() -> None:
     """At least one, and no more than was said."""
     assert settle(Room(10), Engine(500)) == [10] * 60
     room = Room(MOST)
-    assert [room.look(EngineLoad(0, 500), 3) for _ in range(3)] == [1] * 3
+    assert [room.look(EngineLoad(0, 500), 500) for _ in range(3)] == [1] * 3
 
 
 async def test_slots_follow_the_engine(board: Board, engine: StandIn) -> None:
@@ -150,9 +166,7 @@ async def test_priorities_reach_it(board: Board, engine: StandIn) -> None:
     """As the order of mailboxes, where the engine has a scheduler of its own; else nothing is sent."""
     await board.host(many, model_at("remote", url=engine.url, priorities=True))
     client = await board.client()
-    run = await client.submit("many", {"count": 1})
-    urgent = await client.submit("many", {"count": 1}, priority=9)
-    for one in (run, urgent):
-        await client.done(one, 10)
+    for priority in (0, 9):
+        await client.done(await client.submit("many", {"count": 1}, priority=priority), 10)
     first, second = (chat.body["priority"] for chat in engine.chats)
     assert first - second > 5_000  # milliseconds: a band and nine steps, less what lay between the two
