@@ -12,7 +12,8 @@ from callboard.actors.models.load import EngineLoad
 FIRST = 16
 MOST = 1024
 """Requests of one host, where nobody says otherwise."""
-_SPARE = 8
+_STEP = 8
+_SPARE = 4
 
 
 class Room:
@@ -54,11 +55,14 @@ class Room:
                 self.size = max(1, min(self.size, mine - excess))
         elif mine >= self.size and not load.waiting:
             found = self._full + spare_of(self._full)
-            more = max(found, self.size + max(1, self.size // _SPARE)) if self._full else 2 * self.size
+            more = max(found, self.size + max(1, self.size // _STEP)) if self._full else 2 * self.size
             self.size = min(self._most, more)
         return self.size
 
 
 def spare_of(running: int) -> int:
-    """Requests that may wait in an engine that batches so many, so that it has the next when one ends."""
-    return max(1, running // _SPARE)
+    """Requests that may wait in an engine that batches so many, so that it has the next when some end.
+
+    A quarter, and four at least: requests of one length end together, and others take a while to come.
+    """
+    return max(_SPARE, running // _SPARE)
