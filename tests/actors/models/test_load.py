@@ -118,10 +118,10 @@ def test_little_to_do_changes_nothing() -> None:
 
 
 def test_limits() -> None:
-    """At least one, and no more than was said."""
+    """At least what may wait in the engine, and no more than was said."""
     assert settle(Room(10), Engine(500)) == [10] * 60
     room = Room(MOST)
-    assert [room.look(EngineLoad(0, 500), 500) for _ in range(3)] == [1] * 3
+    assert [room.look(EngineLoad(0, 500), 500) for _ in range(3)] == [spare_of(0)] * 3
 
 
 async def test_slots_follow_the_engine(board: Board, engine: StandIn) -> None:
