@@ -294,6 +294,30 @@ class SandboxCrashed(CallFailed):
     retryable = True
 
 
+class AgentExceeded(CallFailed):
+    """The loop of an LlmAgent took more than its limits allow. Fields: agent, allowed, used."""
+
+    code = "agent_exceeded"
+
+
+class AgentStepsExceeded(AgentExceeded):
+    """The model was asked as often as it may be, and has not come to an answer."""
+
+    code = "agent_steps_exceeded"
+
+
+class AgentTokensExceeded(AgentExceeded):
+    """The model's answers took more tokens (prompts included) before there was one without tool calls."""
+
+    code = "agent_tokens_exceeded"
+
+
+class AgentTimeExceeded(AgentExceeded):
+    """The loop took longer. Fields: agent, allowed (s)."""
+
+    code = "agent_time_exceeded"
+
+
 class NotDone(CallboardError):
     """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
 

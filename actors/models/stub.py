@@ -10,13 +10,14 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from callboard.actors.declare import Method, Stub, declaration
+from callboard.actors.declare import Method, Stub
 from callboard.actors.directives import Directives
 from callboard.actors.future import Future, as_future
+from callboard.actors.models.described import described
+from callboard.actors.models.schemas import json_schema
 from callboard.actors.models.served import METHODS, ModelActor, here
 from callboard.actors.models.stream import ChatStream
 from callboard.actors.models.types import ChatResult, Completion, Embeddings, Message, Sampling
-from callboard.infra.errors import InvalidArguments
 from callboard.infra.subjects import token
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ def model(name: str) -> Model:
 class Model:
     """The stub of a model; made by :func:`model`.
 
-    ``tools`` are in the OpenAI shape, or declared tools, which are described by their annotations.
+    ``tools`` are in the OpenAI shape, or declared tools and methods of agents, which are described by their
+    annotations.
     ``schema`` is a msgspec struct, a dataclass or another type (then ``parsed`` of the result is of that
     type), or a JSON schema. ``repairs`` is how often an answer that does not fit is asked for again, with
     what is wrong with it. ``sampling`` beyond ``max_tokens`` and ``temperature``: see :class:`Sampling`.
@@ -94,11 +96,11 @@ class Model:
         Args:
             max_tokens: of the answer at most. The others: see the class.
         """
-        kind, json_schema = _schema(schema)
+        kind, held_to = json_schema(schema)
         given: dict[str, Any] = {
-            "tools": [_described(one) for one in tools],
+            "tools": [described(one) for one in tools],
             "tool_choice": tool_choice,
-            "schema": json_schema,
+            "schema": held_to,
             "repairs": repairs,
             "sampling": _sampling(sampling, max_tokens, temperature),
         }
@@ -169,54 +171,3 @@ def _sampling(given: Sampling | None, max_tokens: int | None, temperature: float
     named = {"max_tokens": max_tokens, "temperature": temperature}
     told = {name: value for name, value in named.items() if value is not None}
     return msgspec.structs.replace(given or Sampling(), **told)
-
-
-def _schema(schema: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The type of ``parsed``, and the JSON schema for it.
-
-    Raises:
-        InvalidArguments: a type has none.
-    """
-    if schema is None or isinstance(schema, Mapping):
-        return Any, None if schema is None else dict(schema)
-    try:
-        made = msgspec.json.schema(schema)
-    except TypeError as error:
-        raise InvalidArguments(f"schema={schema!r}: it has no JSON schema: {error}") from error
-    return schema, _opened(made)
-
-
-def _opened(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema without a reference at its top: engines want an object there."""
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    if not name:
-        return schema
-    known = schema["$defs"]
-    opened = {**known[name], "$defs": known}
-    others = {key: one for key, one in known.items() if key != name}
-    if f"#/$defs/{name}" not in str({**known[name], "$defs": others}):  # it does not hold itself
-        opened["$defs"] = others
-    if not opened["$defs"]:
-        del opened["$defs"]
-    return opened
-
-
-def _described(tool: Any) -> dict[str, Any]:
-    """A tool in the OpenAI shape.
-
-    Raises:
-        InvalidArguments: it is neither such a description nor a declared tool.
-    """
-    if isinstance(tool, Mapping):
-        return dict(tool)
-    declared = declaration(tool)
-    if declared is None or declared.kind != "tool":
-        raise InvalidArguments(f"tools: {tool!r} is no @tool, and no description in the OpenAI shape")
-    method = declared.methods["call"]
-    parameters, _ = method.signature.schemas()
-    about = {
-        "name": declared.name,
-        "description": inspect.getdoc(method.function) or "",
-        "parameters": _opened(parameters),
-    }
-    return {"type": "function", "function": about}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from callboard.actors.client import Client, connect
     from callboard.actors.items import each, item
     from callboard.actors.listening import Piece
+    from callboard.actors.llm.agent import LlmAgent
+    from callboard.actors.llm.loop import Limits
     from callboard.actors.mcp.tools import mcp_tools
     from callboard.actors.models.served import model_at, model_function
     from callboard.actors.models.stream import ChatStream
@@ -37,6 +39,8 @@ _LAZY = {
     "ChatResult": "callboard.actors.models.types",
     "ChatStream": "callboard.actors.models.stream",
     "Client": "callboard.actors.client",
+    "Limits": "callboard.actors.llm.loop",
+    "LlmAgent": "callboard.actors.llm.agent",
     "Managed": "callboard.state.managed",
     "ManagedCounter": "callboard.state.managed",
     "ManagedDict": "callboard.state.dicts",
@@ -66,6 +70,8 @@ __all__ = [
     "Client",
     "Future",
     "FutureInfo",
+    "Limits",
+    "LlmAgent",
     "Managed",
     "ManagedCounter",
     "ManagedDict",
