@@ -294,6 +294,12 @@ class SandboxCrashed(CallFailed):
     retryable = True
 
 
+class BudgetSpent(CallFailed):
+    """Nothing is left of a budget for models. Fields: scope, id, unit, allowed, spent (reserved included)."""
+
+    code = "budget_spent"
+
+
 class AgentExceeded(CallFailed):
     """The loop of an LlmAgent took more than its limits allow. Fields: agent, allowed, used."""
 
@@ -569,6 +575,12 @@ class AdmissionInvalid(CallboardError):
     """A limit of requests is no rate. Fields: workflow."""
 
     code = "admission_invalid"
+
+
+class BudgetInvalid(CallboardError):
+    """A budget cannot be used. Fields: budget (field)."""
+
+    code = "budget_invalid"
 
 
 class FutureUnknown(CallboardError):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from callboard.actors.declare import Method, Stub
-from callboard.actors.directives import Directives
+from callboard.actors.declare import Stub
 from callboard.actors.future import Future, as_future
 from callboard.actors.models.described import described
 from callboard.actors.models.schemas import json_schema
-from callboard.actors.models.served import METHODS, ModelActor, here
+from callboard.actors.models.served import method_of_model
 from callboard.actors.models.stream import ChatStream
 from callboard.actors.models.types import ChatResult, Completion, Embeddings, Message, Sampling
 from callboard.infra.subjects import token
@@ -104,7 +100,7 @@ class Model:
             "repairs": repairs,
             "sampling": _sampling(sampling, max_tokens, temperature),
         }
-        method = _method(self.name, "chat", ChatResult[kind])  # type: ignore[valid-type]
+        method = method_of_model(self.name, "chat", ChatResult[kind])  # type: ignore[valid-type]
         return Stub[..., ChatResult[Any]](method)(_conversation(messages), **given)
 
     @overload
@@ -125,34 +121,16 @@ class Model:
     ) -> Future[Completion]:
         """Continue a prompt; returns at once."""
         given = _sampling(sampling, max_tokens, temperature)
-        stub = Stub[..., Completion](_method(self.name, "complete", Completion))
+        stub = Stub[..., Completion](method_of_model(self.name, "complete", Completion))
         return stub(prompt, sampling=given)
 
     def embed(self, texts: Sequence[str]) -> Future[Embeddings]:
         """Vectors of texts; returns at once."""
-        stub = Stub[..., Embeddings](_method(self.name, "embed", Embeddings))
+        stub = Stub[..., Embeddings](method_of_model(self.name, "embed", Embeddings))
         return stub(texts)
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
-
-
-@functools.lru_cache(maxsize=1024)
-def _method(name: str, key: str, result: Any) -> Method:
-    """A method of a model, with what it gives; without NATS the model of this process answers."""
-    handler = getattr(ModelActor, key)
-    hints = typing.get_type_hints(handler)
-    signature = inspect.signature(handler)
-
-    async def ask(**arguments: Any) -> Any:
-        return await getattr(here(name), key)(**arguments)
-
-    ask.__name__, ask.__doc__ = key, handler.__doc__
-    ask.__annotations__ = hints | {"return": result}
-    own = list(signature.parameters.values())[1:]
-    ask.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
-    assert key in METHODS
-    return Method(name, key, ask, Directives(), None)
 
 
 def _future(value: Any) -> Future[Any]:

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from callboard.actors.models.served import model_at, model_function
     from callboard.actors.models.stream import ChatStream
     from callboard.actors.models.stub import Model, model
-    from callboard.actors.models.types import ChatRequest, ChatResult, Message, Sampling
+    from callboard.actors.models.types import ChatRequest, ChatResult, Message, Price, Sampling
     from callboard.actors.sync_client import SyncClient, connect_sync
+    from callboard.infra.messages.budget import Budget
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
     from callboard.state.managed import Managed, ManagedCounter
 
 _LAZY = {
+    "Budget": "callboard.infra.messages.budget",
     "ChatRequest": "callboard.actors.models.types",
     "ChatResult": "callboard.actors.models.types",
     "ChatStream": "callboard.actors.models.stream",
@@ -48,6 +50,7 @@ _LAZY = {
     "Message": "callboard.actors.models.types",
     "Model": "callboard.actors.models.stub",
     "Piece": "callboard.actors.listening",
+    "Price": "callboard.actors.models.types",
     "Sampling": "callboard.actors.models.types",
     "SyncClient": "callboard.actors.sync_client",
     "connect": "callboard.actors.client",
@@ -63,6 +66,7 @@ _LAZY = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "CallboardError",
     "ChatRequest",
     "ChatResult",
@@ -81,6 +85,7 @@ __all__ = [
     "NotDone",
     "OutcomeUnknown",
     "Piece",
+    "Price",
     "Sampling",
     "Sandbox",
     "SyncClient",
