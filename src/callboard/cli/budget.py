@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound, UsageError
@@ -26,7 +28,7 @@ def budget(
     usd: float | None = None,
     when_spent: Literal["stop", "ask", "degrade"] = "stop",
     degrade_to: str = "",
-    clear: bool = False,
+    clear: Annotated[bool, Parameter(negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Say what a session, a key or a run may spend on models; without arguments, list what is left.
