@@ -113,7 +113,8 @@ class LlmAgent(AgentClass[Any], Generic[T]):
         parts = (instructions, self.loop.model, sorted(self.loop.tools.names), str(output), limits, history)
         self.version = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         kind = Remembering if history else Forgetful
-        super().__init__(type("Conversation", (kind,), {"most": history}), name, base)
+        own = {"most": history, "__doc__": self.description}
+        super().__init__(type("Conversation", (kind,), own), name, base)
         self.methods["run"] = Method(name, "run", self._handler(output), base, self)
 
     def _handler(self, output: Any) -> Any:

@@ -131,9 +131,10 @@ class ServedModel(AgentClass[ModelActor]):
     ) -> None:
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
-        own = {"engine": engine, "name": name, "price": price or Price()}
-        super().__init__(type("Model", (ModelActor,), own), name, directives)
         self.engine = engine
+        self.price = price or Price()
+        own = {"engine": engine, "name": name, "price": self.price}
+        super().__init__(type("Model", (ModelActor,), own), name, directives)
         for key in METHODS:
             self.methods[key] = Method(name, key, getattr(ModelActor, key), directives, self)
         _declared[name] = self
