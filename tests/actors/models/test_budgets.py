@@ -24,9 +24,12 @@ from callboard import (
     method,
     model,
     model_function,
+    signal,
     workflow,
 )
 from callboard.actors.models.types import ChatResult, Message, Usage
+from callboard.infra import headers as H
+from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, BudgetSpent, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
 
@@ -99,7 +102,14 @@ async def say(text: str) -> str:
     return (await model("dear").chat(text)).text
 
 
-ALL = (several, at_once, tree, say, dear, cheap, helper, Team)
+@workflow
+async def later() -> str:
+    """One request, after a signal."""
+    await signal("go")
+    return (await model("dear").chat("go")).text
+
+
+ALL = (later, several, at_once, tree, say, dear, cheap, helper, Team)
 
 
 async def account(client: Client) -> Account:
@@ -285,6 +295,31 @@ async def test_two_processes_spend_no_more_than_one_request_too_much(board: Boar
     assert (
         7_000 <= found.spent.tokens < 7_000 + 100
     )  # what is left over by the last one is less than it reserved
+
+
+async def test_a_run_that_was_put_aside_is_charged_as_before(board: Board) -> None:
+    """Its request is published again, with what it is charged to."""
+    await board.host(*ALL, park_after=0.0)
+    client = await board.client()
+    run = await client.submit("later", budget=Budget(calls=9))
+    await board.entries(run, "aside")
+    await client.signal(run, "go")
+    assert await client.result(run, 10) == "dear"
+    assert (await account(client)).spent.calls == 1
+
+
+async def test_what_requests_are_charged_to_is_held_against_its_form(board: Board) -> None:
+    """A header that is none is told to whoever waits."""
+    await board.host(*ALL)
+    client = await board.client()
+    for number, header in enumerate(("team-a", "key.", "key.a b", "run,,run")):
+        run = f"bad-{number}"
+        items = [(H.RUN, run), (H.MESSAGE_ID, run), (H.CONTENT_TYPE, H.JSON), (H.BUDGET, header)]
+        await client.node.store.stored(subjects.request("say"), b'{"text": "a"}', H.encode(items))
+        error = (await client.done(run, 10)).error
+        assert error is not None
+        assert error.code == "header_invalid"
+    assert not _asked
 
 
 async def test_wrong_budgets() -> None:
