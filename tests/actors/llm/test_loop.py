@@ -16,10 +16,12 @@ from tests.support.waiting import until
 
 from callboard import (
     ChatRequest,
+    Future,
     Limits,
     LlmAgent,
     Message,
     agent,
+    mcp_tools,
     method,
     model_function,
     options,
@@ -27,7 +29,9 @@ from callboard import (
     workflow,
 )
 from callboard.actors.llm.history import begin
+from callboard.actors.llm.tools import Toolbox
 from callboard.actors.models.types import ChatResult, FunctionCall, ToolCall, Usage
+from callboard.actors.stubs.remote import Arg, remote
 from callboard.infra.errors import (
     AgentStepsExceeded,
     AgentTimeExceeded,
@@ -290,6 +294,24 @@ def test_where_a_history_begins() -> None:
     said = [Message(role, "") for role in ("user", "assistant", "user", "assistant", "tool", "assistant")]
     assert [begin(said, most) for most in (6, 5, 4, 3, 1)] == [0, 2, 2, 2, 2]
     assert begin(said[:1], 1) == 0
+
+
+def test_generated_stubs_as_tools() -> None:
+    """They say what the actor takes, wherever it runs; of tools adopted without them that is not known."""
+
+    @remote("time", "get_time")
+    def get_time(zone: Arg[str]) -> Future[str]:
+        """The time in a zone."""
+        raise NotImplementedError
+
+    (told,) = Toolbox("a", [get_time]).described()
+    assert (told["function"]["name"], told["function"]["description"]) == (
+        "time__get_time",
+        "The time in a zone.",
+    )
+    assert told["function"]["parameters"]["required"] == ["zone"]
+    with pytest.raises(DeclarationInvalid, match="generated stubs"):
+        Toolbox("a", [mcp_tools("time").get_time])
 
 
 def test_wrong_declarations() -> None:
