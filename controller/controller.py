@@ -20,6 +20,7 @@ from callboard.controller.reading import Calls
 from callboard.controller.view import View
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
+from callboard.infra.messages.control import Drain
 from callboard.infra.messages.runtimes import Runtime
 from callboard.infra.settings import Settings
 from callboard.state.journal import read_entries
@@ -28,6 +29,7 @@ from callboard.state.runtimes import Runtimes
 STORE_EVERY = 2.0
 """Seconds between two writes of what has changed in the runtime table."""
 _STREAM = f"KV_{subjects.RUNTIMES_BUCKET}"
+_DRAIN = msgspec.msgpack.encode(Drain())
 _decode = msgspec.msgpack.Decoder(Runtime).decode
 
 
@@ -59,7 +61,7 @@ class Controller:
         self.view = View()
         self.runtimes = Runtimes()
         self._policies = policies
-        self.fleet = None if provisioner is None else Fleet(provisioner, self.view)
+        self.fleet = None if provisioner is None else Fleet(provisioner, self.view, self._drain)
         self._follower: Follower | None = None
         self.deciders: Deciders | None = None
         self._lease: Lease | None = None
@@ -134,6 +136,9 @@ class Controller:
     async def led(self) -> None:
         """Wait until this one leads."""
         await self._led.wait()
+
+    def _drain(self, host: str) -> None:
+        self.node.connection.publish(subjects.control(host), _DRAIN)
 
     # -- leading -------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ class View:
         runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
             0: none; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
-            its last report; provided: it is run by this controller's provisioner; killed: it is being ended.
+            its last report; provided: this controller may end it; provisioned: another one, or this one,
+            minds its process; killed: it is being ended.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
             done: attempts that have ended there.
         actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow;
@@ -67,6 +68,7 @@ class View:
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
             sequence=np.int64, generation=np.uint32, provided=np.bool_, killed=np.bool_,
+            provisioned=np.bool_,
         )  # fmt: skip
         self.instances = Table(
             actor=np.int32, host=np.int32, busy=np.int64, slots=np.int64, mailbox=np.int64, standby=np.bool_,
@@ -197,6 +199,7 @@ class View:
         self.processes[pulse.host] = (pulse.node, pulse.pid)
         self.hosts["heard"][host] = max(self.hosts["heard"][host], pulse.at)
         self.hosts["draining"][host] = pulse.draining
+        self.hosts["provisioned"][host] = pulse.provisioned
         if self.hosts["sequence"][host]:
             return
         self.hosts["late"][host] = pulse.late
