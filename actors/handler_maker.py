@@ -86,6 +86,10 @@ class HandlerMaker:
         """Where a model's handler tells what it answers."""
         return self._host.speech
 
+    def spent(self, tokens: int) -> None:
+        """A model has made so many for the call."""
+        self._call.tokens += tokens
+
     @property
     def used(self) -> bool:
         """Whether the handler has made a call."""

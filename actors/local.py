@@ -132,6 +132,9 @@ class LocalMaker:
         """Where a model's handler tells what it answers."""
         return self._stage.speech
 
+    def spent(self, tokens: int) -> None:
+        """Nobody is told."""
+
     @property
     def of_handler(self) -> bool:
         """Whether it makes the calls of a handler, not of a workflow."""

@@ -259,6 +259,8 @@ class Reading:
         view.release(_there(rows[retried]))
         view.futures.drop(rows[~retried])
         self._count(view.actors, actors, how)
+        if ended.tokens:
+            np.add.at(view.actors["tokens"], actors, self._numbers(ended.tokens, "u4", size))
         _smooth(view.actors, actors, waited=calls.waited, took=calls.took)
         instances = [view.instance(int(actor), self._host) for actor in np.unique(actors)]
         for instance in instances:

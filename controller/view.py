@@ -43,9 +43,9 @@ class View:
             minds its process; killed: it is being ended.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
             done: attempts that have ended there.
-        actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow;
-            least, most: ``min_instances`` and ``max_instances``, 0: no limit; starting: instances that are
-            being started.
+        actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
+            waited, took: seconds, lately; workflow; least, most: ``min_instances`` and ``max_instances``,
+            0: no limit; starting: instances that are being started.
         lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
@@ -75,7 +75,8 @@ class View:
             workflow=np.bool_, version=np.int32, done=np.int64, told=np.uint32,
         )  # fmt: skip
         self.actors = Table(
-            done=np.int64, failed=np.int64, retried=np.int64, waited=np.float64, took=np.float64,
+            done=np.int64, failed=np.int64, retried=np.int64, tokens=np.int64, waited=np.float64,
+            took=np.float64,
             workflow=np.bool_, least=np.int32, most=np.int32, starting=np.int32,
         )  # fmt: skip
         self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, cast, overload
 
 from callboard.actors.declare import AgentClass, Method
@@ -55,9 +56,11 @@ class ModelActor:
     async def complete(self, prompt: str, *, sampling: Sampling = Sampling()) -> Completion:  # noqa: B008
         """Continue a prompt."""
         with _speaker() as speaker:
-            return await self.engine.complete(
+            done = await self.engine.complete(
                 CompletionRequest(prompt=prompt, sampling=sampling), speaker.say
             )
+            speaker.tokens += done.usage.completion_tokens
+            return done
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """Vectors of texts, in their order."""
@@ -68,12 +71,20 @@ class _Speaks(Protocol):
     @property
     def speech(self) -> Speech: ...
 
+    def spent(self, tokens: int) -> None: ...
 
-def _speaker() -> Speaker:
-    """Who tells what is answered to the call whose handler this is."""
+
+@contextlib.contextmanager
+def _speaker() -> Iterator[Speaker]:
+    """Who tells what is answered to the call whose handler this is, and what it has cost."""
     scope = current.get()
     assert scope is not None, "a handler has a scope"
-    return cast("_Speaks", scope.maker).speech.speaker(scope.prefix.removesuffix("."))
+    maker = cast("_Speaks", scope.maker)
+    with maker.speech.speaker(scope.prefix.removesuffix(".")) as speaker:
+        try:
+            yield speaker
+        finally:
+            maker.spent(speaker.tokens)
 
 
 _declared: dict[str, ServedModel] = {}
