@@ -73,7 +73,7 @@ class Rows:
 def queue_row(member: Instance | Driver) -> QueueRow:
     """How an instance stands."""
     info = member.info()
-    bands = (0, 0, 0) if isinstance(member, Driver) else member.waiting()
+    bands = (0, member.left, 0) if isinstance(member, Driver) else member.waiting()
     standby, workflow = int(member.standby), int(info.workflow)
     return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, standby, workflow)
 

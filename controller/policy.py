@@ -65,11 +65,11 @@ def calls(view: View, *states: int) -> dict[str, Rows]:
     return dict(zip(names, np.split(rows, first[1:]), strict=False))
 
 
-def instances(view: View) -> Iterator[tuple[str, Rows]]:
-    """Each actor that is no workflow, with the rows of its instances that take calls."""
+def instances(view: View, *, workflows: bool = False) -> Iterator[tuple[str, Rows]]:
+    """Each actor that is no workflow, or each workflow, with the rows of its instances that take calls."""
     told = view.instances
     leaves = view.hosts["draining"] | view.hosts["killed"]
-    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~leaves[told["host"]]
+    there = told["alive"] & ~told["standby"] & (told["workflow"] == workflows) & ~leaves[told["host"]]
     for actor in np.unique(told["actor"][there]).tolist():
         yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
 

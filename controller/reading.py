@@ -309,7 +309,7 @@ class Reading:
         view.actors.set(actors[workflow], workflow=True)
         for band, column in enumerate((queues.band_0, queues.band_1, queues.band_2)):
             waiting = self._numbers(column, "u4", size)
-            for actor, count in zip(actors[~workflow].tolist(), waiting[~workflow].tolist(), strict=True):
+            for actor, count in zip(actors.tolist(), waiting.tolist(), strict=True):
                 view.lanes["waiting"][view.lane(subjects.ANY, actor, band)] = count
 
 

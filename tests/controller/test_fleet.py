@@ -395,6 +395,20 @@ async def test_scale_starts_what_calls_wait_for(
     assert made.reason == "1 calls need 1 instances"
 
 
+async def test_scale_starts_drivers_for_requests_that_wait(
+    board: Board, controllers: Controllers, policies: Callable[[str], str]
+) -> None:
+    """A driver that is full tells what the stream still holds; another one is started for that."""
+    await board.host(fleet_app.narrow, **CALM)
+    runs = [await board.submit(fleet_app.narrow) for _ in range(4)]
+    controller = await controllers.lead("narrow", policies("Quick"))
+    await until(lambda: bool(works(controller, "narrow")), WITHIN)
+    client = await board.client()
+    for run in runs:
+        await client.signal(run, "go")
+        assert (await board.done(run, WITHIN)).status == "completed"
+
+
 async def test_without_a_provisioner_it_is_told(
     board: Board, controllers: Controllers, policies: Callable[[str], str]
 ) -> None:
