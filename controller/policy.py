@@ -145,7 +145,7 @@ class Act:
         decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
         changes: the instances that are ended and started.
-        unprovided: some were to be started, and there is no provisioner.
+        unprovided: some were to be started or ended, and there is no room anywhere, or no provisioner.
     """
 
     def __init__(
@@ -326,6 +326,7 @@ class Act:
         Args:
             reason: why, in words.
         """
+        self.unprovided |= not any(map(any, map(dict.values, self._view.room.values())))
         if self._has_room() and self.changes.kill(instance):
             self._take(Decision("kill", subjects.registry(f"host.{instance}"), reason=reason))
 
@@ -340,7 +341,7 @@ class Act:
                 that has room.
             reason: why, in words.
         """
-        self.unprovided |= not self._view.room
+        self.unprovided |= not any(map(any, map(dict.values, self._view.room.values())))
         if self._has_room() and (place := self.changes.provision(actor, where)):
             self._take(Decision("provision", subjects.registry(f"actor.{actor}"), reason=reason, where=place))
 

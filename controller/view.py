@@ -18,6 +18,7 @@ from callboard.controller.table import Rows, Table
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.messages.telemetry import Report
+from callboard.state.runtimes import Runtimes
 
 SESSION_IDLE = 60.0
 """Seconds after which a session of which nothing is open is dropped."""
@@ -49,6 +50,8 @@ class View:
         lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
+        runtimes: how long calls take, as far as whoever keeps this view has learnt it: the controller that
+            leads, or a simulation so far.
         room: by actor and place: how many more instances of it can be started there; the first place is the
             default. Empty: nothing can be started.
     """
@@ -84,9 +87,10 @@ class View:
         self.now: Callable[[], float] = time.time
         """Unix seconds, or those of a simulation: what policies are to go by."""
         self.processes: dict[str, tuple[str, int]] = {}
+        self.runtimes = Runtimes()
         self.room: dict[str, dict[str, int]] = {}
         self.on_ended: Callable[[Calls], None] | None = None
-        """Told of the attempts that have ended."""
+        """Told of the attempts that have ended, such as :meth:`learn`."""
 
     # -- reports -------------------------------------------------------------------------------------
 
@@ -107,6 +111,12 @@ class View:
         except (ValueError, IndexError):  # columns that do not fit: as if it had been lost
             return None, True
         return report, missed
+
+    def learn(self, calls: Calls) -> None:
+        """Let what has ended count for the runtime table."""
+        worked = calls.how == 0  # how long an error takes says little
+        names = [name for name, one in zip(calls.call, worked.tolist(), strict=True) if one]
+        self.runtimes.learn(names, calls.size[worked], calls.took[worked])
 
     def _last_of(self, source: str) -> int:
         row = self.hosts.row(source)  # before its column is looked at, which may grow
