@@ -50,6 +50,7 @@ class Fleet:
         self._declared: list[ActorInfo] = []
         self._hosts: list[Provided] = []
         self._by_host: dict[str, Provided] = {}
+        self._were_mine: set[str] = set()
         self._known = False
         self._due = 0.0
         self._begun: Counter[tuple[str, str]] = Counter()
@@ -125,7 +126,10 @@ class Fleet:
         view.announce(self._declared)
         self._match()
         mine = hosts.find(self._by_host)
+        # One that was mine and is not has ended, heard or not; the others are those of who led before.
+        self._were_mine = {host for host in self._were_mine if host in hosts} | self._by_host.keys()
         hosts["provided"][:] = hosts["provisioned"]
+        hosts["provided"][hosts.find(self._were_mine)] = False
         hosts["provided"][mine] = True
         now = time.monotonic()
         self._killed = {host: until for host, until in self._killed.items() if host in hosts and until > now}

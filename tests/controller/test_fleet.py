@@ -123,7 +123,7 @@ async def controllers(board: Board) -> AsyncIterator[Controllers]:
     made = Controllers(board)
     yield made
     await made.close()
-    assert set(psutil.Process().children()) <= before
+    await until(lambda: set(psutil.Process().children()) <= before)
 
 
 def works(controller: Controller, actor: str) -> dict[int, str]:
