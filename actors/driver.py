@@ -65,6 +65,8 @@ class Driver:
         self.name = declared.name
         self.slots = declared.directives.concurrency or (SLOTS if declared.method.is_async else _THREADS)
         self.standby = False
+        self.left = 0
+        """Requests that the stream still had for drivers of this workflow at the last delivery."""
         self._begun = False
         self._runs: dict[str, Run] = {}
         self._resuming = asyncio.Semaphore(_RESUMING)
@@ -187,6 +189,7 @@ class Driver:
 
     def accept(self, delivered: Delivered) -> None:
         """A request has come."""
+        self.left = delivered.waiting
         headers = H.decode(delivered.raw_headers)
         try:
             request = Request(delivered, headers)

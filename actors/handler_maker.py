@@ -89,6 +89,10 @@ class HandlerMaker:
         """Where a model's handler tells what it answers."""
         return self._host.speech
 
+    def spent(self, tokens: int) -> None:
+        """A model has made so many for the call."""
+        self._call.tokens += tokens
+
     @property
     def rank(self) -> float:
         """The place of its call in the order of mailboxes: unix seconds, the smallest first."""

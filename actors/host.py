@@ -121,6 +121,7 @@ class Host:
         settings: with the server's address; a string is taken for that address.
         on_lost: awaited if the connection is closed for good; the process should end then.
         left_out: what this host has not the resources for; announced, so that it is missed.
+        provisioned: a controller minds this process; told to all, so that the next one may end it.
     """
 
     def __init__(
@@ -129,12 +130,15 @@ class Host:
         settings: Settings | str,
         on_lost: Callable[[ConnectionLost], Awaitable[None]] | None = None,
         left_out: Iterable[Declaration] = (),
+        *,
+        provisioned: bool = False,
     ) -> None:
         if isinstance(settings, str):
             settings = Settings.load(nats_url=settings)
         self.id = f"h-{subjects.new_id()[-12:].lower()}"
         self.declarations = list(declarations)
         self._left_out = list(left_out)
+        self.provisioned = provisioned
         self.version = "0"
         self._settings = settings
         self._on_lost = on_lost

@@ -42,6 +42,7 @@ class Call:
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
+        tokens: that a model has made for it.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class Call:
         "stopping",
         "stored_at",
         "task",
+        "tokens",
         "workflow",
         "woven",
     )
@@ -103,6 +105,7 @@ class Call:
         self.started = 0.0
         self.stopping = False
         self.preempted = 0
+        self.tokens = 0
         self.claimed = False
         self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None

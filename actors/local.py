@@ -132,6 +132,9 @@ class LocalMaker:
         """Where a model's handler tells what it answers."""
         return self._stage.speech
 
+    def spent(self, tokens: int) -> None:
+        """Nobody is told."""
+
     @property
     def rank(self) -> float:
         """Whose turn it is at an engine: whoever came first. Unix seconds."""

@@ -165,6 +165,7 @@ class Heart:
             inflight=inflight,
             late=round(max(0.0, time.monotonic() - host.beat - 0.05), 3),
             draining=host.draining,
+            provisioned=host.provisioned,
         )
 
     def _touch(self, connection: Connection, pull: Pull, held: list[int]) -> None:

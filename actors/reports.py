@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
 """Call, session, how, band, priority, stage, ranked, attempt."""
-EndedRow: TypeAlias = tuple[str, int, float, float, float, int]
-"""Future, place of its kind, begun (unix seconds; 0: never), waited, took, size."""
+EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
+"""Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
 """Run, took, calls, workflow, status."""
 QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
@@ -76,7 +76,7 @@ class Rows:
 def queue_row(member: Instance | Driver) -> QueueRow:
     """How an instance stands."""
     info = member.info()
-    bands = (0, 0, 0) if isinstance(member, Driver) else member.waiting()
+    bands = (0, member.left, 0) if isinstance(member, Driver) else member.waiting()
     standby, workflow = int(member.standby), int(info.workflow)
     return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, standby, workflow)
 
@@ -167,7 +167,7 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
 
 def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.Ended:
     now = time.time()
-    future, kind, began, waited, took, size = zip(*rows, strict=True)
+    future, kind, began, waited, took, size, tokens = zip(*rows, strict=True)
     call, session, how, band, priority, stage, ranked, attempt = zip(*kinds, strict=True)
     return messages.Ended(
         future=list(future),
@@ -176,6 +176,7 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
         waited=pack("f", waited),
         took=pack("f", took),
         size=pack("I", size),
+        tokens=pack("I", within(tokens, 0, 2**32 - 1)) if any(tokens) else b"",
         call=names.column(call),
         session=names.column(session),
         how=bytes(how),

@@ -122,10 +122,15 @@ class Speech:
 
 
 class Speaker:
-    """Tells what a model answers to one call. Use as a context manager, within the handler's event loop."""
+    """Tells what a model answers to one call. Use as a context manager, within the handler's event loop.
+
+    Attributes:
+        tokens: that the model has made for it, as far as its engine counts them.
+    """
 
     def __init__(self, speech: Speech, future: str, attempt: int) -> None:
         self.key = future, attempt
+        self.tokens = 0
         self._speech = speech
         run, _, path = future.partition(":")
         self._subject = subjects.tokens(run, path)

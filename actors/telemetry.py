@@ -91,7 +91,9 @@ class Telemetry:
         kind = self._kinds[
             result.call, session, how, call.band, call.priority, call.stage, ranked, call.attempt
         ]
-        self._ended.append((call.id, kind, call.started, result.waited, result.took, len(call.body)))
+        self._ended.append(
+            (call.id, kind, call.started, result.waited, result.took, len(call.body), call.tokens)
+        )
         if how == _FAILED:
             self._hurry()
 

@@ -16,10 +16,10 @@ from callboard.controller.follow import Follower
 from callboard.controller.lease import Lease
 from callboard.controller.provisioning.fleet import Fleet
 from callboard.controller.provisioning.port import Provisioner
-from callboard.controller.reading import Calls
 from callboard.controller.view import View
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
+from callboard.infra.messages.control import Drain
 from callboard.infra.messages.runtimes import Runtime
 from callboard.infra.settings import Settings
 from callboard.state.journal import read_entries
@@ -28,6 +28,7 @@ from callboard.state.runtimes import Runtimes
 STORE_EVERY = 2.0
 """Seconds between two writes of what has changed in the runtime table."""
 _STREAM = f"KV_{subjects.RUNTIMES_BUCKET}"
+_DRAIN = msgspec.msgpack.encode(Drain())
 _decode = msgspec.msgpack.Decoder(Runtime).decode
 
 
@@ -43,7 +44,7 @@ class Controller:
         provisioner: starts and ends hosts while this one leads; None: nobody does.
 
     Attributes:
-        view: what is open now, as columns; runtimes: how long calls take, while this one leads.
+        view: what is open now, as columns; how long calls take, while this one leads.
         deciders: the policies, once it has started; fleet: the hosts of its provisioner, if it has one.
     """
 
@@ -57,9 +58,8 @@ class Controller:
         self.id = f"c-{subjects.new_id()[-12:].lower()}"
         self.node = Node(settings, self.id, on_lost)
         self.view = View()
-        self.runtimes = Runtimes()
         self._policies = policies
-        self.fleet = None if provisioner is None else Fleet(provisioner, self.view)
+        self.fleet = None if provisioner is None else Fleet(provisioner, self.view, self._drain)
         self._follower: Follower | None = None
         self.deciders: Deciders | None = None
         self._lease: Lease | None = None
@@ -141,6 +141,14 @@ class Controller:
         """Wait until this one leads."""
         await self._led.wait()
 
+    def _drain(self, host: str) -> None:
+        self.node.connection.publish(subjects.control(host), _DRAIN)
+
+    @property
+    def runtimes(self) -> Runtimes:
+        """How long calls take, while this one leads."""
+        return self.view.runtimes
+
     # -- leading -------------------------------------------------------------------------------------
 
     def _lead(self, epoch: int) -> None:
@@ -175,8 +183,8 @@ class Controller:
                 runtimes.load(row for _, row in read_entries(_decode, stored))
                 break
             await asyncio.sleep(STORE_EVERY)
-        self.runtimes = runtimes
-        self.view.on_ended = self._learn
+        self.view.runtimes = runtimes
+        self.view.on_ended = self.view.learn
         while True:
             await asyncio.sleep(STORE_EVERY)
             for row in runtimes.changed():
@@ -184,8 +192,3 @@ class Controller:
                 if subjects.is_token(actor) and subjects.is_token(method):
                     subject = subjects.runtime(actor, method, str(row.size))
                     self.node.store.put(subject, msgspec.msgpack.encode(row))
-
-    def _learn(self, calls: Calls) -> None:
-        worked = calls.how == 0  # how long an error takes says little
-        names = [name for name, one in zip(calls.call, worked.tolist(), strict=True) if one]
-        self.runtimes.learn(names, calls.size[worked], calls.took[worked])

@@ -20,7 +20,8 @@ class Load(NamedTuple):
     """The load of one actor.
 
     Attributes:
-        calls: in the system: that run, and that wait in mailboxes and lanes.
+        calls: in the system: that run, and that wait in mailboxes and lanes. Of a workflow its runs, and the
+            requests that nobody has taken.
         slots: of one instance, on average. While none runs nobody knows: as if one were enough.
         have: instances, those that still start included; starting: those that do.
         room: how many more could be started; below 0: there may be no more, or starting one has just failed.
@@ -37,16 +38,23 @@ class Load(NamedTuple):
 
 
 def loads(view: View) -> Iterator[Load]:
-    """The load of each actor that the provisioner can start; not of workflows, whose requests wait unseen."""
-    there, futures, told = dict(instances(view)), view.futures, view.instances
+    """The load of each actor that the provisioner can start.
+
+    While nobody drives a workflow its requests are not seen: the first instance is up to ``min_instances``.
+    """
+    there = dict(instances(view)) | dict(instances(view, workflows=True))
+    futures, told = view.futures, view.instances
     waits = (futures["state"] == State.SENT) | (futures["state"] == State.WAITING)
     waiting = futures.count_by("actor", len(view.actors.keys), waits)
     for actor, places in view.room.items():
         row = view.actors.row(actor)
-        if view.actors["workflow"][row]:
-            continue
         rows = there.get(actor, np.empty(0, np.intp))
-        calls = int(waiting[row] + told["busy"][rows].sum())
+        busy = int(told["busy"][rows].sum())
+        if not view.actors["workflow"][row]:
+            calls = busy + int(waiting[row])
+        else:  # who has room takes what there is: what was heard of it before is over
+            full = busy >= told["slots"][rows].sum()
+            calls = busy + (int(view.lanes["waiting"][view.lanes.where(actor=row)].sum()) if full else 0)
         slots = float(told["slots"][rows].mean()) if len(rows) else _FIRST * calls
         starting, most = int(view.actors["starting"][row]), int(view.actors["most"][row])
         have = len(rows) + starting

@@ -7,6 +7,7 @@ what it wants, and need not remember what it has said.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -52,11 +53,23 @@ class Policy:
         raise NotImplementedError
 
 
-def instances(view: View) -> Iterator[tuple[str, Rows]]:
-    """Each actor that is no workflow, with the rows of its instances that take calls."""
+def calls(view: View, *states: int) -> dict[str, Rows]:
+    """The open calls of each actor, rows of futures; those in one of these states only, if any is named."""
+    futures = view.futures
+    rows = np.flatnonzero(futures["alive"] & (futures["session"] >= 0))
+    if states:
+        rows = rows[np.isin(futures["state"][rows], states)]
+    rows = rows[np.argsort(futures["actor"][rows], kind="stable")]
+    actors, first = np.unique(futures["actor"][rows], return_index=True)
+    names = map(view.actors.keys.__getitem__, actors.tolist())
+    return dict(zip(names, np.split(rows, first[1:]), strict=False))
+
+
+def instances(view: View, *, workflows: bool = False) -> Iterator[tuple[str, Rows]]:
+    """Each actor that is no workflow, or each workflow, with the rows of its instances that take calls."""
     told = view.instances
     leaves = view.hosts["draining"] | view.hosts["killed"]
-    there = told["alive"] & ~told["standby"] & ~told["workflow"] & ~leaves[told["host"]]
+    there = told["alive"] & ~told["standby"] & (told["workflow"] == workflows) & ~leaves[told["host"]]
     for actor in np.unique(told["actor"][there]).tolist():
         yield view.actors.keys[actor], np.flatnonzero(there & (told["actor"] == actor))
 
@@ -68,6 +81,7 @@ class Held(msgspec.Struct):
         rank: place of each policy in the set: of two that want the same, the first has its way.
         moving: sessions that move now, or have just failed to.
         values: the priorities among them, by session and actor; columns: by actor, see :meth:`ranks`.
+        homes: by actor and session, the host of routes that name one.
     """
 
     entries: dict[str, Entry] = msgspec.field(default_factory=dict)
@@ -75,13 +89,17 @@ class Held(msgspec.Struct):
     moving: Collection[str] = ()
     values: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)
     columns: dict[str, Column] = msgspec.field(default_factory=dict)
+    homes: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
     def put(self, key: str, entry: Entry) -> None:
         """It holds from now on."""
+        self.drop(key)
         self.entries[key] = entry
         if isinstance(entry, Priority):
             self.values[entry.session, entry.actor] = entry.value
             self._changed(entry)
+        elif isinstance(entry, Route) and entry.session and len(entry.hosts) == 1:
+            (self.homes.setdefault(entry.actor, {})[entry.session],) = entry.hosts
 
     def drop(self, key: str) -> None:
         """Nothing holds there any more."""
@@ -89,6 +107,8 @@ class Held(msgspec.Struct):
         if isinstance(entry, Priority):
             self.values.pop((entry.session, entry.actor), None)
             self._changed(entry)
+        elif isinstance(entry, Route) and entry.actor in self.homes:
+            self.homes[entry.actor].pop(entry.session, None)
 
     def _changed(self, entry: Priority) -> None:
         column = self.columns.get(entry.actor)
@@ -125,7 +145,7 @@ class Act:
         decisions: what is to be changed; claimed: all for which something was decided.
         left: how many decisions were too many for this round.
         changes: the instances that are ended and started.
-        unprovided: some were to be started, and there is no provisioner.
+        unprovided: some were to be started or ended, and there is no room anywhere, or no provisioner.
     """
 
     def __init__(
@@ -148,6 +168,7 @@ class Act:
         self.left = 0
         self.changes = Changes(view, before)
         self.unprovided = False
+        self._by_session: tuple[Rows, Rows] | None = None
 
     @overload
     def route(self, session: str, actor: str, instance: str, /, *, reason: str = "") -> None: ...
@@ -177,12 +198,32 @@ class Act:
         if isinstance(second, str):
             hosts = {str(third): 1.0} if third else {}
             token = _token(first)
-            if token:
+            if token and not self.claimed.has_route(self._view.sessions, first, second):
                 self._route(subjects.session_route(second, token), second, hosts, reason)
         else:
             weights = [float(weight) for weight in third]
             hosts = dict(zip(second, weights, strict=True))
             self._route(subjects.route(first), first, hosts, reason)
+
+    def set_routes(self, sessions: Rows, actor: str, hosts: Rows, *, reason: str = "") -> None:
+        """Route many sessions of the view at an actor at once: it costs little where nothing changes.
+
+        Args:
+            sessions: their rows, each once; hosts: of each its own, rows of hosts.
+            reason: why, in words.
+        """
+        view, homes = self._view, self._held.homes.get(actor, {})
+        names = list(map(view.sessions.keys.__getitem__, sessions.tolist()))
+        wanted = list(map(view.hosts.keys.__getitem__, hosts.tolist()))
+        same = np.fromiter(map(operator.eq, map(homes.get, names), wanted), np.bool_, len(names))
+        there = self._are_there(actor)[hosts]
+        changing = np.flatnonzero(there & ~same & ~self.claimed.routed(actor, sessions))
+        self.claimed.add_routes(actor, sessions[there & same])
+        for done, place in enumerate(changing.tolist()):
+            if len(self.decisions) >= self._most:
+                self.left += len(changing) - done
+                break
+            self.route(names[place], actor, wanted[place], reason=reason)
 
     def set_priority(self, session: str, value: int, actor: str = "", *, reason: str = "") -> None:
         """Make the calls of a session more urgent, or less; those that wait already, too.
@@ -240,11 +281,14 @@ class Act:
         view, token = self._view, _token(session)
         if not token or session not in view.sessions or source not in view.hosts or source == destination:
             return
-        here = {"session": view.sessions.row(session), "executor": view.hosts.row(source)}
-        for row in np.unique(view.futures["actor"][view.futures.where(**here)]).tolist():
-            actor = view.actors.keys[row]
+        if len(self.decisions) >= self._most:
+            self.left += 1
+            return
+        for actor in self._actors_at(view.sessions.row(session), view.hosts.row(source)):
             key, route = subjects.state(actor, token), subjects.session_route(actor, token)
-            if route in self.claimed or not self._is_there(actor, destination):
+            if route in self.claimed or self.claimed.has_route(view.sessions, session, actor):
+                continue
+            if not self._is_there(actor, destination):
                 continue
             decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
             if self._decide(decision, same=key in self._held.moving):
@@ -282,6 +326,7 @@ class Act:
         Args:
             reason: why, in words.
         """
+        self.unprovided |= not any(map(any, map(dict.values, self._view.room.values())))
         if self._has_room() and self.changes.kill(instance):
             self._take(Decision("kill", subjects.registry(f"host.{instance}"), reason=reason))
 
@@ -296,7 +341,7 @@ class Act:
                 that has room.
             reason: why, in words.
         """
-        self.unprovided |= not self._view.room
+        self.unprovided |= not any(map(any, map(dict.values, self._view.room.values())))
         if self._has_room() and (place := self.changes.provision(actor, where)):
             self._take(Decision("provision", subjects.registry(f"actor.{actor}"), reason=reason, where=place))
 
@@ -335,6 +380,18 @@ class Act:
         same = known is None if not there else isinstance(known, Route) and _alike(known.hosts, there)
         self._decide(Decision("route" if there else "clear", key, there, reason=reason), same=same)
 
+    def _actors_at(self, session: int, host: int) -> list[str]:
+        """Where a session has calls on a host."""
+        futures = self._view.futures
+        if self._by_session is None:  # once, for all sessions: there may be a thousand to move
+            rows = np.flatnonzero(futures["alive"] & (futures["executor"] >= 0))
+            rows = rows[np.argsort(futures["session"][rows], kind="stable")]
+            self._by_session = rows, futures["session"][rows].astype(np.int64)
+        rows, sessions = self._by_session
+        rows = rows[slice(*np.searchsorted(sessions, (session, session + 1)))]
+        found = np.unique(futures["actor"][rows[futures["executor"][rows] == host]])
+        return [self._view.actors.keys[actor] for actor in found.tolist()]
+
     def _is_there(self, actor: str, host: str) -> bool:
         view = self._view
         usable = subjects.is_token(actor) and subjects.is_token(host)  # anybody may tell of others
@@ -344,6 +401,16 @@ class Act:
         row = view.instances["host"][instance]
         leaves = view.hosts["draining"][row] or view.hosts["killed"][row]
         return not (leaves or view.instances["standby"][instance])
+
+    def _are_there(self, actor: str) -> NDArray[np.bool_]:
+        """The same of all hosts, by row; their names have yet to be looked at."""
+        view, told = self._view, self._view.instances
+        found = np.zeros(len(view.hosts.keys), np.bool_)
+        if actor in view.actors:
+            rows = told.where(actor=view.actors.row(actor), standby=False)
+            found[told["host"][rows]] = True
+        found[view.hosts["draining"] | view.hosts["killed"]] = False
+        return found
 
     def _decide(self, decision: Decision, *, same: bool) -> bool:
         """Take a decision, if it is this policy's to make; whether it was."""

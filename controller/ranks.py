@@ -1,4 +1,4 @@
-"""Priorities of sessions as columns beside the view's: what holds, and what a round has decided.
+"""What is decided for sessions, as columns beside the view's: what holds, and what a round has decided.
 
 A policy that ranks every session says the same of nearly all of them in each round. Held against columns that
 costs next to nothing; held against a dictionary it would take most of the round.
@@ -7,17 +7,17 @@ costs next to nothing; held against a dictionary it would take most of the round
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from callboard.controller.table import Table
+from callboard.controller.remembered import Remembered
+from callboard.controller.table import Rows, Table, grown
 
 Claim: TypeAlias = str | tuple[str, str]
 """A key, or session and actor of a priority."""
 Values: TypeAlias = NDArray[np.int16]
-T = TypeVar("T", bound=np.generic)
 
 
 class Column:
@@ -29,7 +29,7 @@ class Column:
 
     def __init__(self, actor: str) -> None:
         self._actor = actor
-        self._of: Table | None = None
+        self._columns = Remembered(value=np.int16)
         self.changed: set[str] = set()
 
     def of(self, sessions: Table, held: Mapping[tuple[str, str], int]) -> Values:
@@ -38,42 +38,40 @@ class Column:
         Args:
             sessions: of the view; held: all priorities, by session and actor.
         """
-        if self._of is not sessions:
-            self._of = sessions
-            self._values = np.zeros(0, np.int16)
-            self._added = np.zeros(0, np.uint32)
-        size = len(sessions.keys)
-        self._values, self._added = _grown(self._values, size), _grown(self._added, size)
-        added = sessions["added"]
-        fresh = np.flatnonzero(self._added != added)
-        self._added[fresh] = added[fresh]
+        fresh, values = self._columns.follow(sessions), self._columns["value"]
         found = sessions.find(self.changed)
         self.changed.clear()
         rows = np.concatenate([fresh, found[found >= 0]])
         if held:
             names = [sessions.keys[row] for row in rows.tolist()]
-            self._values[rows] = [held.get((name, self._actor), 0) for name in names]
+            values[rows] = [held.get((name, self._actor), 0) for name in names]
         else:
-            self._values[rows] = 0
-        return self._values
+            values[rows] = 0
+        return values
 
 
 class Claims(set[Claim]):
     """All for which a policy has decided in a round, whether or not that changes anything.
 
     Args:
-        claims: of policies before; ranked: by actor, see :meth:`ranked`.
+        claims: of policies before; ranked: by actor, see :meth:`ranked`; routed: by actor, rows of sessions.
     """
 
-    def __init__(self, claims: Iterable[Claim] = (), ranked: Mapping[str, NDArray[np.bool_]] = {}) -> None:
+    def __init__(
+        self,
+        claims: Iterable[Claim] = (),
+        ranked: Mapping[str, NDArray[np.bool_]] = {},
+        routed: Mapping[str, tuple[Rows, ...]] = {},
+    ) -> None:
         super().__init__(claims)
         self._ranked = dict(ranked)
+        self._routed = dict(routed)
 
     def ranked(self, sessions: Table, actor: str) -> NDArray[np.bool_]:
         """Which sessions have their priority at an actor, or at all: by row, to be changed in place."""
         known = self._ranked.get(actor, np.zeros(0, np.bool_))
-        self._ranked[actor] = grown = _grown(known, len(sessions.keys))
-        return grown
+        self._ranked[actor] = known = grown(known, len(sessions.keys))
+        return known
 
     def has_rank(self, sessions: Table, session: str, actor: str) -> bool:
         """Whether a session has its priority; it need not be in the view."""
@@ -88,13 +86,26 @@ class Claims(set[Claim]):
         else:
             self.add((session, actor))
 
+    def routed(self, actor: str, sessions: Rows) -> NDArray[np.bool_]:
+        """Which of these sessions have had their route at an actor by :meth:`add_routes`."""
+        found = np.zeros(len(sessions), np.bool_)
+        for rows in self._routed.get(actor, ()):
+            found |= np.isin(sessions, rows)
+        return found
+
+    def has_route(self, sessions: Table, session: str, actor: str) -> bool:
+        """The same of one session; it need not be in the view."""
+        if actor not in self._routed or session not in sessions:
+            return False
+        row = sessions.row(session)
+        return any(bool((rows == row).any()) for rows in self._routed[actor])
+
+    def add_routes(self, actor: str, sessions: Rows) -> None:
+        """These sessions have their route, as it was."""
+        if len(sessions):
+            self._routed[actor] = (*self._routed.get(actor, ()), sessions)
+
     def copy(self) -> Self:
         """The same, to be changed for itself."""
-        return type(self)(self, {actor: rows.copy() for actor, rows in self._ranked.items()})
-
-
-def _grown(column: NDArray[T], size: int) -> NDArray[T]:
-    if len(column) >= size:
-        return column
-    more: NDArray[Any] = np.zeros(size - len(column), column.dtype)
-    return np.concatenate([column, more])
+        ranked = {actor: rows.copy() for actor, rows in self._ranked.items()}
+        return type(self)(self, ranked, self._routed)

@@ -263,6 +263,8 @@ class Reading:
         view.release(_there(rows[retried]))
         view.futures.drop(rows[~retried])
         self._count(view.actors, actors, how)
+        if ended.tokens:
+            np.add.at(view.actors["tokens"], actors, self._numbers(ended.tokens, "u4", size))
         _smooth(view.actors, actors, waited=calls.waited, took=calls.took)
         instances = [view.instance(int(actor), self._host) for actor in np.unique(actors)]
         for instance in instances:
@@ -311,7 +313,7 @@ class Reading:
         view.actors.set(actors[workflow], workflow=True)
         for band, column in enumerate((queues.band_0, queues.band_1, queues.band_2)):
             waiting = self._numbers(column, "u4", size)
-            for actor, count in zip(actors[~workflow].tolist(), waiting[~workflow].tolist(), strict=True):
+            for actor, count in zip(actors.tolist(), waiting.tolist(), strict=True):
                 view.lanes["waiting"][view.lane(subjects.ANY, actor, band)] = count
 
     def _engines(self, engines: Engines) -> None:

@@ -24,7 +24,7 @@ class Running:
 
     Attributes:
         problem: why it does not decide; due: seconds of its next round; seen: of the view, then.
-        unprovided: it wanted to start what nobody can; told: it was said so.
+        unprovided: it wanted to start or end what nobody can; told: it was said so.
     """
 
     def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:

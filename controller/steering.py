@@ -58,6 +58,7 @@ class Steering:
         self._held = Held(moving=self._moving)
         self._view = View()
         self._view.now = lambda: EPOCH + self._clock.now
+        self._view.on_ended = self._view.learn
         self._rounds = Rounds(self._view, self._held, _decide, _failed)
         self._rounds.load(policies)
         for route in by_hand:
@@ -72,8 +73,11 @@ class Steering:
         self._idle = 0.0
         self._mine = 0  # of what is to be done, how much is to be done here
         self._deciding = False
+        self._view.room = {member.actor: {"simulation": 0} for member in simulation.members}
         self.decisions = 0
         """How many have been made."""
+        self.unplayed: set[str] = set()
+        """Policies that wanted to start or end instances, which is not simulated."""
         sources: list[Source] = [self._driver, *self._hosts.values()]
         for source in sources:  # the controller was there before the load
             self._view.take(source.report())
@@ -123,6 +127,7 @@ class Steering:
 
     def _decide(self) -> None:
         decisions = self._rounds.decide(self._clock.now)
+        self.unplayed |= {one.name for one in self._rounds.running if one.unprovided}
         if decisions:
             self._after(2 * self._simulation.hop, functools.partial(self._apply, decisions))
         else:

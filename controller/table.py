@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Rows: TypeAlias = NDArray[np.intp]
 """Places of rows."""
+T = TypeVar("T", bound=np.generic)
 
 _LEAST = 64
 
@@ -124,3 +125,11 @@ class Table:
         chosen = self._columns["alive"] if among is None else among & self._columns["alive"]
         values = self._columns[name][chosen]
         return np.bincount(values[values >= 0], minlength=size)
+
+
+def grown(column: NDArray[T], size: int) -> NDArray[T]:
+    """A column that has at least so many places; what is new holds 0."""
+    if len(column) >= size:
+        return column
+    more: NDArray[Any] = np.zeros(size - len(column), column.dtype)
+    return np.concatenate([column, more])

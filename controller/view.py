@@ -18,6 +18,7 @@ from callboard.controller.table import Rows, Table
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.messages.telemetry import Report
+from callboard.state.runtimes import Runtimes
 
 SESSION_IDLE = 60.0
 """Seconds after which a session of which nothing is open is dropped."""
@@ -39,17 +40,20 @@ class View:
         runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
             0: none; priority.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
-            its last report; provided: it is run by this controller's provisioner; killed: it is being ended.
+            its last report; provided: this controller may end it; provisioned: another one, or this one,
+            minds its process; killed: it is being ended.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
             done: attempts that have ended there. Of a model's engine, 0 unless ``engine``: in_batch,
             in_queue, preempted: requests; kv: share of its cache, 0 to 1; queried, hit, prompt and
             generated: tokens.
-        actors: done, failed, retried: attempts that have ended; waited, took: seconds, lately; workflow;
-            least, most: ``min_instances`` and ``max_instances``, 0: no limit; starting: instances that are
-            being started.
+        actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
+            waited, took: seconds, lately; workflow; least, most: ``min_instances`` and ``max_instances``,
+            0: no limit; starting: instances that are being started.
         lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
+        runtimes: how long calls take, as far as whoever keeps this view has learnt it: the controller that
+            leads, or a simulation so far.
         room: by actor and place: how many more instances of it can be started there; the first place is the
             default. Empty: nothing can be started.
     """
@@ -69,6 +73,7 @@ class View:
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
             sequence=np.int64, generation=np.uint32, provided=np.bool_, killed=np.bool_,
+            provisioned=np.bool_,
         )  # fmt: skip
         self.instances = Table(
             actor=np.int32, host=np.int32, busy=np.int64, slots=np.int64, mailbox=np.int64, standby=np.bool_,
@@ -77,7 +82,8 @@ class View:
             prompt=np.int64, generated=np.int64, preempted=np.int64,
         )  # fmt: skip
         self.actors = Table(
-            done=np.int64, failed=np.int64, retried=np.int64, waited=np.float64, took=np.float64,
+            done=np.int64, failed=np.int64, retried=np.int64, tokens=np.int64, waited=np.float64,
+            took=np.float64,
             workflow=np.bool_, least=np.int32, most=np.int32, starting=np.int32,
         )  # fmt: skip
         self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)
@@ -85,9 +91,10 @@ class View:
         self.now: Callable[[], float] = time.time
         """Unix seconds, or those of a simulation: what policies are to go by."""
         self.processes: dict[str, tuple[str, int]] = {}
+        self.runtimes = Runtimes()
         self.room: dict[str, dict[str, int]] = {}
         self.on_ended: Callable[[Calls], None] | None = None
-        """Told of the attempts that have ended."""
+        """Told of the attempts that have ended, such as :meth:`learn`."""
 
     # -- reports -------------------------------------------------------------------------------------
 
@@ -108,6 +115,12 @@ class View:
         except (ValueError, IndexError):  # columns that do not fit: as if it had been lost
             return None, True
         return report, missed
+
+    def learn(self, calls: Calls) -> None:
+        """Let what has ended count for the runtime table."""
+        worked = calls.how == 0  # how long an error takes says little
+        names = [name for name, one in zip(calls.call, worked.tolist(), strict=True) if one]
+        self.runtimes.learn(names, calls.size[worked], calls.took[worked])
 
     def _last_of(self, source: str) -> int:
         row = self.hosts.row(source)  # before its column is looked at, which may grow
@@ -201,6 +214,7 @@ class View:
         self.processes[pulse.host] = (pulse.node, pulse.pid)
         self.hosts["heard"][host] = max(self.hosts["heard"][host], pulse.at)
         self.hosts["draining"][host] = pulse.draining
+        self.hosts["provisioned"][host] = pulse.provisioned
         if self.hosts["sequence"][host]:
             return
         self.hosts["late"][host] = pulse.late

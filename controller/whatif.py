@@ -66,6 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         used: share of the slots' time; None if it is not known.
         migrations: sessions that have moved; None if it is not known.
         decisions: of policies; left: runs that were never accepted.
+        unplayed: policies that wanted to start or end instances, which is not simulated.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     migrations: int | None = None
     decisions: int = 0
     left: int = 0
+    unplayed: list[str] = []
 
 
 class WhatIf:
@@ -133,6 +135,7 @@ class WhatIf:
             migrations=simulation.migrations,
             decisions=steering.decisions if steering is not None else 0,
             left=simulation.left,
+            unplayed=sorted(steering.unplayed) if steering is not None else [],
         )
 
     def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:

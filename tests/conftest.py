@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from callboard.infra.server import EmbeddedServer
+
+# A machine that is busy makes no test fail.
+settings.register_profile("callboard", deadline=None)
+settings.load_profile("callboard")
 
 
 @pytest.fixture(autouse=True)

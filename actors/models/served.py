@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 
 import msgspec
@@ -83,7 +84,9 @@ class ModelActor:
         request = CompletionRequest(prompt=prompt, sampling=sampling, priority=_priority())
         try:
             with _speaker() as speaker:
-                return await self._metered().complete(request, speaker.say)
+                done = await self._metered().complete(request, speaker.say)
+                speaker.tokens += done.usage.completion_tokens
+                return done
         except Degraded as found:
             cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
             return cheaper
@@ -116,6 +119,8 @@ class _Speaks(Protocol):
     @property
     def rank(self) -> float: ...
 
+    def spent(self, tokens: int) -> None: ...
+
 
 def _maker() -> tuple[_Speaks, str]:
     """What knows the call whose handler this is, and where the handler is."""
@@ -124,10 +129,15 @@ def _maker() -> tuple[_Speaks, str]:
     return cast("_Speaks", scope.maker), scope.prefix.removesuffix(".")
 
 
-def _speaker() -> Speaker:
-    """Who tells what is answered to this call."""
+@contextlib.contextmanager
+def _speaker() -> Iterator[Speaker]:
+    """Who tells what is answered to this call, and what it has cost."""
     maker, path = _maker()
-    return maker.speech.speaker(path)
+    with maker.speech.speaker(path) as speaker:
+        try:
+            yield speaker
+        finally:
+            maker.spent(speaker.tokens)
 
 
 def _priority() -> int:

@@ -33,6 +33,7 @@ async def answer(engine: Engine, request: ChatRequest, repairs: int, speaker: Sp
         tries += 1
         result = await engine.chat(request, speaker.say)
         usage = usage.plus(result.usage)
+        speaker.tokens += result.usage.completion_tokens
         result.usage = usage
         if request.schema is None or result.tool_calls:
             return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from callboard.controller.policy import Act, Policy, instances
+from callboard.controller.policy import Act, Policy, calls, instances
+from callboard.controller.reading import State
 from callboard.controller.view import View
 
 
@@ -17,17 +18,18 @@ class Affinity(Policy):
 
     def decide(self, view: View, act: Act) -> None:
         """By what runs and waits on each instance of an actor."""
-        futures, told = view.futures, view.instances
+        futures, told, opened = view.futures, view.instances, calls(view, State.WAITING, State.RUNNING)
         for actor, rows in instances(view):
-            load = (told["busy"][rows] + told["mailbox"][rows]) / np.maximum(told["slots"][rows], 1)
-            loads = dict(zip(told["host"][rows].tolist(), load.tolist(), strict=True))
-            spill = min(loads, key=lambda host: (loads[host], host))
-            at = futures.where(actor=view.actors.row(actor))
-            at = at[(futures["executor"][at] >= 0) & (futures["session"][at] >= 0)]
-            places = zip(futures["executor"][at].tolist(), futures["session"][at].tolist(), strict=True)
-            for host, session in dict.fromkeys(places):
-                if host in loads:
-                    full = loads[host] >= 2 and loads[spill] < 1
-                    why = "where it runs, more waits than can run" if full else "it runs there"
-                    chosen = view.hosts.keys[spill if full else host]
-                    act.route(view.sessions.keys[session], actor, chosen, reason=why)
+            hosts = told["host"][rows]
+            loads = np.full(len(view.hosts.keys), np.nan)
+            loads[hosts] = (told["busy"][rows] + told["mailbox"][rows]) / np.maximum(told["slots"][rows], 1)
+            spill = hosts[np.lexsort((hosts, loads[hosts]))[0]]
+            at = opened.get(actor, rows[:0])
+            at = at[np.isfinite(loads[futures["executor"][at]])]
+            sessions, first = np.unique(futures["session"][at], return_index=True)
+            runs = futures["executor"][at][first]
+            full = (loads[runs] >= 2) & (loads[spill] < 1)
+            act.set_routes(sessions[~full], actor, runs[~full], reason="it runs there")
+            if full.any():
+                there = np.full(np.count_nonzero(full), spill)
+                act.set_routes(sessions[full], actor, there, reason="where it runs, more waits than can run")

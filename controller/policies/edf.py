@@ -6,8 +6,6 @@ Source: Liu and Layland, "Scheduling Algorithms for Multiprogramming in a Hard-R
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from callboard.controller.policy import MOST_PRIORITY, Act, Policy
@@ -23,7 +21,10 @@ class Edf(Policy):
         rows = np.flatnonzero(runs["alive"] & (runs["deadline"] > 0) & (runs["session"] >= 0))
         nearest = np.full(len(view.sessions.keys), np.inf)
         np.minimum.at(nearest, runs["session"][rows], runs["deadline"][rows])
-        for session in np.flatnonzero(np.isfinite(nearest)).tolist():
-            step = math.floor(math.log2(1 + max(0.0, float(nearest[session]) - now)))
-            why = f"its deadline comes within {2 ** (step + 1) - 1} s"
-            act.set_priority(view.sessions.keys[session], max(0, MOST_PRIORITY - step), reason=why)
+        rows = np.flatnonzero(np.isfinite(nearest))
+        steps = np.floor(np.log2(1 + np.maximum(0.0, nearest[rows] - now))).astype(np.int64)
+        act.set_priorities(rows, np.maximum(0, MOST_PRIORITY - steps), reason=_why)
+
+
+def _why(value: int) -> str:
+    return f"its deadline comes within {2 ** (MOST_PRIORITY - value + 1) - 1} s" if value else "there is time"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from callboard.controller.policy import Act, Policy, instances
+from callboard.controller.policy import Act, Policy, calls, instances
 from callboard.controller.reading import State
 from callboard.controller.view import View
 
@@ -21,16 +21,17 @@ class HeadOfLine(Policy):
     def decide(self, view: View, act: Act) -> None:
         """One session for each free slot of an instance in which nothing waits."""
         futures, told = view.futures, view.instances
+        waiting, running = calls(view, State.WAITING), calls(view, State.RUNNING)
         for actor, rows in instances(view):
             free = np.where(told["mailbox"][rows] == 0, told["slots"][rows] - told["busy"][rows], 0)
-            room = np.repeat(told["host"][rows], np.maximum(free, 0)).tolist()
-            waiting = futures.where(actor=view.actors.row(actor), state=State.WAITING)
-            running = set(
-                futures["session"][futures.where(actor=view.actors.row(actor), state=State.RUNNING)]
-            )
-            for row in waiting[np.argsort(futures["made"][waiting])].tolist():
-                session, host = int(futures["session"][row]), int(futures["executor"][row])
-                if room and session not in running and host >= 0 and host not in room:
-                    running.add(session)
-                    here, there = view.hosts.keys[host], view.hosts.keys[room.pop()]
-                    act.migrate(view.sessions.keys[session], here, there, reason=f"{here} is busy")
+            room = np.repeat(told["host"][rows], np.maximum(free, 0))[::-1]
+            at = waiting.get(actor, rows[:0])
+            at = at[np.argsort(futures["made"][at], kind="stable")]
+            busy = futures["session"][running.get(actor, rows[:0])]
+            stuck = ~np.isin(futures["session"][at], busy) & ~np.isin(futures["executor"][at], room)
+            _, first = np.unique(futures["session"][at[stuck]], return_index=True)
+            for row, host in zip(at[stuck][np.sort(first)].tolist(), room.tolist(), strict=False):
+                here, there = view.hosts.keys[futures["executor"][row]], view.hosts.keys[host]
+                act.migrate(
+                    view.sessions.keys[futures["session"][row]], here, there, reason=f"{here} is busy"
+                )

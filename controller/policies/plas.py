@@ -6,12 +6,11 @@ its discrete queues: from one to the next the attained service doubles.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from callboard.controller.policy import Act, Policy
 from callboard.controller.reading import State
+from callboard.controller.remembered import Remembered
 from callboard.controller.view import View
 
 
@@ -22,7 +21,7 @@ class Plas(Policy):
     """Seconds of service after which a session leaves the first queue."""
 
     def __init__(self) -> None:
-        self._served: dict[str, float] = {}
+        self._served = Remembered(seconds=np.float64)
         self._at: float | None = None
 
     def decide(self, view: View, act: Act) -> None:
@@ -31,9 +30,10 @@ class Plas(Policy):
         elapsed, self._at = now - (now if self._at is None else self._at), now
         running = view.futures["state"] == State.RUNNING
         counts = view.futures.count_by("session", len(view.sessions.keys), running)
-        self._served = {one: has for one, has in self._served.items() if one in view.sessions}
-        for row in np.flatnonzero(counts).tolist():
-            session = view.sessions.keys[row]
-            served = self._served[session] = self._served.get(session, 0.0) + elapsed * int(counts[row])
-            level = max(0, math.ceil(math.log2(max(served, 1e-9) / self.quantum)))
-            act.set_priority(session, -level, reason=f"its calls have run for {2**level * self.quantum:g} s")
+        self._served.follow(view.sessions)
+        served, rows = self._served["seconds"], np.flatnonzero(counts)
+        served += elapsed * counts
+        levels = np.ceil(np.log2(np.maximum(served[rows], self.quantum) / self.quantum)).astype(np.int64)
+        act.set_priorities(
+            rows, -levels, reason=lambda value: f"its calls have run for {2**-value * self.quantum:g} s"
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from callboard.controller.changes import running
@@ -40,14 +40,17 @@ class Fleet:
 
     Args:
         provisioner: that does so; view: where policies see them.
+        drain: tells a host to drain, of which only its heartbeat is known.
     """
 
-    def __init__(self, provisioner: Provisioner, view: View) -> None:
+    def __init__(self, provisioner: Provisioner, view: View, drain: Callable[[str], None]) -> None:
         self._provisioner = provisioner
+        self._drain = drain
         self._view = view
         self._declared: list[ActorInfo] = []
         self._hosts: list[Provided] = []
         self._by_host: dict[str, Provided] = {}
+        self._were_mine: set[str] = set()
         self._known = False
         self._due = 0.0
         self._begun: Counter[tuple[str, str]] = Counter()
@@ -123,7 +126,10 @@ class Fleet:
         view.announce(self._declared)
         self._match()
         mine = hosts.find(self._by_host)
-        hosts["provided"][:] = False
+        # One that was mine and is not has ended, heard or not; the others are those of who led before.
+        self._were_mine = {host for host in self._were_mine if host in hosts} | self._by_host.keys()
+        hosts["provided"][:] = hosts["provisioned"]
+        hosts["provided"][hosts.find(self._were_mine)] = False
         hosts["provided"][mine] = True
         now = time.monotonic()
         self._killed = {host: until for host, until in self._killed.items() if host in hosts and until > now}
@@ -156,22 +162,23 @@ class Fleet:
         used = [(one.actor, one.where) for one in self._hosts]
         used += self._begun.elements()
         count = len({one.name for one in self._hosts}) + self._begun.total()
-        found = room(
-            provisioner.places, provisioner.capacity, needs, used + self._others(), provisioner.most - count
-        )
+        others = self._others()
+        count += sum(bool(self._view.hosts["provisioned"][host]) for host in others)
+        used += [one for instances in others.values() for one in instances]
+        found = room(provisioner.places, provisioner.capacity, needs, used, provisioner.most - count)
         self._refused = {actor: until for actor, until in self._refused.items() if until > now}
         return {actor: {} if actor in self._refused else places for actor, places in found.items()}
 
-    def _others(self) -> list[tuple[str, str]]:
-        """Actor and machine of the instances that others have started where there are places."""
+    def _others(self) -> dict[int, list[tuple[str, str]]]:
+        """By host, actor and machine of the instances that others have started where there are places."""
         view = self._view
         elsewhere = [host for host in view.processes if host not in self._by_host and host in view.hosts]
-        found = []
+        found = {}
         for host in elsewhere:
-            node = view.processes[host][0]
+            node, row = view.processes[host][0], view.hosts.row(host)
             if node in self._provisioner.capacity:
-                here = view.instances["actor"][view.instances.where(host=view.hosts.row(host))]
-                found += [(view.actors.keys[actor], node) for actor in here.tolist()]
+                here = view.instances["actor"][view.instances.where(host=row)]
+                found[row] = [(view.actors.keys[actor], node) for actor in here.tolist()]
         return found
 
     # -- deciding and carrying out -------------------------------------------------------------------
@@ -250,6 +257,9 @@ class Fleet:
             if found is not None:
                 await self._provisioner.kill(found)
                 self._log.info("killed", host=host, actor=found.actor, where=found.where)
+            else:  # the process of another controller, which led before
+                self._drain(host)
+                self._log.info("killed", host=host, where=self._view.processes.get(host, ("", 0))[0])
         except Exception as error:  # noqa: BLE001 - as in _watch
             self._log.error("not_killed", host=host, reason=_told(error), exc_info=_surprise(error))
             self._killed[host] = time.monotonic() + AGAIN

@@ -100,7 +100,7 @@ class LocalProcesses:
         return said.actors + said.left_out
 
     def _command(self, spec: str, has: dict[str, float]) -> list[str]:
-        grace = ["--supervised", "--grace", f"{self._settings.grace}"]
+        grace = ["--supervised", "--provisioned", "--grace", f"{self._settings.grace}"]
         return [sys.executable, "-m", "callboard", "host", spec, *grace, *resource_words(has), *self._options]
 
     async def stop(self) -> None:

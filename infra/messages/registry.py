@@ -74,6 +74,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
         inflight: per ``<stream>.<consumer>`` the stream sequences of all messages it holds un-acked;
             whoever finds the host dead naks them on its behalf.
         late: seconds by which the event loop was late when this was written.
+        provisioned: a controller minds its process; whichever controller leads may drain it.
     """
 
     host: str
@@ -86,6 +87,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     inflight: dict[str, list[int]] = {}
     late: float = 0.0
     draining: bool = False
+    provisioned: bool = False
 
 
 class Leader(msgspec.Struct):

@@ -151,7 +151,8 @@ class Queues(msgspec.Struct, omit_defaults=True):
     Attributes:
         actor: names of actors, u4; version: of their code, names, u4.
         busy, slots, mailbox: u4, as in the heartbeat; of a workflow the runs that are driven.
-        band_0, band_1, band_2: calls of each band that the shared lane held when it was last heard of, u4.
+        band_0, band_1, band_2: calls of each band that the shared lane held when it was last heard of, u4;
+            of a workflow band_1: requests that no driver had taken.
         standby: u1: 1 while there are more hosts than the actor may have instances.
         workflow: u1: 1 if it drives runs.
     """

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from callboard import tool, workflow
+from callboard import signal, tool, workflow
 
 
 def note(line: str) -> None:
@@ -64,6 +64,12 @@ async def working(count: int) -> int:
 async def asking() -> int:
     """One call."""
     return await extra(1)
+
+
+@workflow(concurrency=1)
+async def narrow() -> None:
+    """One run at a time, until somebody says so."""
+    await signal("go")
 
 
 @workflow

@@ -123,7 +123,7 @@ async def controllers(board: Board) -> AsyncIterator[Controllers]:
     made = Controllers(board)
     yield made
     await made.close()
-    assert set(psutil.Process().children()) <= before
+    await until(lambda: set(psutil.Process().children()) <= before)
 
 
 def works(controller: Controller, actor: str) -> dict[int, str]:
@@ -352,13 +352,38 @@ async def test_the_hosts_of_one_that_leads_no_more_are_counted_by_the_next(
     await until(lambda: second.view.hosts["sequence"].sum() > seen + 6, WITHIN)
     assert len(await decided(board, "provision")) == 2
     os.kill(min(old), signal.SIGKILL)
-    await until(lambda: len(works(second, "work")) == 1, WITHIN)
+    await until(lambda: len(works(second, "work").keys() - old.keys()) == 1, WITHIN)
     assert running(second.view, counted) == 2
 
     async def stored() -> bool:
         return len(await decided(board, "provision")) == 3
 
     await eventually(stored)
+
+
+async def test_the_hosts_of_one_that_leads_no_more_can_be_ended_by_the_next(
+    board: Board, controllers: Controllers, policies: Callable[[str], str], ledger: Path
+) -> None:
+    """It drains them, whoever minds them starts none in their place, and they take up room."""
+    first = await controllers.lead("work", policies("Three"))
+    await until(lambda: len(works(first, "work")) == 3, WITHIN)
+    old = works(first, "work")
+    lease, hosts = first._lease, first.fleet and first.fleet._provisioner
+    assert lease is not None
+    assert isinstance(hosts, LocalProcesses)
+    await until(lambda: all(slot.works for slot in hosts._slots.values()), WITHIN)
+    await lease.stop()
+    second = await controllers.lead("work", policies("Fewer"), most=3)
+    await until(lambda: works(second, "work") == old, WITHIN)
+    await until(
+        lambda: bool(second.view.room) and not any(map(any, map(dict.values, second.view.room.values())))
+    )
+    (ledger.parent / "fewer").touch()
+    await until(lambda: sum(map(psutil.pid_exists, old)) == 2, WITHIN)
+    await until(lambda: len(hosts._slots) == 2, WITHIN)
+    (made,) = await decided(board, "kill")
+    assert made.key.rpartition(".")[2] in old.values()
+    assert len(await decided(board, "provision")) == 3
 
 
 async def test_what_has_only_begun_ends_when_another_may_lead(board: Board, controllers: Controllers) -> None:
@@ -385,6 +410,20 @@ async def test_scale_starts_what_calls_wait_for(
     await until(lambda: process in works(controller, "extra"), WITHIN)
     (made,) = [one for one in await decided(board, "provision") if one.key.endswith(".extra")]
     assert made.reason == "1 calls need 1 instances"
+
+
+async def test_scale_starts_drivers_for_requests_that_wait(
+    board: Board, controllers: Controllers, policies: Callable[[str], str]
+) -> None:
+    """A driver that is full tells what the stream still holds; another one is started for that."""
+    await board.host(fleet_app.narrow, **CALM)
+    runs = [await board.submit(fleet_app.narrow) for _ in range(4)]
+    controller = await controllers.lead("narrow", policies("Quick"))
+    await until(lambda: bool(works(controller, "narrow")), WITHIN)
+    client = await board.client()
+    for run in runs:
+        await client.signal(run, "go")
+        assert (await board.done(run, WITHIN)).status == "completed"
 
 
 async def test_without_a_provisioner_it_is_told(

@@ -22,6 +22,8 @@ from callboard.infra.messages.policy import Decision
 ACTORS = ("llm", "search", "chart")
 CAPACITY = 9
 POLICIES = ("scale", "reassign")
+FLOW = "flow"
+"""The one that is a workflow."""
 
 
 class Play:
@@ -67,12 +69,16 @@ class Play:
 
     def _load(self, actor: str, calls: int) -> None:
         view = self.view
+        view.actors["workflow"][view.actors.row(actor)] = actor == FLOW
         for host in [host for host, name in self.hosts.items() if name == actor]:
             busy = min(calls, self.slots)
             calls -= busy
             row = np.array([view.instance(view.actors.row(actor), view.hosts.row(host))])
-            view.instances.set(row, slots=self.slots, busy=busy)
+            view.instances.set(row, slots=self.slots, busy=busy, workflow=actor == FLOW)
             view.hosts["provided"][view.hosts.row(host)] = True
+        if actor == FLOW:
+            view.lanes["waiting"][view.lane("any", view.actors.row(actor), 1)] = calls
+            return
         for number in range(calls):
             row = np.array([view.futures.row(f"{actor}:{number}")])
             view.futures.set(row, state=State.SENT, actor=view.actors.row(actor), executor=-1, session=-1)
@@ -252,6 +258,48 @@ def test_reassign_takes_from_who_is_idle() -> None:
     assert [one.what for one in found] == ["kill", "provision"]
     assert "llm has a queue" in found[0].reason
     assert (play.count("llm"), play.count("search")) == (2, 2)
+
+
+def test_scale_follows_the_runs_of_a_workflow() -> None:
+    """Those that are driven, and where all drivers are full the requests that nobody has taken."""
+    play, policy = Play({FLOW: (1, 0)}), loading.load("scale")
+    for _ in range(20):
+        play.look({FLOW: 6})
+        play.decide(policy)
+    assert play.count(FLOW) == 4
+    for _ in range(1300):
+        play.look({FLOW: 0})
+        play.decide(policy)
+    assert play.count(FLOW) == 1
+
+
+def test_requests_count_only_where_drivers_are_full() -> None:
+    """What was last heard of them may long be over; a driver that has room takes what there is."""
+    play, policy = Play({FLOW: (2, 0)}), loading.load("scale")
+    for _ in range(20):
+        view = play.look({FLOW: 1})
+        view.lanes["waiting"][view.lane("any", view.actors.row(FLOW), 1)] = 50
+        assert play.decide(policy) == []
+
+
+def test_reassign_gives_and_takes_drivers() -> None:
+    """As instances of all actors."""
+    play, policy = Play({"llm": (1, 0), FLOW: (0, 0)}, capacity=3), loading.load("reassign")
+    play._add(FLOW)
+    play._add(FLOW)
+    found = []
+    for _ in range(70):
+        play.look({"llm": 9})
+        found += play.decide(policy)
+    assert [one.what for one in found] == ["kill", "provision"]
+    assert (play.count("llm"), play.count(FLOW)) == (2, 1)
+    play, policy = Play({"llm": (0, 0), FLOW: (1, 0)}, capacity=3), loading.load("reassign")
+    play._add("llm")
+    play._add("llm")
+    for _ in range(70):
+        play.look({FLOW: 9})
+        play.decide(policy)
+    assert (play.count("llm"), play.count(FLOW)) == (1, 2)
 
 
 def test_reassign_leaves_who_has_one_or_has_work() -> None:

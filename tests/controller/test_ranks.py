@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callboard.controller.decisions import entry_of
 from callboard.controller.policy import Act, Held
 from callboard.controller.view import View
 from callboard.infra import subjects
@@ -88,3 +89,65 @@ def test_what_others_decided_stays() -> None:
     act = Act(view, "second", held=held)
     act.set_priorities(rows, np.array([1, 1, 1]))
     assert [one.key for one in act.decisions] == [subjects.priority(subjects.session_token("free"))]
+
+
+HOMES = st.dictionaries(SESSIONS, st.sampled_from(["a", "b", "drains", "nowhere"]), max_size=12)
+
+
+@given(st.lists(st.tuples(st.sets(SESSIONS), HOMES, HOMES), max_size=8), st.integers(1, 12))
+def test_routes_are_the_same_as_one_by_one(
+    rounds: list[tuple[set[str], dict[str, str], dict[str, str]]], most: int
+) -> None:
+    """Whatever comes first of the same session has its way, and an instance that is not there gets none."""
+    view, one, many = View(), Held(), Held()
+    for host in ("a", "b", "drains", "nowhere"):
+        row = view.hosts.row(host)
+        if host != "nowhere":
+            view.instance(view.actors.row("llm"), row)
+    view.hosts["draining"][view.hosts.row("drains")] = True
+    for epoch, (gone, first, second) in enumerate(rounds):
+        view.sessions.drop(view.sessions.find(gone))
+        view.sessions.add(list(first | second))
+        singly, at_once = (Act(view, "p", "why", held, most=most) for held in (one, many))
+        for wanted in (first, second):
+            for session, host in wanted.items():
+                singly.route(session, "llm", host)
+            at_once.set_routes(view.sessions.find(wanted), "llm", view.hosts.find(wanted.values()))
+        assert sorted((d.key, *d.hosts) for d in singly.decisions) == sorted(
+            (d.key, *d.hosts) for d in at_once.decisions
+        )
+        for held, act in ((one, singly), (many, at_once)):
+            for decision in act.decisions:
+                entry = entry_of(decision, epoch, 1.0, term=1)
+                assert entry is not None
+                held.put(decision.key, entry)
+        assert one.homes == many.homes
+
+
+def test_routes_at_once_are_claimed() -> None:
+    """Also those that hold already: nobody moves such a session, or routes it elsewhere, in the same round."""
+    view, held = View(), Held()
+    (session,) = view.sessions.add(["s"])[0]
+    for host in ("a", "b"):
+        view.instance(view.actors.row("llm"), view.hosts.row(host))
+    future = np.array([view.futures.row("r:1")])
+    here = view.hosts.row("a")
+    view.futures.set(future, session=session, actor=view.actors.row("llm"), executor=here)
+    for _ in range(2):
+        act = Act(view, "p", "why", held)
+        act.set_routes(np.array([session]), "llm", np.array([here]))
+        act.migrate("s", "a", "b")
+        act.route("s", "llm", "b")
+        later = Act(view, "q", "why", held, act.claimed.copy())
+        later.route("s", "llm", "b")
+        later.set_routes(np.array([session]), "llm", np.array([view.hosts.row("b")]))
+        assert not later.decisions
+        assert [one.what for one in act.decisions] == ["route"] * (not held.entries)
+        for decision in act.decisions:
+            entry = entry_of(decision, 1, 1.0, term=1)
+            assert entry is not None
+            held.put(decision.key, entry)
+    held.drop(*held.entries)
+    act = Act(view, "p", "why", held)
+    act.set_routes(np.array([session]), "llm", np.array([here]))
+    assert len(act.decisions) == 1

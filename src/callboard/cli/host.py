@@ -29,6 +29,7 @@ def host(
     mcp_env: Annotated[list[str] | None, Parameter(negative=())] = None,
     mcp_timeout: float = 300.0,
     supervised: Annotated[bool, Parameter(show=False)] = False,
+    provisioned: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,
 ) -> int:
     """Run the actors and workflows of an application, serve a model, adopt the tools of MCP servers.
@@ -64,6 +65,7 @@ def host(
             they get PATH, HOME and the like only.
         mcp_timeout: Seconds that a call of a tool may take.
         supervised: Set by 'callboard dev' and 'callboard controller'.
+        provisioned: Set by 'callboard controller'.
     """
     common.log("info")
     from callboard.infra.settings import amounts
@@ -72,7 +74,7 @@ def host(
     if supervised:
         from callboard.cli.supervised import supervised as on_leash
 
-        return on_leash(app, common, grace, has)
+        return on_leash(app, common, grace, has, provisioned=provisioned)
     from callboard.actors.resources import Placed, place_app
     from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve

@@ -40,12 +40,14 @@ async def serve(
     on_ready: Callable[[Host], None],
     stop: asyncio.Event | None = None,
     adopted: Adopted | None = None,
+    *,
+    provisioned: bool = False,
 ) -> int:
     """Run a host until it is told to stop; returns the exit code.
 
     Args:
         placed: what it runs; on_ready: called once it works.
-        adopted: the MCP servers that it runs, too.
+        adopted: the MCP servers that it runs, too. provisioned: a controller minds this process.
         stop: set to make it drain; SIGTERM and SIGINT do so too. While it starts it ends at once.
 
     Raises:
@@ -56,7 +58,7 @@ async def serve(
     if adopted is not None and not await end.comes_after(adopted.start()):
         return Exit.OK
     declarations = [*placed.served, *(adopted.declarations if adopted is not None else ())]
-    host = Host(declarations, settings, end.on_lost, placed.left_out)
+    host = Host(declarations, settings, end.on_lost, placed.left_out, provisioned=provisioned)
     code = Exit.NO_SERVER
     try:
         if await end.comes_after(host.start()):

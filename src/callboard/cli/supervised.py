@@ -31,7 +31,12 @@ _AFTER_GRACE = 3.0
 
 
 def supervised(
-    app: Sequence[str], common: Common, grace: float | None, resources: dict[str, float] | None
+    app: Sequence[str],
+    common: Common,
+    grace: float | None,
+    resources: dict[str, float] | None,
+    *,
+    provisioned: bool,
 ) -> int:
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
@@ -42,7 +47,11 @@ def supervised(
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED
-    return _when_told(leash, common, grace, lambda settings, *rest: serve(placed, settings, *rest), resources)
+
+    async def work(settings: Settings, on_ready: Callable[[_Named], None], stop: asyncio.Event) -> int:
+        return await serve(placed, settings, on_ready, stop, provisioned=provisioned)
+
+    return _when_told(leash, common, grace, work, resources)
 
 
 def supervised_gateway(common: Common, wait: float, grace: float | None) -> int:

@@ -164,6 +164,9 @@ def _show(played: _Played, screen: Console) -> None:
     for outcome in played.outcomes:
         if outcome.left:
             screen.print(f"[yellow]{outcome.name}: {outcome.left} runs were never accepted[/]")
+        for policy in outcome.unplayed:
+            what = f"{policy} wanted to start or end instances, which is not simulated: try --hosts"
+            screen.print(f"[yellow]{outcome.name}: {what}[/]")
     if played.left_out:
         screen.print(f"{played.left_out} runs are left out: they had begun before what was told")
     if played.missing:
