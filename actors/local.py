@@ -21,7 +21,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.alone import Alone
 from callboard.actors.called_at import place, placed
-from callboard.actors.failures import call_in_thread, text_of
+from callboard.actors.failures import call_in_thread, note_path, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
 from callboard.actors.local_turns import LocalTurns
@@ -206,7 +206,7 @@ class LocalMaker:
             return
         if isinstance(error, SystemExit):
             error = CallFailed(f"{future.method.where} raised {text_of(error)}", future=future.id)
-        error.add_note(f"workflow path: {' > '.join((*self._path, future.method.where))}")
+        note_path(error, (*self._path, future.method.where))
         future.set_exception(error)
         if future.consumers:
             future.exception()
