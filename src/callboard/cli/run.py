@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.outcome import Outcome, tell
 from callboard.cli.output import Output, err
@@ -34,7 +34,7 @@ def run(
     args: str | None = None,
     watch: Annotated[bool, Parameter(negative=())] = False,
     session: str | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     run_id: str | None = None,
     local: str | None = None,
     common: Common = DEFAULTS,

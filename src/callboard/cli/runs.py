@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, line, seconds
 from callboard.cli.outcome import ended, explained, shortened
@@ -29,7 +29,7 @@ def runs(
     *,
     workflow: str | None = None,
     status: Literal["running", "waiting", "completed", "failed", "cancelled"] | None = None,
-    limit: int = 20,
+    limit: Count = 20,
     common: Common = DEFAULTS,
 ) -> int:
     """List runs, the latest last.

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Port
 from callboard.infra.errors import ServerStartFailed
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ USUAL_PORT = 4222
 
 def up(
     *,
-    port: int | None = None,
+    port: Port | None = None,
     store: Path | None = None,
     durability: Literal["development", "production"] | None = None,
     common: Common = DEFAULTS,
