@@ -38,6 +38,7 @@ from callboard.infra.errors import (
     InvalidResult,
     OutcomeUnknown,
     Overloaded,
+    Poisoned,
     RequestTimeout,
     StoreRefused,
 )
@@ -442,8 +443,7 @@ def _publish(instance: Instance, call: Call, result: Result, session: Session | 
         if session is not None:
             managed.told(session)
         if isinstance(outcome, StoreRefused):
-            text = f"its outcome was not stored: {outcome}"
-            instance.host.dead.put(instance.name, call.delivered, "refused_by_store", text)
+            _lose(instance, call, outcome)
             return
         if result.error is None or result.error.code != Overloaded.code:
             instance.host.remember(call.key)  # a refused call comes again under the same id
@@ -451,6 +451,19 @@ def _publish(instance: Instance, call: Call, result: Result, session: Session | 
 
     instance.host.node.journal.put_result(call.run, result, on_stored)
     instance.host.finished(call, result)
+
+
+def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
+    """The outcome cannot be stored, not even later: whoever waits is told, and the call is a dead letter."""
+    reason, text = "refused_by_store", f"its outcome was not stored: {refusal.message}"
+    lost = result_of(instance, call)
+    moved = f"{call.method.where} was moved to the dead letters: {text}; see 'callboard dead list'"
+    lost.error = describe(Poisoned(moved, reason=reason), call.path)
+
+    def on_stored(_: int | StoreRefused) -> None:
+        instance.host.dead.put(instance.name, call.delivered, reason, text)
+
+    instance.host.node.journal.put_result(call.run, lost, on_stored)
 
 
 def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None:

@@ -49,6 +49,19 @@ async def gated(number: int) -> int:
     return number
 
 
+@tool
+async def megabytes(number: int) -> bytes:
+    """Give more than one message holds."""
+    RAN[number] += 1
+    return bytes(number << 20)
+
+
+@workflow
+async def large_flow(number: int) -> int:
+    """The size of a large value."""
+    return len(await megabytes(number))
+
+
 @workflow
 async def flow(number: int) -> int:
     """One call."""
@@ -171,6 +184,28 @@ async def test_a_message_of_the_largest_size_that_is_no_call(board: Board) -> No
     assert letter.body == body[: len(letter.body)]
     assert str(len(body)) in letter.detail.replace(",", "")
     await still_works(board, host)
+
+
+async def test_an_inline_limit_above_what_the_server_takes(board: Board) -> None:
+    """Values that would not fit into a message travel by reference all the same."""
+    with capture_logs() as logs:
+        await board.host(large_flow, megabytes, inline_limit=8 << 20)
+    assert any(entry["event"] == "inline_limit_lowered" for entry in logs)
+    assert await board.run(large_flow, number=2) == 2 << 20
+
+
+async def test_an_outcome_that_the_server_refuses_is_told(board: Board) -> None:
+    """The caller gets a typed error, and the call is a dead letter; it does not run again."""
+    host = await board.host(large_flow, megabytes)
+    host.node.settings = msgspec.structs.replace(host.node.settings, inline_limit=8 << 20)
+    with pytest.raises(RunFailed) as caught:
+        await board.run(large_flow, number=3)
+    assert isinstance(caught.value.__cause__, Poisoned)
+    assert caught.value.__cause__.fields["reason"] == "refused_by_store"
+    assert "its outcome was not stored" in caught.value.__cause__.message
+    (letter,) = await board.letters()
+    assert (letter.actor, letter.reason) == ("megabytes", "refused_by_store")
+    assert RAN[3] == 1
 
 
 async def test_an_actor_that_a_host_does_not_run(board: Board) -> None:
