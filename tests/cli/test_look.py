@@ -124,7 +124,8 @@ def test_a_run_that_nobody_drives_yet(nats_url: str, typed: Typed) -> None:
         run = client.submit("nobody", {}, session="s")
         assert client.status(run).status == "accepted"
     shown = typed("show", run, url=nats_url)
-    assert "nobody  accepted" in shown.out
+    assert "nobody  accepted\nstored " in shown.out
+    assert "session s" in shown.out
     told = typed("cancel", run, url=nats_url)
     assert told.code == Exit.TIMED_OUT
     assert "is there a host for nobody?" in told.err

@@ -58,7 +58,7 @@ def run(
         workflow: Its name; 'callboard actors' lists what there is.
         argument: Arguments of the workflow: --NAME VALUE.
         arg: One as NAME=VALUE, for a name that is also an option of this command.
-        args: Arguments as one JSON object.
+        args: Arguments as one JSON object; an option of the same name goes before it.
         watch: Show the calls while they run.
         session: Whose run it is: state of agents is kept per session.
         timeout: Seconds to wait for the result.
