@@ -67,7 +67,7 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     parts = error.exceptions[:_GROUP] if isinstance(error, BaseExceptionGroup) and depth < _DEPTH else ()
     if parts:
         args = args[:1]
-    fields = own.fields if own else _attributes(error)
+    fields = _attributes(error) if own is None else _fields(own)
     info = ErrorInfo(
         code=code_of(error),
         message=_cut(text_of(error)),
@@ -106,6 +106,13 @@ def _attributes(error: BaseException) -> dict[str, Any]:
     found = {name: value for name, value in vars(error).items() if name != _NOTES}
     own = [note for note in _notes(error) if not isinstance(note, _Note)]
     return {**found, _NOTES: own} if own else found
+
+
+def _fields(error: CallboardError) -> dict[str, Any]:
+    """The fields of an error; of a class that a user has made on top of one, its attributes beside them."""
+    if type(error) is _CLASSES.get(error.code):
+        return error.fields
+    return {**{k: v for k, v in _attributes(error).items() if k != "fields"}, **error.fields}
 
 
 def _traceback(error: BaseException, limit: int) -> str:
@@ -206,10 +213,12 @@ def _remade(make: Callable[..., Exception], cls: type[Exception], info: ErrorInf
         error = make(cls, *args)
         if not (isinstance(error, OSError) and error.args):  # its own args leave the file name out
             error.args = tuple(args)
+        attributes = _settable(info)
         if isinstance(error, CallboardError):
-            error.fields = dict(info.fields)
-        else:
-            vars(error).update(_settable(info))
+            error.fields = {k: v for k, v in info.fields.items() if k != _NOTES}
+            taken = {"fields", *dir(type(error))}
+            attributes = {k: v for k, v in attributes.items() if k == _NOTES or k not in taken}
+        vars(error).update(attributes)
     except Exception:  # noqa: BLE001 - whatever a user's class demands: it is told in another way
         return None
     return error

@@ -113,10 +113,12 @@ class LocalMaker:
     Args:
         stage: what the calls of the run share.
         path: ``actor.method`` of each call from the workflow down to here.
+        depth: of the call whose handler makes the calls, in the run.
     """
 
-    def __init__(self, stage: Stage, path: tuple[str, ...]) -> None:
+    def __init__(self, stage: Stage, path: tuple[str, ...], depth: int = 0) -> None:
         self._stage = stage
+        self._depth = depth
         self._loop = stage.loop
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -153,7 +155,7 @@ class LocalMaker:
         own = chosen.get()
         future.session = own.session or self._stage.session
         future.priority = own.priority or 0
-        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
+        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._depth)
         future.sent = 0.0 if encoded.futures else time.monotonic()
         self._open[future.id] = future
         future.when_done(self._closed)
@@ -180,6 +182,8 @@ class LocalMaker:
 
     def _closed(self, future: Future[Any]) -> None:
         self._open.pop(future.id, None)
+        if not future.cancelled():
+            self._depth = max(self._depth, future.stage)
 
     def _start(self, future: Future[Any], encoded: values.Encoded) -> None:
         task = self._loop.create_task(self._execute(future, encoded))
@@ -287,7 +291,7 @@ class LocalMaker:
         method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
-        maker = LocalMaker(self._stage, (*self._path, method.where))
+        maker = LocalMaker(self._stage, (*self._path, method.where), future.stage)
         try:
             async with running:
                 with _items(future):

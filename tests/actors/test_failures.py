@@ -23,6 +23,14 @@ class NoMoney(Terminal):
     """A user's error on top of Callboard's."""
 
 
+class Broke(Terminal):
+    """A user's error on top of Callboard's, with an attribute and a constructor of its own."""
+
+    def __init__(self, debt: int) -> None:
+        super().__init__(f"owes {debt}", bank="Coutts")
+        self.debt = debt
+
+
 class Rich(ValueError):
     """A user's error with attributes and a constructor of its own."""
 
@@ -108,6 +116,15 @@ def test_attributes_of_an_exception_travel() -> None:
     again = travel(raised(Rich("Harrods", price=2.5)))
     assert isinstance(again, Rich)
     assert (again.shop, again.price, str(again)) == ("Harrods", 2.5, "too dear at Harrods")
+
+
+def test_attributes_travel_on_top_of_callboards_own_errors() -> None:
+    """Beside the fields that such an error has, over any number of hosts."""
+    error: BaseException = Broke(7)
+    for _ in range(3):
+        error = travel(raised(error))
+    assert isinstance(error, Broke)
+    assert (error.debt, error.message, error.fields["bank"]) == (7, "owes 7", "Coutts")
 
 
 def test_an_exception_of_the_standard_library_with_attributes() -> None:

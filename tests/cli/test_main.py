@@ -98,6 +98,7 @@ def test_every_exit_code_has_a_meaning() -> None:
         (["dev", str(APP), "--nats", NOBODY, "--port", "1"], Exit.USAGE),
         (["dev", str(APP), "--nats", NOBODY, "--store", "x"], Exit.USAGE),
         (["dead", "purge", "--nats", NOBODY], Exit.USAGE),
+        (["up", "--nats", NOBODY], Exit.USAGE),
         (["runs", "--nats", NOBODY], Exit.NO_SERVER),
         (["doctor", "--nats", NOBODY], Exit.NO_SERVER),
         (["run", "greet", "--nats", NOBODY], Exit.NO_SERVER),

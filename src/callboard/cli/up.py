@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from callboard.cli.common import DEFAULTS, Common, Port
+from callboard.cli.exits import UsageError
 from callboard.infra.errors import ServerStartFailed
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def up(
         store: Directory for its data. By default a temporary one, removed at the end.
         durability: 'production' syncs every write to disk before it is acknowledged.
     """
+    if common.nats is not None:
+        raise UsageError("--nats names a server that runs, but 'up' runs one of its own: leave it out")
     common.log("warning")
     settings = common.settings(durability=durability)
     ended = threading.Event()
