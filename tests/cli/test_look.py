@@ -232,3 +232,6 @@ def test_stubs_are_a_module(board: str, typed: Typed, tmp_path: Path) -> None:
     assert path.read_text() == printed.out
     assert "def broken(" in typed("stubs", "--json", url=board).json["module"]
     assert typed("stubs", "Scarse", url=board).code == Exit.NOT_FOUND
+    nowhere = typed("stubs", "add", "-o", tmp_path / "no" / "stubs.py", url=board)
+    assert nowhere.code == Exit.USAGE
+    assert nowhere.err.endswith("stubs.py cannot be written: No such file or directory\n")
