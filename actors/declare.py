@@ -71,7 +71,8 @@ class Method:
         self.owner = owner
         self.is_async = inspect.iscoroutinefunction(function)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise DeclarationInvalid(f"{self.where} yields: return a list, since a call has one result")
+            hint = "; a method that no call is for begins with '_'" if owner is not None else ""
+            raise DeclarationInvalid(f"{self.where} yields: return a list, since a call has one result{hint}")
         self.effect = effect_of(self.where, function, key, declared=directives.effect)
         if directives.cpu and self.is_async:
             raise DeclarationInvalid(

@@ -62,9 +62,10 @@ class Signature:
             self._decode_result = msgspec.msgpack.Decoder(self.result_type).decode
         except TypeError as error:
             raise DeclarationInvalid(f"{where}: a type cannot travel: {error}") from error
+        hint = "; a method that no call is for begins with '_'" if skip_self else ""
         for name, kind in self._types.items():
-            travel.check(kind, f"{where}: parameter {name!r}")
-        travel.check(self.result_type, f"{where}: its result")
+            travel.check(kind, f"{where}: parameter {name!r}", hint)
+        travel.check(self.result_type, f"{where}: its result", hint)
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
         try:

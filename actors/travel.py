@@ -13,11 +13,11 @@ _DATA: tuple[Any, ...] = (None, False, 0, 0.0, "", b"", [], {})
 """One of each kind that is decoded where a type says nothing of how."""
 
 
-def check(kind: Any, what: str) -> None:
+def check(kind: Any, what: str, hint: str = "") -> None:
     """Refuse a type that no value that travels can have.
 
     Args:
-        what: has the type; begins the error's text.
+        what: has the type; begins the error's text; hint: ends it.
 
     Raises:
         DeclarationInvalid: it, or a part of it, is a class that is made neither from data nor by msgspec.
@@ -28,7 +28,7 @@ def check(kind: Any, what: str) -> None:
             module = "" if part.cls.__module__ == "builtins" else f"{part.cls.__module__}."
             raise DeclarationInvalid(
                 f"{what} cannot travel: a {module}{name} is neither a msgspec struct, nor a dataclass, "
-                "nor one of the standard types"
+                f"nor one of the standard types{hint}"
             )
 
 

@@ -399,6 +399,26 @@ def test_a_generator_cannot_be_declared(declare: Any, function: Callable[..., An
         declare(function)
 
 
+def test_a_helper_of_an_agent_that_no_call_can_be_for() -> None:
+    """The error says how to keep it out of what can be called."""
+    with pytest.raises(DeclarationInvalid, match=r"Reader\.lines yields.*begins with '_'"):
+
+        @agent
+        class Reader:
+            def lines(self) -> Iterator[str]:
+                yield ""
+
+    @agent
+    class Walker:
+        def walk(self, step: Callable[[], int]) -> int:
+            return step()
+
+    declared = declaration(Walker)
+    assert declared is not None
+    with pytest.raises(DeclarationInvalid, match=r"Walker\.walk: parameter 'step'.*begins with '_'"):
+        _ = declared.methods["walk"].signature
+
+
 def test_what_is_declared_must_be_of_its_kind() -> None:
     """A class is an agent, a function is a tool or a workflow, and names are given by ``name=``."""
     declare: Any
