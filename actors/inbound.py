@@ -38,6 +38,7 @@ class Call:
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
+        unreadable: nobody could decode its body, so that it is kept as a dead letter.
         intent: of its effect, once it has begun here.
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
@@ -72,6 +73,7 @@ class Call:
         "stopping",
         "stored_at",
         "task",
+        "unreadable",
         "workflow",
         "woven",
     )
@@ -104,6 +106,7 @@ class Call:
         self.stopping = False
         self.preempted = 0
         self.claimed = False
+        self.unreadable = False
         self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
         self.slot: Slot | None = None

@@ -157,7 +157,10 @@ async def test_a_header_that_cannot_be_used_is_told_to_the_waiting_caller(board:
 
 
 async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Board) -> None:
-    """Published by hand, past any stub: the typed error is the outcome, and the handler never runs."""
+    """Published by hand, past any stub: the typed error is the outcome, and the handler never runs.
+
+    What nobody can decode is a dead letter, too.
+    """
     host = await board.host(double, flow)
     node = await board.node()
     for number, body in enumerate(GARBAGE):
@@ -168,6 +171,9 @@ async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Bo
         assert result.error is not None
         assert result.error.code == InvalidArguments.code
         assert result.error.fields == {"actor": "double", "method": "call"}
+    letters = await board.letters(len(GARBAGE) - 1)  # an array is msgpack, and only does not fit
+    assert {(letter.actor, letter.reason) for letter in letters} == {("double", "undecodable")}
+    assert {letter.body for letter in letters} == {body for body in GARBAGE if body[:1] != b"\x93"}
     await still_works(board, host)
     assert RAN == {7: 1}
 
