@@ -248,7 +248,7 @@ def _decoded(call: Call, body: bytes) -> dict[str, Any]:
     except InvalidArguments:
         try:
             msgspec.msgpack.decode(body)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
             call.unreadable = True
         raise
 
