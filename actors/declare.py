@@ -53,6 +53,8 @@ class Method:
     """
 
     original = ""
+    signature_known = True
+    """Whether its parameters are known here."""
 
     def __init__(
         self,
@@ -193,6 +195,8 @@ class AgentClass(Generic[T]):
     kind = "agent"
     version = ""
     """Of what it stands for; of its source by default."""
+    as_tool = ""
+    """The method that a model calls to which the agent as a whole is given as a tool; empty: it cannot be."""
 
     def __init__(self, cls: type[T], name: str, directives: Directives) -> None:
         self.cls = cls

@@ -14,6 +14,7 @@ from callboard.infra.errors import ClientClosed
 if TYPE_CHECKING:
     from callboard.actors.events import Event
     from callboard.actors.listening import Piece
+    from callboard.infra.messages.budget import Account, Budget
     from callboard.infra.messages.control import Migration, RunCalls
     from callboard.infra.messages.inbox import Question
     from callboard.infra.messages.policy import Admission, Route
@@ -141,6 +142,18 @@ class SyncClient:
 
     async def _states(self) -> States:
         return self._client.state  # made where its event loop runs
+
+    def set_budget(self, budget: Budget, **whose: str) -> Account:
+        """See :meth:`Client.set_budget`."""
+        return self._wait(self._client.set_budget(budget, **whose))
+
+    def clear_budget(self, **whose: str) -> bool:
+        """See :meth:`Client.clear_budget`."""
+        return self._wait(self._client.clear_budget(**whose))
+
+    def budgets(self) -> list[Account]:
+        """See :meth:`Client.budgets`."""
+        return self._wait(self._client.budgets())
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

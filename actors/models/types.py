@@ -115,6 +115,17 @@ class Embeddings(msgspec.Struct, omit_defaults=True):
     model: str = ""
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What a model costs, in US dollars for a million tokens.
+
+    Attributes:
+        input: of prompts; output: of answers.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+
 class Sampling(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How a model is to answer; None leaves it to the engine.
 
