@@ -88,9 +88,11 @@ class Client:
 
     async def close(self) -> None:
         """Idempotent."""
-        self._is_open = False
         self._ends.stop()
-        await self._node.close()
+        try:
+            await self._node.close()
+        finally:
+            self._is_open = False
 
     @property
     def state(self) -> States:
