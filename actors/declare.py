@@ -33,6 +33,7 @@ from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.subjects import WAKER, NameInvalid, token
 
 if TYPE_CHECKING:
+    from callboard.actors.instance import Instance
     from callboard.state.session import Rules
 
 P = ParamSpec("P")
@@ -214,6 +215,12 @@ class AgentClass(Generic[T]):
 
     async def close(self) -> None:
         """Give that back, when the host ends. Idempotent."""
+
+    async def attach(self, instance: Instance) -> None:
+        """An instance is about to take calls: begin what goes on beside it."""
+
+    def detach(self, instance: Instance) -> None:
+        """It takes no more calls: end that. Idempotent."""
 
     @property
     def movable(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from callboard.actors.addressing import CallContext
 from callboard.actors.inbound import LONGEST_PATH, Call
+from callboard.actors.mailbox import rank
 from callboard.actors.maker import CallMaker
 from callboard.actors.slots import HandlersFuture, Slot
 from callboard.actors.weaving import Heard
@@ -87,6 +88,11 @@ class HandlerMaker:
     def speech(self) -> Speech:
         """Where a model's handler tells what it answers."""
         return self._host.speech
+
+    @property
+    def rank(self) -> float:
+        """The place of its call in the order of mailboxes: unix seconds, the smallest first."""
+        return rank(self._call)
 
     @property
     def purse(self) -> Purse | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from callboard.actors.models.engine import Say
 from callboard.actors.models.engine_errors import Faults, unusable
+from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.types import (
     ChatRequest,
     ChatResult,
@@ -24,7 +25,7 @@ from callboard.actors.models.types import (
     ToolCall,
     Usage,
 )
-from callboard.infra.errors import EngineDown, SettingsInvalid
+from callboard.infra.errors import EngineDown, EngineRefused, SettingsInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _CONNECT: Final = 5.0
 _SILENCE: Final = 600.0
 """Seconds without a byte after which an engine counts as down; it may queue a request for long."""
+_LOOK: Final = 2.0
+"""Seconds that it gets to tell its metrics."""
 
 
 class OpenAIEngine:
@@ -42,15 +45,23 @@ class OpenAIEngine:
         url: up to and with ``/v1``.
         api_key_env: environment variable that holds the key.
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
+        priorities: it takes the field ``priority`` of vLLM.
     """
 
     def __init__(
-        self, name: str, url: str, *, api_key_env: str | None = None, engine_model: str | None = None
+        self,
+        name: str,
+        url: str,
+        *,
+        api_key_env: str | None = None,
+        engine_model: str | None = None,
+        priorities: bool = False,
     ) -> None:
         self.name = name
         self.url = url
         self._api_key_env = api_key_env
         self._model = engine_model
+        self._priorities = priorities
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -90,7 +101,7 @@ class OpenAIEngine:
         return key
 
     @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[AsyncOpenAI]:
+    async def _speaking(self) -> AsyncIterator[AsyncOpenAI]:
         """The client, or where no host has opened it one for this request; its errors as Callboard's."""
         client = self._client
         own = None if client is not None else await asyncio.to_thread(self._make)
@@ -98,11 +109,17 @@ class OpenAIEngine:
         assert asked is not None
         try:
             with Faults(self.name, self.url, asked.api_key):
-                await self._know_model(asked)
                 yield asked
         finally:
             if own is not None:
                 await own.close()
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AsyncOpenAI]:
+        """The same, once the server's name of the model is known."""
+        async with self._speaking() as client:
+            await self._know_model(client)
+            yield client
 
     async def _know_model(self, client: AsyncOpenAI) -> None:
         if self._model is None:
@@ -111,7 +128,7 @@ class OpenAIEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        options = _options(request.sampling)
+        options = self._options(request)
         if request.tools:
             options["tools"] = request.tools
         if request.tool_choice is not None:
@@ -145,7 +162,7 @@ class OpenAIEngine:
                 prompt=request.prompt,
                 stream=True,
                 stream_options={"include_usage": True},
-                **_options(request.sampling),
+                **self._options(request),
             )
             async with stream:
                 async for chunk in stream:
@@ -171,6 +188,25 @@ class OpenAIEngine:
                 raise unusable(self.name, f"{len(data)} vectors for {len(texts)} texts")
             usage = Usage(answered.usage.prompt_tokens, 0, answered.usage.total_tokens)
             return Embeddings([list(one.embedding) for one in data], usage, answered.model)
+
+    async def load(self) -> EngineLoad | None:
+        """How busy it is, by its ``/metrics``; None: it has none that say so.
+
+        Raises:
+            CallboardError: it does not answer now.
+        """
+        address = f"{self.url.rstrip('/').removesuffix('/v1')}/metrics"
+        try:
+            async with self._speaking() as client:
+                return read_load(await client.get(address, cast_to=str, options={"timeout": _LOOK}))
+        except EngineRefused:
+            return None
+
+    def _options(self, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
+        options = _options(request.sampling)
+        if self._priorities and request.priority is not None:
+            options["extra_body"] = {"priority": request.priority, **request.sampling.extra}
+        return options
 
     def _whole(self, chunks: int, finish_reason: str) -> None:
         if not chunks:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 
 import msgspec
 
@@ -15,6 +15,8 @@ from callboard.actors.declare import AgentClass, Method
 from callboard.actors.directives import Directives, directives_from
 from callboard.actors.models.engine import Engine
 from callboard.actors.models.function_engine import ChatFunction, EmbedFunction, FunctionEngine
+from callboard.actors.models.gauge import Gauge
+from callboard.actors.models.load import TellsLoad
 from callboard.actors.models.metered import Metered
 from callboard.actors.models.structured import answer
 from callboard.actors.models.types import (
@@ -31,6 +33,9 @@ from callboard.actors.scope import current
 from callboard.actors.speech import Speaker, Speech
 from callboard.infra.errors import UnknownActor
 from callboard.infra.subjects import token
+
+if TYPE_CHECKING:
+    from callboard.actors.instance import Instance
 
 METHODS = ("chat", "complete", "embed")
 
@@ -57,19 +62,25 @@ class ModelActor:
     ) -> ChatResult[Any]:
         """Go on with a conversation."""
         request = ChatRequest(
-            messages=messages, tools=tools, tool_choice=tool_choice, schema=schema, sampling=sampling
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            schema=schema,
+            sampling=sampling,
+            priority=_priority(),
         )
         try:
             with _speaker() as speaker:
                 return await answer(self._metered(), request, repairs, speaker)
         except Degraded as found:
             options = msgspec.structs.asdict(request)
+            del options["priority"]  # it has one of its own there
             cheaper: ChatResult[Any] = await _elsewhere(found.model, "chat", repairs=repairs, **options)
             return cheaper
 
     async def complete(self, prompt: str, *, sampling: Sampling = Sampling()) -> Completion:  # noqa: B008
         """Continue a prompt."""
-        request = CompletionRequest(prompt=prompt, sampling=sampling)
+        request = CompletionRequest(prompt=prompt, sampling=sampling, priority=_priority())
         try:
             with _speaker() as speaker:
                 return await self._metered().complete(request, speaker.say)
@@ -102,13 +113,26 @@ async def _elsewhere(model: str, key: str, **arguments: Any) -> Any:
 class _Speaks(Protocol):
     @property
     def speech(self) -> Speech: ...
+    @property
+    def rank(self) -> float: ...
+
+
+def _maker() -> tuple[_Speaks, str]:
+    """What knows the call whose handler this is, and where the handler is."""
+    scope = current.get()
+    assert scope is not None, "a handler has a scope"
+    return cast("_Speaks", scope.maker), scope.prefix.removesuffix(".")
 
 
 def _speaker() -> Speaker:
-    """Who tells what is answered to the call whose handler this is."""
-    scope = current.get()
-    assert scope is not None, "a handler has a scope"
-    return cast("_Speaks", scope.maker).speech.speaker(scope.prefix.removesuffix("."))
+    """Who tells what is answered to this call."""
+    maker, path = _maker()
+    return maker.speech.speaker(path)
+
+
+def _priority() -> int:
+    """The call's rank in mailboxes, in milliseconds: so an engine has the same order, and ageing, as they."""
+    return round(_maker()[0].rank * 1000)
 
 
 _declared: dict[str, ServedModel] = {}
@@ -132,6 +156,7 @@ class ServedModel(AgentClass[ModelActor]):
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
         self.engine = engine
+        self._gauges: dict[Instance, Gauge] = {}
         self.price = price or Price()
         own = {"engine": engine, "name": name, "price": self.price}
         super().__init__(type("Model", (ModelActor,), own), name, directives)
@@ -146,6 +171,18 @@ class ServedModel(AgentClass[ModelActor]):
     async def close(self) -> None:
         """Let the engine go."""
         await self.engine.close()
+
+    async def attach(self, instance: Instance) -> None:
+        """Let the instance have as many slots as the engine can batch requests, if it tells."""
+        if isinstance(self.engine, TellsLoad):
+            gauge = self._gauges[instance] = Gauge(instance, self.engine)
+            await gauge.start()
+
+    def detach(self, instance: Instance) -> None:
+        """No more."""
+        gauge = self._gauges.pop(instance, None)
+        if gauge is not None:
+            gauge.stop()
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -228,6 +265,7 @@ def model_at(
     url: str,
     api_key_env: str | None = None,
     engine_model: str | None = None,
+    priorities: bool = False,
     price: Price | None = None,
     **directives: Any,
 ) -> ServedModel:
@@ -238,6 +276,8 @@ def model_at(
         url: up to and with ``/v1``.
         api_key_env: environment variable that holds the key; it is read when the host starts.
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
+        priorities: it takes vLLM's field ``priority``: requests go first there as calls do in mailboxes. That
+            is so for vLLM with ``--scheduling-policy priority``; other servers may refuse the field.
         price: what budgets are charged for it.
         directives: see :class:`Directives`; four retries by default.
 
@@ -246,7 +286,9 @@ def model_at(
     """
     from callboard.actors.models.openai_engine import OpenAIEngine
 
-    engine = OpenAIEngine(name, url, api_key_env=api_key_env, engine_model=engine_model)
+    engine = OpenAIEngine(
+        name, url, api_key_env=api_key_env, engine_model=engine_model, priorities=priorities
+    )
     retries: dict[str, Any] = {"retries": 4, "backoff": 0.5, "backoff_max": 20.0}
     return ServedModel(name, engine, {**retries, **directives}, price)
 

@@ -149,6 +149,7 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         tools: in the OpenAI shape; tool_choice: ``auto``, ``none``, ``required`` or one function.
         schema: JSON schema of the answer; None: free text.
+        priority: among the requests that the engine has: the smallest goes first; None: it has none.
     """
 
     messages: list[Message]
@@ -156,10 +157,12 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
     sampling: Sampling = msgspec.field(default_factory=Sampling)
+    priority: int | None = None
 
 
 class CompletionRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A prompt to continue."""
+    """A prompt to continue; priority as in :class:`ChatRequest`."""
 
     prompt: str
     sampling: Sampling = msgspec.field(default_factory=Sampling)
+    priority: int | None = None

@@ -21,13 +21,15 @@ def served_model(
     vllm: str | None,
     vllm_arg: Sequence[str] | None,
     price: str | None,
+    *,
+    priorities: bool = False,
 ) -> ServedModel | None:
     """The model that the options name; None if they name none.
 
     Raises:
         UsageError: options are missing, or do not go together.
     """
-    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model}
+    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model, "--priorities": priorities}
     if name is None:
         given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg, "--price": price}
         alone = [option for option, value in given.items() if value]
@@ -49,7 +51,14 @@ def served_model(
     if vllm is not None:
         return model_on_vllm(name, model=vllm, arguments=vllm_arg or (), price=costs)
     assert url is not None
-    return model_at(name, url=url, api_key_env=api_key_env, engine_model=engine_model, price=costs)
+    return model_at(
+        name,
+        url=url,
+        api_key_env=api_key_env,
+        engine_model=engine_model,
+        priorities=priorities,
+        price=costs,
+    )
 
 
 def _price(typed: str | None) -> Price | None:
