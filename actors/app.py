@@ -18,10 +18,10 @@ _MACHINERY = ("importlib._bootstrap>", "importlib._bootstrap_external>", f"impor
 
 
 class AppUnloadable(CallboardError):
-    """An application cannot be imported, or declares nothing.
+    """An application cannot be imported or declares nothing, or one of its agents cannot be made.
 
-    Fields: app, reason (``missing``, ``import_failed``, ``shadowed``, ``ambiguous`` or ``empty``),
-    traceback (of the application's own code, where it raised).
+    Fields: app, reason (``missing``, ``import_failed``, ``shadowed``, ``ambiguous``, ``empty`` or
+    ``not_made``), traceback (of the application's own code, where it raised).
     """
 
     code = "app_unloadable"
@@ -138,7 +138,7 @@ def _import(spec: str, place: str) -> ModuleType:
         sys.path.insert(0, str(folder))
     try:
         module = importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(spec, place, name, error) from error
     if _is_path(place) and not _same_file(module, Path(place)):
         raise AppUnloadable(
@@ -149,7 +149,7 @@ def _import(spec: str, place: str) -> ModuleType:
     return module
 
 
-def _import_failed(spec: str, place: str, name: str, error: Exception) -> AppUnloadable:
+def _import_failed(spec: str, place: str, name: str, error: BaseException) -> AppUnloadable:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
         return AppUnloadable(
             f"there is no module {error.name!r} to import from {Path.cwd()}: give a file such as app.py, "
@@ -161,11 +161,11 @@ def _import_failed(spec: str, place: str, name: str, error: Exception) -> AppUnl
         f"{place} cannot be imported: {type(error).__name__}: {error}",
         app=spec,
         reason="import_failed",
-        traceback=_own_traceback(error),
+        traceback=own_traceback(error),
     )
 
 
-def _own_traceback(error: Exception) -> str:
+def own_traceback(error: BaseException) -> str:
     """The traceback without the frames of this file and of the import machinery."""
     own = traceback.TracebackException.from_exception(error)
     own.stack = traceback.StackSummary.from_list(

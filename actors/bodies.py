@@ -49,8 +49,6 @@ def _nameless(workflow: str, kind: str) -> InvalidArguments:
 
 def _undecodable(workflow: str, body: bytes, error: Exception, *, as_json: bool, said: str) -> CallboardError:
     is_json = _why_no_json(body) is None
-    if is_json and not as_json and said != H.MSGPACK:
-        return _nameless(workflow, "JSON")
     looks, what = _looks(body, error, as_json=as_json, is_json=is_json, said=said)
     text = f"workflow {workflow} was not run: the body of the request {what}; {_INSTEAD}"
     return RequestUndecodable(text, looks=looks)
@@ -94,8 +92,12 @@ def _broken(body: bytes, error: Exception) -> str:
     text = str(error)
     if isinstance(error, RecursionError):
         return "is nested too deep"
+    if isinstance(error, msgspec.ValidationError):
+        return f"cannot be read: {text[:1].lower()}{text[1:].partition(' - at ')[0]}"
     found = _BYTE.search(text)
-    place = error.start if isinstance(error, UnicodeDecodeError) else int(found[1]) if found else len(body)
+    place = int(found[1]) if found else len(body)
+    if isinstance(error, UnicodeDecodeError):  # which knows the part that was to be a text only
+        place = body.find(error.object) + error.start
     if place >= len(body):
         return f"breaks off at its end, after {len(body):,} bytes"
     line, column = body.count(b"\n", 0, place) + 1, place - body.rfind(b"\n", 0, place)

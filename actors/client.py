@@ -20,7 +20,9 @@ from callboard.actors.runids import store_request
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
+    ClientClosed,
     InvalidArguments,
+    ResultTimeout,
     RunCancelled,
     RunFailed,
     RunUnknown,
@@ -56,15 +58,28 @@ class Client:
     """
 
     def __init__(self, settings: Settings, node: Node | None = None) -> None:
-        self.node = node or Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
-        self.backlog = Backlog(self.node)
+        self._node = node or Node(settings, f"client-{subjects.new_id()[-8:].lower()}")
+        self.backlog = Backlog(self._node)
         """Requests that no driver has taken yet."""
-        self._ends = Ends(self.node)
+        self._ends = Ends(self._node)
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
-        await self.node.open()
+        await self._node.open()
         self._ends.start()
+        self._is_open = True
         return self
+
+    @property
+    def node(self) -> Node:
+        """Its connection, and what stands on it.
+
+        Raises:
+            ClientClosed: it is not open yet, or not any more.
+        """
+        if not self._is_open:
+            raise ClientClosed("the client is not open: use it inside of 'async with connect() as client'")
+        return self._node
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,7 +89,10 @@ class Client:
     async def close(self) -> None:
         """Idempotent."""
         self._ends.stop()
-        await self.node.close()
+        try:
+            await self._node.close()
+        finally:
+            self._is_open = False
 
     @property
     def state(self) -> States:
@@ -189,18 +207,27 @@ class Client:
         arguments: dict[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        type: Any = Any,  # noqa: A002
         **options: Any,
     ) -> Any:
         """Submit and wait for the result; see :meth:`submit` and :meth:`result`."""
-        return await self.result(await self.submit(workflow, arguments, **options), timeout)
+        return await self.result(await self.submit(workflow, arguments, **options), timeout, type)
 
     async def done(self, run: str, timeout: float | None = None) -> Done:
         """Wait for the end of a run, whatever it is.
 
         Raises:
-            ResultTimeout: it has not ended in time.
+            ResultTimeout: it has not ended in time; the text says if nothing is known of it.
         """
-        return await self._ends.wait(subjects.token("run id", run), timeout)
+        subjects.token("run id", run)
+        node = self.node
+        try:
+            return await self._ends.wait(run, timeout)
+        except ResultTimeout as late:
+            if await node.journal.owner(run) is None and await self.backlog.find(run) is None:
+                text = f"nothing is known of run {run} after {timeout:g} s: has it been submitted?"
+                raise ResultTimeout(text, run=run, timeout=timeout) from late
+            raise
 
     async def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
@@ -383,7 +410,7 @@ class Client:
         found = await self.node.journal.owner(run)  # one that has just begun is in its journal only
         if found is None and request is not None:
             workflow = request.subject.rpartition(".")[2]
-            session = request.headers.get(H.SESSION, "")
+            session = request.headers.get(H.SESSION) or run
             return RunSummary(run, workflow, "accepted", session=session, started=request.at)
         if found is None:
             raise RunUnknown(f"there is no run {run}; see 'callboard runs'", run=run)

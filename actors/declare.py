@@ -73,6 +73,9 @@ class Method:
         self.directives = directives
         self.owner = owner
         self.is_async = inspect.iscoroutinefunction(function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            hint = "; a method that no call is for begins with '_'" if owner is not None else ""
+            raise DeclarationInvalid(f"{self.where} yields: return a list, since a call has one result{hint}")
         self.effect = effect_of(self.where, function, key, declared=directives.effect)
         if directives.cpu and self.is_async:
             raise DeclarationInvalid(
@@ -372,6 +375,8 @@ def agent(cls: Any = None, /, *, name: str | None = None, **directives: Any) -> 
 
 
 def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> type[T]:
+    if not isinstance(cls, type):
+        raise _misplaced("agent", cls)
     actor = _name("agent", name or cls.__name__)
     base = directives_from(Directives(), options, actor)
     if snapshots.declared(cls, base):
@@ -398,6 +403,7 @@ def _declare_agent(cls: type[T], name: str | None, options: dict[str, Any]) -> t
     _reconciled(declared)
     if not declared.methods:
         raise DeclarationInvalid(f"agent {actor} has no public method that could be called")
+    _check_constructor(cls, actor)
     for key, found in declared.methods.items():
         setattr(cls, key, _BoundStub(found))
     cls.__callboard__ = declared  # type: ignore[attr-defined]
@@ -442,6 +448,8 @@ class _ToolDecorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> Tool[P, R]: ...
     def __call__(self, function: Any) -> Any:
+        if isinstance(function, type) or not callable(function):
+            raise _misplaced("tool", function)
         name = _name("tool", self._name or function.__name__)
         return Tool(function, name, directives_from(Directives(), self._directives, name), self._key)
 
@@ -461,6 +469,8 @@ def workflow(function: Any = None, /, *, name: str | None = None, **directives: 
     """
 
     def declare(function: Callable[..., Any]) -> Workflow[Any, Any]:
+        if isinstance(function, type) or not callable(function):
+            raise _misplaced("workflow", function)
         own = _name("workflow", name or function.__name__)
         unfit = set(directives) - {"timeout", "concurrency", "min_instances", "max_instances", "resources"}
         if unfit:
@@ -470,6 +480,34 @@ def workflow(function: Any = None, /, *, name: str | None = None, **directives: 
         return Workflow(function, own, directives_from(Directives(), directives, own))
 
     return declare if function is None else declare(function)
+
+
+def _misplaced(kind: str, thing: Any) -> DeclarationInvalid:
+    """The error over a decorator on what it is not for."""
+    if isinstance(thing, type):
+        return DeclarationInvalid(f"{kind} {thing.__name__} is a class: declare it with @agent")
+    if callable(thing):
+        name = getattr(thing, "__name__", repr(thing))
+        return DeclarationInvalid(f"{kind} {name} is a function: declare it with @tool or @workflow")
+    wanted = "class" if kind == "agent" else "function"
+    return DeclarationInvalid(
+        f"@{kind}: {thing!r} is no {wanted}: options have names, as in @{kind}(name={thing!r})"
+    )
+
+
+def _check_constructor(cls: type, actor: str) -> None:
+    """An agent's instances are made by hosts, which have nothing to give."""
+    demanded = [
+        parameter.name
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    ]
+    if demanded:
+        raise DeclarationInvalid(
+            f"agent {actor}: hosts call its __init__ without arguments, but it demands "
+            f"{', '.join(demanded)}: give defaults, or read what it needs there"
+        )
 
 
 def _name(kind: str, name: str) -> str:

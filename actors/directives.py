@@ -123,11 +123,14 @@ def directives_from(base: Directives, options: dict[str, Any], where: str) -> Di
 
 
 def _check(directives: Directives, where: str) -> None:
-    """Raise DeclarationInvalid if a value makes no sense, by itself or beside another."""
+    """Raise DeclarationInvalid if a value makes no sense, by itself or beside another.
+
+    Comparisons are written so that what is no number (nan) fails them.
+    """
     positive = ("max_batch", "max_instances", "concurrency", "timeout", "max_queue")
     for name in positive:
         value = getattr(directives, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise DeclarationInvalid(f"{where}: {name} must be above 0, not {value}")
     for name in (
         "max_wait",
@@ -138,9 +141,9 @@ def _check(directives: Directives, where: str) -> None:
         "state_ttl",
         "state_max_bytes",
     ):
-        if getattr(directives, name) < 0:
+        if not getattr(directives, name) >= 0:
             raise DeclarationInvalid(f"{where}: {name} must be 0 or more, not {getattr(directives, name)}")
-    wrong = [name for name, amount in directives.resources.items() if amount < 0]
+    wrong = [name for name, amount in directives.resources.items() if not amount >= 0]
     if wrong:
         raise DeclarationInvalid(f"{where}: resources must be 0 or more: {', '.join(wrong)}")
     if directives.max_instances is not None and directives.min_instances > directives.max_instances:

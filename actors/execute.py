@@ -15,11 +15,12 @@ import msgspec
 
 from callboard.actors import confine, values
 from callboard.actors.alone import Alone, process_address
+from callboard.actors.app import AppUnloadable, own_traceback
 from callboard.actors.declare import AgentClass, Method, declaration
-from callboard.actors.failures import call_in_thread, describe, restore
+from callboard.actors.failures import call_in_thread, describe, restore, text_of
 from callboard.actors.scope import Scope, current
 from callboard.actors.threads import Threads
-from callboard.infra.errors import CallFailed, DeclarationInvalid
+from callboard.infra.errors import CallboardError, CallFailed, DeclarationInvalid
 from callboard.infra.messages.run import ErrorInfo
 
 if TYPE_CHECKING:
@@ -58,9 +59,24 @@ class Executor:
         self._processes: ProcessPool | None = None
 
     def create(self) -> None:
-        """Make the agent's instance. Idempotent."""
-        if self._owner is not None and self._instance is None:
+        """Make the agent's instance. Idempotent.
+
+        Raises:
+            AppUnloadable: its constructor raised.
+        """
+        if self._owner is None or self._instance is not None:
+            return
+        try:
             self._instance = self._owner.create()
+        except CallboardError:
+            raise
+        except Exception as error:
+            raise AppUnloadable(
+                f"agent {self._name} cannot be made: {text_of(error)}",
+                app=self._name,
+                reason="not_made",
+                traceback=own_traceback(error),
+            ) from error
 
     @property
     def agent(self) -> Any:

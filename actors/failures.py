@@ -36,11 +36,28 @@ _CAUSE_LIMIT = 4_000
 T = TypeVar("T")
 
 
+class _Note(str):
+    """What Callboard has noted on an exception; it travels as a part of the traceback only."""
+
+    __slots__ = ()
+
+
+class _PathNote(_Note):
+    """Names the path of a call; each host that the exception passes notes it again."""
+
+    __slots__ = ()
+
+
+_PATH, _STEP = "workflow path: ", " > "
+_NOTES = "__notes__"
+
+
 def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> ErrorInfo:
     """An exception as data.
 
     Args:
-        path: ``actor.method`` of each call from the workflow down to the one that raised.
+        path: ``actor.method`` of each call from the workflow down to the one that raised. If it came from
+            a call that the raising one has made, the exception knows better.
     """
     own = error if isinstance(error, CallboardError) else None
     cause = error.__cause__
@@ -50,21 +67,66 @@ def describe(error: BaseException, path: Sequence[str] = (), depth: int = 0) -> 
     parts = error.exceptions[:_GROUP] if isinstance(error, BaseExceptionGroup) and depth < _DEPTH else ()
     if parts:
         args = args[:1]
-    lines = [_cut(line, _LINE_LIMIT) for line in traceback.format_exception(error, chain=False)]
+    fields = _attributes(error) if own is None else _fields(own)
     info = ErrorInfo(
         code=code_of(error),
         message=_cut(text_of(error)),
         type=f"{type(error).__module__}:{type(error).__qualname__}",
         args=_travelling([_cut(value) for value in args]),
-        fields=_travelling({k: _cut(v) for k, v in (own.fields if own else vars(error)).items()}) or {},
+        fields=_travelling({k: _cut(v) for k, v in fields.items()}) or {},
         retryable=own.retryable if own else True,
-        traceback="".join(lines)[-(_CAUSE_LIMIT if depth else _TRACEBACK_LIMIT) :],
-        path=list(path),
+        traceback=_traceback(error, _CAUSE_LIMIT if depth else _TRACEBACK_LIMIT),
+        path=path_of(error) or list(path),
     )
     if cause is not None and depth < _DEPTH:
         info.cause = describe(cause, (), depth + 1)
     info.group = [describe(part, (), _DEPTH) for part in parts]  # which are told without their causes
     return info
+
+
+def path_of(error: BaseException) -> list[str]:
+    """The path of the call that an exception came from, as far as it knows; else empty."""
+    if isinstance(error, CallFailed) and (path := error.fields.get("path")):
+        return list(path)
+    noted = next((note for note in _notes(error) if isinstance(note, _PathNote)), _PathNote(_PATH))
+    return [step for step in noted.removeprefix(_PATH).split(_STEP) if step]
+
+
+def note_path(error: BaseException, path: Sequence[str]) -> None:
+    """Note on an exception which call of which call raised it."""
+    error.add_note(_PathNote(_PATH + _STEP.join(path)))
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, _NOTES, ()))
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    """The attributes of a user's exception, with the notes that are the user's own."""
+    found = {name: value for name, value in vars(error).items() if name != _NOTES}
+    own = [note for note in _notes(error) if not isinstance(note, _Note)]
+    return {**found, _NOTES: own} if own else found
+
+
+def _fields(error: CallboardError) -> dict[str, Any]:
+    """The fields of an error; of a class that a user has made on top of one, its attributes beside them."""
+    if type(error) is _CLASSES.get(error.code):
+        return error.fields
+    return {**{k: v for k, v in _attributes(error).items() if k != "fields"}, **error.fields}
+
+
+def _traceback(error: BaseException, limit: int) -> str:
+    """An exception's traceback and notes; of a longer one the end, where it came from."""
+    told = traceback.TracebackException.from_exception(error)
+    told.__notes__ = [note for note in _notes(error) if not isinstance(note, _PathNote)]
+    lines = [_cut(line, _LINE_LIMIT) for line in "".join(told.format(chain=False)).splitlines(keepends=True)]
+    whole = size = sum(map(len, lines))
+    first = 0
+    while size > limit:
+        size -= len(lines[first])
+        first += 1
+    head = f"[... {whole - size:,} characters more ...]\n" if first else ""
+    return head + "".join(lines[first:])
 
 
 def _cut(value: T, limit: int = _TEXT_LIMIT) -> T | str:
@@ -135,7 +197,7 @@ def _users(info: ErrorInfo) -> BaseException | None:
 def _regrouped(cls: Any, info: ErrorInfo) -> BaseException | None:
     try:
         error: BaseException = cls(*(info.args or ()), [restore(part) for part in info.group])
-        vars(error).update(info.fields)
+        vars(error).update(_settable(info))
     except Exception:  # noqa: BLE001 - whatever a user's class demands, or a group of none
         return None
     return error
@@ -151,23 +213,31 @@ def _remade(make: Callable[..., Exception], cls: type[Exception], info: ErrorInf
         error = make(cls, *args)
         if not (isinstance(error, OSError) and error.args):  # its own args leave the file name out
             error.args = tuple(args)
+        attributes = _settable(info)
         if isinstance(error, CallboardError):
-            error.fields = dict(info.fields)
-        else:
-            vars(error).update(info.fields)
+            error.fields = {k: v for k, v in info.fields.items() if k != _NOTES}
+            taken = {"fields", *dir(type(error))}
+            attributes = {k: v for k, v in attributes.items() if k == _NOTES or k not in taken}
+        vars(error).update(attributes)
     except Exception:  # noqa: BLE001 - whatever a user's class demands: it is told in another way
         return None
     return error
 
 
+def _settable(info: ErrorInfo) -> dict[str, Any]:
+    """Attributes as they came; notes that are none would make it impossible to add one."""
+    return {k: v for k, v in info.fields.items() if k != _NOTES or isinstance(v, list)}
+
+
 def _annotate(error: BaseException, info: ErrorInfo, context: dict[str, Any]) -> None:
     if info.path:
-        error.add_note(f"workflow path: {' > '.join(info.path)}")
+        note_path(error, info.path)
     if "future" in context:
         host = context.get("host") or "?"
-        error.add_note(f"call {context['future']}, attempt {context.get('attempt', 1)}, on host {host}")
+        attempt = context.get("attempt", 1)
+        error.add_note(_Note(f"call {context['future']}, attempt {attempt}, on host {host}"))
     if info.traceback:
-        error.add_note("remote traceback:\n" + info.traceback.rstrip())
+        error.add_note(_Note("remote traceback:\n" + info.traceback.rstrip()))
 
 
 def text_of(error: BaseException) -> str:

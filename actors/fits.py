@@ -49,9 +49,13 @@ _FORMATS: dict[str, type] = {
 }
 
 
-def misfit(value: Any, schema: Mapping[str, Any]) -> str:
-    """Why a value does not fit a schema; empty if it does. Of formats, those of annotations are known."""
-    return _misfit(value, schema, schema.get("$defs", {}), "it", _DEEPEST)
+def misfit(value: Any, schema: Mapping[str, Any], name: str = "it") -> str:
+    """Why a value does not fit a schema; empty if it does. Of formats, those of annotations are known.
+
+    Args:
+        name: what the value is called in the answer.
+    """
+    return _misfit(value, schema, schema.get("$defs", {}), name, _DEEPEST)
 
 
 def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:
@@ -63,8 +67,18 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         found = [_misfit(value, option, known, at, depth - 1) for option in options]
-        return "" if not all(found) else found[0] if len(found) == 1 else f"{at} fits none of its kinds"
+        if not all(found):
+            return ""
+        meant = [why for why, option in zip(found, options, strict=True) if _is_kind(value, option, known)]
+        return meant[0] if len(meant) == 1 else f"{at} fits none of its kinds"
     return _plain(value, schema, at) or _parts(value, schema, known, at, depth - 1)
+
+
+def _is_kind(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a value fits a schema but for its parts."""
+    reference = schema.get("$ref")
+    of = schema if reference is None else known.get(str(reference).rpartition("/")[2], {})
+    return not _plain(value, of, "")
 
 
 def _plain(value: Any, schema: Mapping[str, Any], at: str) -> str:

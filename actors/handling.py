@@ -35,9 +35,11 @@ from callboard.infra.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Fenced,
+    InvalidArguments,
     InvalidResult,
     OutcomeUnknown,
     Overloaded,
+    Poisoned,
     RequestTimeout,
     StoreRefused,
 )
@@ -224,7 +226,7 @@ async def _end_item(instance: Instance, call: Call, outcome: Any, session: Sessi
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
     body = await arguments_of(call, instance.host.node)
     method = call.method
-    arguments = method.signature.decode_arguments(body)
+    arguments = _decoded(call, body)
     if call.again:
         await maker.replay()
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
@@ -233,6 +235,22 @@ async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
         if known is not None:
             return known.value
     return await _limited(instance, [call], arguments, scope, body)
+
+
+def _decoded(call: Call, body: bytes) -> dict[str, Any]:
+    """The arguments of a call; notes on it if nobody could decode them, whatever they were to be.
+
+    Raises:
+        InvalidArguments: they do not fit.
+    """
+    try:
+        return call.method.signature.decode_arguments(body)
+    except InvalidArguments:
+        try:
+            msgspec.msgpack.decode(body)
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
+            call.unreadable = True
+        raise
 
 
 async def _run_batch(
@@ -245,7 +263,7 @@ async def _run_batch(
     places: list[int] = []
     for place, call in enumerate(calls):
         try:
-            arguments = method.signature.decode_arguments(await arguments_of(call, instance.host.node))
+            arguments = _decoded(call, await arguments_of(call, instance.host.node))
         except CallboardError as error:
             outcomes[place] = error
             continue
@@ -442,15 +460,30 @@ def _publish(instance: Instance, call: Call, result: Result, session: Session | 
         if session is not None:
             managed.told(session)
         if isinstance(outcome, StoreRefused):
-            text = f"its outcome was not stored: {outcome}"
-            instance.host.dead.put(instance.name, call.delivered, "refused_by_store", text)
+            _lose(instance, call, outcome)
             return
         if result.error is None or result.error.code != Overloaded.code:
             instance.host.remember(call.key)  # a refused call comes again under the same id
+        if call.unreadable and result.error is not None:
+            instance.host.dead.put(instance.name, call.delivered, "undecodable", result.error.message)
+            return
         call.settle()
 
     instance.host.node.journal.put_result(call.run, result, on_stored)
     instance.host.finished(call, result)
+
+
+def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
+    """The outcome cannot be stored, not even later: whoever waits is told, and the call is a dead letter."""
+    reason, text = "refused_by_store", f"its outcome was not stored: {refusal.message}"
+    lost = result_of(instance, call)
+    moved = f"{call.method.where} was moved to the dead letters: {text}; see 'callboard dead list'"
+    lost.error = describe(Poisoned(moved, reason=reason), call.path)
+
+    def on_stored(_: int | StoreRefused) -> None:
+        instance.host.dead.put(instance.name, call.delivered, reason, text)
+
+    instance.host.node.journal.put_result(call.run, lost, on_stored)
 
 
 def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None:

@@ -38,6 +38,7 @@ class Call:
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
+        unreadable: nobody could decode its body, so that it is kept as a dead letter.
         intent: of its effect, once it has begun here.
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
@@ -74,6 +75,7 @@ class Call:
         "stored_at",
         "task",
         "tokens",
+        "unreadable",
         "workflow",
         "woven",
     )
@@ -107,6 +109,7 @@ class Call:
         self.preempted = 0
         self.tokens = 0
         self.claimed = False
+        self.unreadable = False
         self.intent: Intent | None = None
         self.task: asyncio.Task[Any] | asyncio.Future[Any] | None = None
         self.slot: Slot | None = None

@@ -21,7 +21,7 @@ import msgspec
 from callboard.actors import values
 from callboard.actors.alone import Alone
 from callboard.actors.called_at import place, placed
-from callboard.actors.failures import call_in_thread, text_of
+from callboard.actors.failures import call_in_thread, note_path, text_of
 from callboard.actors.future import Future, LazyValue
 from callboard.actors.local_effects import LocalClaim, LocalEffects
 from callboard.actors.local_turns import LocalTurns
@@ -113,10 +113,12 @@ class LocalMaker:
     Args:
         stage: what the calls of the run share.
         path: ``actor.method`` of each call from the workflow down to here.
+        depth: of the call whose handler makes the calls, in the run.
     """
 
-    def __init__(self, stage: Stage, path: tuple[str, ...]) -> None:
+    def __init__(self, stage: Stage, path: tuple[str, ...], depth: int = 0) -> None:
         self._stage = stage
+        self._depth = depth
         self._loop = stage.loop
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -161,7 +163,7 @@ class LocalMaker:
         own = chosen.get()
         future.session = own.session or self._stage.session
         future.priority = own.priority or 0
-        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=0)
+        future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._depth)
         future.sent = 0.0 if encoded.futures else time.monotonic()
         self._open[future.id] = future
         future.when_done(self._closed)
@@ -188,6 +190,8 @@ class LocalMaker:
 
     def _closed(self, future: Future[Any]) -> None:
         self._open.pop(future.id, None)
+        if not future.cancelled():
+            self._depth = max(self._depth, future.stage)
 
     def _start(self, future: Future[Any], encoded: values.Encoded) -> None:
         task = self._loop.create_task(self._execute(future, encoded))
@@ -214,7 +218,7 @@ class LocalMaker:
             return
         if isinstance(error, SystemExit):
             error = CallFailed(f"{future.method.where} raised {text_of(error)}", future=future.id)
-        error.add_note(f"workflow path: {' > '.join((*self._path, future.method.where))}")
+        note_path(error, (*self._path, future.method.where))
         future.set_exception(error)
         if future.consumers:
             future.exception()
@@ -295,7 +299,7 @@ class LocalMaker:
         method = future.method
         timeout = method.directives.timeout
         running = asyncio.timeout(timeout)
-        maker = LocalMaker(self._stage, (*self._path, method.where))
+        maker = LocalMaker(self._stage, (*self._path, method.where), future.stage)
         try:
             async with running:
                 with _items(future):

@@ -6,17 +6,23 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from callboard.actors.weaving import Weaver
+from callboard.infra import log
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import ConnectionLost
-from callboard.infra.settings import Settings
+from callboard.infra.settings import KIB, Settings
 from callboard.infra.store import Store
 from callboard.infra.topology import Topology
 from callboard.state.blobs import Blobs
 from callboard.state.intents import Intents
 from callboard.state.journal import Journal
 from callboard.state.shelf import NatsShelf
+
+ROOM_FOR_HEADERS = 32 * KIB
+"""Of the server's largest message, what is left beside a value that travels inline."""
 
 
 class Node:
@@ -52,6 +58,7 @@ class Node:
         await self.connection.open()
         try:
             self.loop = asyncio.get_running_loop()
+            self._fit_inline_limit()
             self.store = Store(self.connection)
             self.store.start()
             self.reader = DirectReader(self.connection)
@@ -63,6 +70,14 @@ class Node:
             await self.close()
             raise
         return self
+
+    def _fit_inline_limit(self) -> None:
+        """What is above the server's largest message travels by reference, whatever the setting says."""
+        most = max(0, self.connection.max_payload - ROOM_FOR_HEADERS)
+        asked = self.settings.inline_limit
+        if asked > most:
+            self.settings = msgspec.structs.replace(self.settings, inline_limit=most)
+            log.get("node").warning("inline_limit_lowered", setting=asked, to=most)
 
     @functools.cached_property
     def shelf(self) -> NatsShelf:

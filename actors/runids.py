@@ -21,11 +21,11 @@ _DIGITS = 32
 
 
 def is_json(headers_kind: str, body: bytes) -> bool:
-    """Whether a request's body is JSON: what says so, and, of who cannot set headers, what begins like it.
+    """Whether a request's body is JSON: what says so, and, of who cannot set headers, what begins as text.
 
-    msgpack cannot begin an argument object with ``{``.
+    A map of arguments in msgpack cannot begin like that. What is neither is answered in JSON, too.
     """
-    return headers_kind == H.JSON or (headers_kind != H.MSGPACK and body.lstrip()[:1] in {b"{", b""})
+    return headers_kind == H.JSON or (headers_kind != H.MSGPACK and body[:1] < b"\x80")
 
 
 def digest(body: bytes, *, as_json: bool) -> str:

@@ -21,7 +21,6 @@ from callboard.actors.scope import Scope, current
 from callboard.infra import headers as H
 from callboard.infra import log
 from callboard.infra.errors import (
-    CallboardError,
     DeadlineExceeded,
     InvalidArguments,
     InvalidResult,
@@ -139,8 +138,7 @@ class Running:
     def failed(self, run: Run, error: BaseException) -> Done:
         """The end of a run by an error."""
         done = self._done(run, "failed")
-        fields = error.fields if isinstance(error, CallboardError) else {}
-        done.error = describe(error, fields.get("path") or [self._name])
+        done.error = describe(error, [self._name])
         self._log.warning("run_failed", run=run.request.run, error=done.error.message, code=code_of(error))
         return done
 

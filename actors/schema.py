@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from callboard.actors import hints
+from callboard.actors import hints, travel
 from callboard.infra.errors import DeclarationInvalid, InvalidArguments, InvalidResult
 
 _FORBIDDEN = {
@@ -30,7 +30,7 @@ class Signature:
         batched: every parameter and the result are lists with one item a caller.
 
     Raises:
-        DeclarationInvalid: an annotation is missing, cannot be resolved or cannot travel.
+        DeclarationInvalid: an annotation cannot be resolved or cannot travel. Without one anything goes.
     """
 
     def __init__(self, where: str, function: Callable[..., Any], *, skip_self: bool, batched: bool) -> None:
@@ -62,6 +62,10 @@ class Signature:
             self._decode_result = msgspec.msgpack.Decoder(self.result_type).decode
         except TypeError as error:
             raise DeclarationInvalid(f"{where}: a type cannot travel: {error}") from error
+        hint = "; a method that no call is for begins with '_'" if skip_self else ""
+        for name, kind in self._types.items():
+            travel.check(kind, f"{where}: parameter {name!r}", hint)
+        travel.check(self.result_type, f"{where}: its result", hint)
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
         try:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from callboard.actors.client import Client, found
+from callboard.infra.errors import ClientClosed
 
 if TYPE_CHECKING:
     from callboard.actors.events import Event
+    from callboard.actors.listening import Piece
     from callboard.infra.messages.budget import Account, Budget
     from callboard.infra.messages.control import Migration, RunCalls
     from callboard.infra.messages.inbox import Question
-    from callboard.infra.messages.policy import Route
-    from callboard.infra.messages.run import RunSummary
+    from callboard.infra.messages.policy import Admission, Route
+    from callboard.infra.messages.run import Done, RunSummary
     from callboard.infra.settings import Settings
+    from callboard.state.states import CommitInfo, Export, StateInfo, States, StateView
 
 T = TypeVar("T")
 
@@ -31,13 +34,14 @@ class SyncClient:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="callboard-client", daemon=True)
+        self._opened: Client | None = None
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="callboard-client", daemon=True)
         self._thread.start()
         try:
-            self._client = self._wait(self._open())
+            self._opened = self._wait(self._open())
         except BaseException:
             self._end()
             raise
@@ -46,10 +50,17 @@ class SyncClient:
     async def _open(self) -> Client:
         return await Client(self._settings).__aenter__()
 
+    @property
+    def _client(self) -> Client:
+        if self._opened is None:
+            raise ClientClosed("the client is not open: use it inside of 'with connect_sync() as client'")
+        return self._opened
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._wait(self._client.close())
+        client, self._opened = self._client, None
+        self._wait(client.close())
         self._end()
 
     def _end(self) -> None:
@@ -71,6 +82,10 @@ class SyncClient:
     def run(self, workflow: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
         """See :meth:`Client.run`."""
         return self._wait(self._client.run(workflow, arguments, **options))
+
+    def done(self, run: str, timeout: float | None = None) -> Done:
+        """See :meth:`Client.done`."""
+        return self._wait(self._client.done(run, timeout))
 
     def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """See :meth:`Client.cancel`."""
@@ -112,6 +127,22 @@ class SyncClient:
         """See :meth:`Client.clear_route`."""
         return self._wait(self._client.clear_route(actor, session))
 
+    def admit(self, workflow: str, rate: float | None, **options: Any) -> Admission | None:
+        """See :meth:`Client.admit`."""
+        return self._wait(self._client.admit(workflow, rate, **options))
+
+    def admissions(self) -> list[Admission]:
+        """See :meth:`Client.admissions`."""
+        return self._wait(self._client.admissions())
+
+    @property
+    def state(self) -> SyncStates:
+        """See :attr:`Client.state`."""
+        return SyncStates(self._wait(self._states()), self._wait)
+
+    async def _states(self) -> States:
+        return self._client.state  # made where its event loop runs
+
     def set_budget(self, budget: Budget, **whose: str) -> Account:
         """See :meth:`Client.set_budget`."""
         return self._wait(self._client.set_budget(budget, **whose))
@@ -138,16 +169,59 @@ class SyncClient:
 
     def events(self, run: str, *, follow: bool = True) -> Iterator[Event]:
         """See :meth:`Client.events`."""
-        events = self._client.events(run, follow=follow)
+        return self._each(self._client.events(run, follow=follow))
+
+    def tokens(self, run: str) -> Iterator[Piece]:
+        """See :meth:`Client.tokens`."""
+        return self._each(self._client.tokens(run))
+
+    def _each(self, found: AsyncIterator[T]) -> Iterator[T]:
         try:
             while True:
                 try:
-                    yield self._wait(anext(events))  # type: ignore[arg-type]
+                    yield self._wait(anext(found))  # type: ignore[arg-type]
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop.is_running():
-                self._wait(events.aclose())  # type: ignore[attr-defined]
+                self._wait(found.aclose())  # type: ignore[attr-defined]
+
+
+class SyncStates:
+    """The managed state of sessions, for sync code."""
+
+    def __init__(self, states: States, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._states = states
+        self._wait = wait
+
+    def all(self, actor: str | None = None) -> list[StateInfo]:
+        """See :meth:`States.all`."""
+        found: list[StateInfo] = self._wait(self._states.all(actor))
+        return found
+
+    def show(self, actor: str, session: str, version: int | None = None) -> StateView:
+        """See :meth:`States.show`."""
+        view: StateView = self._wait(self._states.show(actor, session, version))
+        return view
+
+    def history(self, actor: str, session: str) -> list[CommitInfo]:
+        """See :meth:`States.history`."""
+        commits: list[CommitInfo] = self._wait(self._states.history(actor, session))
+        return commits
+
+    def export(self, actor: str, session: str, version: int | None = None) -> Export:
+        """See :meth:`States.export`."""
+        document: Export = self._wait(self._states.export(actor, session, version))
+        return document
+
+    def import_(self, document: Export, *, replace: bool = False) -> int:
+        """See :meth:`States.import_`."""
+        version: int = self._wait(self._states.import_(document, replace=replace))
+        return version
+
+    def delete(self, actor: str, session: str) -> None:
+        """See :meth:`States.delete`."""
+        self._wait(self._states.delete(actor, session))
 
 
 def connect_sync(url: str | None = None, settings: Settings | None = None) -> SyncClient:

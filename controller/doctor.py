@@ -7,11 +7,12 @@ from typing import Literal
 
 import msgspec
 
+from callboard.actors.node import ROOM_FOR_HEADERS
 from callboard.actors.resources import told
 from callboard.controller.look import Look, look
 from callboard.controller.strays import dropping, is_stray, messages, waits
 from callboard.infra import subjects
-from callboard.infra.settings import GIB, KIB, Settings
+from callboard.infra.settings import GIB, Settings
 from callboard.infra.topology import (
     RESTORE_DURABILITY,
     TIMERS,
@@ -25,8 +26,6 @@ _FULL = 0.8
 _LATE = 0.25
 _SHOWN = 5
 _LEAST_DISK = 2 * GIB
-_HEADERS = 32 * KIB
-"""Room that headers of a call may take beside an inline value."""
 
 
 class Finding(msgspec.Struct):
@@ -128,14 +127,14 @@ def _room(seen: Look) -> Iterator[Finding]:
 
 
 def _limits(seen: Look) -> Iterator[Finding]:
-    payload, needed = seen.server.get("max_payload", 0), seen.settings.inline_limit + _HEADERS
+    payload, needed = seen.server.get("max_payload", 0), seen.settings.inline_limit + ROOM_FOR_HEADERS
     if payload < needed:
         yield Finding(
             "limits",
             "problem",
             f"the server takes messages of {payload} bytes, but values up to inline_limit travel in {needed}",
             f"set the server's max_payload to {needed} or more, or CALLBOARD_INLINE_LIMIT to "
-            f"{max(0, payload - _HEADERS)} or less",
+            f"{max(0, payload - ROOM_FOR_HEADERS)} or less",
         )
     used, limit = seen.account.get("storage", 0), seen.account.get("limits", {}).get("max_storage", -1)
     if 0 < limit < used / _FULL:

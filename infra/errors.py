@@ -74,6 +74,12 @@ class ConnectionLost(CallboardError):
     retryable = True
 
 
+class ClientClosed(CallboardError):
+    """A client was used before it was opened, or after it was closed."""
+
+    code = "client_closed"
+
+
 class StoreRefused(CallboardError):
     """JetStream did not store a message. Fields: subject, err_code, description."""
 

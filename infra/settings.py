@@ -10,9 +10,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from callboard.infra.errors import SettingsInvalid, ValueTooLarge
 
@@ -21,6 +22,13 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 HOUR = 3600.0
 DAY = 24 * HOUR
+
+_LONGEST = 100 * 365 * DAY
+_Time = Annotated[float, Meta(gt=0, le=_LONGEST)]
+_TimeOrNone = Annotated[float, Meta(ge=0, le=_LONGEST)]
+_Number = Annotated[int, Meta(ge=1)]
+_NumberOrNone = Annotated[int, Meta(ge=0)]
+_Bytes = Annotated[int, Meta(ge=-1)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,28 +71,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     durability: Literal["development", "production"] = "development"
     replicas: int = 0
     storage: Literal["file", "memory"] = "file"
-    journal_max_age: float = 7 * DAY
-    dead_max_age: float = 30 * DAY
-    telemetry_every: float = 0.25
-    telemetry_max_age: float = HOUR
-    telemetry_max_bytes: int = 256 * MIB
-    blob_max_age: float = 14 * DAY
-    max_store_bytes: int = -1
-    max_consumers: int = 20_000
-    inline_limit: int = 64 * KIB
-    value_limit: int = 256 * MIB
-    ack_wait: float = 30.0
+    journal_max_age: _TimeOrNone = 7 * DAY
+    dead_max_age: _TimeOrNone = 30 * DAY
+    telemetry_every: _TimeOrNone = 0.25
+    telemetry_max_age: _TimeOrNone = HOUR
+    telemetry_max_bytes: _Bytes = 256 * MIB
+    blob_max_age: _TimeOrNone = 14 * DAY
+    max_store_bytes: _Bytes = -1
+    max_consumers: _Number = 20_000
+    inline_limit: _NumberOrNone = 64 * KIB
+    value_limit: _Number = 256 * MIB
+    ack_wait: _Time = 30.0
     max_deliver: int = 5
-    pulse_every: float = 0.4
-    dead_after: float = 1.3
-    steal_after: float = 0.025
-    grace: float = 30.0
-    rtt_every: float = 5.0
-    rtt_timeout: float = 5.0
-    history: int = 10_000
+    pulse_every: _Time = 0.4
+    dead_after: _Time = 1.3
+    steal_after: _TimeOrNone = 0.025
+    grace: _TimeOrNone = 30.0
+    rtt_every: _Time = 5.0
+    rtt_timeout: _Time = 5.0
+    history: _NumberOrNone = 10_000
     state_history: int = 64
-    park_after: float = 5.0
-    resources: dict[str, float] = {}
+    park_after: _TimeOrNone = 5.0
+    resources: dict[str, Annotated[float, Meta(ge=0)]] = {}
 
     @classmethod
     def load(
@@ -135,14 +143,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if self.max_deliver < 2:
             raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
-        if self.steal_after < 0:
-            raise SettingsInvalid("steal_after must be 0 (never) or more")
         if self.state_history < 4:
             raise SettingsInvalid("state_history must be 4 or more: a state is its last commits")
-        if self.telemetry_every < 0:
-            raise SettingsInvalid("telemetry_every must be 0 (no telemetry) or more")
-        if any(amount < 0 for amount in self.resources.values()):
-            raise SettingsInvalid("an amount of a resource cannot be negative")
         return self
 
 

@@ -53,9 +53,10 @@ class Gateway:
             settings = Settings.load(nats_url=settings)
         self.id = f"gateway-{subjects.new_id()[-8:].lower()}"
         self._settings = settings
-        self._client = Client(settings, Node(settings, self.id, self._gone))
-        self._connection = self._client.node.connection
-        self._verbs = Verbs(self._client, wait, most_waiting)
+        node = Node(settings, self.id, self._gone)
+        self._client = Client(settings, node)
+        self._connection = node.connection
+        self._verbs = Verbs(self._client, node, wait, most_waiting)
         self._taken = asyncio.Event()
         self._tallies = {verb: Tally(self._taken.set) for verb in document.VERBS}
         self._broker = SharedBroker(

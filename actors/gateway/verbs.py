@@ -26,6 +26,7 @@ from callboard.actors.gateway.messages import (
 )
 from callboard.actors.gateway.waits import Waits
 from callboard.actors.gateway.workflows import Workflows
+from callboard.actors.node import Node
 from callboard.actors.runids import store_request
 from callboard.actors.shared import Shared
 from callboard.infra import subjects
@@ -50,14 +51,14 @@ class Verbs:
     """Answers requests.
 
     Args:
-        client: an open client.
+        client: a client of the node.
         wait: seconds to wait for the end of a run, where a request has no deadline.
         most_waiting: requests that may wait at once.
     """
 
-    def __init__(self, client: Client, wait: float, most_waiting: int) -> None:
+    def __init__(self, client: Client, node: Node, wait: float, most_waiting: int) -> None:
         self._client = client
-        self._node = client.node
+        self._node = node
         self._wait = wait
         self._announced = Shared(lambda: registry.actors(self._node))
         self._living = Shared(self._read_living)

@@ -13,8 +13,11 @@ import pytest
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
-from callboard import tool, workflow
+from callboard import ManagedList, agent, connect_sync, method, tool, workflow
+from callboard.actors.client import Client
+from callboard.actors.sync_client import SyncClient
 from callboard.infra import headers as H
+from callboard.infra.errors import ClientClosed, ResultTimeout
 from callboard.infra.messages.control import RunCalls
 
 HELD: list[str] = []
@@ -117,3 +120,81 @@ async def test_large_results_for_who_reads_json(board: Board, sizes: list[int], 
     told = json.loads(entry.body)
     assert told["value"] == (["x" * size for size in sizes] if inline else None)
     assert len(told.get("blobs", [])) == (0 if inline else 1)
+
+
+@agent
+class Clerk:
+    """Keeps what it was told."""
+
+    notes: ManagedList[str]
+
+    @method
+    async def note(self, text: str) -> int:
+        """Keep it."""
+        self.notes.append(text)
+        return len(self.notes)
+
+
+@workflow
+async def noting(text: str) -> int:
+    """Have it kept."""
+    return await Clerk.note(text)
+
+
+async def test_the_sync_client_has_all_that_the_async_one_has(board: Board) -> None:
+    """Whatever can be asked for, also what is a part of it."""
+    await board.host(noting, Clerk)
+
+    def use() -> None:
+        with connect_sync(settings=board.settings()) as client:
+            run = client.submit("noting", {"text": "hello"}, session="anna")
+            assert client.done(run, 10).status == "completed"
+            assert client.run("noting", {"text": "again"}, session="anna", type=float, timeout=10) == 2.0
+            assert [state.session for state in client.state.all("Clerk")] == ["anna"]
+            assert [list(commit.changed) for commit in client.state.history("Clerk", "anna")]
+            document = client.state.export("Clerk", "anna")
+            assert client.state.show("Clerk", "anna").attributes == {"notes": ["hello", "again"]}
+            client.state.delete("Clerk", "anna")
+            assert client.state.all("Clerk") == []
+            client.state.import_(document)
+            assert list(client.tokens(run)) == []
+            assert client.admit("noting", 5.0) is not None
+            assert [limit.workflow for limit in client.admissions()] == ["noting"]
+
+    await asyncio.to_thread(use)
+    lacking = {name for name in dir(Client) if not name.startswith("_") and not hasattr(SyncClient, name)}
+    assert lacking == {"close", "node"}
+
+
+async def test_a_client_that_is_not_open(board: Board) -> None:
+    """A typed error at once, before it was opened and after it was closed, and not a wait without end."""
+    client = Client(board.settings())
+    with pytest.raises(ClientClosed, match="async with connect"):
+        await client.submit("everything")
+    async with client:
+        assert await client.runs() == []
+    with pytest.raises(ClientClosed):
+        await client.submit("everything")
+    with pytest.raises(ClientClosed):
+        await client.result("some-run")
+
+
+def test_a_sync_client_that_is_not_open(nats_url: str) -> None:
+    """The same; one that was closed may be opened again."""
+    client = connect_sync(nats_url)
+    for _ in range(2):
+        with pytest.raises(ClientClosed, match="with connect_sync"):
+            client.submit("everything")
+        with client:
+            assert client.runs() == []
+
+
+async def test_waiting_for_a_run_that_nobody_has_submitted(board: Board) -> None:
+    """It does not go on, and the error says so; one that waits for a driver does."""
+    client = await board.client()
+    with pytest.raises(ResultTimeout, match=r"nothing is known of run nobody after 0\.1 s"):
+        await client.result("nobody", 0.1)
+    run = await client.submit("everything")
+    with pytest.raises(ResultTimeout, match="it goes on"):
+        await client.result(run, 0.1)
+    assert (await client.status(run)).session == run

@@ -6,8 +6,10 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import math
+import numbers
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -81,6 +83,9 @@ def declare_tool(**directives: Any) -> Directives:
         ({"retry_on": "ValueError"}, "retry_on"),
         ({"retry_on": ValueError}, "retry_on"),
         ({"retry_on": [ValueError()]}, "retry_on"),
+        ({"timeout": math.nan}, "timeout must be above 0, not nan"),
+        ({"backoff": math.nan}, "backoff must be 0 or more, not nan"),
+        ({"resources": {"gpu": math.nan}}, "resources must be 0 or more: gpu"),
         ({"stateful": 1}, "stateful"),
         ({"stateful": True, "max_instances": 2}, "stateful"),
     ],
@@ -330,6 +335,122 @@ def by_place(number: int, /) -> None:
 
 def odd(number: type) -> None:
     """Takes what cannot be sent."""
+
+
+class Plain:
+    """A class that nobody can make from data."""
+
+
+@dataclasses.dataclass
+class Holder:
+    """Holds one, deep inside, and itself."""
+
+    plain: dict[str, list[Plain]]
+    more: list[Holder] = dataclasses.field(default_factory=list)
+
+
+def deep(holders: list[Holder]) -> None:
+    """Takes what holds what cannot be sent."""
+
+
+def gives() -> Callable[[], int]:
+    """Gives what cannot be sent."""
+    return lambda: 1
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (odd, "odd.call: parameter 'number' cannot travel: a type is neither"),
+        (deep, "deep.call: parameter 'holders' cannot travel: a .*test_declare.Plain is neither"),
+        (gives, "gives.call: its result cannot travel: a collections.abc.Callable is neither"),
+    ],
+)
+def test_types_that_cannot_travel(function: Callable[..., Any], text: str) -> None:
+    """They are told when a host starts, or a call is made, and not only when a value comes along."""
+    with pytest.raises(DeclarationInvalid, match=text):
+        signature_of(function)
+
+
+def test_an_annotation_that_is_wider_than_data_is_none_that_cannot_travel() -> None:
+    """Whatever travels is an object; lists can be iterated over."""
+
+    def looks(anything: object, number: numbers.Number, items: Iterable[int] | None = None) -> object:
+        return anything
+
+    assert signature_of(looks).names == ("anything", "number", "items")
+
+
+def yields(number: int) -> Iterator[int]:
+    """Gives one after the other."""
+    yield number
+
+
+async def yields_async(number: int) -> AsyncIterator[int]:
+    """Gives one after the other, while others run."""
+    yield number
+
+
+@pytest.mark.parametrize("function", [yields, yields_async])
+@pytest.mark.parametrize("declare", [tool, workflow])
+def test_a_generator_cannot_be_declared(declare: Any, function: Callable[..., Any]) -> None:
+    """A call has one result."""
+    with pytest.raises(DeclarationInvalid, match=r"yields.* yields: return a list"):
+        declare(function)
+
+
+def test_a_helper_of_an_agent_that_no_call_can_be_for() -> None:
+    """The error says how to keep it out of what can be called."""
+    with pytest.raises(DeclarationInvalid, match=r"Reader\.lines yields.*begins with '_'"):
+
+        @agent
+        class Reader:
+            def lines(self) -> Iterator[str]:
+                yield ""
+
+    @agent
+    class Walker:
+        def walk(self, step: Callable[[], int]) -> int:
+            return step()
+
+    declared = declaration(Walker)
+    assert declared is not None
+    with pytest.raises(DeclarationInvalid, match=r"Walker\.walk: parameter 'step'.*begins with '_'"):
+        _ = declared.methods["walk"].signature
+
+
+def test_what_is_declared_must_be_of_its_kind() -> None:
+    """A class is an agent, a function is a tool or a workflow, and names are given by ``name=``."""
+    declare: Any
+    for declare in (tool, workflow):
+        with pytest.raises(DeclarationInvalid, match=r"Plain is a class: declare it with @agent"):
+            declare(Plain)
+        with pytest.raises(DeclarationInvalid, match=r"'search' is no function: .*name='search'"):
+            declare("search")
+    declare = agent
+    with pytest.raises(
+        DeclarationInvalid, match=r"variadic is a function: declare it with @tool or @workflow"
+    ):
+        declare(variadic)
+    with pytest.raises(DeclarationInvalid, match=r"'Writer' is no class: .*name='Writer'"):
+        declare("Writer")
+
+
+def test_an_agent_that_nobody_can_make() -> None:
+    """Its constructor is called without arguments; those with defaults are fine."""
+    with pytest.raises(DeclarationInvalid, match=r"agent Needy: .*__init__.* demands size"):
+
+        @agent
+        class Needy:
+            def __init__(self, name: str = "", *, size: int) -> None: ...
+            async def work(self) -> None: ...
+
+    @agent
+    class Modest:
+        def __init__(self, name: str = "", *args: int, size: int = 1, **more: int) -> None: ...
+        async def work(self) -> None: ...
+
+    assert declaration(Modest)
 
 
 @pytest.mark.parametrize(

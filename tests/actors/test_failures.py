@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callboard.actors.failures import code_of, describe, restore, text_of
+from callboard.actors.failures import code_of, describe, path_of, restore, text_of
 from callboard.infra import errors
 from callboard.infra.errors import CallboardError, CallFailed, CallTimeout, Terminal
 from callboard.infra.messages.run import ErrorInfo
@@ -21,6 +21,14 @@ CONTEXT = {"future": "run:7", "actor": "Agent", "method": "work", "attempt": 2, 
 
 class NoMoney(Terminal):
     """A user's error on top of Callboard's."""
+
+
+class Broke(Terminal):
+    """A user's error on top of Callboard's, with an attribute and a constructor of its own."""
+
+    def __init__(self, debt: int) -> None:
+        super().__init__(f"owes {debt}", bank="Coutts")
+        self.debt = debt
 
 
 class Rich(ValueError):
@@ -108,6 +116,15 @@ def test_attributes_of_an_exception_travel() -> None:
     again = travel(raised(Rich("Harrods", price=2.5)))
     assert isinstance(again, Rich)
     assert (again.shop, again.price, str(again)) == ("Harrods", 2.5, "too dear at Harrods")
+
+
+def test_attributes_travel_on_top_of_callboards_own_errors() -> None:
+    """Beside the fields that such an error has, over any number of hosts."""
+    error: BaseException = Broke(7)
+    for _ in range(3):
+        error = travel(raised(error))
+    assert isinstance(error, Broke)
+    assert (error.debt, error.message, error.fields["bank"]) == (7, "owes 7", "Coutts")
 
 
 def test_an_exception_of_the_standard_library_with_attributes() -> None:
@@ -296,7 +313,7 @@ INFOS = st.builds(
     ),
     args=st.none() | st.lists(st.one_of(TEXTS, st.integers(0, 9)), max_size=3),
     fields=st.dictionaries(
-        st.one_of(TEXTS, st.sampled_from(["message", "self", "path", "args"])), TEXTS, max_size=3
+        st.one_of(TEXTS, st.sampled_from(["message", "self", "path", "args", "__notes__"])), TEXTS, max_size=3
     ),
     path=st.lists(TEXTS, max_size=2),
     traceback=TEXTS,
@@ -319,3 +336,43 @@ def test_a_restored_error_can_be_pickled() -> None:
     copy = pickle.loads(pickle.dumps(again))  # noqa: S301 - our own bytes
     assert type(copy) is CallTimeout
     assert copy.fields["timeout"] == 2.0
+
+
+def test_an_error_of_a_deep_call_is_told_once_for_each_host() -> None:
+    """Attributes and notes of the user's own stay; the text grows with the depth, not with its power."""
+    error: BaseException = raised(Rich("Harrods", price=2.5))
+    error.add_note("try the market")
+    path = ("flow", *["Agent.work"] * 60)
+    sizes = []
+    for depth in range(60, 0, -1):
+        error = raised(travel(error, path[: depth + 1]))
+        sizes.append(len("\n".join(error.__notes__)))
+    assert isinstance(error, Rich)
+    assert (error.shop, error.price) == ("Harrods", 2.5)
+    assert error.__notes__[0] == "try the market"
+    assert path_of(error) == [*path]
+    notes = "\n".join(error.__notes__)
+    assert notes.count("workflow path:") == 1
+    assert sizes[9] < 12 * sizes[0]
+    assert notes.count(f"call {CONTEXT['future']}") <= 60
+    assert "Rich: too dear at Harrods" in notes.splitlines()[-2]
+
+
+def test_a_long_traceback_is_cut_at_a_line() -> None:
+    """Its end is kept, which is where the exception came from, and it says that it was cut."""
+
+    def dig(depth: int) -> None:
+        if depth:
+            return dig_on(depth)
+        raise ValueError("bottom")
+
+    def dig_on(depth: int) -> None:
+        dig(depth - 1)
+
+    with pytest.raises(ValueError, match="bottom") as caught:
+        dig(200)
+    lines = describe(caught.value).traceback.splitlines()
+    assert lines[0].startswith("[... ")
+    assert lines[0].endswith(" characters more ...]")
+    assert lines[-1] == "ValueError: bottom"
+    assert all(line.startswith(("  ", "[", "ValueError")) for line in lines)

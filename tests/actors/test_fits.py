@@ -65,7 +65,7 @@ def test_what_fits(value: Any) -> None:
         ({"name": "x", "parts": [{"level": "low", "share": 2}]}, "more than 1"),
         ({"name": "x", "parts": [{"level": "low", "other": 2}]}, "has other"),
         ({"name": "x", "by_name": {"k": True}}, "expected integer"),
-        ({"name": "x", "inner": {"name": 3}}, "fits none"),
+        ({"name": "x", "inner": {"name": 3}}, "it.inner.name is 3, expected string"),
         ({"name": "x", "mode": "c"}, "expected one of"),
     ],
 )

@@ -14,6 +14,7 @@ from tests.support.waiting import eventually, until
 
 from callboard import agent, method, tool, workflow
 from callboard.actors import registry
+from callboard.actors.app import AppUnloadable
 from callboard.actors.declare import declaration
 from callboard.actors.host import Host
 from callboard.actors.instance import Instance
@@ -152,8 +153,11 @@ async def test_an_agent_that_cannot_be_made_at_first(board: Board) -> None:
     """Its error comes out; the same host starts when it can be made."""
     host = declared(board, licensed_flow, Licensed, echo)
     tasks = len(asyncio.all_tasks())
-    with pytest.raises(RuntimeError, match="no licence"):
+    with pytest.raises(
+        AppUnloadable, match="agent Licensed cannot be made: RuntimeError: no licence"
+    ) as caught:
         await host.start()
+    assert isinstance(caught.value.__cause__, RuntimeError)
     await nothing_is_left(host, tasks)
     LICENCES.append("for all")
     await host.start()

@@ -49,6 +49,19 @@ async def gated(number: int) -> int:
     return number
 
 
+@tool
+async def megabytes(number: int) -> bytes:
+    """Give more than one message holds."""
+    RAN[number] += 1
+    return bytes(number << 20)
+
+
+@workflow
+async def large_flow(number: int) -> int:
+    """The size of a large value."""
+    return len(await megabytes(number))
+
+
 @workflow
 async def flow(number: int) -> int:
     """One call."""
@@ -144,7 +157,10 @@ async def test_a_header_that_cannot_be_used_is_told_to_the_waiting_caller(board:
 
 
 async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Board) -> None:
-    """Published by hand, past any stub: the typed error is the outcome, and the handler never runs."""
+    """Published by hand, past any stub: the typed error is the outcome, and the handler never runs.
+
+    What nobody can decode is a dead letter, too.
+    """
     host = await board.host(double, flow)
     node = await board.node()
     for number, body in enumerate(GARBAGE):
@@ -155,6 +171,9 @@ async def test_arguments_that_do_not_fit_are_refused_by_the_host_again(board: Bo
         assert result.error is not None
         assert result.error.code == InvalidArguments.code
         assert result.error.fields == {"actor": "double", "method": "call"}
+    letters = await board.letters(len(GARBAGE) - 1)  # an array is msgpack, and only does not fit
+    assert {(letter.actor, letter.reason) for letter in letters} == {("double", "undecodable")}
+    assert {letter.body for letter in letters} == {body for body in GARBAGE if body[:1] != b"\x93"}
     await still_works(board, host)
     assert RAN == {7: 1}
 
@@ -171,6 +190,28 @@ async def test_a_message_of_the_largest_size_that_is_no_call(board: Board) -> No
     assert letter.body == body[: len(letter.body)]
     assert str(len(body)) in letter.detail.replace(",", "")
     await still_works(board, host)
+
+
+async def test_an_inline_limit_above_what_the_server_takes(board: Board) -> None:
+    """Values that would not fit into a message travel by reference all the same."""
+    with capture_logs() as logs:
+        await board.host(large_flow, megabytes, inline_limit=8 << 20)
+    assert any(entry["event"] == "inline_limit_lowered" for entry in logs)
+    assert await board.run(large_flow, number=2) == 2 << 20
+
+
+async def test_an_outcome_that_the_server_refuses_is_told(board: Board) -> None:
+    """The caller gets a typed error, and the call is a dead letter; it does not run again."""
+    host = await board.host(large_flow, megabytes)
+    host.node.settings = msgspec.structs.replace(host.node.settings, inline_limit=8 << 20)
+    with pytest.raises(RunFailed) as caught:
+        await board.run(large_flow, number=3)
+    assert isinstance(caught.value.__cause__, Poisoned)
+    assert caught.value.__cause__.fields["reason"] == "refused_by_store"
+    assert "its outcome was not stored" in caught.value.__cause__.message
+    (letter,) = await board.letters()
+    assert (letter.actor, letter.reason) == ("megabytes", "refused_by_store")
+    assert RAN[3] == 1
 
 
 async def test_an_actor_that_a_host_does_not_run(board: Board) -> None:

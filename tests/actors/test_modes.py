@@ -403,6 +403,23 @@ async def chain_flow() -> int:
     return await add(add(fail("deep").arg).arg)
 
 
+@workflow
+async def staged() -> list[int]:
+    """Calls one after the other, two of them joined only by the await between them."""
+    first = add(1)
+    second = add(first.arg)
+    await second
+    third = add(1)
+    await third
+    return [one.metadata.stage for one in (first, second, third)]
+
+
+async def test_stages(runner: Runner) -> None:
+    """How deep a call is in its run: after what it depends on, or else after all that was there."""
+    await runner.serve(add, staged)
+    assert await runner.run(staged) == [1, 2, 3]
+
+
 async def test_a_failed_dependency(runner: Runner) -> None:
     """Dependents are never called, and their error tells the chain down to the cause."""
     await runner.serve(fail, add, chain_flow)

@@ -111,6 +111,7 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
     (b'{"number": 1,}', "", r"looks like JSON, which breaks at byte 13 \(line 1, column 14\), at '}'"),
     (b'{"number": 1,\n "more" 2}', "", r"breaks at byte 22 \(line 2, column 9\), at '2}'"),
     (b'{"number": ', "", r"looks like JSON, which breaks off at its end"),
+    (b'{"number": 1e400}', "", r"looks like JSON, which cannot be read: number out of range"),
     (b"seven please", "", r"looks like plain text \('seven please'\)"),
     (b"seven", "application/json", r"looks like plain text \('seven'\)"),
     (
@@ -118,12 +119,26 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
         "application/msgpack",
         r"looks like JSON, but header Content-Type says application/ms",
     ),
+    (b'{"number": "se\xffven"}', "", r"looks like JSON, which breaks at byte 14: "),
     (b"\x81\xa6number", "", r"looks like msgpack, which breaks off at its end"),
     (b"\x81\xa6number\x01\x02", "", r"looks like msgpack, which breaks at byte 9"),
     (b"", "application/msgpack", r"is empty, but header Content-Type says application/msgpack"),
     (b"\xc1\xff\x00", "", r"neither JSON nor msgpack"),
     (b"\xff\xfe{\x00}\x00", "application/json", r"neither JSON nor msgpack"),
 ]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1, 2]", b"7", b"null", b"seven please", b'{"number": ', b' {"number": "x"}']
+)
+async def test_who_writes_text_is_answered_in_json(board: Board, body: bytes) -> None:
+    """No arguments in msgpack begin with a character of text, so who sends some cannot read msgpack."""
+    await board.host(flow)
+    node = await board.node()
+    ended = await node.connection.client.subscribe("cb.journal.bad-1.done")
+    await published(board, "bad-1", body)
+    outcome = msgspec.json.decode((await ended.next_msg(SOON)).data)
+    assert (outcome["run"], outcome["status"]) == ("bad-1", "failed")
 
 
 @pytest.mark.parametrize(("body", "kind", "text"), UNREADABLE)

@@ -284,6 +284,45 @@ def test_arguments_given_as_json_are_checked_too(typed: Workflow[..., object]) -
         read(typed, {}, {"text": "a", "count": 1, "odd": 1})
 
 
+class Stop(msgspec.Struct):
+    """A part of a journey."""
+
+    to: str
+    days: int = 1
+
+
+class Journey(msgspec.Struct):
+    """Holds parts."""
+
+    legs: list[Stop]
+    by: Literal["train", "ship"] = "train"
+
+
+@workflow
+async def travels(journey: Journey, back: Journey | None = None) -> None:
+    """Takes what has parts."""
+
+
+GOOD = '{"legs": [{"to": "Rome"}]}'
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--journey", '{"legs": [{"to": 7}]}'], "journey.legs[0].to is 7, expected string"),
+        (["--journey", '{"legs": [{"days": 7}]}'], "journey.legs[0] lacks to"),
+        (["--journey", '{"legs": [], "by": "car"}'], "journey.by is 'car', expected one of 'ship', 'train'"),
+        (["--journey", GOOD, "--back", '{"legs": [{"to": 7}]}'], "back.legs[0].to is 7, expected string"),
+    ],
+)
+def test_parts_are_checked_too(words: list[str], problem: str) -> None:
+    """Before anything is sent, with the place of what does not fit."""
+    with pytest.raises(InvalidArguments) as caught:
+        type_in(travels, *words)
+    assert problem in caught.value.message
+    assert type_in(travels, "--journey", GOOD)["journey"] == {"legs": [{"to": "Rome"}]}
+
+
 def test_examples_can_be_run_as_they_are(typed: Workflow[..., object]) -> None:
     """What `callboard dev` suggests to type fits the workflow."""
     for found in (typed, kinds):

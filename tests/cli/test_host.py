@@ -187,6 +187,29 @@ def test_what_cannot_be_imported_is_shown(tmp_path: Path) -> None:
     assert "has no public method" in ended.err.splitlines()[-1]
 
 
+def test_an_agent_that_cannot_be_made_is_shown(tmp_path: Path, nats_url: str) -> None:
+    """With the user's lines, and none of Callboard's."""
+    path = tmp_path / "needy.py"
+    text = (
+        "class Needy:\n    def __init__(self):\n        raise OSError('no model')\n    def work(self): ...\n"
+    )
+    path.write_text(f"from callboard import agent\n\n@agent\n{text}")
+    ended = callboard("host", path, url=nats_url)
+    assert ended.code == Exit.FAILED
+    assert f'File "{path}", line 6' in ended.err
+    assert "actors/host.py" not in ended.err
+    assert ended.err.splitlines()[-1] == "error: agent Needy cannot be made: OSError: no model"
+
+
+def test_an_application_that_exits_is_no_end_of_its_own(tmp_path: Path) -> None:
+    """Its exit code would be taken for one of Callboard's."""
+    path = tmp_path / "quits.py"
+    path.write_text("import sys\nsys.exit(3)\n")
+    ended = callboard("host", path, "--nats", "nats://127.0.0.1:1")
+    assert ended.code == Exit.FAILED
+    assert ended.err.splitlines()[-1] == f"error: {path} cannot be imported: SystemExit: 3"
+
+
 def test_annotations_that_cannot_work_are_found_at_the_start(tmp_path: Path, nats_url: str) -> None:
     """Not at the first call."""
     path = tmp_path / "odd.py"

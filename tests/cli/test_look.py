@@ -124,7 +124,8 @@ def test_a_run_that_nobody_drives_yet(nats_url: str, typed: Typed) -> None:
         run = client.submit("nobody", {}, session="s")
         assert client.status(run).status == "accepted"
     shown = typed("show", run, url=nats_url)
-    assert "nobody  accepted" in shown.out
+    assert "nobody  accepted\nstored " in shown.out
+    assert "session s" in shown.out
     told = typed("cancel", run, url=nats_url)
     assert told.code == Exit.TIMED_OUT
     assert "is there a host for nobody?" in told.err
@@ -231,3 +232,6 @@ def test_stubs_are_a_module(board: str, typed: Typed, tmp_path: Path) -> None:
     assert path.read_text() == printed.out
     assert "def broken(" in typed("stubs", "--json", url=board).json["module"]
     assert typed("stubs", "Scarse", url=board).code == Exit.NOT_FOUND
+    nowhere = typed("stubs", "add", "-o", tmp_path / "no" / "stubs.py", url=board)
+    assert nowhere.code == Exit.USAGE
+    assert nowhere.err.endswith("stubs.py cannot be written: No such file or directory\n")

@@ -98,6 +98,7 @@ def test_every_exit_code_has_a_meaning() -> None:
         (["dev", str(APP), "--nats", NOBODY, "--port", "1"], Exit.USAGE),
         (["dev", str(APP), "--nats", NOBODY, "--store", "x"], Exit.USAGE),
         (["dead", "purge", "--nats", NOBODY], Exit.USAGE),
+        (["up", "--nats", NOBODY], Exit.USAGE),
         (["runs", "--nats", NOBODY], Exit.NO_SERVER),
         (["doctor", "--nats", NOBODY], Exit.NO_SERVER),
         (["run", "greet", "--nats", NOBODY], Exit.NO_SERVER),
@@ -130,6 +131,39 @@ def test_an_error_is_one_line_and_a_code(arguments: list[str], code: Exit, typed
 def test_a_usage_error_says_where_help_is(arguments: list[str], where: str, typed: Typed) -> None:
     """That of the command, if there is one of this name."""
     assert where in typed(*arguments).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dev", str(APP), "-n", "0"],
+        ["dev", str(APP), "--grace", "-1"],
+        ["dev", str(APP), "--port", "70000"],
+        ["up", "--port", "-1"],
+        ["host", str(APP), "--grace", "-1"],
+        ["host", str(APP), "--mcp-timeout", "-1"],
+        ["gateway", "--wait", "-1"],
+        ["controller", "--hosts", "-1"],
+        ["run", "greet", "--timeout", "nan"],
+        ["runs", "--limit", "0"],
+        ["dead", "list", "--limit", "-3"],
+        ["policy", "log", "-n", "0"],
+        ["migrate", "Agent", "session", "--to", "h-1", "--timeout", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_makes_no_sense_is_refused(arguments: list[str], typed: Typed) -> None:
+    """Before anything is started or asked, with the option and what it may be."""
+    ran = typed(*arguments, url=NOBODY)
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert f'Invalid value "{float(arguments[-1]):g}' in ran.err
+    assert f"for {arguments[-2]}. Must be " in ran.err
+
+
+def test_every_option_of_a_list_has_one_form_only(typed: Typed) -> None:
+    """None of them can be said to be empty, which would do nothing."""
+    for name in ("dev", "controller", "run", "host", "load"):
+        assert "--empty-" not in typed(name, "--help").out
 
 
 def test_a_process_ends_with_the_code() -> None:

@@ -57,6 +57,7 @@ def test_a_failed_run(board: str, typed: Typed) -> None:
     assert re.match(
         r"error: run \w+ of fails failed: .*broken\.call.* failed: KeyError: 'nothing there'\n", ran.err
     )
+    assert re.findall("^  in (.*)$", ran.err, re.MULTILINE) == ["fails > add.call", "fails > broken.call"]
     assert 'raise KeyError("nothing there")' in ran.err
     assert "actors/handling.py" not in ran.err
     assert "callboard show" in ran.err

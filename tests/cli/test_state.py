@@ -92,6 +92,7 @@ def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Pat
     """Into a file or printed; over another only when that is said."""
     file = tmp_path / "state.json"
     assert typed("state", "export", "Planner", "chat-7", "-o", file, url=kept).code == Exit.OK
+    assert typed("state", "export", "Planner", "chat-7", "-o", tmp_path, url=kept).code == Exit.USAGE
     assert json.loads(file.read_text()) == json.loads(
         typed("state", "export", "Planner", "chat-7", url=kept).out
     )

@@ -120,7 +120,15 @@ def _bodies() -> list[Kind]:
         "largest": bytes(1_000_000),
         "largest text": b"x" * 1_040_000,
     }
-    return [Kind(f"body: {name}", body) for name, body in bodies.items()]
+    return [Kind(f"body: {name}", body, dead_call=not _is_msgpack(body)) for name, body in bodies.items()]
+
+
+def _is_msgpack(body: bytes) -> bool:
+    try:
+        msgspec.msgpack.decode(body)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _headers() -> list[Kind]:

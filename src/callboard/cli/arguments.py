@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from callboard.actors.fits import misfit
 from callboard.infra.errors import InvalidArguments
 from callboard.infra.messages.registry import ActorInfo
 
@@ -185,6 +186,8 @@ class Parameters:
                 raise self._wrong(f"there is no parameter {name!r}")
             if not self._fits(value, schema):
                 raise self._wrong(f"{name} is {value!r}, which is no {self._named(schema)}")
+            if problem := misfit(value, {**schema, "$defs": self._definitions}, name):
+                raise self._wrong(problem)
         missing = [name for name in self._required if name not in arguments]
         if missing:
             raise self._wrong(f"{', '.join(missing)} missing")

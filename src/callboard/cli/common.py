@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from callboard.cli.output import Output
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from callboard.infra.settings import Settings
 
 Level = Literal["debug", "info", "warning", "error"]
+
+Port = Annotated[int, Parameter(validator=Number(gte=0, lt=65536))]
+"""A TCP port; 0 is a free one."""
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+"""How many of something that must be there."""
+
+Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
+"""A time that may be none."""
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 """Where a server is looked for when nobody says otherwise: the address every NATS tool takes."""

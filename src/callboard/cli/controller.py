@@ -18,7 +18,7 @@ _NO_PROVISIONING = Provisioning()
 
 def controller(
     *,
-    policy: list[str] | None = None,
+    policy: Annotated[list[str] | None, Parameter(negative=())] = None,
     provisioning: Provisioning = _NO_PROVISIONING,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from cyclopts import App, Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit, NotFound, UsageError
 from callboard.cli.outcome import explained, shown
 from callboard.cli.output import clock, table
@@ -45,7 +45,7 @@ class Listed(msgspec.Struct):
 
 
 @app.command(name="list")
-def list_(*, actor: str | None = None, limit: int = 50, common: Common = DEFAULTS) -> int:
+def list_(*, actor: str | None = None, limit: Count = 50, common: Common = DEFAULTS) -> int:
     """List dead letters, the oldest first.
 
     Args:

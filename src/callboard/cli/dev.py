@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from callboard.actors.app import source_folder
 from callboard.cli.arguments import Parameters
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Count, Port, Seconds
 from callboard.cli.exits import Exit, UsageError, restored
 from callboard.cli.up import nats_option, start_server
 from callboard.controller.dev import Broken, Sources, Supervisor, ended_by
@@ -31,13 +31,13 @@ _AFTER_GRACE = 2.0
 
 def dev(
     *app: Annotated[str, Parameter(required=True)],
-    port: int | None = None,
+    port: Port | None = None,
     store: Path | None = None,
     reload: bool = True,
-    hosts: Annotated[int, Parameter(alias="-n")] = 1,
+    hosts: Annotated[Count, Parameter(alias="-n")] = 1,
     gateway: bool = True,
-    policy: list[str] | None = None,
-    grace: float = 5.0,
+    policy: Annotated[list[str] | None, Parameter(negative=())] = None,
+    grace: Seconds = 5.0,
     common: Common = DEFAULTS,
 ) -> int:
     """Run an application with a server of its own, and reload it when a file is saved.

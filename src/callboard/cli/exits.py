@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 from callboard.infra.errors import CallboardError, by_code
@@ -84,6 +85,18 @@ class NotFound(CallboardError):
     """What a command names does not exist. Fields: what, name."""
 
     code = "not_found"
+
+
+def write(file: Path, text: str) -> None:
+    """Write what a command was asked to write.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def end_within(seconds: float, code: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 
 if TYPE_CHECKING:
     from callboard.actors.gateway import Gateway
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def gateway(
     *,
-    wait: float = 30.0,
-    grace: float | None = None,
+    wait: Seconds = 30.0,
+    grace: Seconds | None = None,
     describe: Annotated[bool, Parameter(negative=())] = False,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ def host(
     price: str | None = None,
     vllm: str | None = None,
     vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
-    grace: float | None = None,
+    grace: Seconds | None = None,
     resource: Annotated[list[str] | None, Parameter(negative=())] = None,
     mcp: Annotated[list[str] | None, Parameter(negative=())] = None,
     mcp_env: Annotated[list[str] | None, Parameter(negative=())] = None,
-    mcp_timeout: float = 300.0,
+    mcp_timeout: Seconds = 300.0,
     supervised: Annotated[bool, Parameter(show=False)] = False,
     provisioned: Annotated[bool, Parameter(show=False)] = False,
     common: Common = DEFAULTS,

@@ -44,7 +44,7 @@ def run_local(
         try:
             value = msgspec.to_builtins(found.run_local(**arguments))
         except Exception as error:  # noqa: BLE001 - whatever a workflow raises is its outcome
-            outcomes.put(Outcome(LOCAL, workflow, "failed", error=describe(error, _path(error, workflow))))
+            outcomes.put(Outcome(LOCAL, workflow, "failed", error=describe(error, [workflow])))
         else:
             outcomes.put(Outcome(LOCAL, workflow, "completed", value))
 
@@ -57,12 +57,3 @@ def run_local(
     except queue.Empty:
         end_within(_LINGER, Exit.TIMED_OUT)
         raise ResultTimeout(f"{workflow} has not ended after {timeout:g} s", timeout=timeout) from None
-
-
-def _path(error: BaseException, workflow: str) -> list[str]:
-    """The path that the local runtime has noted on the exception."""
-    prefix = "workflow path: "
-    for note in getattr(error, "__notes__", ()):
-        if note.startswith(prefix):
-            return str(note.removeprefix(prefix)).split(" > ")
-    return [workflow]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
-from cyclopts.validators import Number
+from cyclopts import App
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Port
 from callboard.cli.exits import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def _need_extra() -> None:
 @app.command
 def serve(
     *names: str,
-    http: Annotated[int, Parameter(validator=Number(gte=0, lt=65536))] = 0,
+    http: Port = 0,
     common: Common = DEFAULTS,
 ) -> int:
     """Offer tools and workflows to MCP clients, on standard input and output.

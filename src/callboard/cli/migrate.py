@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def migrate(
     to: str | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     also: Annotated[Sequence[str], Parameter(negative=())] = (),
-    timeout: float = 60.0,
+    timeout: Seconds = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
     """Move a session to another host, with the calls that wait for it.

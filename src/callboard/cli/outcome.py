@@ -80,10 +80,11 @@ def explained(error: ErrorInfo, what: str, *, trace: bool = True) -> str:
     """
     reason = str(error.fields.get("reason") or "") if error.code == RunCancelled.code else ""
     lines = [f"{what}: {reason or error.message}"]
-    deepest = error
+    deepest, path = error, list[str]()
     while True:
-        if deepest.path:
-            lines.append(f"  in {' > '.join(deepest.path)}")
+        if deepest.path and deepest.path != path:
+            path = deepest.path
+            lines.append(f"  in {' > '.join(path)}")
         if deepest.cause is None:
             break
         if not _is_said(deepest.cause, deepest):

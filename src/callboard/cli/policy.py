@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from callboard.cli.admit import told_rate
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.output import clock, table
 
@@ -88,7 +88,7 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
 @app.command
 def log(
     *,
-    last: Annotated[int, Parameter(alias="-n")] = 50,
+    last: Annotated[Count, Parameter(alias="-n")] = 50,
     what: Annotated[list[str] | None, Parameter(negative=())] = None,
     common: Common = DEFAULTS,
 ) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from callboard.cli.exits import UsageError
 
@@ -46,7 +47,7 @@ class Provisioning:
 
     provision: Annotated[Kind | None, Parameter(help=_PROVISION)] = None
     app: Annotated[list[str] | None, _many(_APP)] = None
-    hosts: Annotated[int, Parameter(help=_HOSTS, show_default=False)] = 0
+    hosts: Annotated[int, Parameter(help=_HOSTS, show_default=False, validator=Number(gte=0))] = 0
     resource: Annotated[list[str] | None, _many(_RESOURCE)] = None
     image: Annotated[str, Parameter(help=_IMAGE, show_default=False)] = ""
     engine: Annotated[str, Parameter(help=_ENGINE, show_default=False)] = ""

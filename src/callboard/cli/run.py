@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.outcome import Outcome, tell
 from callboard.cli.output import Output, err
@@ -34,7 +34,7 @@ def run(
     args: str | None = None,
     watch: Annotated[bool, Parameter(negative=())] = False,
     session: str | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     run_id: str | None = None,
     local: str | None = None,
     common: Common = DEFAULTS,
@@ -58,7 +58,7 @@ def run(
         workflow: Its name; 'callboard actors' lists what there is.
         argument: Arguments of the workflow: --NAME VALUE.
         arg: One as NAME=VALUE, for a name that is also an option of this command.
-        args: Arguments as one JSON object.
+        args: Arguments as one JSON object; an option of the same name goes before it.
         watch: Show the calls while they run.
         session: Whose run it is: state of agents is kept per session.
         timeout: Seconds to wait for the result.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit
 from callboard.cli.history import History, errors, line, seconds
 from callboard.cli.outcome import ended, explained, shortened
@@ -29,7 +29,7 @@ def runs(
     *,
     workflow: str | None = None,
     status: Literal["running", "waiting", "completed", "failed", "cancelled"] | None = None,
-    limit: int = 20,
+    limit: Count = 20,
     common: Common = DEFAULTS,
 ) -> int:
     """List runs, the latest last.
@@ -111,7 +111,8 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
     color = _COLORS.get(summary.status, "default")
     took = f", took {seconds(summary.finished - summary.started)}" if summary.finished else ""
     screen.print(f"[bold]{summary.run}[/]  {summary.workflow}  [{color}]{summary.status}[/]")
-    screen.print(f"started {clock(summary.started)}{took}, session {summary.session}", highlight=False)
+    began = "stored" if summary.status == "accepted" else "started"
+    screen.print(f"{began} {clock(summary.started)}{took}, session {summary.session}", highlight=False)
     for owner in history.owners:
         screen.print(
             f"driven by {owner['driver']} (epoch {owner['epoch']}) from {clock(owner['at'])}",

@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from callboard.cli.common import DEFAULTS, Common
-from callboard.cli.exits import Exit, NotFound, UsageError
+from callboard.cli.exits import Exit, NotFound, UsageError, write
 from callboard.cli.outcome import shortened, shown
 from callboard.cli.output import clock, out, pretty, table
 
@@ -170,7 +170,7 @@ def export(
     if output is None:
         out(pretty(document))
         return Exit.OK
-    output.write_text(pretty(document) + "\n", "utf-8")
+    write(output, pretty(document) + "\n")
     data = {"actor": actor, "session": session, "version": document.version, "file": str(output)}
     common.output.answer(data, lambda screen: screen.print(f"wrote {output}", highlight=False))
     return Exit.OK

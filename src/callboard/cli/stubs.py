@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
-from callboard.cli.exits import Exit
+from callboard.cli.exits import Exit, write
 from callboard.cli.output import out
 
 
@@ -39,7 +39,7 @@ def stubs(
     if output is None:
         common.output.answer({"actors": actor, "module": text}, lambda _: out(text.rstrip("\n")))
         return Exit.OK
-    output.write_text(text, "utf-8")
+    write(output, text)
     said = f"wrote {output}: workflows import what they call from it"
     common.output.answer({"actors": actor, "file": str(output)}, lambda screen: screen.print(said))
     return Exit.OK

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Port
+from callboard.cli.exits import UsageError
 from callboard.infra.errors import ServerStartFailed
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ USUAL_PORT = 4222
 
 def up(
     *,
-    port: int | None = None,
+    port: Port | None = None,
     store: Path | None = None,
     durability: Literal["development", "production"] | None = None,
     common: Common = DEFAULTS,
@@ -35,6 +36,8 @@ def up(
         store: Directory for its data. By default a temporary one, removed at the end.
         durability: 'production' syncs every write to disk before it is acknowledged.
     """
+    if common.nats is not None:
+        raise UsageError("--nats names a server that runs, but 'up' runs one of its own: leave it out")
     common.log("warning")
     settings = common.settings(durability=durability)
     ended = threading.Event()

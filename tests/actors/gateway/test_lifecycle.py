@@ -60,7 +60,7 @@ async def test_connection_lost_while_starting(board: Board, monkeypatch: pytest.
     gateway = Gateway(board.settings())
     with pytest.raises(ConnectFailed, match="while the gateway started"):
         await gateway.start()
-    assert gateway._client.node.connection.client.is_closed
+    assert gateway._connection.client.is_closed
 
 
 async def test_two_share_the_work(ask: Asker, board: Board) -> None:
@@ -148,7 +148,7 @@ async def test_stops_without_a_server(board: Board, nats_server: EmbeddedServer)
     await until(lambda: not gateway._client.node.connection.client.is_connected)
     async with asyncio.timeout(5):
         await gateway.stop()
-    assert gateway._client.node.connection.client.is_closed
+    assert gateway._connection.client.is_closed
 
 
 async def test_serves_until_told(ask: Asker, board: Board) -> None:

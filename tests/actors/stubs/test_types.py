@@ -121,9 +121,7 @@ def test_arguments_are_checked_as_the_declaration_checks_them(market: ModuleType
 ODD = """
 import msgspec
 from callboard import tool
-
-class Odd:
-    pass
+from numbers import Number as Odd
 
 @tool
 def odd(thing: object, other: Odd, many: list[Odd], more: msgspec.Raw) -> Odd:
