@@ -19,12 +19,14 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             once, as with ``kill -9``. ``refuse``: it is refused with ``status`` before it begins.
         after: tokens that are said before (not for ``refuse``).
         times: requests that it hits.
+        text: that ``rubbish`` sends in the place of a chunk's JSON.
         status: of ``refuse``; retry_after: its header in seconds, none if 0.
     """
 
     kind: Kind
     after: int = 3
     times: int = 1
+    text: str = '{"id": "emul'
     status: int = 429
     retry_after: float = 0.0
 

@@ -125,10 +125,10 @@ class EmulatorApp:
         """Who reads slowly is given what has come meanwhile in one event; who leaves ends it."""
         told = 0
         try:
-            if (begin := reply.begin()) is not None:
-                yield begin
             while told < len(planned.answer):
                 have = await generation.more(told)
+                if not told and (begin := reply.begin()) is not None:
+                    yield begin
                 if fault is not None and have >= fault.after:
                     have = max(told, min(have, fault.after))
                     if have > told:
@@ -181,7 +181,7 @@ async def _go_wrong(fault: Fault) -> AsyncIterator[bytes]:
         case "stall":
             await asyncio.Event().wait()
         case "rubbish":
-            yield b'data: {"id": "emul\n\n'
+            yield b"data: " + fault.text.encode() + b"\n\n"
         case "error":
             told = {
                 "message": "asked to fail in the stream (emulated)",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from callboard.actors.models.chunks import CallPart, Chunk, decode, events
 from callboard.actors.models.engine import Say
-from callboard.actors.models.engine_errors import Faults, unusable
+from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
 from callboard.actors.models.types import (
     ChatRequest,
     ChatResult,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _CONNECT: Final = 5.0
-_SILENCE: Final = 600.0
-"""Seconds without a byte after which an engine counts as down; it may queue a request for long."""
+SILENT_AFTER: Final = 600.0
+"""Seconds without a first word after which an engine counts as down; it may queue a request for long."""
+STALLED_AFTER: Final = 60.0
+"""Seconds without a further word after which it does."""
 
 
 class OpenAIEngine:
@@ -42,15 +45,26 @@ class OpenAIEngine:
         url: up to and with ``/v1``.
         api_key_env: environment variable that holds the key.
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
+        silent_after: seconds without a first word after which it counts as down.
+        stalled_after: seconds without a further word after which it does.
     """
 
     def __init__(
-        self, name: str, url: str, *, api_key_env: str | None = None, engine_model: str | None = None
+        self,
+        name: str,
+        url: str,
+        *,
+        api_key_env: str | None = None,
+        engine_model: str | None = None,
+        silent_after: float = SILENT_AFTER,
+        stalled_after: float = STALLED_AFTER,
     ) -> None:
         self.name = name
         self.url = url
         self._api_key_env = api_key_env
         self._model = engine_model
+        self._silent_after = silent_after
+        self._stalled_after = stalled_after
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -75,7 +89,7 @@ class OpenAIEngine:
             raise SettingsInvalid(
                 f"model {self.name} needs the package openai: pip install 'callboard[models]'"
             ) from error
-        timeout = openai.Timeout(_SILENCE, connect=_CONNECT)
+        timeout = openai.Timeout(self._silent_after, connect=_CONNECT)
         # A key that nobody named is not sent anywhere, and retries are the calls' own.
         return openai.AsyncOpenAI(base_url=self.url, api_key=self._key(), timeout=timeout, max_retries=0)
 
@@ -119,46 +133,48 @@ class OpenAIEngine:
         if request.schema is not None:
             form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
             options["response_format"] = {"type": "json_schema", "json_schema": form}
+        options["messages"] = msgspec.to_builtins(request.messages)
         heard = _Heard(say)
-        async with self._asking() as client:
-            stream = await client.chat.completions.create(
-                model=self._model or self.name,
-                messages=msgspec.to_builtins(request.messages),
-                stream=True,
-                stream_options={"include_usage": True},
-                **options,
-            )
-            async with stream:
-                async for chunk in stream:
-                    heard.chunk(chunk)
-            self._whole(heard.chunks, heard.finish_reason)
+        await self._stream(heard, "chat", options)
         return heard.result()
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        done = Completion("", finish_reason="")
-        pieces: list[str] = []
-        chunks = 0
-        async with self._asking() as client:
-            stream = await client.completions.create(
-                model=self._model or self.name,
-                prompt=request.prompt,
-                stream=True,
-                stream_options={"include_usage": True},
-                **_options(request.sampling),
-            )
-            async with stream:
-                async for chunk in stream:
-                    chunks += 1
-                    done.model, done.id = chunk.model or "", chunk.id or ""
-                    done.usage = _usage(chunk.usage) or done.usage
-                    for choice in chunk.choices or ():
-                        pieces.append(choice.text or "")
-                        say(choice.text or "")
-                        done.finish_reason = choice.finish_reason or done.finish_reason
-            self._whole(chunks, done.finish_reason)
-        done.text = "".join(pieces)
-        return done
+        heard = _Heard(say)
+        await self._stream(heard, "completion", {"prompt": request.prompt, **_options(request.sampling)})
+        return heard.completion()
+
+    async def _stream(self, heard: _Heard, what: str, options: dict[str, Any]) -> None:
+        """Ask, and hear the answer to its end.
+
+        The client's own models of the chunks are passed by: they check no types, and cost more than all else.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._silent_after) as patience, self._asking() as client:
+                api = client.chat.completions if what == "chat" else client.completions
+                asking = api.with_streaming_response.create(
+                    model=self._model or self.name,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    **options,
+                )
+                async with asking as response:
+                    async for event in events(response.iter_bytes()):
+                        heard.chunk(self._read(event))
+                        if heard.begun:
+                            patience.reschedule(loop.time() + self._stalled_after)
+        except TimeoutError as error:
+            silence = self._stalled_after if heard.begun else self._silent_after
+            text = f"the engine of model {self.name} at {self.url} has said nothing for {silence:g} s"
+            raise EngineDown(text, engine=self.url, status=0) from error
+        self._whole(heard)
+
+    def _read(self, event: bytes) -> Chunk:
+        chunk = decode(event)
+        if chunk.error is not None:
+            raise EngineFailed(chunk.error)
+        return chunk
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """See :class:`callboard.actors.models.engine.Engine`."""
@@ -172,10 +188,10 @@ class OpenAIEngine:
             usage = Usage(answered.usage.prompt_tokens, 0, answered.usage.total_tokens)
             return Embeddings([list(one.embedding) for one in data], usage, answered.model)
 
-    def _whole(self, chunks: int, finish_reason: str) -> None:
-        if not chunks:
+    def _whole(self, heard: _Heard) -> None:
+        if not heard.chunks:
             raise unusable(self.name, "it has streamed nothing")
-        if not finish_reason:
+        if not heard.finish_reason:
             text = f"the engine of model {self.name} broke off in the middle of its answer"
             raise EngineDown(text, engine=self.url, status=0)
 
@@ -186,12 +202,6 @@ def _options(sampling: Sampling) -> dict[str, Any]:
     if sampling.extra:
         options["extra_body"] = sampling.extra
     return options
-
-
-def _usage(told: Any) -> Usage | None:
-    if told is None:
-        return None
-    return Usage(told.prompt_tokens or 0, told.completion_tokens or 0, told.total_tokens or 0)
 
 
 class _Heard:
@@ -206,20 +216,29 @@ class _Heard:
         self._usage = Usage()
         self._model = self._id = ""
 
-    def chunk(self, chunk: Any) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether it has said anything; some engines send an empty chunk while they still queue."""
+        return bool(self._pieces or self._calls)
+
+    def chunk(self, chunk: Chunk) -> None:
         """Take up what one chunk says."""
         self.chunks += 1
         self._model, self._id = chunk.model or self._model, chunk.id or self._id
-        self._usage = _usage(chunk.usage) or self._usage
+        if chunk.usage is not None:
+            self._usage = chunk.usage.usage()
         for choice in chunk.choices or ():
             self.finish_reason = choice.finish_reason or self.finish_reason
-            if choice.delta.content:
-                self._pieces.append(choice.delta.content)
-                self._say(choice.delta.content)
-            for part in choice.delta.tool_calls or ():
-                self._call(part)
+            delta = choice.delta
+            text = choice.text if delta is None else delta.content
+            if text:
+                self._pieces.append(text)
+                self._say(text)
+            if delta is not None:
+                for part in delta.tool_calls or ():
+                    self._call(part)
 
-    def _call(self, part: Any) -> None:
+    def _call(self, part: CallPart) -> None:
         call = self._calls.setdefault(part.index, ToolCall("", FunctionCall("")))
         call.id = part.id or call.id
         if part.function is not None:
@@ -227,8 +246,12 @@ class _Heard:
             call.function.arguments += part.function.arguments or ""
 
     def result(self) -> ChatResult[Any]:
-        """The whole of it."""
+        """The whole of a chat's answer."""
         calls = [call for _, call in sorted(self._calls.items())]
         text = "".join(self._pieces)
         message = Message("assistant", text if text or not calls else None, tool_calls=calls)
         return ChatResult(message, self.finish_reason, self._usage, self._model, self._id)
+
+    def completion(self) -> Completion:
+        """The whole of a completion."""
+        return Completion("".join(self._pieces), self.finish_reason, self._usage, self._model, self._id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from typing import Any
 
 import msgspec
 import pytest
@@ -44,7 +45,7 @@ def batcher(*sequences: Sequence, **changed: float) -> Batcher:
     return made
 
 
-def step(batch: Batcher) -> tuple[float, list[Sequence]]:
+def step(batch: Batcher) -> tuple[Any, list[Sequence]]:
     """One step: its milliseconds, and who has a token more."""
     begun = batch.begin()
     assert begun is not None, "there is nothing to do"
@@ -170,7 +171,7 @@ def test_a_dropped_request_gives_its_room_back() -> None:
     assert (batch.blocks.usage, batch.begin(), one.given) == (0.0, None, 0)
 
 
-def closed_loop(profile: Profile, at_once: int, prompt: int, answer: int) -> tuple[float, float]:
+def closed_loop(profile: Profile, at_once: int, prompt: int, answer: int) -> tuple[Any, Any]:
     """So many requests always under way, in virtual time: ms between tokens, tokens/s."""
     batch = Batcher(profile)
     now, left = 0.0, 4 * at_once
