@@ -24,6 +24,7 @@ def emulate_engine(
     answer_tokens: Annotated[int, Parameter(validator=Number(gte=1))] = 128,
     kv_tokens: Annotated[int | None, Parameter(validator=Number(gte=16))] = None,
     context_tokens: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
+    max_sequences: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Emulate an inference engine: a server with the OpenAI API that batches, queues and takes its time.
@@ -43,6 +44,7 @@ def emulate_engine(
         answer_tokens: Of an answer whose length no request prescribes.
         kv_tokens: Room of the KV cache; by default the profile's.
         context_tokens: Prompt and answer at most; by default the profile's.
+        max_sequences: Requests in one step at most; by default the profile's.
     """
     common.log("warning")
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -54,7 +56,11 @@ def emulate_engine(
     from callboard.actors.emulator.server import EmulatorApp
     from callboard.cli.serving import run_loop, serve_emulator
 
-    limits = {"kv_tokens": kv_tokens, "context_tokens": context_tokens}
+    limits = {
+        "kv_tokens": kv_tokens,
+        "context_tokens": context_tokens,
+        "max_sequences": max_sequences,
+    }
     chosen = msgspec.structs.replace(known(profile), **{k: v for k, v in limits.items() if v is not None})
     emulated = EmulatorApp(
         EmulatedEngine(chosen, speed), model_name or f"emulated-{chosen.name}", answer_tokens
