@@ -17,11 +17,12 @@ async def model_tokens(_: Role) -> Sample:
     heard: list[float] = []
     async with open_models(["streams"], "--profile", "h100-llama-3.1-8b") as models:
         await models.side.run("streams", count=1, tokens=10)
-        before = cpu_of(models.host.pid)
+        cpu = 0.0
         for _turn in range(TURNS):
             direct.append((await models.ask(TOKENS))[1])
+            before = cpu_of(models.host.pid)
             heard += [whole for _, whole in await models.side.run("streams", count=1, tokens=TOKENS)]
-        cpu = cpu_of(models.host.pid) - before
+            cpu += cpu_of(models.host.pid) - before
         lag = await models.lag_s()
     of_direct, of_heard = statistics.median(direct), statistics.median(heard)
     return Sample(

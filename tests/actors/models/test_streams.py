@@ -333,6 +333,8 @@ async def drag(tokens: int) -> str:
     said = [await anext(stream)]
     reading.set()
     await others_done.wait()
+    assert stream._listener is not None
+    assert 0 < stream._listener._waiting <= listening.LIMIT
     said += [piece async for piece in stream]
     return text_of(said)
 
