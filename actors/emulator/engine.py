@@ -24,11 +24,13 @@ class Generation:
     Attributes:
         given: tokens of the answer so far; cached: of the prompt, taken from the prefix cache.
         done: it is complete.
+        finish: the reason then; begun, first, last: monotonic times of the request and of tokens.
     """
 
-    def __init__(self, engine: EmulatedEngine, sequence: Sequence) -> None:
+    def __init__(self, engine: EmulatedEngine, sequence: Sequence, finish: str) -> None:
         self._engine = engine
         self._sequence = sequence
+        self.finish = finish
         self._news = asyncio.Event()
         self.begun = time.monotonic()
         self.first = 0.0
@@ -101,18 +103,23 @@ class EmulatedEngine:
             await asyncio.wait([running])
 
     async def generate(
-        self, prompt: Listed[Hashable], answer: Listed[Hashable], priority: int = 0
+        self,
+        prompt: Listed[Hashable],
+        answer: Listed[Hashable],
+        priority: int = 0,
+        finish: str = "length",
     ) -> Generation:
         """Begin an answer.
 
         Args:
             prompt, answer: their tokens; at least one each, and together within ``context_tokens``.
             priority: the smaller the sooner.
+            finish: why it ends, for the metrics.
         """
         if self.profile.request_ms:
             await asyncio.sleep(self.profile.request_ms / 1000 / self.speed)
         sequence = Sequence(prompt, len(answer), answer, priority)
-        generation = self._asked[sequence] = Generation(self, sequence)
+        generation = self._asked[sequence] = Generation(self, sequence, finish)
         self.batcher.add(sequence)
         self._work.set()
         return generation
@@ -122,7 +129,7 @@ class EmulatedEngine:
         generation = self._asked.pop(sequence, None)
         if generation is not None:
             self.batcher.drop(sequence)
-            self.figures.ended(generation, sequence, "abort")
+            self.figures.ended(generation, "abort")
 
     # -- the clock ---------------------------------------------------------------------------------
 
@@ -149,5 +156,5 @@ class EmulatedEngine:
         self.figures.token(generation, now)
         if generation.done:
             del self._asked[sequence]
-            self.figures.ended(generation, sequence, "length")
+            self.figures.ended(generation, generation.finish)
         generation.told()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from callboard.actors.emulator.batching import Batcher, Sequence
+    from callboard.actors.emulator.batching import Batcher
     from callboard.actors.emulator.engine import EmulatedEngine, Generation
 
 _SECONDS: Final = (
@@ -81,8 +81,8 @@ class Figures:
             self.first_token.observe(now - generation.begun)
         generation.last = now
 
-    def ended(self, generation: Generation, sequence: Sequence, reason: str) -> None:
-        """A request is over: ``length``, or ``abort``."""
+    def ended(self, generation: Generation, reason: str) -> None:
+        """A request is over: ``stop``, ``length`` or ``abort``, as vLLM counts them."""
         self.finished[reason] += 1
         self.whole.observe(time.monotonic() - generation.begun)
 
@@ -105,7 +105,7 @@ def _lines(engine: EmulatedEngine, labels: str, model: str) -> Iterator[str]:
         yield f"# TYPE vllm:{name} {kind}"
         yield f"vllm:{name}{{{labels}}} {value}"
     yield "# TYPE vllm:request_success_total counter"
-    for reason in ("length", "abort"):
+    for reason in ("stop", "length", "abort"):
         yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {figures.finished[reason]}'
     yield "# TYPE vllm:cache_config_info gauge"
     size, block = batcher.blocks.size, engine.profile.block_tokens

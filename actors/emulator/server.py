@@ -110,7 +110,8 @@ class EmulatorApp:
             planned = plan(ask, self.engine.context_tokens, self._answer_tokens)
         except (msgspec.MsgspecError, Refused) as error:
             return _refusal(400, str(error))
-        generation = await self.engine.generate(planned.prompt, planned.answer, ask.priority)
+        finish = "length" if planned.finish == "length" else "stop"
+        generation = await self.engine.generate(planned.prompt, planned.answer, ask.priority, finish)
         chat = request.url.path.endswith("/chat/completions")
         reply = reply_to(f"emulated-{uuid.uuid4().hex}", self.model, planned, chat=chat)
         if ask.stream:

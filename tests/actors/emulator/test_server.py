@@ -38,8 +38,10 @@ async def metrics(client: openai.AsyncOpenAI) -> dict[str, float]:
         "/metrics", cast_to=str
     )
     return {
-        name: float(value)
-        for name, value in re.findall(r"^([\w:]+)\{[^\n]*\} ([\d.e+-]+)$", response, re.MULTILINE)
+        name + reason: float(value)
+        for name, reason, value in re.findall(
+            r'^([\w:]+)\{[^\n]*?(?:finished_reason="(\w+)")?\} ([\d.e+-]+)$', response, re.MULTILINE
+        )
     }
 
 
@@ -114,7 +116,7 @@ async def test_whoever_leaves_ends_it(engine: Emulated, client: openai.AsyncOpen
         await asyncio.wait([asking])
         await until(lambda: engine.running == 0)
     assert engine.app.engine.batcher.blocks.usage == 0.0
-    assert (await metrics(client))["vllm:request_success_total"] >= 0
+    assert (await metrics(client))["vllm:request_success_totalabort"] == 2
 
 
 async def _ask(client: openai.AsyncOpenAI, *, stream: bool) -> None:
@@ -139,7 +141,7 @@ async def test_a_chat_that_goes_on_is_in_the_cache(client: openai.AsyncOpenAI) -
     told = await metrics(client)
     assert told["vllm:prefix_cache_hits_total"] / told["vllm:prefix_cache_queries_total"] > 0.5
     assert (told["vllm:generation_tokens_total"], told["vllm:num_requests_running"]) == (60, 0)
-    assert told["vllm:time_to_first_token_seconds_count"] == 3
+    assert (told["vllm:time_to_first_token_seconds_count"], told["vllm:request_success_totalstop"]) == (3, 3)
 
 
 async def test_no_fault_that_does_not_exist(client: openai.AsyncOpenAI) -> None:

@@ -135,6 +135,20 @@ async def test_a_late_client(board: Board, engine: Emulated) -> None:
     assert [piece.reset for piece in late].count(True) == 1
 
 
+async def test_a_cancelled_run_leaves_the_engine(board: Board) -> None:
+    """Its generation ends, and its room is free."""
+    async with emulated(answer_tokens=2000, step_ms=5.0) as engine:
+        await board.host(tell, model_at("writer", url=engine.url))
+        client = await board.client()
+        run = await client.submit("tell", {"text": "hi"})
+        await until(lambda: len(text_of(heard)) > 10)
+        assert engine.running == 1
+        await client.cancel(run)
+        await until(lambda: engine.running == 0)
+        assert engine.app.engine.batcher.blocks.usage == 0.0
+        assert engine.app.engine.batcher.counts.generated < 2000
+
+
 # -- what it is called -----------------------------------------------------------------------------
 
 
