@@ -36,6 +36,9 @@ SILENT_AFTER: Final = 600.0
 STALLED_AFTER: Final = 60.0
 """Seconds without a further word after which it does."""
 
+_REST: Final = 1.0
+"""Seconds for a response to end after its last event."""
+
 
 class OpenAIEngine:
     """Asks a server by the ``openai`` client, always streaming: so a cancelled request ends at the engine.
@@ -135,50 +138,58 @@ class OpenAIEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        options = _options(request.sampling)
+        body: dict[str, Any] = {"messages": msgspec.to_builtins(request.messages)}
         if request.tools:
-            options["tools"] = request.tools
+            body["tools"] = request.tools
         if request.tool_choice is not None:
-            options["tool_choice"] = request.tool_choice
+            body["tool_choice"] = request.tool_choice
         if request.schema is not None:
             form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
-            options["response_format"] = {"type": "json_schema", "json_schema": form}
-        options["messages"] = msgspec.to_builtins(request.messages)
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         heard = _Heard(say)
-        await self._stream(heard, "chat", options)
+        await self._stream(heard, body | _options(request.sampling))
         return heard.result()
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
         heard = _Heard(say)
-        await self._stream(heard, "completion", {"prompt": request.prompt, **_options(request.sampling)})
+        await self._stream(heard, {"prompt": request.prompt} | _options(request.sampling))
         return heard.completion()
 
-    async def _stream(self, heard: _Heard, what: str, options: dict[str, Any]) -> None:
+    async def _stream(self, heard: _Heard, body: dict[str, Any]) -> None:
         """Ask, and hear the answer to its end.
 
-        The client's own models of the chunks are passed by: they check no types, and cost more than all else.
+        The client's own models of requests and chunks are passed by: it goes through each message of a
+        conversation to see what to rename, which is nothing, and checks no types of what comes.
         """
         loop = asyncio.get_running_loop()
+        body["stream_options"] = {"include_usage": True}
         try:
-            async with asyncio.timeout(self._silent_after) as patience, self._asking() as client:
-                api = client.chat.completions if what == "chat" else client.completions
-                asking = api.with_streaming_response.create(
-                    model=self._model or self.name,
-                    stream=True,
-                    stream_options={"include_usage": True},
-                    **options,
-                )
-                async with asking as response:
-                    async for event in events(response.iter_bytes()):
-                        heard.chunk(self._read(event))
-                        if heard.begun:
-                            patience.reschedule(loop.time() + self._stalled_after)
+            async with (
+                asyncio.timeout(self._silent_after) as patience,
+                self._asking() as client,
+                self._request(client, body) as response,
+            ):
+                reading = response.iter_bytes()
+                async for event in events(reading):
+                    heard.chunk(self._read(event))
+                    if heard.begun:
+                        patience.reschedule(loop.time() + self._stalled_after)
+                await _exhaust(reading)
         except TimeoutError as error:
             silence = self._stalled_after if heard.begun else self._silent_after
             text = f"the engine of model {self.name} at {self.url} has said nothing for {silence:g} s"
             raise EngineDown(text, engine=self.url, status=0) from error
         self._whole(heard)
+
+    def _request(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
+        """A context manager of the response. What ``extra_body`` has replaces the other arguments."""
+        model = self._model or self.name
+        if "messages" in body:
+            chats = client.chat.completions.with_streaming_response
+            return chats.create(model=model, messages=[], stream=True, extra_body=body)
+        completions = client.completions.with_streaming_response
+        return completions.create(model=model, prompt="", stream=True, extra_body=body)
 
     def _read(self, event: bytes) -> Chunk:
         chunk = decode(event)
@@ -206,12 +217,23 @@ class OpenAIEngine:
             raise EngineDown(text, engine=self.url, status=0)
 
 
+async def _exhaust(reading: AsyncIterator[bytes]) -> None:
+    """Read the few bytes after the last event: a connection can be used again when its response has ended.
+
+    What goes wrong with them is nothing to an answer that is whole; the connection is closed then.
+    """
+    import httpx2
+
+    with contextlib.suppress(TimeoutError, httpx2.RequestError):
+        async with asyncio.timeout(_REST):
+            async for _ in reading:
+                pass
+
+
 def _options(sampling: Sampling) -> dict[str, Any]:
+    """Of a request's body."""
     given = {name: getattr(sampling, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
-    options = {name: value for name, value in given.items() if value is not None}
-    if sampling.extra:
-        options["extra_body"] = sampling.extra
-    return options
+    return {name: value for name, value in given.items() if value is not None} | sampling.extra
 
 
 class _Heard:

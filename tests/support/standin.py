@@ -76,6 +76,7 @@ class StandIn:
         self._pace = pace
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
+        self.connections = 0
         self.come = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,6 +106,7 @@ class StandIn:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.connections += 1
         self._tasks.add(task)
         try:
             while (asked := await _read(reader)) is not None:
