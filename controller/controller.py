@@ -94,7 +94,13 @@ class Controller:
             if self.fleet is not None:
                 await self.fleet.start()
             self.deciders = Deciders(
-                self.node, self.id, self.view, self._policies, lambda: self.complete, fleet=self.fleet
+                self.node,
+                self.id,
+                self.view,
+                self._policies,
+                lambda: self.complete,
+                fleet=self.fleet,
+                outbid=self._give_way,
             )
             await self.deciders.start()
         except BaseException:
@@ -155,6 +161,10 @@ class Controller:
         if self._storing is not None:
             self._storing.cancel()
             self._storing = None
+
+    def _give_way(self, epoch: int) -> None:
+        if self._lease is not None:
+            self._lease.give_way(epoch)
 
     async def _keep_runtimes(self) -> None:
         """Go on from the table as it was stored, and store what changes."""

@@ -43,6 +43,7 @@ class Deciders:
         complete: whether the view is.
         limit: seconds that a policy has for one round.
         fleet: the hosts that may be started and ended; None: there is no provisioner.
+        outbid: told of the epoch of another controller that decides, while this one believes to lead.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Deciders:
         complete: Callable[[], bool] = lambda: True,
         limit: float = LIMIT,
         fleet: Fleet | None = None,
+        outbid: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._node = node
         self._view = view
@@ -61,6 +63,7 @@ class Deciders:
         self._names = self._given
         self._complete = complete
         self._fleet = fleet
+        self._outbid = outbid
         self._changed = True
         self._told: list[PolicyState] | None = None
         self._tidied = 0.0
@@ -123,8 +126,15 @@ class Deciders:
                     begun = True
                 await self._once()
             except Fenced as error:
-                self._log.warning("decides_no_more", term=term, reason=str(error))
-                return
+                if begun:  # by another controller, or by somebody who is none
+                    begun = False
+                    self._log.warning("fenced", term=term, reason=str(error))
+                    continue
+                epoch = error.fields.get("epoch")
+                if epoch is not None:
+                    self._log.warning("decides_no_more", term=term, reason=str(error))
+                    self._outbid(epoch)
+                    return
             except CallboardError as error:  # what was not stored is decided again
                 self._log.warning("not_decided", error=str(error))
             await asyncio.sleep(_TICK)

@@ -108,14 +108,18 @@ class Decisions:
     async def lead(self, term: int) -> None:
         """Only this controller writes from now on, until a later one does the same.
 
+        Called again, it goes on from what somebody has put there who is no controller.
+
         Raises:
-            Fenced: a later one has.
+            Fenced: a later one has; its field ``epoch`` is that of the one that decides.
         """
         subject = subjects.policy_leader()
         last = await self._node.reader.last(STREAM, subject)
         known = _read_leader(last.body) if last is not None else None
-        if known is not None and known.epoch >= term:
-            raise Fenced(f"controller {known.controller} of epoch {known.epoch} decides, not that of {term}")
+        mine = known is not None and (known.controller, known.epoch) == (self._controller, term)
+        if known is not None and known.epoch >= term and not mine:
+            text = f"controller {known.controller} of epoch {known.epoch} decides, not that of {term}"
+            raise Fenced(text, epoch=known.epoch)
         body = msgspec.msgpack.encode(Leader(self._controller, term, time.time()))
         head = H.encode([(H.EXPECTED_SEQUENCE, str(last.sequence if last is not None else 0))])
         self._fence = await self._node.store.stored(subject, body, head)

@@ -189,6 +189,18 @@ def _hosts(seen: Look) -> Iterator[Finding]:
     yield Finding("hosts", "ok" if seen.alive else "note", f"alive: {names or 'none'}")
 
 
+def _foreign(seen: Look) -> Iterator[Finding]:
+    if seen.foreign:
+        shown, count = seen.foreign[:_SHOWN], len(seen.foreign)
+        more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
+        yield Finding(
+            "registry",
+            "problem",
+            f"{messages(count)} in the registry that no host has written: {', '.join(shown)}{more}",
+            f"drop what is there: {dropping(f'KV_{subjects.REGISTRY_BUCKET}', *shown)}",
+        )
+
+
 def _instances(seen: Look) -> Iterator[Finding]:
     for actor in seen.actors:
         running = seen.serving(actor.name)
@@ -305,6 +317,7 @@ CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     _limits,
     _clocks,
     _hosts,
+    _foreign,
     _instances,
     _waiting,
     _strays,

@@ -137,6 +137,8 @@ class Follower:
                 self._heard = dict.fromkeys(self._heard, time.monotonic())  # nobody can be heard now
                 continue
             now = time.monotonic()
+            for row in self.view.hosts.rows:  # others may tell of hosts that are gone already
+                self._heard.setdefault(self.view.hosts.keys[row], now)
             for host in [h for h, at in self._heard.items() if now - at > self._node.settings.dead_after]:
                 self._log.info("host_gone", host=host)
                 self._forget(host)

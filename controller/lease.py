@@ -77,6 +77,17 @@ class Lease:
                 async with asyncio.timeout(_LEAVE):
                     await self._write(NOBODY, self.epoch)
 
+    def give_way(self, epoch: int) -> None:
+        """A controller of this epoch decides: lead no more, and never again with an epoch that is not later.
+
+        The lease and what is decided are in two buckets. Where that of the lease was lost or made anew, its
+        epochs begin at 1 again, and nothing that their controllers decide would be stored.
+        """
+        self.epoch = max(self.epoch, epoch)
+        self._changed = time.monotonic()
+        if self.leading:
+            self._lose()
+
     async def _hold(self) -> None:
         while True:
             try:

@@ -20,6 +20,7 @@ from callboard.infra.direct import DirectReader, Stored, timestamp
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.settings import Settings
 from callboard.infra.topology import Topology, declared
+from callboard.state.journal import read_entries
 
 _REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _SLACK = 1.0
@@ -37,6 +38,7 @@ class Look(msgspec.Struct):
         streams: what the server says of each declared stream that exists.
         consumers: names of the consumers of calls and requests.
         actors: as announced; alive, vanished: hosts by whether they told of themselves lately.
+        foreign: subjects in the registry where there is what no host writes.
         clock: seconds by which the server's clock is ahead of ours; clock_error: give or take.
         disk: where a server on this machine stores, and the bytes that are free there.
     """
@@ -49,6 +51,7 @@ class Look(msgspec.Struct):
     actors: list[ActorInfo] = []
     alive: list[Pulse] = []
     vanished: list[Pulse] = []
+    foreign: list[str] = []
     clock: float = 0.0
     clock_error: float = 0.0
     disk: tuple[str, int] | None = None
@@ -112,27 +115,36 @@ async def _consumers(topology: Topology, stream: str) -> list[str]:
 
 
 async def _registry(seen: Look, reader: DirectReader, now: float) -> None:
-    stored = await reader.read(_REGISTRY, subjects.registry("actor.*"))
-    seen.actors = [_decode_actor(one.body) for one in stored if one.body]
-    hosts = await reader.read(_REGISTRY, subjects.registry("host.*"))
-    seen.alive, seen.vanished = _by_life(hosts, now + seen.clock, seen.settings)
+    actors = _told(await reader.read(_REGISTRY, subjects.registry("actor.*")))
+    hosts = _told(await reader.read(_REGISTRY, subjects.registry("host.*")))
+    seen.actors = [actor for _, actor in read_entries(_decode_actor, actors)]
+    pulses = list(read_entries(_decode_pulse, hosts))
+    seen.alive, seen.vanished = _by_life(pulses, now + seen.clock, seen.settings)
+    known = {actor.name for actor in seen.actors} | {pulse.host for _, pulse in pulses}
+    seen.foreign = [one.subject for one in actors + hosts if one.subject.rpartition(".")[2] not in known]
 
 
 async def living(node: Node) -> list[Pulse]:
     """The hosts that have told of themselves lately, by the server's clock."""
     stored = await node.reader.read(_REGISTRY, subjects.registry("host.*"))
     now = timestamp(str((await node.topology.api(f"STREAM.INFO.{_REGISTRY}")).get("ts", "")))
-    return _by_life(stored, now, node.settings)[0]
+    return _by_life(read_entries(_decode_pulse, stored), now, node.settings)[0]
 
 
-def _by_life(stored: Iterable[Stored], now: float, settings: Settings) -> tuple[list[Pulse], list[Pulse]]:
+def _told(stored: Iterable[Stored]) -> list[Stored]:
+    """What has left says so with nothing."""
+    return [one for one in stored if one.body]
+
+
+def _by_life(
+    pulses: Iterable[tuple[Stored, Pulse]], now: float, settings: Settings
+) -> tuple[list[Pulse], list[Pulse]]:
     """The hosts that live, and those that have vanished."""
     alive: list[Pulse] = []
     vanished: list[Pulse] = []
-    for one in stored:
-        if one.body:  # what has left says so with nothing
-            lives = one.at > now - settings.dead_after - _SLACK
-            (alive if lives else vanished).append(_decode_pulse(one.body))
+    for one, pulse in pulses:
+        lives = one.at > now - settings.dead_after - _SLACK
+        (alive if lives else vanished).append(pulse)
     return alive, vanished
 
 

@@ -88,7 +88,7 @@ class StoreFull(StoreRefused):
 
 
 class Fenced(StoreRefused):
-    """A newer owner exists; what this process wanted to write is void. Fields: subject."""
+    """A newer owner exists; what this process wanted to write is void. Fields: subject; epoch, if known."""
 
     code = "fenced"
 

@@ -18,7 +18,7 @@ from callboard.actors.app import split
 from callboard.controller.dev import Broken, Loaded, Said
 from callboard.controller.provisioning.packages import package, unusable
 from callboard.controller.provisioning.port import Provided
-from callboard.controller.provisioning.room import plenty, resource_words
+from callboard.controller.provisioning.room import most_hosts, plenty, resource_words
 from callboard.infra import log
 from callboard.infra.errors import ProvisionFailed
 from callboard.infra.messages.registry import ActorInfo
@@ -41,7 +41,7 @@ class DockerContainers:
         image: with the application and ``callboard`` as its entry point; it is not pulled.
         app: the application in the image, as for ``callboard host``.
         settings: with the server's address as containers see it.
-        most: containers at one time; 0: as many as the engine's machine has cores.
+        most: containers at one time; 0: as :func:`most_hosts`.
         resources: what there is for all of them, beside ``cpu`` and ``memory_gb`` of that machine.
         engine: its address; empty: as the ``docker`` command finds it.
         network, environment: of the containers; volumes: theirs, as ``FROM:TO`` or ``FROM:TO:ro``.
@@ -99,8 +99,8 @@ class DockerContainers:
         where = str(machine["Name"])
         has = {"cpu": float(machine["NCPU"]), "memory_gb": machine["MemTotal"] / _GB}
         self.capacity = {where: has | self._resources}
-        self.most = self.most or int(machine["NCPU"])
         actors = self._declared()
+        self.most = self.most or most_hosts(machine["NCPU"], actors)
         self.places = {actor.name: [where] for actor in actors}
         self._needs = {actor.name: actor.directives.get("resources", {}) for actor in actors}
         return actors

@@ -184,13 +184,19 @@ class Fleet:
         if not self._known or now < self._due:
             return act
         self._due = now + KEEP_EVERY
+        lacking = {}
+        wanted = []
         for actor in self._provisioner.places:
             row = view.actors.row(actor)
             least = int(view.actors["least"][row])
             have = running(view, row) + int(view.actors["starting"][row])
-            for _ in range(least - have):
-                act.provision(actor, reason=f"min_instances is {least}, and there are {have}")
-            self._miss(actor, least - have - sum(one.key.endswith(f".{actor}") for one in act.decisions))
+            lacking[actor] = least - have
+            reason = f"min_instances is {least}, and there are {have}"
+            wanted += [(number, actor, reason) for number in range(have, least)]
+        for _, actor, reason in sorted(wanted):  # each has one before any has two
+            act.provision(actor, reason=reason)
+        for actor, count in lacking.items():
+            self._miss(actor, count - sum(one.key.endswith(f".{actor}") for one in act.decisions))
         return act
 
     def _miss(self, actor: str, lacking: int) -> None:

@@ -13,7 +13,7 @@ from callboard.actors.app import split
 from callboard.actors.resources import capacity
 from callboard.controller.dev import Broken, Child, ended_by
 from callboard.controller.provisioning.port import Provided
-from callboard.controller.provisioning.room import plenty, resource_words
+from callboard.controller.provisioning.room import most_hosts, plenty, resource_words
 from callboard.controller.restarts import Restarts
 from callboard.infra import log
 from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed, by_code
@@ -46,7 +46,7 @@ class LocalProcesses:
     Args:
         app: applications, as for ``callboard host``.
         settings: theirs; ``resources``: what this machine has for all of them together.
-        most: processes at one time; 0: as many as the machine has cores.
+        most: processes at one time; 0: as :func:`most_hosts`.
         options: further options of ``callboard host``.
     """
 
@@ -57,7 +57,7 @@ class LocalProcesses:
         self.where = platform.node()
         """The one place: this machine."""
         self.capacity = {self.where: capacity(settings)}
-        self.most = most or int(capacity(settings)["cpu"])
+        self.most = most
         self.places: dict[str, list[str]] = {}
         self._app = app
         self._settings = settings
@@ -83,6 +83,7 @@ class LocalProcesses:
                 self._needs[actor.name] = actor.directives.get("resources", {})
                 self.places[actor.name] = [self.where]
                 found.append(actor)
+        self.most = self.most or most_hosts(self.capacity[self.where]["cpu"], found)
         return found
 
     async def _declared(self, spec: str) -> list[ActorInfo]:

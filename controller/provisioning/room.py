@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from callboard.infra.messages.registry import ActorInfo
 
 PLENTY = 1_000_000
 """As many as anybody could want: no limit is known."""
@@ -42,6 +46,15 @@ def _fit(free: Amounts | None, needs: Amounts) -> int:
         return PLENTY
     fits = [int((free.get(name, 0.0) + _ROUNDING) / amount) for name, amount in needs.items() if amount > 0]
     return max(0, min(fits, default=PLENTY))
+
+
+def most_hosts(cores: float, actors: Iterable[ActorInfo]) -> int:
+    """How many hosts at one time, unless somebody says: the cores, or what ``min_instances`` ask for.
+
+    Args:
+        cores: of the machine; actors: that may be started on it.
+    """
+    return max(int(cores), sum(int(actor.directives.get("min_instances", 0)) for actor in actors))
 
 
 def plenty(has: Amounts) -> dict[str, float]:

@@ -86,7 +86,7 @@ async def test_hosts_that_come_and_go_under_load_lose_nothing_and_repeat_nothing
         following = await board.host(quick)
         await host.stop()
         host = following
-    done = await board.done(run, timeout=10)
+    done = await board.done(run, timeout=30)
     assert msgspec.msgpack.decode(done.value) == sum(range(3000))
     assert set(RAN.values()) == {1}
     assert len(RAN) == 3000

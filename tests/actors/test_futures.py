@@ -79,6 +79,7 @@ async def waiting_flow() -> dict[str, Any]:
     """Use each of asyncio's ways to wait for several."""
     a, b = gated("a", 1), gated("b", 2)
     first, rest = await asyncio.wait([a, b], return_when=asyncio.FIRST_COMPLETED)
+    GATES["a"].set()
     both = sorted(await asyncio.gather(a, b))
     in_order = []
     for one in asyncio.as_completed([gated("c", 3), gated("d", 4)]):
@@ -114,7 +115,6 @@ async def test_asyncios_ways_to_wait(board: Board) -> None:
     await board.host(add, gated, fail, waiting_flow)
     opened("b", "d")
     GATES["a"] = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.05, GATES["a"].set)
     assert await board.run(waiting_flow) == {
         "first": [2],
         "rest": 1,

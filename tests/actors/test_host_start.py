@@ -200,7 +200,7 @@ async def test_a_server_that_goes_midway_is_waited_for(
     host = declared(board, echo, echo_flow)
     starting = await start_without_server(host, nats_server, monkeypatch)
     await asyncio.to_thread(nats_server.start)
-    await asyncio.wait_for(starting, 10)
+    await asyncio.wait_for(starting, 30)
     assert await board.run(echo_flow) == 7
 
 
@@ -249,7 +249,7 @@ async def test_who_stops_a_host_that_is_stopping_waits_for_it(board: Board) -> N
         await given_up
     assert not second.done()
     GATE.set()
-    await asyncio.wait_for(second, 10)
+    await asyncio.wait_for(second, 30)
     assert host.node.connection.client.is_closed
     assert (await board.done(run)).status == "completed"
 

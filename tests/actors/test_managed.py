@@ -262,11 +262,11 @@ async def test_what_handlers_change_is_there_for_the_next_call(board: Board) -> 
     await board.host(Scribe)
     await board.host(dictate)
     client = await board.client()
-    first = await client.run(dictate.name, {"texts": ["a", "b", "a"]}, session="s1", timeout=10)
+    first = await client.run(dictate.name, {"texts": ["a", "b", "a"]}, session="s1", timeout=30)
     assert first == [["a", "b", "a"], {"a": 2, "b": 1}, 3]
-    other = await client.run(dictate.name, {"texts": ["z"]}, session="s2", timeout=10)
+    other = await client.run(dictate.name, {"texts": ["z"]}, session="s2", timeout=30)
     assert other == [["z"], {"z": 1}, 1]
-    again = await client.run(dictate.name, {"texts": ["c"]}, session="s1", timeout=10)
+    again = await client.run(dictate.name, {"texts": ["c"]}, session="s1", timeout=30)
     assert again == [["a", "b", "a", "c"], {"a": 2, "b": 1, "c": 1}, 4]
 
 
@@ -294,10 +294,10 @@ async def test_a_session_survives_its_host(board: Board) -> None:
     first = await board.host(Scribe)
     await board.host(dictate)
     client = await board.client()
-    await client.run(dictate.name, {"texts": ["a", "b"]}, session="s", timeout=10)
+    await client.run(dictate.name, {"texts": ["a", "b"]}, session="s", timeout=30)
     await board.kill(first)
     await board.host(Scribe)
-    assert await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=10) == [
+    assert await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=30) == [
         ["a", "b", "c"],
         {"a": 1, "b": 1, "c": 1},
         3,
@@ -377,7 +377,7 @@ async def test_a_call_in_another_session(board: Board) -> None:
     """Made so by ``options``; the run's own session does not see it."""
     await board.host(Scribe, elsewhere)
     client = await board.client()
-    assert await client.run(elsewhere.name, {}, session="own", timeout=10) == [["there"], ["here"]]
+    assert await client.run(elsewhere.name, {}, session="own", timeout=30) == [["there"], ["here"]]
     with pytest.raises(NameInvalid), options(session=""):
         pass
 

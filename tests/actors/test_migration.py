@@ -104,7 +104,7 @@ async def parted(board: Board) -> tuple[Client, Host, Host]:
     hosts = [await board.host(Diary, steal_after=0.0), await board.host(Diary, steal_after=0.0)]
     await board.host(entry, entries)
     client = await board.client()
-    assert await client.run("entry", {"text": "first"}, session="s", timeout=10) == ["first"]
+    assert await client.run("entry", {"text": "first"}, session="s", timeout=30) == ["first"]
     held = await holder(client, "s")
     for host in hosts:
         await until(lambda host=host: len(host.watch.serving("Diary")) == 2)  # type: ignore[misc]
@@ -119,7 +119,7 @@ async def test_an_idle_session_moves(board: Board) -> None:
     assert await holder(client, "s") == other.id
     assert ("Diary", "s") in other.states._open
     assert ("Diary", "s") not in source.states._open
-    assert await client.run("entry", {"text": "second"}, session="s", timeout=10) == ["first", "second"]
+    assert await client.run("entry", {"text": "second"}, session="s", timeout=30) == ["first", "second"]
     assert await holder(client, "s") == other.id
 
 
@@ -168,7 +168,7 @@ async def test_calls_behind_one_that_runs_in_another_session(board: Board) -> No
     client, source, other = await parted(board)
     sessions = [f"t{number}" for number in range(20)]
     for session in sessions:
-        await client.run("entry", {"text": "x"}, session=session, timeout=10)
+        await client.run("entry", {"text": "x"}, session=session, timeout=30)
     await client.migrate(
         [s for s in sessions if await holder(client, s) != source.id], "Diary", None, source.id
     )
@@ -216,7 +216,7 @@ async def test_makers_are_told(board: Board) -> None:
     sent: list[str] = []
     node.connection.subscribe("cb.call.Diary.>", lambda subject, *_: sent.append(subject.decode()))
     await node.connection.flush()
-    await client.run("entry", {"text": "x"}, session="s", timeout=10)
+    await client.run("entry", {"text": "x"}, session="s", timeout=30)
     assert sent == [f"cb.call.Diary.{other.id}.1"]
 
 
@@ -230,7 +230,7 @@ async def send(board: Board, host: Host, future: str) -> None:
 async def test_a_late_call_is_passed_on_without_a_slot(board: Board) -> None:
     """Whoever sends it to the source has not heard; the only slot is taken there by another session."""
     client, source, other = await parted(board)
-    await client.run("entry", {"text": "x"}, session="t", timeout=10)
+    await client.run("entry", {"text": "x"}, session="t", timeout=30)
     await client.migrate("t", "Diary", None, source.id)
     long = await client.submit("entry", {"text": "long", "how": "wait"}, session="t")
     await until(lambda: RAN["long"] == 1)
@@ -282,7 +282,7 @@ async def test_a_call_that_comes_back_while_it_is_passed_on(board: Board) -> Non
 
     source.node.store.stored = comes_back  # type: ignore[method-assign]
     await send(board, source, "01RUN:1")
-    await asyncio.wait_for(back.wait(), 10)
+    await asyncio.wait_for(back.wait(), 30)
     await board.entries("01RUN", "result")
     assert RAN["01RUN:1"] == 1
 
@@ -331,7 +331,7 @@ async def test_the_session_of_a_dead_host(board: Board) -> None:
     await board.kill(source)
     await board.emptied_of_host(source)
     assert (await client.migrate("s", "Diary", None, other.id))[0].host == other.id
-    assert await client.run("entry", {"text": "x"}, session="s", timeout=10) == ["first", "x"]
+    assert await client.run("entry", {"text": "x"}, session="s", timeout=30) == ["first", "x"]
 
 
 def test_the_sync_client(nats_url: str) -> None:
@@ -358,7 +358,7 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     await until(lambda: len(instance(other, Diary).running) == 1)
     assert RAN["late"] == 0
     GATE.set()
-    await asyncio.wait_for(stopping, 10)
+    await asyncio.wait_for(stopping, 30)
     assert await client.result(first, 10) == ["first", "long"]
     await client.result(second, 10)
     await client.result(third, 10)
@@ -469,7 +469,7 @@ async def thinking(board: Board) -> tuple[Client, Host, Host]:
 
 async def heard(client: Client, text: str) -> Any:
     """Tell one thing more."""
-    return await client.run("tell", {"session": "s", "text": text}, session="s", timeout=10)
+    return await client.run("tell", {"session": "s", "text": text}, session="s", timeout=30)
 
 
 async def test_what_stands_in_the_process_moves(board: Board) -> None:
@@ -549,10 +549,10 @@ async def test_a_batch_voids_what_a_session_was_brought_with(board: Board) -> No
         await board.host(Pool)
     await board.host(giving)
     client = await board.client()
-    assert await client.run("giving", {"amount": 3}, session="s", timeout=10) == 3
+    assert await client.run("giving", {"amount": 3}, session="s", timeout=30) == 3
     await client.migrate("s", "Pool")
     assert (await client.state.show("Pool", "s")).attributes["snapshot"] == 3
-    assert await client.run("giving", {"amount": 4}, session="s", timeout=10) == 7
+    assert await client.run("giving", {"amount": 4}, session="s", timeout=30) == 7
     assert (await client.state.show("Pool", "s")).attributes["snapshot"] is None
 
 

@@ -95,7 +95,7 @@ async def queued(board: Board) -> tuple[Client, Host, Host, list[str]]:
     hosts = [await board.host(Log), await board.host(Log), await board.host(Log)]
     await board.host(note)
     client = await board.client()
-    await client.run("note", {"text": "first"}, session="s", timeout=10)
+    await client.run("note", {"text": "first"}, session="s", timeout=30)
     held = (await client.state.show("Log", "s")).holder
     source, other, _ = sorted(hosts, key=lambda host: host.id != held)
     runs = [await client.submit("note", {"text": "long", "gated": True}, session="s")]

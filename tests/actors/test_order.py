@@ -189,7 +189,7 @@ async def test_a_call_that_was_passed_on_late_does_not_run_again(board: Board) -
     client = await board.client()
     run = await client.submit(told.name, {"text": "once"}, session="s")
     await client.result(run, 10)
-    await client.run(burst.name, {"texts": [str(n) for n in range(12)]}, session="s", timeout=10)
+    await client.run(burst.name, {"texts": [str(n) for n in range(12)]}, session="s", timeout=30)
     holder.recent.clear()
     other = await board.host(Ledger, state_history=8)
     node = await board.node()
@@ -241,7 +241,7 @@ async def test_the_last_outcome_of_a_dead_holder_comes_into_the_journal(board: B
     await board.kill(holder)
     await board.emptied_of_host(holder)
     client = await board.client()
-    assert await client.run(told.name, {"text": "next"}, session="s", timeout=10) == 2
+    assert await client.run(told.name, {"text": "next"}, session="s", timeout=30) == 2
     assert [result.future for result in await board.results("01RUN")] == ["01RUN:1"]
     node = await board.node()
     head = call_headers("01RUN:1", "add", Cb_Session="s", Nats_Msg_Id="a copy", Cb_Again="1")
@@ -255,7 +255,7 @@ async def test_the_next_calls_of_a_session_read_nothing(board: Board) -> None:
     holder = await board.host(Ledger)
     await board.host(burst)
     client = await board.client()
-    await client.run(burst.name, {"texts": ["first"]}, session="s", timeout=10)
+    await client.run(burst.name, {"texts": ["first"]}, session="s", timeout=30)
     node = await board.node()
     reads: list[str] = []
     for subject in ("$JS.API.DIRECT.GET.KV_cb_state", "$JS.API.DIRECT.GET.KV_cb_state.>"):
@@ -267,7 +267,7 @@ async def test_the_next_calls_of_a_session_read_nothing(board: Board) -> None:
         return False
 
     holder.outcomes.known = known  # type: ignore[method-assign]
-    await client.run(burst.name, {"texts": ["second", "third"]}, session="s", timeout=10)
+    await client.run(burst.name, {"texts": ["second", "third"]}, session="s", timeout=30)
     await node.connection.flush()
     assert reads == []
 
@@ -277,14 +277,14 @@ async def test_a_state_that_was_deleted_or_imported_is_not_gone_on_with(board: B
     await board.host(Ledger)
     await board.host(burst)
     client = await board.client()
-    await client.run(burst.name, {"texts": ["a"]}, session="s", timeout=10)
+    await client.run(burst.name, {"texts": ["a"]}, session="s", timeout=30)
     node = await board.node()
     states = States(node.shelf, node.settings)
     kept = await states.export("Ledger", "s")
     await states.delete("Ledger", "s")
-    assert await client.run(burst.name, {"texts": ["b"]}, session="s", timeout=10) == ["b"]
+    assert await client.run(burst.name, {"texts": ["b"]}, session="s", timeout=30) == ["b"]
     await states.import_(kept, replace=True)
-    assert await client.run(burst.name, {"texts": ["c"]}, session="s", timeout=10) == ["a", "c"]
+    assert await client.run(burst.name, {"texts": ["c"]}, session="s", timeout=30) == ["a", "c"]
     assert max(Counter(BEGUN).values()) <= 2
 
 
@@ -293,9 +293,9 @@ async def test_a_state_that_expired_in_memory_is_not_gone_on_with(board: Board) 
     host = await board.host(Short)
     await board.host(briefly)
     client = await board.client()
-    assert await client.run(briefly.name, {}, session="s", timeout=10) == 1
+    assert await client.run(briefly.name, {}, session="s", timeout=30) == 1
     rules = instance(host, Short).rules
     assert rules is not None
     session = await host.states.open("Short", "s", rules)
     await until(lambda: session.expired)
-    assert await client.run(briefly.name, {}, session="s", timeout=10) == 1
+    assert await client.run(briefly.name, {}, session="s", timeout=30) == 1

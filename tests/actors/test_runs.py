@@ -279,7 +279,7 @@ async def test_an_outcome_that_its_annotation_does_not_allow(board: Board, *, lo
     await board.host(lying_flow)
     client = await board.client()
     with pytest.raises(InvalidResult if local else RunFailed, match="returned what its") as caught:
-        await (lying_flow() if local else client.run("lying_flow", timeout=10))
+        await (lying_flow() if local else client.run("lying_flow", timeout=30))
     assert isinstance(caught.value if local else caught.value.__cause__, InvalidResult)
 
 
@@ -288,7 +288,7 @@ async def test_an_argument_that_the_workflow_has_not(board: Board) -> None:
     await board.host(flow, add)
     client = await board.client()
     with pytest.raises(RunFailed, match="numbr") as caught:
-        await client.run("flow", {"numbr": 2}, timeout=10)
+        await client.run("flow", {"numbr": 2}, timeout=30)
     assert isinstance(caught.value.__cause__, InvalidArguments)
     assert not RAN
 
@@ -352,7 +352,7 @@ async def test_events_of_a_run(board: Board) -> None:
     before = [event.kind async for event in client.events(run, follow=False)]
     assert before == ["owner"]
     GATE.set()
-    await asyncio.wait_for(watching, 10)
+    await asyncio.wait_for(watching, 30)
     assert [event.kind for event in seen] == ["owner", "result", "result", "done"]
     owner, first, _, done = seen
     assert owner.data["driver"] == host.id
@@ -454,10 +454,10 @@ async def test_connecting(board: Board, monkeypatch: pytest.MonkeyPatch) -> None
     """By address, by settings, by environment; without any of them a typed error says what to do."""
     await board.host(flow, add)
     async with connect(board.url) as client:
-        assert (await client.run("flow", timeout=10))["sum"] == 6
+        assert (await client.run("flow", timeout=30))["sum"] == 6
     monkeypatch.setenv("NATS_URL", board.url)
     async with connect() as client:
-        assert (await client.run("flow", timeout=10))["sum"] == 6
+        assert (await client.run("flow", timeout=30))["sum"] == 6
     monkeypatch.delenv("NATS_URL")
     for make in (connect, connect_sync):
         with pytest.raises(SettingsInvalid, match="NATS_URL"):

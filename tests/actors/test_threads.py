@@ -11,7 +11,7 @@ import pytest
 from callboard.actors import threads as module
 from callboard.actors.threads import Threads
 
-WITHIN = 10.0
+WITHIN = 30.0
 
 
 @pytest.fixture

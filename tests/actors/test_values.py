@@ -127,7 +127,7 @@ def test_encoding_an_unresolved_lazy_value_does_not_wait_for_it(loop: asyncio.Ab
         target=lambda: done.append(values.encode([lazy, {"a": lazy}, (lazy,)])), daemon=True
     )
     thread.start()
-    thread.join(timeout=10)
+    thread.join(timeout=30)
     assert done
     assert done[0].futures == (future,)
 

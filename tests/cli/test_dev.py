@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ from callboard import connect_sync
 from callboard.cli.exits import Exit
 from callboard.controller.dev import ended_by
 from callboard.infra.errors import CallboardError
-
-FIRST_RESULT_WITHIN = 3.0
 
 PUBLISH = """
 import asyncio, nats, sys
@@ -106,12 +103,10 @@ def dev(path: Path) -> Iterator[Dev]:
 
 
 def test_from_nothing_to_a_first_result(path: Path) -> None:
-    """In under three seconds, server and all."""
-    begun = time.monotonic()
+    """Server and all; how soon is for the benchmark ``dev_start``."""
     with Dev(path) as dev:
         dev.event("ready")
         assert dev.ask() == "one"
-        assert time.monotonic() - begun < FIRST_RESULT_WITHIN
 
 
 def test_it_says_what_to_type_next() -> None:

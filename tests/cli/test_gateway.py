@@ -20,7 +20,7 @@ async def test_it_answers_until_it_is_told_to_end(nats_server: EmbeddedServer) -
         assert gateway.stdout is not None
         assert json.loads(gateway.stdout.readline())["event"] == "gateway_ready"
         connection = await nats.connect(nats_server.url)
-        reply = await connection.request("cb.api.run.nobody", b"{}", timeout=10)
+        reply = await connection.request("cb.api.run.nobody", b"{}", timeout=30)
         assert json.loads(reply.data)["error"]["code"] == "unknown_actor"
         await connection.close()
         gateway.send_signal(signal.SIGTERM)

@@ -24,6 +24,11 @@ async def work(number: int) -> int:
     return number
 
 
+@tool(min_instances=1)
+async def needed() -> None:
+    """Be there, beside others that must be."""
+
+
 @tool
 async def extra(number: int) -> int:
     """Nobody runs it until somebody decides so; tells where it runs."""

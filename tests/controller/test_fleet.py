@@ -262,6 +262,23 @@ async def test_where_there_is_no_room_it_is_told(board: Board, controllers: Cont
     assert (told["actor"], told["lacking"]) == ("work", 1)
 
 
+async def test_where_there_is_little_room_each_has_one(board: Board, controllers: Controllers) -> None:
+    """Before any has two, whatever their order."""
+    controller = await controllers.lead("work,needed", most=2)
+    for actor in ("work", "needed"):
+        await until(lambda: len(works(controller, actor)) == 1, WITHIN)  # noqa: B023
+
+
+async def test_by_default_there_is_room_for_the_least(board: Board) -> None:
+    """However few cores the machine has."""
+    hosts = LocalProcesses([f"{APP}:work,needed,extra"], board.settings(resources={"cpu": 1}))
+    await hosts.start()
+    try:
+        assert hosts.most == 3
+    finally:
+        await hosts.stop()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"), [(None, "missing"), ("import nothing_like_this", "import_failed"), ("x = 1", "empty")]
 )

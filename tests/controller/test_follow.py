@@ -265,3 +265,25 @@ async def test_rubbish_changes_nothing(board: Board, controller: Controller) -> 
     await until(lambda: "nobody" not in view.hosts)
     assert controller.complete
     assert np.count_nonzero(view.hosts["alive"]) == 1
+
+
+async def test_a_host_that_only_others_tell_of_is_forgotten(board: Board, controller: Controller) -> None:
+    """A driver may tell late of what it has sent to a host that is dead already."""
+    view, node = controller.view, await board.node()
+    names = ["quick.call", "h-gone", ""]
+    number = np.array([0, 1, 2], "<u4")
+    made = Made(
+        ["r:1"],
+        sent=np.zeros(1, "<f4").tobytes(),
+        call=number[:1].tobytes(),
+        session=number[2:].tobytes(),
+        workflow=number[2:].tobytes(),
+        lane=number[1:2].tobytes(),
+        band=b"\1",
+        priority=b"\0\0",
+        stage=b"\0\0",
+    )
+    told = Report("h-driver", 1, time.time(), names=names, made=made)
+    node.connection.publish("cb.telemetry.h-driver", msgspec.msgpack.encode(told))
+    await until(lambda: "h-gone" in view.hosts)
+    await until(lambda: not len(view.hosts))

@@ -27,7 +27,7 @@ from callboard.infra.messages.runtimes import Runtime
 from callboard.infra.settings import Settings
 from callboard.state.runtimes import Runtimes
 
-SOON = 5.0
+SOON = 30.0
 
 
 @tool

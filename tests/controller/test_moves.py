@@ -45,7 +45,7 @@ async def test_a_session_behind_a_long_call_runs_elsewhere(board: Board) -> None
     full = await board.host(Desk, steal_after=0.0)  # else the idle host takes the session by itself
     client = await board.client()
     for session in ("long", "short"):
-        await client.run("visit", {"wait": False}, session=session, timeout=10)
+        await client.run("visit", {"wait": False}, session=session, timeout=30)
     long = await client.submit("visit", {"wait": True}, session="long")
     await until(lambda: instance(full, Desk).slots.busy == 1)
     short = await client.submit("visit", {"wait": False}, session="short")

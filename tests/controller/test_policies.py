@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
@@ -23,6 +24,7 @@ from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
 from callboard.infra.messages.policy import Admission, Decision, Priority
+from callboard.infra.messages.registry import Leader
 
 FILE = '''
 from callboard.controller.policy import Policy
@@ -362,6 +364,32 @@ async def test_a_controller_that_was_replaced_decides_no_more(board: Board, file
     finally:
         old.stop()
         new.stop()
+
+
+async def test_what_others_write_in_its_place_does_not_end_deciding(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Whoever leads goes on, although somebody has put there what no controller writes."""
+    node, host = await board.node(), await board.host(double)
+    controller = await lead(board, controllers, f"{file}:Many")
+    await until(lambda: len(host.priorities))
+    for rubbish in (b"", b"rubbish", b"[1,2]"):
+        await node.store.stored(subjects.policy_leader(), rubbish)
+    await choose(node, [f"{file}:Chat"])
+    await until(lambda: host.priorities.of("double", "chat/7"))
+    assert controller.leading
+
+
+async def test_a_lease_that_was_lost_begins_after_what_was_decided(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Its epochs begin at 1 again where the registry was made anew; what decides has a later one, and is none."""
+    node, host = await board.node(), await board.host(double)
+    later = Leader("c-before", 57, time.time())
+    await node.store.stored(subjects.policy_leader(), msgspec.msgpack.encode(later))
+    controller = await lead(board, controllers, f"{file}:Chat")
+    await until(lambda: host.priorities.of("double", "chat/7"))
+    assert (controller.leading, controller.epoch) == (True, 58)
 
 
 def acting(policy: Policy, view: View, most: int = 1000) -> Act:

@@ -176,13 +176,13 @@ async def foreign(nats_url: str) -> AsyncIterator[ForeignHost]:
 async def test_serves_calls(foreign: ForeignHost, nats_url: str) -> None:
     """A value goes in, another comes out."""
     async with callboard.connect(nats_url) as client:
-        assert await client.run("loudly", {"text": "ho", "times": 2}, timeout=10) == "HOHO!"
+        assert await client.run("loudly", {"text": "ho", "times": 2}, timeout=30) == "HOHO!"
 
 
 async def test_reads_large_values(foreign: ForeignHost, nats_url: str) -> None:
     """What comes as a reference is read from the object store."""
     async with callboard.connect(nats_url) as client:
-        result = await client.run("loudly", {"text": "x", "times": 100_000}, timeout=10)
+        result = await client.run("loudly", {"text": "x", "times": 100_000}, timeout=30)
     assert result == f"{'X' * 100_000}!"
 
 
@@ -214,6 +214,6 @@ async def test_runs_no_call_that_has_its_outcome(foreign: ForeignHost, nats_url:
 
     foreign.handle = forget_to_ack  # type: ignore[method-assign]
     async with callboard.connect(nats_url) as client:
-        assert await client.run("loudly", {"text": "a", "times": 1}, timeout=10) == "A!"
+        assert await client.run("loudly", {"text": "a", "times": 1}, timeout=30) == "A!"
     await asyncio.wait_for(acked.wait(), 20)
     assert foreign.ran == 0

@@ -20,7 +20,7 @@ from callboard.infra import subjects
 from callboard.infra.messages.run import Owner, Result
 from callboard.infra.settings import Settings
 
-WITHIN = 10.0
+WITHIN = 30.0
 _open: list[bool] = []
 """Holds something once the test lets calls of ``gated`` go."""
 _log: list[str] = []

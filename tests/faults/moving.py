@@ -54,7 +54,7 @@ class Mover:
             hosts = [p.host for p in await registry.hosts(client.node) if "Purse" in p.instances]
             to = chance.choice(hosts) if hosts else None
             try:
-                moved = await client.migrate(some, chance.choice(_ACTORS), None, to, timeout=10)
+                moved = await client.migrate(some, chance.choice(_ACTORS), None, to, timeout=30)
             except _REFUSED:
                 self.refused += 1
             else:

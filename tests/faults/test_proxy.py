@@ -10,7 +10,7 @@ from tests.faults.proxy import Proxy
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
-SOON = 5.0
+SOON = 30.0
 
 
 @pytest.fixture

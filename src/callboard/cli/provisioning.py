@@ -20,7 +20,8 @@ Kind = Literal["local", "docker", "kubernetes"]
 _PROVISION = "What starts and ends hosts. By default processes here if --app is given, else nothing does."
 _APP = "The application, as for 'callboard host': here, or in the image; may be given again."
 _HOSTS = (
-    "Hosts at one time, at most. By default the cores of the machine; for kubernetes there is no default."
+    "Hosts at one time, at most. By default the cores of the machine, or what min_instances ask for "
+    "if that is more; for kubernetes there is no default."
 )
 _RESOURCE = "What there is for all of them together, as gpu=2; may be given again. By default as for a host."
 _IMAGE = "docker: image with the application; it is not pulled."

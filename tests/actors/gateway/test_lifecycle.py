@@ -131,7 +131,7 @@ async def test_server_restarts(ask: Asker, board: Board, nats_server: EmbeddedSe
             await asyncio.to_thread(nats_server.kill)
             await until(lambda: not connection.client.is_connected)
             await asyncio.to_thread(nats_server.start)
-            await asyncio.wait_for(connection.connected.wait(), 10)
+            await asyncio.wait_for(connection.connected.wait(), 30)
             await until(lambda: ask.connection.is_connected)
             assert (await ask("run", "greet", {"name": "Ada"})).body["value"] == "Hello Ada"
             assert (await ask("health", "all")).body["status"] == "ok"
