@@ -57,5 +57,7 @@ async def serving(emulated: EmulatorApp, port: int = 0, host: str = LOOPBACK) ->
     finally:
         server.should_exit = True
         await asyncio.wait([running])
+        for connection in list(server.server_state.connections):  # whoever does not read keeps his open
+            connection.transport.abort()
         await engine.close()
         listening.close()

@@ -87,23 +87,18 @@ class OpenAIEngine:
 
     def _make(self) -> AsyncOpenAI:
         try:
-            import httpx2
             import openai
         except ImportError as error:
             raise SettingsInvalid(
                 f"model {self.name} needs the package openai: pip install 'callboard[models]'"
             ) from error
         timeout = openai.Timeout(self._silent_after, connect=_CONNECT)
-        # Slots limit what is asked at once; a limit here would be a second queue, without priorities.
-        unlimited = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        connections = openai.DefaultAsyncHttpxClient(limits=unlimited, timeout=timeout)
         # A key that nobody named is not sent anywhere, and retries are the calls' own.
         return openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key(),
             timeout=timeout,
             max_retries=0,
-            http_client=connections,
         )
 
     def _key(self) -> str:

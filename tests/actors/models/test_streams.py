@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import msgspec
 import pytest
@@ -351,7 +352,7 @@ async def test_a_thousand_streams_and_one_slow_reader(board: Board, monkeypatch:
     others_done.clear()
     async with emulated(step_ms=20.0) as engine:
         served = model_at("many", url=engine.url, concurrency=1001)
-        await board.host(crowd, drag, served)
+        host = await board.host(crowd, drag, served)
         slow = await board.submit(drag, tokens=60)
         await asyncio.wait_for(reading.wait(), 30)
         assert await board.run(crowd, count=1000, tokens=10, timeout=90) == 1000
@@ -359,6 +360,8 @@ async def test_a_thousand_streams_and_one_slow_reader(board: Board, monkeypatch:
         others_done.set()
         assert (await (await board.client()).result(slow, timeout=30)) == counted(60)
         assert engine.app.engine.batcher.counts.generated == 1000 * 10 + 60
+        await host.stop()
+        gc.collect()  # connections that nobody has closed would be told of now
 
 
 async def test_a_reader_that_does_not_read_holds_nothing_up() -> None:
