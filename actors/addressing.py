@@ -31,7 +31,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
         deadline: unix seconds; 0 for none.
         priority: of all calls.
         stage: depth of the maker in the run.
-        trace: W3C ``traceparent``, passed on.
+        trace: W3C ``traceparent``, passed on; budget: header of what they are charged to, likewise.
     """
 
     run: str
@@ -44,6 +44,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     stage: int = 0
     trace: str = ""
+    budget: str = ""
 
 
 class Addressing:
@@ -99,6 +100,8 @@ class Addressing:
                 items.append((H.DEADLINE, f"{c.deadline:.3f}"))
             if len(c.path) > 1:
                 items.append((H.PATH, ",".join(c.path)))
+            if c.budget:
+                items.append((H.BUDGET, c.budget))
             if c.trace:
                 items.append((H.TRACEPARENT, c.trace))
             self._common = H.encode(items)[:-2].decode()

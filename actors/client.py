@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from callboard.actors import values
+from callboard.actors import budgeting, values
 from callboard.actors.backlog import Backlog
 from callboard.actors.ends import Ends
 from callboard.actors.events import Event, follow_events
@@ -27,6 +27,7 @@ from callboard.infra.errors import (
     SettingsInvalid,
     ValueTooLarge,
 )
+from callboard.infra.messages.budget import Account, Budget
 from callboard.infra.messages.control import RunCalls, RunQuery
 from callboard.infra.messages.policy import Admission, Route
 from callboard.infra.messages.run import Done, RunSummary, Signal
@@ -91,6 +92,8 @@ class Client:
         session: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        budget: Budget | None = None,
+        key: str | None = None,
         as_json: bool = False,
     ) -> str:
         """Publish a request; returns the run's id once the request is stored.
@@ -102,6 +105,8 @@ class Client:
             session: whose run it is.
             deadline: seconds from now.
             priority: above 0 is urgent, below 0 can wait.
+            budget: what the run may spend on models, all of its agents together.
+            key: whose budget it is charged to besides, see :meth:`set_budget`.
             as_json: they are what JSON can say: bytes as base64, all keys as text; the workflow's annotations
                 tell what that stands for. The outcome is stored as JSON, too. Such a request travels whole.
 
@@ -109,6 +114,7 @@ class Client:
             InvalidArguments: an argument cannot travel.
             ValueTooLarge: they are too large.
             RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
+            BudgetInvalid: the budget cannot be used.
         """
         subjects.token("workflow", workflow)
         run_id = subjects.token("run id", run) if run else subjects.new_id()
@@ -124,6 +130,8 @@ class Client:
             items.append((H.DEADLINE, f"{time.time() + deadline:.3f}"))
         if priority:
             items.append((H.PRIORITY, str(priority)))
+        if budget is not None or key is not None:
+            items.append((H.BUDGET, await budgeting.charged(self.node, run_id, budget, key)))
         if blobs:
             items.append((H.BLOBS, ",".join(blobs)))
         if run:
@@ -330,6 +338,31 @@ class Client:
         from callboard.actors.admitting import put
 
         return await put(self.node, workflow, rate, policy, reason)
+
+    async def set_budget(
+        self, budget: Budget, *, session: str | None = None, key: str | None = None, run: str | None = None
+    ) -> Account:
+        """Say what may be spent on models; what was spent already counts.
+
+        Args:
+            budget: its limits, and what happens when it is spent.
+            session: of all runs in it that were given it; hosts hear of a first one within 5 s.
+            key: of all runs that were submitted with it. run: of that one, submitted with a budget.
+
+        Raises:
+            BudgetInvalid: it says nothing usable, or not whose it is.
+        """
+        return await budgeting.put(self.node, *budgeting.whose(session, key, run), budget)
+
+    async def clear_budget(
+        self, *, session: str | None = None, key: str | None = None, run: str | None = None
+    ) -> bool:
+        """End a budget, and forget what was spent; whether there was one."""
+        return await budgeting.clear(self.node, *budgeting.whose(session, key, run))
+
+    async def budgets(self) -> list[Account]:
+        """All budgets, with what was spent and what is reserved."""
+        return await budgeting.every(self.node)
 
     async def admissions(self) -> list[Admission]:
         """The limits that hold, by workflow."""

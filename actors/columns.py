@@ -32,7 +32,7 @@ def pack(kind: str, numbers: Iterable[float]) -> bytes:
     """A column of numbers, little-endian.
 
     Args:
-        kind: type code of :mod:`array`: ``B`` u1, ``h`` i2, ``H`` u2, ``I`` u4, ``f`` f4.
+        kind: type code of :mod:`array`: ``B`` u1, ``h`` i2, ``H`` u2, ``I`` u4, ``Q`` u8, ``f`` f4.
     """
     column = array(kind, numbers)
     if not _LITTLE:

@@ -33,6 +33,7 @@ from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.subjects import WAKER, NameInvalid, token
 
 if TYPE_CHECKING:
+    from callboard.actors.instance import Instance
     from callboard.state.session import Rules
 
 P = ParamSpec("P")
@@ -53,6 +54,8 @@ class Method:
     """
 
     original = ""
+    signature_known = True
+    """Whether its parameters are known here."""
 
     def __init__(
         self,
@@ -190,6 +193,8 @@ class AgentClass(Generic[T]):
     kind = "agent"
     version = ""
     """Of what it stands for; of its source by default."""
+    as_tool = ""
+    """The method that a model calls to which the agent as a whole is given as a tool; empty: it cannot be."""
 
     def __init__(self, cls: type[T], name: str, directives: Directives) -> None:
         self.cls = cls
@@ -207,6 +212,12 @@ class AgentClass(Generic[T]):
 
     async def close(self) -> None:
         """Give that back, when the host ends. Idempotent."""
+
+    async def attach(self, instance: Instance) -> None:
+        """An instance is about to take calls: begin what goes on beside it."""
+
+    def detach(self, instance: Instance) -> None:
+        """It takes no more calls: end that. Idempotent."""
 
     @property
     def movable(self) -> bool:

@@ -392,6 +392,7 @@ class Driver:
             deadline=self._deadline(request),
             priority=request.priority,
             trace=request.trace,
+            budget=request.budget,
         )
         maker = CallMaker(self.host.caller, context)
         run = Run(request, maker)

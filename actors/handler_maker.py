@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from callboard.actors.addressing import CallContext
 from callboard.actors.inbound import LONGEST_PATH, Call
+from callboard.actors.mailbox import rank
 from callboard.actors.maker import CallMaker
 from callboard.actors.slots import HandlersFuture, Slot
 from callboard.actors.weaving import Heard
@@ -18,6 +19,7 @@ from callboard.infra.errors import (
 )
 
 if TYPE_CHECKING:
+    from callboard.actors.budgets import Purse
     from callboard.actors.declare import Method
     from callboard.actors.future import Future
     from callboard.actors.host import Host
@@ -63,6 +65,7 @@ class HandlerMaker:
                 priority=call.priority,
                 stage=call.stage,
                 trace=call.headers.get(H.TRACEPARENT, ""),
+                budget=call.headers.get(H.BUDGET, ""),
             )
             self._maker = CallMaker(self._host.caller, context)
             self._maker.future_class = HandlersFuture
@@ -85,6 +88,16 @@ class HandlerMaker:
     def speech(self) -> Speech:
         """Where a model's handler tells what it answers."""
         return self._host.speech
+
+    @property
+    def rank(self) -> float:
+        """The place of its call in the order of mailboxes: unix seconds, the smallest first."""
+        return rank(self._call)
+
+    @property
+    def purse(self) -> Purse | None:
+        """What a model's handler charges its requests to; None: nobody counts them."""
+        return self._host.budgets.purse(self._call, self.path)
 
     @property
     def used(self) -> bool:

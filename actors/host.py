@@ -14,6 +14,7 @@ import msgspec
 from callboard.actors import burying
 from callboard.actors.admission import Admissions
 from callboard.actors.alone import process_address
+from callboard.actors.budgets import Budgets
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
@@ -208,6 +209,7 @@ class Host:
         self.outcomes = Outcomes(self.node.journal)
         self.copies = Copies(self)
         self.speech = Speech.on(self.node.connection)
+        self.budgets = Budgets(self.node, self.caller.spawn)
         self.states = Sessions(self.node.shelf, self.node.settings)
         self.node.weaver.held = self.states.held
         self.stealing = Stealing(self)

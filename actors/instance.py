@@ -31,6 +31,7 @@ from callboard.infra.topology import call_consumer
 
 if TYPE_CHECKING:
     from callboard.actors.host import Host
+    from callboard.actors.models.load import EngineLoad
 
 STUCK = 0.05
 """Seconds without a free slot after which calls in the mailbox are given back."""
@@ -51,6 +52,8 @@ class Instance:
         self.name = declared.name
         self.running: dict[tuple[str, int], Call] = {}
         self.standby = False
+        self.engine: EngineLoad | None = None
+        """How the engine behind it stands; None: it has none, or it does not tell."""
         self.mailbox: Mailbox[Call] = Mailbox()
         methods = declared.methods
         self.slots = Slots(slots(methods, declared.directives.concurrency), self._lent)
@@ -86,6 +89,8 @@ class Instance:
             pull = Pull(node.connection, subjects.CALLS, name, self.accept, self._ended)
             await self.host.renew(pull, config)
             self._pulls.append(pull)
+        if isinstance(self.declared, AgentClass):
+            await self.declared.attach(self)
         self._feed = Banded(
             self._pulls, self._room, self.mailbox.up_to, self.rate.ahead, self.slots.giving_way
         )
@@ -118,6 +123,8 @@ class Instance:
 
     def close(self) -> None:
         """End threads and processes."""
+        if isinstance(self.declared, AgentClass):
+            self.declared.detach(self)
         self.executor.close()
 
     @property
@@ -441,6 +448,13 @@ class Instance:
                 return
             self._log.debug("preempted", futures=[call.id for call in victim.calls])
             victim.preempt()
+
+    def resize(self, slots: int) -> None:
+        """From now on it has so many slots; calls beyond them go on."""
+        grown = slots > self.slots.size
+        self.slots.resize(slots)
+        if grown and self._begun:
+            self.pump()
 
     def put_back(self, call: Call, *, again: bool) -> bool:
         """A call was stopped for a more urgent one: it waits here again, unless somebody else may have it."""

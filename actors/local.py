@@ -133,6 +133,11 @@ class LocalMaker:
         return self._stage.speech
 
     @property
+    def rank(self) -> float:
+        """Whose turn it is at an engine: whoever came first. Unix seconds."""
+        return time.time()
+
+    @property
     def of_handler(self) -> bool:
         """Whether it makes the calls of a handler, not of a workflow."""
         return "." in (self._path or ("",))[-1]

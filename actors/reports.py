@@ -28,6 +28,8 @@ RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
 """Run, took, calls, workflow, status."""
 QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
 """Actor, version, busy, slots, mailbox, three bands, standby, workflow."""
+EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
+"""Actor, answers, running, waiting, kv, queried, hit, prompt, generated, preempted."""
 
 _DEPS = 1_000
 _SMALL = 2**15 - 1
@@ -47,6 +49,7 @@ class Rows:
     begun: list[Run] = dataclasses.field(default_factory=list)
     run_ended: list[RunEndedRow] = dataclasses.field(default_factory=list)
     queues: list[QueueRow] = dataclasses.field(default_factory=list)
+    engines: list[EngineRow] = dataclasses.field(default_factory=list)
     closed: list[str] = dataclasses.field(default_factory=list)
     gone: list[str] = dataclasses.field(default_factory=list)
 
@@ -78,6 +81,15 @@ def queue_row(member: Instance | Driver) -> QueueRow:
     return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, standby, workflow)
 
 
+def engine_row(member: Instance) -> EngineRow:
+    """How the engine of an instance stands."""
+    load = member.engine
+    if load is None:
+        return (member.name, 0, 0, 0, 0.0, 0, 0, 0, 0, 0)
+    cached = (load.queried, load.hit, load.prompt, load.generated, load.preempted)
+    return (member.name, 1, load.running, load.waiting, round(load.kv, 4), *cached)
+
+
 def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -> None:
     """Put rows into a report.
 
@@ -103,6 +115,8 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
         )
     if rows.queues:
         report.queues = _queues(rows.queues, names)
+    if rows.engines:
+        report.engines = _engines(rows.engines, names)
     report.closed, report.gone = rows.closed, rows.gone
     report.names = list(names)
 
@@ -202,4 +216,20 @@ def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
         band_2=pack("I", high),
         standby=bytes(standby),
         workflow=bytes(workflow),
+    )
+
+
+def _engines(rows: list[EngineRow], names: Names) -> messages.Engines:
+    actor, answers, running, waiting, kv, queried, hit, prompt, generated, preempted = zip(*rows, strict=True)
+    return messages.Engines(
+        actor=names.column(actor),
+        answers=bytes(answers),
+        running=pack("I", within(running, 0, 2**32 - 1)),
+        waiting=pack("I", within(waiting, 0, 2**32 - 1)),
+        kv=pack("f", kv),
+        queried=pack("Q", queried),
+        hit=pack("Q", hit),
+        prompt=pack("Q", prompt),
+        generated=pack("Q", generated),
+        preempted=pack("Q", preempted),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import runids
+from callboard.actors.budgets import CHARGED
 from callboard.actors.maker import CallMaker
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -30,6 +31,7 @@ class Request:
 
     Attributes:
         run, session: ids; deadline: unix seconds, 0 for none; priority: of all its calls.
+        budget: what its calls are charged to.
         as_json: it was JSON, so its outcome is JSON too.
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
         named: it says which run it is, so that somebody may wait for that.
@@ -43,6 +45,7 @@ class Request:
         "as_json",
         "blobs",
         "body",
+        "budget",
         "deadline",
         "delivered",
         "headers",
@@ -69,6 +72,7 @@ class Request:
         self.priority = int(self._number(H.PRIORITY, H.whole))
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
+        self.budget = self._budget(headers.get(H.BUDGET, ""))
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
 
     def _number(self, name: str, read: Callable[[dict[str, str], str], float]) -> float:
@@ -79,6 +83,15 @@ class Request:
                 f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
             )
             return 0
+
+    def _budget(self, given: str) -> str:
+        if given and not CHARGED.fullmatch(given):
+            text = (
+                f"header {H.BUDGET} is {given[:80]!r}: expected 'run' or 'key.NAME'; the request was not run"
+            )
+            self.problem = HeaderInvalid(text, header=H.BUDGET, value=given[:80])
+            return ""
+        return given
 
     def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
         given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""

@@ -37,7 +37,7 @@ class Slots:
     def __init__(self, size: int, on_lent: Callable[[Slot], None]) -> None:
         self.size = size
         self.free = size
-        """Handlers that may start now; below 0 for a moment when many that have waited go on."""
+        """Handlers that may start now; below 0 when many that have waited go on, or there are fewer slots."""
         self.on_lent = on_lent
         self.preemptable: set[Slot] = set()
 
@@ -45,6 +45,11 @@ class Slots:
     def busy(self) -> int:
         """Handlers that run, without those that wait for calls of their own."""
         return self.size - self.free
+
+    def resize(self, size: int) -> None:
+        """From now on there are so many; those that are held beyond it are not taken away."""
+        self.free += size - self.size
+        self.size = size
 
     def take(self, calls: list[Call]) -> Slot:
         """A handler starts."""

@@ -12,6 +12,7 @@ from callboard.actors.client import Client, found
 
 if TYPE_CHECKING:
     from callboard.actors.events import Event
+    from callboard.infra.messages.budget import Account, Budget
     from callboard.infra.messages.control import Migration, RunCalls
     from callboard.infra.messages.inbox import Question
     from callboard.infra.messages.policy import Route
@@ -110,6 +111,18 @@ class SyncClient:
     def clear_route(self, actor: str, session: str = "") -> bool:
         """See :meth:`Client.clear_route`."""
         return self._wait(self._client.clear_route(actor, session))
+
+    def set_budget(self, budget: Budget, **whose: str) -> Account:
+        """See :meth:`Client.set_budget`."""
+        return self._wait(self._client.set_budget(budget, **whose))
+
+    def clear_budget(self, **whose: str) -> bool:
+        """See :meth:`Client.clear_budget`."""
+        return self._wait(self._client.clear_budget(**whose))
+
+    def budgets(self) -> list[Account]:
+        """See :meth:`Client.budgets`."""
+        return self._wait(self._client.budgets())
 
     def status(self, run: str) -> RunSummary:
         """See :meth:`Client.status`."""

@@ -18,8 +18,9 @@ import msgspec
 from callboard.actors import reports
 from callboard.actors.columns import Places
 from callboard.actors.driver import Driver
+from callboard.actors.instance import Instance
 from callboard.actors.maker import CallMaker
-from callboard.actors.reports import EndedRow, Kind, QueueRow, Rows, RunEndedRow
+from callboard.actors.reports import EndedRow, EngineRow, Kind, QueueRow, Rows, RunEndedRow
 from callboard.infra import log, subjects
 from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
 
@@ -61,6 +62,7 @@ class Telemetry:
         self._runs: dict[str, Run] = {}
         self._over: set[str] = set()
         self._queues: dict[str, QueueRow] = {}
+        self._engines: dict[str, EngineRow] = {}
         self._whole: list[Rows] = []
         self._part = 0
         self._hurrying = self._left = False
@@ -134,6 +136,7 @@ class Telemetry:
             running=[call for call in self._calls() if self._running.get(call.key) == call.started],
             begun=list(self._runs.values()),
             queues=list(self._queues.values()),
+            engines=list(self._engines.values()),
         )
         if not self._whole:
             self._node.loop.call_soon(self._tell_part)
@@ -266,6 +269,8 @@ class Telemetry:
             if self._queues.get(row[0]) != row:
                 self._queues[row[0]] = row
                 rows.queues.append(row)
+            if isinstance(member, Instance):
+                self._look_at_engine(member, rows)
         told = self._runs
         self._over = {row[0] for row in rows.run_ended} | (self._over & runs.keys())  # it may still clear up
         if runs or told:
@@ -273,6 +278,15 @@ class Telemetry:
             rows.begun = [run for name, run in self._runs.items() if name not in told]
             left = told.keys() - runs.keys() - self._over
             rows.run_ended += [(name, 0.0, 0, told[name].maker.context.workflow, "left") for name in left]
+
+    def _look_at_engine(self, member: Instance, rows: Rows) -> None:
+        """One that has never told anything is not told of."""
+        if member.engine is None and member.name not in self._engines:
+            return
+        row = reports.engine_row(member)
+        if self._engines.get(member.name) != row:
+            self._engines[member.name] = row
+            rows.engines.append(row)
 
     def _machine(self) -> Machine:
         now, cpu = time.monotonic(), time.process_time()

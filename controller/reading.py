@@ -15,6 +15,7 @@ from callboard.infra import subjects
 from callboard.infra.messages.telemetry import (
     ENDED,
     Ended,
+    Engines,
     Made,
     MovedCalls,
     Queues,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from callboard.controller.view import View
 
 _SMOOTH = 0.05
+_COUNTED = ("queried", "hit", "prompt", "generated", "preempted")
 _COMPLETED, _FAILED, _RETRIED = range(len(ENDED))
 
 
@@ -68,6 +70,8 @@ class Reading:
         report = self._report
         if report.queues is not None:
             self._queues(report.queues)
+        if report.engines is not None:
+            self._engines(report.engines)
         if report.runs_begun is not None:
             self._runs_begun(report.runs_begun)
         if report.made is not None:
@@ -309,6 +313,19 @@ class Reading:
             waiting = self._numbers(column, "u4", size)
             for actor, count in zip(actors[~workflow].tolist(), waiting[~workflow].tolist(), strict=True):
                 view.lanes["waiting"][view.lane(subjects.ANY, actor, band)] = count
+
+    def _engines(self, engines: Engines) -> None:
+        view, size = self._view, len(engines.actor) // 4
+        actors = self._rows(engines.actor, size, view.actors.row)
+        rows = np.array([view.instance(actor, self._host) for actor in actors.tolist()], np.intp)
+        view.instances.set(
+            rows,
+            engine=self._numbers(engines.answers, "u1", size).astype(np.bool_),
+            in_batch=self._numbers(engines.running, "u4", size),
+            in_queue=self._numbers(engines.waiting, "u4", size),
+            kv=self._numbers(engines.kv, "f4", size),
+            **{name: self._numbers(getattr(engines, name), "u8", size) for name in _COUNTED},
+        )
 
 
 def _there(rows: Rows) -> Rows:

@@ -57,6 +57,29 @@ class ActorLine(msgspec.Struct):
     rate: float | None = None
 
 
+class EngineLine(msgspec.Struct):
+    """The engine of a model on a host, as it tells itself.
+
+    Attributes:
+        slots: requests that the host lets into it.
+        running, waiting: requests in its batch, and before it; kv: share of its KV cache in use, 0 to 1.
+        queried, hit: tokens looked for in its prefix cache, and found, since it was started. So are prompt
+            and generated: tokens read and made, and preempted: requests put back from the batch.
+    """
+
+    actor: str
+    host: str
+    slots: int
+    running: int
+    waiting: int
+    kv: float
+    queried: int
+    hit: int
+    prompt: int
+    generated: int
+    preempted: int
+
+
 class LaneLine(msgspec.Struct):
     """A lane in which calls wait; oldest: seconds for which the first of them has."""
 
@@ -99,6 +122,7 @@ class Snapshot(msgspec.Struct):
     runs_open: int
     hosts: list[HostLine]
     actors: list[ActorLine]
+    engines: list[EngineLine]
     lanes: list[LaneLine]
     sessions: list[SessionLine]
     runs: list[RunLine]
@@ -122,6 +146,7 @@ def snapshot(
         runs_open=len(view.runs),
         hosts=_hosts(view),
         actors=_actors(view, rates),
+        engines=_engines(view),
         lanes=_lanes(view, now),
         sessions=_sessions(view, now),
         runs=_runs(view, now),
@@ -176,6 +201,27 @@ def _actors(view: View, rates: Mapping[str, float]) -> list[ActorLine]:
             rate=rates.get(actors.keys[row]),
         )
         for row in sorted(actors.rows, key=lambda row: (bool(actors["workflow"][row]), actors.keys[row]))
+    ]
+
+
+def _engines(view: View) -> list[EngineLine]:
+    told = view.instances
+    rows = np.flatnonzero(told["alive"] & told["engine"]).tolist()
+    return [
+        EngineLine(
+            actor=view.actors.keys[told["actor"][row]],
+            host=view.hosts.keys[told["host"][row]],
+            slots=int(told["slots"][row]),
+            running=int(told["in_batch"][row]),
+            waiting=int(told["in_queue"][row]),
+            kv=round(float(told["kv"][row]), 4),
+            queried=int(told["queried"][row]),
+            hit=int(told["hit"][row]),
+            prompt=int(told["prompt"][row]),
+            generated=int(told["generated"][row]),
+            preempted=int(told["preempted"][row]),
+        )
+        for row in sorted(rows, key=lambda row: told.keys[row])
     ]
 
 

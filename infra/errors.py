@@ -294,6 +294,36 @@ class SandboxCrashed(CallFailed):
     retryable = True
 
 
+class BudgetSpent(CallFailed):
+    """Nothing is left of a budget for models. Fields: scope, id, unit, allowed, spent (reserved included)."""
+
+    code = "budget_spent"
+
+
+class AgentExceeded(CallFailed):
+    """The loop of an LlmAgent took more than its limits allow. Fields: agent, allowed, used."""
+
+    code = "agent_exceeded"
+
+
+class AgentStepsExceeded(AgentExceeded):
+    """The model was asked as often as it may be, and has not come to an answer."""
+
+    code = "agent_steps_exceeded"
+
+
+class AgentTokensExceeded(AgentExceeded):
+    """The model's answers took more tokens (prompts included) before there was one without tool calls."""
+
+    code = "agent_tokens_exceeded"
+
+
+class AgentTimeExceeded(AgentExceeded):
+    """The loop took longer. Fields: agent, allowed (s)."""
+
+    code = "agent_time_exceeded"
+
+
 class NotDone(CallboardError):
     """Raise this in a tool's ``reconcile``: the effect has not happened, so it is to run."""
 
@@ -545,6 +575,12 @@ class AdmissionInvalid(CallboardError):
     """A limit of requests is no rate. Fields: workflow."""
 
     code = "admission_invalid"
+
+
+class BudgetInvalid(CallboardError):
+    """A budget cannot be used. Fields: budget (field)."""
+
+    code = "budget_invalid"
 
 
 class FutureUnknown(CallboardError):

@@ -19,8 +19,8 @@ one that is not trusted: see `jail`.
 
 It says ``held`` on standard output once it has the lock, or ``locked`` and ends; told ``start``, it
 starts the command and says its pid, or ``failed`` and the reason. From then on ``stop`` on standard
-input ends the child gently, ``kill`` at once, and the end of input means that the owner is gone. It
-exits with the child's exit code.
+input ends the child gently, ``kill`` at once, and the end of input means that the owner is gone. When the
+child has ended, so is what it has left in its process group. The keeper exits with the child's exit code.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def die_with_keeper(how: signal.Signals = signal.SIGTERM) -> Callable[[], None] 
 def spawn(command: list[str], lock_descriptor: int) -> subprocess.Popen[bytes]:
     """Start the child: its output goes to the keeper's standard error, the lock goes along.
 
-    Must run while the keeper has one thread only, and in the thread that lives longest.
+    It leads a process group, so that what it leaves behind can be found. Must run while the keeper has one
+    thread only, and in the thread that lives longest.
     """
     return subprocess.Popen(
         command,
@@ -112,8 +113,16 @@ def spawn(command: list[str], lock_descriptor: int) -> subprocess.Popen[bytes]:
         stdout=sys.stderr.fileno(),
         stderr=sys.stderr.fileno(),
         pass_fds=() if sys.platform == "win32" else (lock_descriptor,),
+        process_group=None if sys.platform == "win32" else 0,
         preexec_fn=die_with_keeper(),  # noqa: PLW1509 - there is no second thread yet
     )
+
+
+def sweep(leader: int) -> None:
+    """End at once what a child that has just ended has left in its group: such as workers of an engine."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # nothing is left; a number that was just freed is not given again so soon
+            os.killpg(leader, signal.SIGKILL)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
@@ -242,6 +251,7 @@ def main(arguments: list[str]) -> None:
 
     def follow_child() -> None:
         code = child.wait()
+        sweep(child.pid)
         if abandoned.is_set() and scratch:
             shutil.rmtree(scratch, ignore_errors=True)
         os._exit(code if code >= 0 else 128 - code)

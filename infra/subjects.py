@@ -19,6 +19,7 @@ DEAD = "DEAD"
 STATE_BUCKET = "cb_state"
 REGISTRY_BUCKET = "cb_registry"
 POLICY_BUCKET = "cb_policy"
+BUDGET_BUCKET = "cb_budget"
 RUNTIMES_BUCKET = "cb_runtimes"
 RUNS_BUCKET = "cb_runs"
 INBOX_BUCKET = "cb_inbox"
@@ -187,6 +188,11 @@ def actor_priority(session: str, actor: str) -> str:
 def admission(workflow: str) -> str:
     """The subject of the limit of a workflow's requests."""
     return f"$KV.{POLICY_BUCKET}.admit.{workflow}"
+
+
+def budget(name: str) -> str:
+    """The subject of a budget's account in its bucket; name is the scope, a dot, and a token."""
+    return f"$KV.{BUDGET_BUCKET}.{name}"
 
 
 def decided(epoch: str) -> str:

@@ -119,6 +119,7 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
             "allow_msg_ttl": True,
             "republish": {"src": f"$KV.{subjects.POLICY_BUCKET}.>", "dest": "cb.policy.>"},
         },
+        f"KV_{subjects.BUDGET_BUCKET}": every | _bucket(subjects.BUDGET_BUCKET) | {"allow_msg_ttl": True},
         f"OBJ_{subjects.BLOBS_BUCKET}": every | _object_store(subjects.BLOBS_BUCKET, s.blob_max_age),
     }
     return {name: {"name": name, **config} for name, config in streams.items()}

@@ -63,6 +63,7 @@ _HEADERS = {
     H.RUN: {"type": "string", "description": "An id of your own; the same id again is the same run"},
     H.SESSION: {"type": "string", "description": "Whose run it is"},
     H.PRIORITY: {"type": "string", "description": "Above 0 is urgent, below 0 can wait"},
+    H.BUDGET: {"type": "string", "description": "Budgets that models charge: run, or key. and a token"},
     H.TRACEPARENT: {"type": "string", "description": "W3C trace context"},
 }
 _WITHOUT_OPTIONS = (H.CONTENT_TYPE, H.DEADLINE)

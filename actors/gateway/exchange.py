@@ -14,6 +14,7 @@ from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 from pydantic import InstanceOf, WithJsonSchema
 
 from callboard.actors.bodies import unreadable
+from callboard.actors.budgets import CHARGED
 from callboard.actors.failures import code_of, text_of
 from callboard.actors.gateway.messages import (
     STATUS_OF,
@@ -126,7 +127,7 @@ class Options:
         DeadlineExceeded: it is too late already.
     """
 
-    __slots__ = ("chosen", "deadline", "priority", "run", "session", "trace")
+    __slots__ = ("budget", "chosen", "deadline", "priority", "run", "session", "trace")
 
     def __init__(self, request: Request) -> None:
         given = request.header(H.RUN) or request.header(H.MESSAGE_ID)
@@ -134,8 +135,14 @@ class Options:
         self.run = subjects.token(f"run id (header {H.RUN})", given) if given else subjects.new_id()
         self.session = request.header(H.SESSION)
         self.trace = request.header(H.TRACEPARENT)
+        self.budget = self._budget(request.header(H.BUDGET))
         self.priority = self._priority(request.header(H.PRIORITY))
         self.deadline = self._deadline(request.header(H.DEADLINE))
+
+    def _budget(self, text: str) -> str:
+        if text and not CHARGED.fullmatch(text):
+            raise _invalid(H.BUDGET, text, "'run' or 'key.NAME'")
+        return text
 
     def _priority(self, text: str) -> int:
         if text and not _PRIORITY.fullmatch(text):
@@ -165,6 +172,7 @@ class Options:
             (H.DEADLINE, f"{self.deadline:.3f}" if self.deadline else ""),
             (H.PRIORITY, str(self.priority) if self.priority else ""),
             (H.TRACEPARENT, self.trace),
+            (H.BUDGET, self.budget),
         )
         return H.encode(items + [(name, value) for name, value in optional if value])
 

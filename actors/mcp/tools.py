@@ -44,6 +44,8 @@ class _ByName(Signature):
 
 
 class _McpTool(RemoteMethod):
+    signature_known = False
+
     def __init__(self, actor: str, name: str) -> None:
         def tool(**arguments: Any) -> Any: ...
 

@@ -13,6 +13,7 @@ import msgspec
 from callboard.actors.models.chunks import CallPart, Chunk, decode, events
 from callboard.actors.models.engine import Say
 from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
+from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.types import (
     ChatRequest,
     ChatResult,
@@ -25,7 +26,7 @@ from callboard.actors.models.types import (
     ToolCall,
     Usage,
 )
-from callboard.infra.errors import EngineDown, SettingsInvalid
+from callboard.infra.errors import EngineDown, EngineRefused, SettingsInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -38,6 +39,8 @@ STALLED_AFTER: Final = 60.0
 
 _REST: Final = 1.0
 """Seconds for a response to end after its last event."""
+_LOOK: Final = 2.0
+"""Seconds that it gets to tell its metrics."""
 
 
 class OpenAIEngine:
@@ -50,6 +53,7 @@ class OpenAIEngine:
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
         silent_after: seconds without a first word after which it counts as down.
         stalled_after: seconds without a further word after which it does.
+        priorities: it takes the field ``priority`` of vLLM.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class OpenAIEngine:
         engine_model: str | None = None,
         silent_after: float = SILENT_AFTER,
         stalled_after: float = STALLED_AFTER,
+        priorities: bool = False,
     ) -> None:
         self.name = name
         self.url = url
@@ -68,6 +73,7 @@ class OpenAIEngine:
         self._model = engine_model
         self._silent_after = silent_after
         self._stalled_after = stalled_after
+        self._priorities = priorities
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -112,7 +118,7 @@ class OpenAIEngine:
         return key
 
     @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[AsyncOpenAI]:
+    async def _speaking(self) -> AsyncIterator[AsyncOpenAI]:
         """The client, or where no host has opened it one for this request; its errors as Callboard's."""
         client = self._client
         own = None if client is not None else await asyncio.to_thread(self._make)
@@ -120,11 +126,17 @@ class OpenAIEngine:
         assert asked is not None
         try:
             with Faults(self.name, self.url, asked.api_key):
-                await self._know_model(asked)
                 yield asked
         finally:
             if own is not None:
                 await own.close()
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AsyncOpenAI]:
+        """The same, once the server's name of the model is known."""
+        async with self._speaking() as client:
+            await self._know_model(client)
+            yield client
 
     async def _know_model(self, client: AsyncOpenAI) -> None:
         if self._model is None:
@@ -142,13 +154,13 @@ class OpenAIEngine:
             form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         heard = _Heard(say)
-        await self._stream(heard, body | _options(request.sampling))
+        await self._stream(heard, body | self._options(request))
         return heard.result()
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
         heard = _Heard(say)
-        await self._stream(heard, {"prompt": request.prompt} | _options(request.sampling))
+        await self._stream(heard, {"prompt": request.prompt} | self._options(request))
         return heard.completion()
 
     async def _stream(self, heard: _Heard, body: dict[str, Any]) -> None:
@@ -203,6 +215,25 @@ class OpenAIEngine:
                 raise unusable(self.name, f"{len(data)} vectors for {len(texts)} texts")
             usage = Usage(answered.usage.prompt_tokens, 0, answered.usage.total_tokens)
             return Embeddings([list(one.embedding) for one in data], usage, answered.model)
+
+    async def load(self) -> EngineLoad | None:
+        """How busy it is, by its ``/metrics``; None: it has none that say so.
+
+        Raises:
+            CallboardError: it does not answer now.
+        """
+        address = f"{self.url.rstrip('/').removesuffix('/v1')}/metrics"
+        try:
+            async with self._speaking() as client:
+                return read_load(await client.get(address, cast_to=str, options={"timeout": _LOOK}))
+        except EngineRefused:
+            return None
+
+    def _options(self, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
+        options = _options(request.sampling)
+        if self._priorities and request.priority is not None:
+            return {"priority": request.priority} | options
+        return options
 
     def _whole(self, heard: _Heard) -> None:
         if not heard.chunks:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 
+import msgspec
+
+from callboard.actors.budgets import Degraded
 from callboard.actors.declare import AgentClass, Method
 from callboard.actors.directives import Directives, directives_from
 from callboard.actors.models.engine import Engine
 from callboard.actors.models.function_engine import ChatFunction, EmbedFunction, FunctionEngine
+from callboard.actors.models.gauge import Gauge
+from callboard.actors.models.load import TellsLoad
+from callboard.actors.models.metered import Metered
 from callboard.actors.models.structured import answer
 from callboard.actors.models.types import (
     ChatRequest,
@@ -17,12 +26,16 @@ from callboard.actors.models.types import (
     CompletionRequest,
     Embeddings,
     Message,
+    Price,
     Sampling,
 )
 from callboard.actors.scope import current
 from callboard.actors.speech import Speaker, Speech
 from callboard.infra.errors import UnknownActor
 from callboard.infra.subjects import token
+
+if TYPE_CHECKING:
+    from callboard.actors.instance import Instance
 
 METHODS = ("chat", "complete", "embed")
 
@@ -34,6 +47,8 @@ class ModelActor:
     """
 
     engine: ClassVar[Engine]
+    name: ClassVar[str]
+    price: ClassVar[Price]
 
     async def chat(
         self,
@@ -47,33 +62,77 @@ class ModelActor:
     ) -> ChatResult[Any]:
         """Go on with a conversation."""
         request = ChatRequest(
-            messages=messages, tools=tools, tool_choice=tool_choice, schema=schema, sampling=sampling
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            schema=schema,
+            sampling=sampling,
+            priority=_priority(),
         )
-        with _speaker() as speaker:
-            return await answer(self.engine, request, repairs, speaker)
+        try:
+            with _speaker() as speaker:
+                return await answer(self._metered(), request, repairs, speaker)
+        except Degraded as found:
+            options = msgspec.structs.asdict(request)
+            del options["priority"]  # it has one of its own there
+            cheaper: ChatResult[Any] = await _elsewhere(found.model, "chat", repairs=repairs, **options)
+            return cheaper
 
     async def complete(self, prompt: str, *, sampling: Sampling = Sampling()) -> Completion:  # noqa: B008
         """Continue a prompt."""
-        with _speaker() as speaker:
-            return await self.engine.complete(
-                CompletionRequest(prompt=prompt, sampling=sampling), speaker.say
-            )
+        request = CompletionRequest(prompt=prompt, sampling=sampling, priority=_priority())
+        try:
+            with _speaker() as speaker:
+                return await self._metered().complete(request, speaker.say)
+        except Degraded as found:
+            cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
+            return cheaper
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """Vectors of texts, in their order."""
-        return await self.engine.embed(texts)
+        try:
+            return await self._metered().embed(texts)
+        except Degraded as found:
+            cheaper: Embeddings = await _elsewhere(found.model, "embed", texts=texts)
+            return cheaper
+
+    def _metered(self) -> Engine:
+        """The engine; where what it takes is charged to budgets, one that does so."""
+        scope = current.get()
+        purse = getattr(scope.maker, "purse", None) if scope is not None else None
+        return self.engine if purse is None else Metered(self.engine, self.name, self.price, purse)
+
+
+async def _elsewhere(model: str, key: str, **arguments: Any) -> Any:
+    """What another model says."""
+    scope = current.get()
+    assert scope is not None, "a handler has a scope"
+    return await scope.maker.call(scope.next_id(), method_of_model(model, key, Any), (), arguments)
 
 
 class _Speaks(Protocol):
     @property
     def speech(self) -> Speech: ...
+    @property
+    def rank(self) -> float: ...
+
+
+def _maker() -> tuple[_Speaks, str]:
+    """What knows the call whose handler this is, and where the handler is."""
+    scope = current.get()
+    assert scope is not None, "a handler has a scope"
+    return cast("_Speaks", scope.maker), scope.prefix.removesuffix(".")
 
 
 def _speaker() -> Speaker:
-    """Who tells what is answered to the call whose handler this is."""
-    scope = current.get()
-    assert scope is not None, "a handler has a scope"
-    return cast("_Speaks", scope.maker).speech.speaker(scope.prefix.removesuffix("."))
+    """Who tells what is answered to this call."""
+    maker, path = _maker()
+    return maker.speech.speaker(path)
+
+
+def _priority() -> int:
+    """The call's rank in mailboxes, in milliseconds: so an engine has the same order, and ageing, as they."""
+    return round(_maker()[0].rank * 1000)
 
 
 _declared: dict[str, ServedModel] = {}
@@ -86,15 +145,21 @@ class ServedModel(AgentClass[ModelActor]):
         name: of the actor.
         engine: what answers.
         options: directives, see :class:`Directives`.
+        price: what budgets are charged for it; None: nothing.
     """
 
     kind = "model"
 
-    def __init__(self, name: str, engine: Engine, options: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, engine: Engine, options: dict[str, Any], price: Price | None = None
+    ) -> None:
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
-        super().__init__(type("Model", (ModelActor,), {"engine": engine}), name, directives)
         self.engine = engine
+        self._gauges: dict[Instance, Gauge] = {}
+        self.price = price or Price()
+        own = {"engine": engine, "name": name, "price": self.price}
+        super().__init__(type("Model", (ModelActor,), own), name, directives)
         for key in METHODS:
             self.methods[key] = Method(name, key, getattr(ModelActor, key), directives, self)
         _declared[name] = self
@@ -106,6 +171,18 @@ class ServedModel(AgentClass[ModelActor]):
     async def close(self) -> None:
         """Let the engine go."""
         await self.engine.close()
+
+    async def attach(self, instance: Instance) -> None:
+        """Let the instance have as many slots as the engine can batch requests, if it tells."""
+        if isinstance(self.engine, TellsLoad):
+            gauge = self._gauges[instance] = Gauge(instance, self.engine)
+            await gauge.start()
+
+    def detach(self, instance: Instance) -> None:
+        """No more."""
+        gauge = self._gauges.pop(instance, None)
+        if gauge is not None:
+            gauge.stop()
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -127,11 +204,29 @@ def here(name: str) -> ModelActor:
     return found.create()
 
 
+@functools.lru_cache(maxsize=1024)
+def method_of_model(name: str, key: str, result: Any) -> Method:
+    """A method of a model, with what it gives; without NATS the model of this process answers."""
+    handler = getattr(ModelActor, key)
+    hints = typing.get_type_hints(handler)
+    signature = inspect.signature(handler)
+
+    async def ask(**arguments: Any) -> Any:
+        return await getattr(here(name), key)(**arguments)
+
+    ask.__name__, ask.__doc__ = key, handler.__doc__
+    ask.__annotations__ = hints | {"return": result}
+    own = list(signature.parameters.values())[1:]
+    ask.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    assert key in METHODS
+    return Method(name, key, ask, Directives(), None)
+
+
 @overload
 def model_function(function: ChatFunction, /) -> ServedModel: ...
 @overload
 def model_function(
-    *, name: str | None = ..., embed: EmbedFunction | None = ..., **directives: Any
+    *, name: str | None = ..., embed: EmbedFunction | None = ..., price: Price | None = ..., **directives: Any
 ) -> Callable[[ChatFunction], ServedModel]: ...
 def model_function(
     function: ChatFunction | None = None,
@@ -139,6 +234,7 @@ def model_function(
     *,
     name: str | None = None,
     embed: EmbedFunction | None = None,
+    price: Price | None = None,
     **directives: Any,
 ) -> ServedModel | Callable[[ChatFunction], ServedModel]:
     """Declare a function as a model: for tests, or where code answers.
@@ -149,6 +245,7 @@ def model_function(
     Args:
         name: of the model; the function's by default.
         embed: takes texts and gives a vector for each.
+        price: what budgets are charged for it.
         directives: see :class:`Directives`.
 
     Raises:
@@ -157,7 +254,7 @@ def model_function(
 
     def declare(function: ChatFunction) -> ServedModel:
         own = name or function.__name__
-        return ServedModel(own, FunctionEngine(own, function, embed), directives)
+        return ServedModel(own, FunctionEngine(own, function, embed), directives, price)
 
     return declare if function is None else declare(function)
 
@@ -170,6 +267,8 @@ def model_at(
     engine_model: str | None = None,
     silent_after: float = 600.0,
     stalled_after: float = 60.0,
+    priorities: bool = False,
+    price: Price | None = None,
     **directives: Any,
 ) -> ServedModel:
     """Declare a model that a server with the OpenAI API has.
@@ -181,6 +280,9 @@ def model_at(
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
         silent_after: seconds without a first word after which it counts as down.
         stalled_after: seconds without a further word after which it does.
+        priorities: it takes vLLM's field ``priority``: requests go first there as calls do in mailboxes. That
+            is so for vLLM with ``--scheduling-policy priority``; other servers may refuse the field.
+        price: what budgets are charged for it.
         directives: see :class:`Directives`; four retries by default.
 
     Raises:
@@ -195,17 +297,27 @@ def model_at(
         engine_model=engine_model,
         silent_after=silent_after,
         stalled_after=stalled_after,
+        priorities=priorities,
     )
-    return ServedModel(name, engine, {"retries": 4, "backoff": 0.5, "backoff_max": 20.0, **directives})
+    retries: dict[str, Any] = {"retries": 4, "backoff": 0.5, "backoff_max": 20.0}
+    return ServedModel(name, engine, {**retries, **directives}, price)
 
 
-def model_on_vllm(name: str, *, model: str, arguments: Sequence[str] = (), **directives: Any) -> ServedModel:
+def model_on_vllm(
+    name: str,
+    *,
+    model: str,
+    arguments: Sequence[str] = (),
+    price: Price | None = None,
+    **directives: Any,
+) -> ServedModel:
     """Declare a model that a vLLM server has, which each host of it runs as a child.
 
     Args:
         name: of the actor.
         model: as vLLM takes it: a name or a path.
         arguments: further ones of the server, such as ``["--max-model-len", "4096"]``.
+        price: what budgets are charged for it.
         directives: see :class:`Directives`; by default retries that outlast a restart of the server.
 
     Raises:
@@ -215,4 +327,5 @@ def model_on_vllm(name: str, *, model: str, arguments: Sequence[str] = (), **dir
     from callboard.actors.models.vllm import VllmEngine, serve_command
 
     engine = VllmEngine(name, serve_command(model, arguments))
-    return ServedModel(name, engine, {"retries": 20, "backoff": 1.0, "backoff_max": 20.0, **directives})
+    retries: dict[str, Any] = {"retries": 20, "backoff": 1.0, "backoff_max": 20.0}
+    return ServedModel(name, engine, {**retries, **directives}, price)

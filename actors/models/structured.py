@@ -60,15 +60,20 @@ def _invalid(problem: str, result: ChatResult[Any], tries: int) -> OutputInvalid
 
 def _parse(result: ChatResult[Any], schema: dict[str, Any]) -> str:
     """Read the answer into ``parsed``; why it does not fit, or nothing."""
-    fenced = _FENCED.fullmatch(result.text)
     try:
-        value = msgspec.json.decode(fenced[1] if fenced else result.text)
+        value = msgspec.json.decode(unfenced(result.text))
     except (msgspec.DecodeError, RecursionError) as error:
         return f"it is no JSON: {error}"
     problem = misfit(value, schema)
     if not problem:
         result.parsed = value
     return problem
+
+
+def unfenced(text: str) -> str:
+    """An answer without the fence that models like to put around JSON."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 def _told(problem: str) -> Message:

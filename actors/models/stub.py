@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from callboard.actors.declare import Method, Stub, declaration
-from callboard.actors.directives import Directives
+from callboard.actors.declare import Stub
 from callboard.actors.future import Future, as_future
-from callboard.actors.models.served import METHODS, ModelActor, here
+from callboard.actors.models.described import described
+from callboard.actors.models.schemas import json_schema
+from callboard.actors.models.served import method_of_model
 from callboard.actors.models.stream import ChatStream
 from callboard.actors.models.types import ChatResult, Completion, Embeddings, Message, Sampling
-from callboard.infra.errors import InvalidArguments
 from callboard.infra.subjects import token
 
 T = TypeVar("T")
@@ -39,7 +36,8 @@ def model(name: str) -> Model:
 class Model:
     """The stub of a model; made by :func:`model`.
 
-    ``tools`` are in the OpenAI shape, or declared tools, which are described by their annotations.
+    ``tools`` are in the OpenAI shape, or declared tools and methods of agents, which are described by their
+    annotations.
     ``schema`` is a msgspec struct, a dataclass or another type (then ``parsed`` of the result is of that
     type), or a JSON schema. ``repairs`` is how often an answer that does not fit is asked for again, with
     what is wrong with it. ``sampling`` beyond ``max_tokens`` and ``temperature``: see :class:`Sampling`.
@@ -94,15 +92,15 @@ class Model:
         Args:
             max_tokens: of the answer at most. The others: see the class.
         """
-        kind, json_schema = _schema(schema)
+        kind, held_to = json_schema(schema)
         given: dict[str, Any] = {
-            "tools": [_described(one) for one in tools],
+            "tools": [described(one) for one in tools],
             "tool_choice": tool_choice,
-            "schema": json_schema,
+            "schema": held_to,
             "repairs": repairs,
             "sampling": _sampling(sampling, max_tokens, temperature),
         }
-        method = _method(self.name, "chat", ChatResult[kind])  # type: ignore[valid-type]
+        method = method_of_model(self.name, "chat", ChatResult[kind])  # type: ignore[valid-type]
         return Stub[..., ChatResult[Any]](method)(_conversation(messages), **given)
 
     @overload
@@ -123,34 +121,16 @@ class Model:
     ) -> Future[Completion]:
         """Continue a prompt; returns at once."""
         given = _sampling(sampling, max_tokens, temperature)
-        stub = Stub[..., Completion](_method(self.name, "complete", Completion))
+        stub = Stub[..., Completion](method_of_model(self.name, "complete", Completion))
         return stub(prompt, sampling=given)
 
     def embed(self, texts: Sequence[str]) -> Future[Embeddings]:
         """Vectors of texts; returns at once."""
-        stub = Stub[..., Embeddings](_method(self.name, "embed", Embeddings))
+        stub = Stub[..., Embeddings](method_of_model(self.name, "embed", Embeddings))
         return stub(texts)
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
-
-
-@functools.lru_cache(maxsize=1024)
-def _method(name: str, key: str, result: Any) -> Method:
-    """A method of a model, with what it gives; without NATS the model of this process answers."""
-    handler = getattr(ModelActor, key)
-    hints = typing.get_type_hints(handler)
-    signature = inspect.signature(handler)
-
-    async def ask(**arguments: Any) -> Any:
-        return await getattr(here(name), key)(**arguments)
-
-    ask.__name__, ask.__doc__ = key, handler.__doc__
-    ask.__annotations__ = hints | {"return": result}
-    own = list(signature.parameters.values())[1:]
-    ask.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
-    assert key in METHODS
-    return Method(name, key, ask, Directives(), None)
 
 
 def _future(value: Any) -> Future[Any]:
@@ -169,54 +149,3 @@ def _sampling(given: Sampling | None, max_tokens: int | None, temperature: float
     named = {"max_tokens": max_tokens, "temperature": temperature}
     told = {name: value for name, value in named.items() if value is not None}
     return msgspec.structs.replace(given or Sampling(), **told)
-
-
-def _schema(schema: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The type of ``parsed``, and the JSON schema for it.
-
-    Raises:
-        InvalidArguments: a type has none.
-    """
-    if schema is None or isinstance(schema, Mapping):
-        return Any, None if schema is None else dict(schema)
-    try:
-        made = msgspec.json.schema(schema)
-    except TypeError as error:
-        raise InvalidArguments(f"schema={schema!r}: it has no JSON schema: {error}") from error
-    return schema, _opened(made)
-
-
-def _opened(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema without a reference at its top: engines want an object there."""
-    name = str(schema.get("$ref", "")).rpartition("/")[2]
-    if not name:
-        return schema
-    known = schema["$defs"]
-    opened = {**known[name], "$defs": known}
-    others = {key: one for key, one in known.items() if key != name}
-    if f"#/$defs/{name}" not in str({**known[name], "$defs": others}):  # it does not hold itself
-        opened["$defs"] = others
-    if not opened["$defs"]:
-        del opened["$defs"]
-    return opened
-
-
-def _described(tool: Any) -> dict[str, Any]:
-    """A tool in the OpenAI shape.
-
-    Raises:
-        InvalidArguments: it is neither such a description nor a declared tool.
-    """
-    if isinstance(tool, Mapping):
-        return dict(tool)
-    declared = declaration(tool)
-    if declared is None or declared.kind != "tool":
-        raise InvalidArguments(f"tools: {tool!r} is no @tool, and no description in the OpenAI shape")
-    method = declared.methods["call"]
-    parameters, _ = method.signature.schemas()
-    about = {
-        "name": declared.name,
-        "description": inspect.getdoc(method.function) or "",
-        "parameters": _opened(parameters),
-    }
-    return {"type": "function", "function": about}

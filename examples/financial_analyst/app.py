@@ -26,6 +26,7 @@ from finance.model import (
     Relation,
     Report,
     Series,
+    Summary,
 )
 from finance.planner import Planner, RulePlanner
 
@@ -80,19 +81,30 @@ class Analyst:
     """Plans the answer and writes it."""
 
     planner: Planner = RulePlanner()
-    """Rules for now. A model plugs in here: see `finance.planner.Planner`."""
+    """Where no model is named; see `finance.planner.Planner`."""
 
     @method
-    async def plan(self, question: str, known: Catalog, previous: Plan | None) -> Plan:
-        """Turn the question, and the plan of the question before, into a plan."""
+    async def plan(self, question: str, known: Catalog, previous: Plan | None, model: str = "") -> Plan:
+        """Turn the question, and the plan of the question before, into a plan; by a model if one is named."""
+        if model:
+            from finance.by_model import plan_by_model
+
+            return await plan_by_model(model, question, known, previous)
         return await self.planner.plan(question, known, previous)
 
     @method
-    def report(self, plan: Plan, material: Material) -> Report:
+    async def summarise(self, plan: Plan, material: Material, model: str) -> Summary:
+        """What a model makes of the figures."""
+        from finance.by_model import summarise_by_model
+
+        return await summarise_by_model(model, plan, material)
+
+    @method
+    def report(self, plan: Plan, material: Material, summary: Summary | None = None) -> Report:
         """Join what the others found into the answer."""
         from finance.report import write
 
-        return write(plan, material)
+        return write(plan, material, summary)
 
 
 @agent(max_instances=4)
@@ -161,7 +173,9 @@ class NewsAgent:
 
 
 @workflow
-async def research(question: str, previous: Plan | None = None, *, approve: bool = False) -> Report:
+async def research(
+    question: str, previous: Plan | None = None, *, approve: bool = False, model: str = ""
+) -> Report:
     """Answer a question about stocks.
 
     Only the plan is waited for. All other calls get futures as arguments: each starts when what it
@@ -174,8 +188,9 @@ async def research(question: str, previous: Plan | None = None, *, approve: bool
             managed state, the Analyst will remember it.
         approve: Ask somebody whether the plan is right before any data are read: `callboard inbox`
             shows the question, `callboard answer` answers it. The run holds nothing meanwhile.
+        model: The name of a model on the board that is to plan and to write; without one, fixed rules do.
     """
-    plan = await Analyst.plan(question, catalog().arg, previous)
+    plan = await Analyst.plan(question, catalog().arg, previous, model)
     start, end = plan.start, plan.end
     if approve:
         asked = f"{', '.join(plan.tickers) or 'no stocks'}, {start} to {end}: is this what to study?"
@@ -204,4 +219,5 @@ async def research(question: str, previous: Plan | None = None, *, approve: bool
         headlines=tuple(news),
         chart=chart(stocks, index).arg if "chart" in plan.sections else None,
     )
-    return await Analyst.report(plan, material)
+    summary = Analyst.summarise(plan, material, model).arg if model else None
+    return await Analyst.report(plan, material, summary)

@@ -18,7 +18,7 @@ _HELP = "Run 'make demo', or: pip install -e '.[examples]'"
 
 try:
     import demo_screen
-    from demo_hosts import APP, ROLES, Hosts
+    from demo_hosts import APP, MODEL, ROLES, Engine, Hosts
     from demo_screen import say, title, typed
     from finance.model import Report
     from finance.save import save
@@ -41,6 +41,7 @@ SESSION = "demo"
 EXTRAS = ("arch", "empyrical", "matplotlib", "pandas", "statsmodels", "vega_datasets")
 
 _PATIENCE = 60.0  # s
+_PATIENCE_WITH_MODEL = 900.0  # s; a small model on a busy machine says few words in a second
 _LOOK_EVERY = 0.5  # s
 
 
@@ -61,6 +62,7 @@ class Demo:
         self._out: Path = options.out
         self._kill: str | None = options.kill
         self._stay: bool = options.stay
+        self._engine = _engine(options)
 
     async def tell(self) -> None:
         """From the start of the hosts to what can be tried next."""
@@ -82,19 +84,31 @@ class Demo:
 
     async def _introduce(self) -> None:
         title("1. The parts: processes that know the NATS server, not each other")
-        await asyncio.gather(*(self._hosts.start(role) for role in ROLES))
+        starts = [self._hosts.start(role) for role in ROLES]
+        if self._engine is not None:
+            starts.append(self._hosts.start_model(self._engine))
+        await asyncio.gather(*starts)
         demo_screen.parts(
             [
                 ("server", self._url, "nats-server with JetStream, for this demo only"),
                 ("host", self._hosts.described("agents"), "runs 5 agents and 6 tools"),
                 ("host", self._hosts.described("driver"), "drives the workflow 'research'"),
+                *self._model_part(),
                 ("client", f"(pid {os.getpid()})", "this script: publishes questions, waits for answers"),
             ]
         )
 
+    def _model_part(self) -> list[tuple[str, str, str]]:
+        if self._engine is None:
+            return []
+        engine = f"at {self._engine.url}" if "://" in self._engine.url else "on vLLM"
+        return [("host", self._hosts.described(MODEL), f"serves the model '{MODEL}' {engine}")]
+
     async def _ask(self, question: str, previous: Report | None, folder: Path) -> Report:
         """Ask, show the futures while they run, and keep the answer."""
-        arguments = {"question": question, "previous": previous.plan if previous else None}
+        arguments: dict[str, Any] = {"question": question, "previous": previous.plan if previous else None}
+        if self._engine is not None:
+            arguments["model"] = MODEL
         run = await self._client.submit("research", arguments, session=SESSION)
         report: Report = await self._followed(run, Report, None if previous else self._kill)
         save(report, folder)
@@ -107,7 +121,8 @@ class Demo:
         if kill:
             tasks.append(asyncio.create_task(self._kill_in_mid_run(run, kill)))
         try:
-            result = await self._client.result(run, _PATIENCE, kind)
+            patience = _PATIENCE if self._engine is None else _PATIENCE_WITH_MODEL
+            result = await self._client.result(run, patience, kind)
             await asyncio.gather(*tasks)
         finally:
             await _end(tasks)
@@ -130,7 +145,7 @@ class Demo:
         shares = Counter(call.host for call in history.calls.values())
         done = " and ".join(f"{number} on host {host}" for host, number in shares.items())
         say(f"\n{len(history.calls)} calls in {times[-1] - times[0]:.1f} s: {done}.")
-        if len(shares) > 1:
+        if len({call.host for call in history.calls.values() if not call.name.startswith(f"{MODEL}.")}) > 1:
             say("What the dead host had finished was kept; what it had begun ran again on the new one.")
         if len(history.owners) > 1:
             say("The new driver replayed the run from its journal and went on where the dead one was.")
@@ -188,7 +203,22 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("callboard-demo"), metavar="DIR", help=out)
     parser.add_argument("--kill", nargs="?", const="agents", choices=ROLES, help=kill)
     parser.add_argument("--stay", action="store_true", help=stay)
+    model, python, option = (
+        "a model plans and writes: the URL of a server with the OpenAI API, or a model's folder for vLLM",
+        "the interpreter that has vLLM (default: this one)",
+        "a further option of 'callboard host --model', as --model-option=--api-key-env=KEY; may be repeated",
+    )
+    parser.add_argument("--model", metavar="URL", help=model)
+    parser.add_argument("--model-python", default=sys.executable, metavar="PYTHON", help=python)
+    parser.add_argument("--model-option", action="append", default=[], metavar="OPTION", help=option)
     return parser.parse_args()
+
+
+def _engine(options: argparse.Namespace) -> Engine | None:
+    if not options.model:
+        return None
+    at = options.model if "://" in options.model else str(Path(options.model).absolute())
+    return Engine(at, str(Path(options.model_python).absolute()), tuple(options.model_option))
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,37 @@ TOOLS = "catalog,prices,benchmark,rates,macro,chart"
 ROLES = {"agents": f"{AGENTS},{TOOLS}", "driver": "research"}
 """What each host runs: two processes, although one could run it all."""
 
+MODEL = "analyst"
+"""The role, and the name on the board, of the model that plans and writes."""
+
 _LOOK_EVERY = 0.05  # s
 _START_LIMIT = 60.0  # s
+_LOADING_LIMIT = 900.0  # s; vLLM on few cores
+_VLLM = ("--enforce-eager", "--dtype=float32", "--max-model-len=2048")
+_VLLM_SETTINGS = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What answers for the model.
+
+    Args:
+        url: of a server with the OpenAI API; or a folder with a model, which vLLM is to serve.
+        python: the interpreter that has vLLM.
+        options: further ones of `callboard host`.
+    """
+
+    url: str
+    python: str = sys.executable
+    options: tuple[str, ...] = ()
+
+    def command(self) -> list[str]:
+        """What serves it, up to the NATS server's address."""
+        if "://" in self.url:
+            engine = ["--url", self.url]
+        else:
+            engine = ["--vllm", self.url, *(f"--vllm-arg={one}" for one in _VLLM)]
+        return [self.python, "-m", "callboard", "host", "--model", MODEL, *engine, *self.options]
 
 
 class Hosts:
@@ -41,6 +71,23 @@ class Hosts:
         self._count = 0
         self._processes: dict[str, KeptProcess] = {}
         self._ids: dict[str, str] = {}
+        self._engine: Engine | None = None
+
+    async def start_model(self, engine: Engine) -> None:
+        """Start the host of the model; like the others it is started again if it dies.
+
+        Raises:
+            CallboardError: it does not work; with what it said.
+        """
+        self._engine = engine
+        await self.start(MODEL)
+
+    def _command(self, role: str) -> list[str]:
+        if role == MODEL:
+            assert self._engine is not None
+            return [*self._engine.command(), "--log-level", "info"]
+        callboard = [sys.executable, "-m", "callboard", "host", f"{APP}:{ROLES[role]}"]
+        return [*callboard, "--grace", "1", "--log-level", "warning"]
 
     async def start(self, role: str) -> None:
         """Start one and wait until it works.
@@ -52,16 +99,31 @@ class Hosts:
         home = self._folder / f"host-{self._count}"
         home.mkdir()
         output = home / "output.log"
-        command = [sys.executable, "-m", "callboard", "host", f"{APP}:{ROLES[role]}", "--nats", self._url]
-        command += ["--grace", "1", "--json", "--log-level", "warning"]
+        command = [*self._command(role), "--nats", self._url, "--json"]
+        if role == MODEL:
+            command = ["env", *(f"{name}={value}" for name, value in _VLLM_SETTINGS.items()), *command]
         self._processes[role] = process = await asyncio.to_thread(
             KeptProcess, command, home=home, log=output, scratch=home, prepare=lambda: None
         )
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_START_LIMIT):
-                self._ids[role] = await _ready(process, output)
+            async with asyncio.timeout(_LOADING_LIMIT if role == MODEL else _START_LIMIT):
+                self._ids[role] = await self._ready(process, output)
                 return
         raise CallboardError(f"a host does not start; it says:\n{output.read_text('utf-8')}")
+
+    async def _ready(self, process: KeptProcess, output: Path) -> str:
+        """Wait until a host says that it works; returns its id. How far its engine is, is told meanwhile."""
+        told = 0
+        while process.alive:
+            lines = await asyncio.to_thread(_said, output)
+            for line in lines[told:]:
+                if line.get("event") == "vllm_loading":
+                    self._tell(f"[dim]vLLM is loading, {line['so_far_s']} s so far[/]")
+                elif line.get("event") == "host_ready" and "host" in line and "component" not in line:
+                    return str(line["host"])
+            told = len(lines)
+            await asyncio.sleep(_LOOK_EVERY)
+        raise TimeoutError
 
     async def replace_the_dead(self) -> None:
         """Start another in the place of each that ends, for ever."""
@@ -91,20 +153,12 @@ class Hosts:
         await asyncio.gather(*ends)
 
 
-async def _ready(process: KeptProcess, output: Path) -> str:
-    """Wait until a host says that it works; returns its id."""
-    while process.alive:
-        if said := _host_id(output):
-            return said
-        await asyncio.sleep(_LOOK_EVERY)
-    raise TimeoutError
-
-
-def _host_id(output: Path) -> str:
-    """The id of the host that wrote this, once it works."""
+def _said(output: Path) -> list[dict[str, Any]]:
+    """The lines that a host has written, those that are no JSON left out."""
+    said: list[dict[str, Any]] = []
     for line in output.read_text("utf-8").splitlines():
         with contextlib.suppress(ValueError):  # half a line, or a warning of Python's
-            said: dict[str, Any] = json.loads(line)
-            if said.get("event") == "host_ready":
-                return str(said["host"])
-    return ""
+            found = json.loads(line)
+            if isinstance(found, dict):
+                said.append(found)
+    return said

@@ -168,6 +168,31 @@ class Queues(msgspec.Struct, omit_defaults=True):
     workflow: bytes = b""
 
 
+class Engines(msgspec.Struct, omit_defaults=True):
+    """The engines behind instances of models, as they tell themselves: those that changed, or all.
+
+    Attributes:
+        actor: names of models, u4.
+        answers: u1: 1; 0: it does not tell any more, and all its other columns are 0.
+        running, waiting: requests in its batch, and before it, u4; others may have sent some of them.
+        kv: share of its KV cache in use, f4, 0 to 1.
+        queried, hit: tokens of prompts that were looked for in its prefix cache, and that were there, u8.
+        prompt, generated: tokens read and made, u8; preempted: requests put back from the batch, u8.
+            Like those of the cache they count since the engine was started.
+    """
+
+    actor: bytes = b""
+    answers: bytes = b""
+    running: bytes = b""
+    waiting: bytes = b""
+    kv: bytes = b""
+    queried: bytes = b""
+    hit: bytes = b""
+    prompt: bytes = b""
+    generated: bytes = b""
+    preempted: bytes = b""
+
+
 class Machine(msgspec.Struct, omit_defaults=True):
     """The process.
 
@@ -214,6 +239,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     runs_begun: RunsBegun | None = None
     runs_ended: RunsEnded | None = None
     queues: Queues | None = None
+    engines: Engines | None = None
     machine: Machine | None = None
     closed: list[str] = []
     gone: list[str] = []

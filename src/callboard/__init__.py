@@ -22,21 +22,27 @@ if TYPE_CHECKING:
     from callboard.actors.client import Client, connect
     from callboard.actors.items import each, item
     from callboard.actors.listening import Piece
+    from callboard.actors.llm.agent import LlmAgent
+    from callboard.actors.llm.loop import Limits
     from callboard.actors.mcp.tools import mcp_tools
     from callboard.actors.models.served import model_at, model_function
     from callboard.actors.models.stream import ChatStream
     from callboard.actors.models.stub import Model, model
-    from callboard.actors.models.types import ChatRequest, ChatResult, Message, Sampling
+    from callboard.actors.models.types import ChatRequest, ChatResult, Message, Price, Sampling
     from callboard.actors.sync_client import SyncClient, connect_sync
+    from callboard.infra.messages.budget import Budget
     from callboard.state.dicts import ManagedDict
     from callboard.state.lists import ManagedList
     from callboard.state.managed import Managed, ManagedCounter
 
 _LAZY = {
+    "Budget": "callboard.infra.messages.budget",
     "ChatRequest": "callboard.actors.models.types",
     "ChatResult": "callboard.actors.models.types",
     "ChatStream": "callboard.actors.models.stream",
     "Client": "callboard.actors.client",
+    "Limits": "callboard.actors.llm.loop",
+    "LlmAgent": "callboard.actors.llm.agent",
     "Managed": "callboard.state.managed",
     "ManagedCounter": "callboard.state.managed",
     "ManagedDict": "callboard.state.dicts",
@@ -44,6 +50,7 @@ _LAZY = {
     "Message": "callboard.actors.models.types",
     "Model": "callboard.actors.models.stub",
     "Piece": "callboard.actors.listening",
+    "Price": "callboard.actors.models.types",
     "Sampling": "callboard.actors.models.types",
     "SyncClient": "callboard.actors.sync_client",
     "connect": "callboard.actors.client",
@@ -59,6 +66,7 @@ _LAZY = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "CallboardError",
     "ChatRequest",
     "ChatResult",
@@ -66,6 +74,8 @@ __all__ = [
     "Client",
     "Future",
     "FutureInfo",
+    "Limits",
+    "LlmAgent",
     "Managed",
     "ManagedCounter",
     "ManagedDict",
@@ -75,6 +85,7 @@ __all__ = [
     "NotDone",
     "OutcomeUnknown",
     "Piece",
+    "Price",
     "Sampling",
     "Sandbox",
     "SyncClient",

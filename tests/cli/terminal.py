@@ -110,9 +110,9 @@ class Running:
                 self._lines.put(line)
         self._lines.put("")
 
-    def until(self, text: str) -> str:
-        """Wait for a line that holds the text, and return it."""
-        ends = time.monotonic() + ENDS_WITHIN
+    def until(self, text: str, within: float = ENDS_WITHIN) -> str:
+        """Wait, for so many seconds, for a line that holds the text, and return it."""
+        ends = time.monotonic() + within
         while True:
             try:
                 line = self._lines.get(timeout=max(0.0, ends - time.monotonic()))

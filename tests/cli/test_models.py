@@ -13,7 +13,9 @@ import pytest
 from tests.cli.terminal import ENDS_WITHIN, Running, Typed
 
 from callboard.actors.listening import Piece
+from callboard.actors.models.types import Price
 from callboard.cli.exits import Exit
+from callboard.cli.models import served_model
 from callboard.cli.saying import Saying
 from callboard.infra.server import EmbeddedServer
 
@@ -121,3 +123,14 @@ def test_last_words() -> None:
     assert saying.last(30, 5) == ["1 | story that goes on", "2 | x"]
     saying.take(Piece("", "r:1", done=True))
     assert saying.last(30, 5) == ["2 | x"]
+
+
+def test_a_price(typed: Typed) -> None:
+    """Two amounts; anything else is refused, as is one without a model."""
+    served = served_model("m", "http://127.0.0.1:9/v1", None, None, None, None, "0.15,0.6")
+    assert served is not None
+    assert served.price == Price(0.15, 0.6)
+    for wrong in ("1", "1,x", "1,-2", "1,2,3", "nan,1"):
+        told = typed("host", "--model", "m", "--url", "http://127.0.0.1:9/v1", "--price", wrong)
+        assert (told.code, "give INPUT,OUTPUT in dollars" in " ".join(told.err.split())) == (Exit.USAGE, True)
+    assert "--price needs the name of a model" in typed("host", "--price", "1,2").err

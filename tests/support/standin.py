@@ -74,6 +74,8 @@ class StandIn:
     def __init__(self, port: int = 0, pace: float = 0.0) -> None:
         self._port = port
         self._pace = pace
+        self.metrics: dict[str, float] = {}
+        """What it tells of itself, by vLLM's names; empty: nothing."""
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.connections = 0
@@ -84,6 +86,11 @@ class StandIn:
     def url(self) -> str:
         """Up to and with ``/v1``."""
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @staticmethod
+    def hold() -> Reply:
+        """A reply that comes when it is told to go."""
+        return Reply(["at last"], hold_after=0)
 
     @property
     def chats(self) -> list[Asked]:
@@ -122,6 +129,8 @@ class StandIn:
     async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if asked.path == "/health":
             _whole(writer, 200, b"")
+        elif asked.path == "/metrics":
+            _whole(writer, 200 if self.metrics else 404, _metrics(self.metrics))
         elif asked.path == "/v1/models":
             _whole(writer, 200, json.dumps({"object": "list", "data": [_listed()]}).encode())
         elif asked.path == "/v1/embeddings":
@@ -189,6 +198,11 @@ async def _events(asked: Asked, reply: Reply) -> AsyncIterator[bytes]:
 def _echo(asked: Asked) -> Reply:
     said = asked.body.get("prompt") or asked.body["messages"][-1]["content"]
     return Reply([f"{word} " for word in said.split()])
+
+
+def _metrics(told: dict[str, float]) -> bytes:
+    lines = [f'vllm:{name}{{engine="0",model_name="{MODEL}"}} {value}\n' for name, value in told.items()]
+    return "".join(["# HELP vllm:num_requests_running Requests.\n", *lines]).encode()
 
 
 def _listed() -> dict[str, Any]:

@@ -211,6 +211,14 @@ class Material(Struct, frozen=True, kw_only=True):
     chart: Chart | None = None
 
 
+class Summary(Struct, frozen=True):
+    """What a model has written of the figures; `note` says why there is nothing."""
+
+    text: str
+    by: str
+    note: str
+
+
 class Approval(Struct, frozen=True):
     """What somebody says to a plan."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from finance.model import Economy, Finding, Headline, Material, Plan, RatesFinding, Relation, Report
+from finance.model import Economy, Finding, Headline, Material, Plan, RatesFinding, Relation, Report, Summary
 from finance.months import month_label, quarter_label, span_label
 from finance.news import most_important
 from finance.summary import summarise
@@ -12,12 +12,16 @@ CHART_FILE = "chart.png"
 HEADLINES = 12  # at most
 
 
-def write(plan: Plan, material: Material) -> Report:
-    """Write the report from what the plan asked for and the agents found."""
+def write(plan: Plan, material: Material, summary: Summary | None = None) -> Report:
+    """Write the report from what the plan asked for and the agents found.
+
+    Args:
+        summary: A model's; without one, or with an empty one, the first lines are written by rules.
+    """
     parts = [
         [f"# {' '.join(plan.question.split())}"],
-        summarise(plan, material),
-        _warnings(plan),
+        _summary(plan, material, summary),
+        _warnings(plan, summary),
         _figures(plan, material),
         _chart(material),
         _relations(material.relations),
@@ -31,8 +35,16 @@ def write(plan: Plan, material: Material) -> Report:
     return Report(markdown, plan, material.chart, tuple(_all_sources(material)))
 
 
-def _warnings(plan: Plan) -> list[str]:
-    return [f"> **Note.** {note}" for note in plan.notes]
+def _summary(plan: Plan, material: Material, summary: Summary | None) -> list[str]:
+    if summary is None or not summary.text:
+        return summarise(plan, material)
+    by = f"*Written by the model {summary.by}, which may be wrong; the figures below are computed.*"
+    return [f"**{span_label(plan.start, plan.end)}.** {summary.text}", "", by]
+
+
+def _warnings(plan: Plan, summary: Summary | None) -> list[str]:
+    more = (summary.note,) if summary is not None and summary.note else ()
+    return [f"> **Note.** {note}" for note in (*plan.notes, *more)]
 
 
 def _figures(plan: Plan, material: Material) -> list[str]:

@@ -56,6 +56,7 @@ _COMMANDS = (
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
     ("route", "callboard.cli.route:app", _CARE, "Say which hosts calls go to."),
     ("admit", "callboard.cli.admit:admit", _CARE, "Say how many requests of a workflow are accepted."),
+    ("budget", "callboard.cli.budget:budget", _CARE, "Say what may be spent on models."),
     ("policy", "callboard.cli.policy:app", _CARE, "Say which policies controllers follow."),
     ("control", "callboard.cli.control:app", _CARE, "Tell running hosts what to do."),
     ("stubs", "callboard.cli.stubs:stubs", _CARE, "Write typed stubs of actors for other repositories."),

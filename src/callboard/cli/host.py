@@ -19,6 +19,8 @@ def host(
     url: str | None = None,
     api_key_env: str | None = None,
     engine_model: str | None = None,
+    priorities: Annotated[bool, Parameter(negative=())] = False,
+    price: str | None = None,
     vllm: str | None = None,
     vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
     grace: float | None = None,
@@ -48,6 +50,9 @@ def host(
         url: Where its engine is: a server with the OpenAI API, up to and with /v1.
         api_key_env: The environment variable that holds the engine's key.
         engine_model: The engine's name of the model. By default the only one that it lists, or NAME.
+        priorities: The engine takes vLLM's field 'priority', since it runs with --scheduling-policy priority:
+            urgent calls go first there, too. With --vllm that is so anyway.
+        price: What budgets are charged for it, INPUT,OUTPUT in dollars for a million tokens.
         vllm: Run vLLM for it, with this model or path; it is started again if it dies.
         vllm_arg: An argument of the vLLM server, as --vllm-arg=--NAME=VALUE; may be given again.
         grace: Seconds that running calls get to finish on draining.
@@ -72,7 +77,7 @@ def host(
     from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve
 
-    served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg)
+    served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg, price, priorities=priorities)
     if not (app or mcp or served):
         raise UsageError(
             "there is nothing to host: name an application, an MCP server (--mcp), or a model (--model with "

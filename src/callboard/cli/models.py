@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from callboard.cli.exits import UsageError
 
 if TYPE_CHECKING:
     from callboard.actors.models.served import ServedModel
+    from callboard.actors.models.types import Price
 
 
 def served_model(
@@ -18,15 +20,18 @@ def served_model(
     engine_model: str | None,
     vllm: str | None,
     vllm_arg: Sequence[str] | None,
+    price: str | None,
+    *,
+    priorities: bool = False,
 ) -> ServedModel | None:
     """The model that the options name; None if they name none.
 
     Raises:
         UsageError: options are missing, or do not go together.
     """
-    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model}
+    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model, "--priorities": priorities}
     if name is None:
-        given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg}
+        given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg, "--price": price}
         alone = [option for option, value in given.items() if value]
         if alone:
             raise UsageError(f"{', '.join(alone)} needs the name of a model: --model NAME")
@@ -42,7 +47,29 @@ def served_model(
     )
     if misplaced:
         raise UsageError(f"{', '.join(misplaced)} cannot go with {'--vllm' if vllm else '--url'}")
+    costs = _price(price)
     if vllm is not None:
-        return model_on_vllm(name, model=vllm, arguments=vllm_arg or ())
+        return model_on_vllm(name, model=vllm, arguments=vllm_arg or (), price=costs)
     assert url is not None
-    return model_at(name, url=url, api_key_env=api_key_env, engine_model=engine_model)
+    return model_at(
+        name,
+        url=url,
+        api_key_env=api_key_env,
+        engine_model=engine_model,
+        priorities=priorities,
+        price=costs,
+    )
+
+
+def _price(typed: str | None) -> Price | None:
+    from callboard.actors.models.types import Price
+
+    if typed is None:
+        return None
+    try:
+        costs = [float(part) for part in typed.split(",")]
+    except ValueError:
+        costs = []
+    if len(costs) != 2 or not all(0 <= cost < math.inf for cost in costs):
+        raise UsageError(f"--price {typed!r}: give INPUT,OUTPUT in dollars for a million tokens, as 0.15,0.6")
+    return Price(*costs)

@@ -93,6 +93,7 @@ def _page(now: Snapshot, before: Snapshot | None) -> Group:
     led = f"controller {now.leader} leads" if now.leader else "no controller"
     head = f"{len(now.hosts)} hosts  {now.runs_open} runs  {now.sessions_open} sessions  futures: {futures}"
     parts = [_hosts(now), _actors(now, before)]
+    parts += [_engines(now, before)] if now.engines else []
     parts += [made for made, lines in ((_lanes(now), now.lanes), (_runs(now), now.runs)) if lines]
     return Group(Text(f"{head}  {led}", style="bold"), *(one for part in parts for one in (Text(), part)))
 
@@ -134,6 +135,27 @@ def _actors(now: Snapshot, before: Snapshot | None) -> Table:
             seconds(line.waited),
             seconds(line.took),
             *(_limit(line) if limited else ()),
+        )
+    return shown
+
+
+def _engines(now: Snapshot, before: Snapshot | None) -> Table:
+    numbers = ("in batch", "in queue", "room", "cache", "prefix hits", "tokens per s", "preempted")
+    shown = table(("engine of", "host", *numbers), numbers=numbers)
+    known = {(line.actor, line.host): line.generated for line in before.engines} if before is not None else {}
+    elapsed = now.at - before.at if before is not None else 0.0
+    for line in now.engines:
+        fresh = line.generated - known.get((line.actor, line.host), line.generated)
+        shown.add_row(
+            line.actor,
+            line.host,
+            str(line.running),
+            str(line.waiting),
+            str(line.slots),
+            f"{line.kv:.0%}",
+            f"{line.hit / line.queried:.0%}" if line.queried else "",
+            f"{max(0, fresh) / elapsed:.0f}" if elapsed else "",
+            str(line.preempted),
         )
     return shown
 

@@ -99,6 +99,7 @@ async def test_undecodable(ask: Asker, body: bytes, headers: dict[str, str]) -> 
         ({"Cb_Priority": "high"}, "header_invalid"),
         ({"Cb_Priority": "1e3"}, "header_invalid"),
         ({"Cb_Priority": "9" * 40}, "header_invalid"),
+        ({"Cb_Budget": "team-a"}, "header_invalid"),
         ({"Cb_Deadline": "soon"}, "header_invalid"),
         ({"Cb_Deadline": "nan"}, "header_invalid"),
         ({"Cb_Deadline": "inf"}, "header_invalid"),

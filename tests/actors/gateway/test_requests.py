@@ -65,14 +65,18 @@ async def test_no_arguments(ask: Asker, body: bytes) -> None:
 
 
 async def test_headers_reach_the_run(ask: Asker, board: Board) -> None:
-    """Id, session, priority and deadline: the same headers as those of ``cb.request.<workflow>``."""
+    """Id, session, priority, deadline and budgets: the same headers as those of ``cb.request.<workflow>``."""
     deadline = time.time() + 60
     headers = {"Cb_Run": "mine-1", "Cb_Session": "s1", "Cb_Priority": "5", "Cb_Deadline": f"{deadline:.3f}"}
+    headers["Cb_Budget"] = "key.team-a"
     asked = asyncio.ensure_future(ask("run", "hold", {"name": "a"}, **headers))
     await until(lambda: gates.entered)
     node = await board.node()
     (request,) = await node.reader.read("REQUESTS", "cb.request.hold")
-    assert {name: request.headers.get(name) for name in (H.RUN, H.SESSION, H.PRIORITY, H.DEADLINE)} == {
+    assert {
+        name: request.headers.get(name) for name in (H.RUN, H.SESSION, H.PRIORITY, H.DEADLINE, H.BUDGET)
+    } == {
+        H.BUDGET: "key.team-a",
         H.RUN: "mine-1",
         H.SESSION: "s1",
         H.PRIORITY: "5",

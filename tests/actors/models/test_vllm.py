@@ -58,6 +58,26 @@ async def test_it_is_started_again(board: Board) -> None:
     assert engine.pid not in {None, first}
 
 
+async def test_its_workers_end_with_it(tmp_path: Path) -> None:
+    """A server that is killed leaves nobody behind, who would hold the memory that the next one needs."""
+    told = tmp_path / "worker"
+    script = f"""
+        import pathlib, runpy, subprocess, sys
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        pathlib.Path({str(told)!r}).write_text(str(worker.pid))
+        sys.argv = {STANDIN[1:]!r} + sys.argv[1:]
+        runpy.run_path({STANDIN[1]!r}, run_name="__main__")
+    """
+    engine = VllmEngine("child", [sys.executable, "-c", textwrap.dedent(script)], first=30.0)
+    await engine.open()
+    worker = int(told.read_text())
+    assert psutil.pid_exists(worker)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    await until(lambda: not psutil.pid_exists(worker))
+    await engine.close()
+
+
 async def test_while_there_is_none() -> None:
     """A request fails with what a retry may help."""
     ServedModel("idle", VllmEngine("idle", STANDIN), {})
@@ -109,8 +129,9 @@ def test_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert serve_command("some/model", ["--dtype", "float32"])[1:] == [
         *("-m", "vllm.entrypoints.openai.api_server", "--model", "some/model"),
-        *("--dtype", "float32"),
+        *("--scheduling-policy", "priority", "--dtype", "float32"),
     ]
+    assert serve_command("some/model", ["--scheduling-policy=fcfs"])[-1:] == ["--scheduling-policy=fcfs"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsInvalid, match=r"callboard\[vllm\]"):
         serve_command("some/model", [])

@@ -25,7 +25,9 @@ import matplotlib.image
 import msgspec
 import psutil
 import pytest
+from tests.cli.terminal import free_port
 from tests.examples.financial_analyst.own import check_figures
+from tests.support import standin
 
 from callboard import connect
 from callboard.actors.declare import declaration
@@ -149,6 +151,28 @@ def test_it_answers_a_question_and_a_follow_up_and_leaves_nothing(tmp_path: Path
     assert (run.out / "report.md").read_text("utf-8") in run.output
     assert "\n20 calls in " in run.output
     assert "What next" in run.output
+
+
+@pytest.mark.slow
+def test_a_model_plans_and_writes(tmp_path: Path) -> None:
+    """What it says is heard; a plan that is none is replaced, visibly."""
+    port = free_port()
+    script = Path(standin.__file__)
+    with (
+        subprocess.Popen([sys.executable, str(script), "--port", str(port), "--pace", "0.02"]) as engine,
+        Running(tmp_path, "--model", f"http://127.0.0.1:{port}/v1") as run,
+    ):
+        try:
+            assert run.wait() == 0, run.output
+        finally:
+            engine.terminate()
+    assert f"serves the model 'analyst' at http://127.0.0.1:{port}/v1" in run.output
+    assert re.search(r"20\.1 +\| .*Facts: ", run.output)  # the stand-in repeats what it is told
+    assert (
+        "> **Note.** The model's plan was not used: the model's answer does not fit the schema" in run.output
+    )
+    assert "Written by the model analyst" in run.output
+    assert "What the dead host had finished" not in run.output
 
 
 @pytest.mark.slow

@@ -1,0 +1,75 @@
+"""Looks at an engine while a host serves its model: how busy it is, and how many requests may be in it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from callboard.actors.models.load import EngineLoad, TellsLoad
+from callboard.actors.models.room import MOST, Room
+from callboard.infra import log
+from callboard.infra.errors import CallboardError
+
+if TYPE_CHECKING:
+    from callboard.actors.instance import Instance
+
+_BUSY: Final = 0.5
+"""Seconds between two looks; each takes some milliseconds of the engine's server."""
+_IDLE: Final = 2.0
+
+
+class Gauge:
+    """Keeps the slots of an instance at what its engine can batch.
+
+    Args:
+        instance: of the model; its ``engine`` is what was seen last.
+    """
+
+    def __init__(self, instance: Instance, engine: TellsLoad) -> None:
+        self._instance = instance
+        self._engine = engine
+        self._room = Room(instance.declared.directives.concurrency or MOST)
+        self._task: asyncio.Task[None] | None = None
+        self._log = log.get("engine").bind(model=instance.name)
+
+    async def start(self) -> None:
+        """Look once, and go on unless the engine tells nothing."""
+        try:
+            load = await self._engine.load()
+        except CallboardError as error:  # it may tell later
+            self._log.warning("engine_load_unknown", error=error.message)
+        else:
+            if load is None:
+                self._log.info("engine_tells_no_load", slots=self._instance.slots.size)
+                return
+            self._instance.engine = load
+        self._instance.resize(self._room.size)
+        self._task = asyncio.Task(self._go_on(), loop=asyncio.get_running_loop())
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _go_on(self) -> None:
+        while True:
+            busy = self._instance.slots.busy > 0
+            await asyncio.sleep(_BUSY if busy else _IDLE)  # an engine can only be asked
+            try:
+                load = await self._engine.load()
+            except CallboardError as error:
+                self._log.debug("engine_load_unknown", error=error.message)
+                load = None
+            self._instance.engine = load
+            if load is not None:
+                self._follow(load)
+
+    def _follow(self, load: EngineLoad) -> None:
+        before = self._instance.slots.size
+        size = self._room.look(load, self._instance.slots.busy)
+        if size != before:
+            self._log.debug(
+                "engine_room", slots=size, before=before, running=load.running, waiting=load.waiting
+            )
+            self._instance.resize(size)

@@ -1,0 +1,120 @@
+"""An engine whose requests are charged to budgets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from callboard.actors.models.engine import Engine, Say
+from callboard.actors.models.types import (
+    ChatRequest,
+    ChatResult,
+    Completion,
+    CompletionRequest,
+    Embeddings,
+    Price,
+    Sampling,
+    Usage,
+)
+from callboard.infra.messages.budget import Amounts
+
+ANSWER: Final = 4096
+"""Tokens that an answer takes at most where tokens are limited and its call does not say."""
+SECONDS: Final = 10.0
+"""What is reserved for a request."""
+_BYTES: Final = 2
+"""Bytes of a prompt that are reckoned as a token; of English four are."""
+
+
+class Reserved(Protocol):
+    """See :class:`callboard.actors.budgets.Reserved`."""
+
+    bounded: bool
+    used: Amounts
+
+
+class Charging(Protocol):
+    """See :class:`callboard.actors.budgets.Purse`."""
+
+    def charged(self, model: str, estimate: Amounts) -> AbstractAsyncContextManager[Reserved]:
+        """Reserve, and settle at the end."""
+        ...
+
+
+class Metered:
+    """Asks an engine, and charges what that takes.
+
+    Args:
+        engine: that is asked; name: of the model; price: of it; purse: what is charged.
+    """
+
+    def __init__(self, engine: Engine, name: str, price: Price, purse: Charging) -> None:
+        self._engine = engine
+        self._name = name
+        self._price = price
+        self._purse = purse
+
+    async def open(self) -> None:
+        """It is open."""
+
+    async def close(self) -> None:
+        """Its host closes it."""
+
+    async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
+        """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
+        prompt = tokens_of(request.messages, request.tools, request.schema)
+        async with self._charged(prompt, request.sampling, say) as (heard, sampling, use):
+            result = await self._engine.chat(msgspec.structs.replace(request, sampling=sampling), heard)
+            use(result.usage)
+            return result
+
+    async def complete(self, request: CompletionRequest, say: Say) -> Completion:
+        """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
+        async with self._charged(tokens_of(request.prompt), request.sampling, say) as (heard, sampling, use):
+            done = await self._engine.complete(msgspec.structs.replace(request, sampling=sampling), heard)
+            use(done.usage)
+            return done
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
+        async with self._charged(tokens_of(texts), Sampling(max_tokens=0)) as (_, _, use):
+            found = await self._engine.embed(texts)
+            use(found.usage)
+            return found
+
+    @asynccontextmanager
+    async def _charged(
+        self, prompt: int, sampling: Sampling, say: Say = lambda _: None
+    ) -> AsyncIterator[tuple[Say, Sampling, Callable[[Usage], None]]]:
+        """Reserve; what was said before a failure is charged as far as it was heard."""
+        answer = ANSWER if sampling.max_tokens is None else sampling.max_tokens
+        estimate = self._amounts(Usage(prompt, answer, prompt + answer))
+        estimate.calls, estimate.seconds = 1, SECONDS
+        async with self._purse.charged(self._name, estimate) as reserved:
+            if reserved.bounded and sampling.max_tokens is None:
+                sampling = msgspec.structs.replace(sampling, max_tokens=answer)
+            pieces = 0
+
+            def heard(piece: str) -> None:
+                nonlocal pieces
+                pieces += 1
+                reserved.used = self._amounts(Usage(prompt, pieces, prompt + pieces))
+                say(piece)
+
+            def use(usage: Usage) -> None:
+                if usage.total_tokens:  # else the engine does not tell, and what was heard counts
+                    reserved.used = self._amounts(usage)
+
+            yield heard, sampling, use
+
+    def _amounts(self, usage: Usage) -> Amounts:
+        usd = (usage.prompt_tokens * self._price.input + usage.completion_tokens * self._price.output) / 1e6
+        return Amounts(tokens=usage.total_tokens, usd=usd)
+
+
+def tokens_of(*parts: Any) -> int:
+    """About how many tokens a prompt has, rather too many."""
+    return sum(len(msgspec.json.encode(part)) for part in parts if part) // _BYTES

@@ -1,0 +1,111 @@
+"""What is done to an account: reserving, settling, raising. All of it is harmless when done twice."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, NamedTuple
+
+from callboard.infra.errors import BudgetSpent
+from callboard.infra.messages.budget import Account, Amounts, Budget
+
+UNITS: Final = ("calls", "tokens", "seconds", "usd")
+SETTLED: Final = 500
+"""How many requests that have ended an account knows, so that none of them is charged twice."""
+
+
+class Taken(NamedTuple):
+    """What came of reserving.
+
+    Attributes:
+        unit: of which nothing is left; empty: it is reserved, or there is no budget.
+        account: as it is; None: there is none.
+    """
+
+    unit: str
+    account: Account | None
+
+
+def reserve(account: Account | None, charge: str, estimate: Amounts, *, free: str) -> Taken:
+    """Reserve for a request, if something is left of everything that is limited.
+
+    So of all requests of all processes one at most goes beyond a limit, by no more than its estimate.
+
+    Args:
+        free: name of its model, which the budget does not limit if it degrades to it.
+    """
+    if account is None or charge in account.open or charge in account.settled:
+        return Taken("", account)
+    budget = account.budget
+    if not (budget.when_spent == "degrade" and budget.degrade_to == free):
+        taken = total(account)
+        for unit in UNITS:
+            allowed = getattr(budget, unit)
+            if allowed is not None and getattr(taken, unit) >= allowed:
+                return Taken(unit, account)
+    account.open[charge] = estimate
+    return Taken("", account)
+
+
+def release(account: Account | None, charge: str) -> None:
+    """The request is not made."""
+    if account is not None:
+        account.open.pop(charge, None)
+
+
+def settle(account: Account | None, charge: str, used: Amounts) -> None:
+    """The request has ended: what it has taken counts in the place of what was reserved."""
+    if account is None or account.open.pop(charge, None) is None:
+        return
+    account.spent = plus(account.spent, used)
+    account.settled[charge] = round(time.time(), 3)
+    for old in list(account.settled)[:-SETTLED]:
+        del account.settled[old]
+
+
+def raise_by(account: Account | None, raised: int, percent: int) -> None:
+    """Raise all limits, unless that was done since ``raised``."""
+    if account is None or account.raised != raised or percent <= 0:
+        return
+    b, more = account.budget, 1 + percent / 100
+    account.budget = Budget(
+        calls=None if b.calls is None else round(b.calls * more),
+        tokens=None if b.tokens is None else round(b.tokens * more),
+        seconds=None if b.seconds is None else b.seconds * more,
+        usd=None if b.usd is None else b.usd * more,
+        when_spent=b.when_spent,
+        degrade_to=b.degrade_to,
+    )
+    account.raised += 1
+
+
+def plus(one: Amounts, other: Amounts) -> Amounts:
+    """The sum."""
+    return Amounts(
+        one.calls + other.calls,
+        one.tokens + other.tokens,
+        round(one.seconds + other.seconds, 6),
+        round(one.usd + other.usd, 12),
+    )
+
+
+def total(account: Account) -> Amounts:
+    """What was spent and what is reserved."""
+    found = account.spent
+    for one in account.open.values():
+        found = plus(found, one)
+    return found
+
+
+def spent_error(account: Account, unit: str) -> BudgetSpent:
+    """That nothing is left of a budget."""
+    allowed, taken = getattr(account.budget, unit), getattr(total(account), unit)
+    what = f"${allowed:g}" if unit == "usd" else f"{allowed:,g} {unit}"
+    return BudgetSpent(
+        f"the budget of {account.scope} {account.id} is spent: {what} for models, and {taken:,g} are spent "
+        "or reserved",
+        scope=account.scope,
+        id=account.id,
+        unit=unit,
+        allowed=allowed,
+        spent=taken,
+    )
