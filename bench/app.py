@@ -210,6 +210,68 @@ async def chat_with_an_agent(turns: int) -> list[float]:
     return took
 
 
+@tool(cpu=True, concurrency=2)
+def grind(seconds: float) -> int:
+    """Keep a core busy, in a process of its own."""
+    ends, count = time.perf_counter() + seconds, 0
+    while time.perf_counter() < ends:
+        count += 1
+    return count
+
+
+@workflow
+async def chats_in_turn(count: int, tokens: int) -> list[float]:
+    """Chats with a model, one after the other; seconds of each."""
+    writer, exact = callboard.model("writer"), _exactly(tokens)
+    took = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        await writer.chat("hi", sampling=exact)
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+@workflow
+async def streams(count: int, tokens: int) -> list[tuple[float, float]]:
+    """Chats heard while they are said, at once; of the whole ones, seconds to the first and last piece."""
+    writer, exact = callboard.model("writer"), _exactly(tokens)
+
+    async def one() -> tuple[float, float] | None:
+        begun, first, text = time.perf_counter(), 0.0, ""
+        async for piece in writer.stream("hi", sampling=exact):
+            first = first or time.perf_counter() - begun
+            text = piece.text if piece.reset else text + piece.text
+        whole = text.split() == ["emulated", *map(str, range(1, tokens))]
+        return (first, time.perf_counter() - begun) if whole else None
+
+    return [took for took in await asyncio.gather(*(one() for _ in range(count))) if took is not None]
+
+
+@workflow
+async def chatting(tokens: int) -> None:
+    """One chat after the other, until cancelled."""
+    writer, exact = callboard.model("writer"), _exactly(tokens)
+    while True:
+        await writer.chat("hi", sampling=exact)
+
+
+@workflow
+async def tooling(seconds: float, rate: float) -> int:
+    """Call tools so often a second, each twentieth of which keeps a core busy for 5 ms; gives how many."""
+    begun = time.perf_counter()
+    made: list[Any] = []
+    while len(made) < seconds * rate:
+        made += [noop() for _ in range(19)]
+        made.append(grind(0.005))
+        await asyncio.sleep(max(0.0, begun + len(made) / rate - time.perf_counter()))
+    await asyncio.gather(*made)
+    return len(made)
+
+
+def _exactly(tokens: int) -> callboard.Sampling:
+    return callboard.Sampling(max_tokens=tokens, extra={"ignore_eos": True})
+
+
 @workflow
 async def single() -> None:
     """Call once."""

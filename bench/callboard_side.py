@@ -82,6 +82,10 @@ class CallboardSide:
         """Wait for a run's result."""
         return await self._client.result(run, timeout=RUN_TIMEOUT_S)
 
+    async def cancel(self, run: str) -> None:
+        """Cancel a run."""
+        await self._client.cancel(run)
+
     async def run(self, workflow: str, **arguments: Any) -> Any:
         """Submit a run and wait for its result."""
         return await self.result(await self.submit(workflow, **arguments))

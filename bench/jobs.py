@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+ENGINE = "BENCH_ENGINE"
+"""Variable that tells a model host where its engine is."""
 GATE = "BENCH_GATE"
 LEDGER = "BENCH_LEDGER"
 PLAN_S = 0.005

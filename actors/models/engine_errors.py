@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import msgspec
+
 from callboard.infra.errors import (
     AnswerUnusable,
     CallboardError,
@@ -26,18 +28,29 @@ _WAIT: Final = 1.0
 """Seconds before a retry where the engine says none."""
 _LONGEST: Final = 3600.0
 _OVERFLOW: Final = re.compile(
-    r"context.?(?:length|size|window)|too many tokens|prompt is too long|input is too long", re.IGNORECASE
+    r"context.?(?:length|size|window)|too many tokens|prompt is too long|input is too long|"
+    r"tokens=\d+ cannot be greater than max_model_len",
+    re.IGNORECASE,
 )
 _LIMITS: Final = (
     re.compile(r"(?:maximum )?context (?:length|window|size)(?: is| of)?(?: only)? \(?(\d+)", re.IGNORECASE),
-    re.compile(r"max(?:imum)?(?: model)?[ _](?:context |model )?len(?:gth)?\D{0,20}(\d+)", re.IGNORECASE),
+    re.compile(r"max(?:imum)?(?: model)?[ _](?:context |model_? ?)?len(?:gth)?\D{0,20}(\d+)", re.IGNORECASE),
 )
 _ASKED: Final = (
     re.compile(
-        r"(?:resulted in|requested|contains at least|request has) (\d+) (?:\w+ )?tokens", re.IGNORECASE
+        r"(?:resulted in|requested|contains(?: at least)?|request has) (\d+) (?:\w+ )?tokens", re.IGNORECASE
     ),
     re.compile(r"\((\d+) tokens\)", re.IGNORECASE),
+    re.compile(r"max_(?:completion_)?tokens=(\d+) cannot be greater", re.IGNORECASE),
 )
+
+
+class EngineFailed(Exception):
+    """What an engine tells in the place of a chunk: that it has failed, as it puts it."""
+
+    def __init__(self, told: Any) -> None:
+        message = told.get("message") if isinstance(told, dict) else None
+        super().__init__(str(message or told))
 
 
 class Faults:
@@ -63,16 +76,19 @@ class Faults:
             raise told from None  # the client's own holds the request, and with it the key
 
     def _told(self, error: BaseException | None) -> CallboardError | None:
+        import httpx2
         import openai
 
         if isinstance(error, openai.APIStatusError):
             return self._by_status(error.status_code, self._text(error), error.response.headers, error.code)
         if isinstance(error, openai.APIConnectionError):  # time-outs are among them
             return self._down(f"does not answer ({self._text(error)})", 0)
-        if isinstance(error, openai.APIResponseValidationError | ValueError | AttributeError):
-            return unusable(self._name, self._text(error))
-        if isinstance(error, openai.APIError):  # told within a stream
+        if isinstance(error, httpx2.RequestError):  # while an answer was read: there the client wraps nothing
+            return self._down(f"broke off: {self._text(error)}", 0)
+        if isinstance(error, EngineFailed):
             return self._overflow(self._text(error)) or self._down(f"broke off: {self._text(error)}", 0)
+        if isinstance(error, openai.APIError | msgspec.DecodeError | ValueError | AttributeError | TypeError):
+            return unusable(self._name, self._text(error))
         return None
 
     def _by_status(

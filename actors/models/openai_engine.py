@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from callboard.actors.models.chunks import CallPart, Chunk, decode, events
 from callboard.actors.models.engine import Say
-from callboard.actors.models.engine_errors import Faults, unusable
+from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.types import (
     ChatRequest,
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _CONNECT: Final = 5.0
-_SILENCE: Final = 600.0
-"""Seconds without a byte after which an engine counts as down; it may queue a request for long."""
+SILENT_AFTER: Final = 600.0
+"""Seconds without a first word after which an engine counts as down; it may queue a request for long."""
+STALLED_AFTER: Final = 60.0
+"""Seconds without a further word after which it does."""
+
+_REST: Final = 1.0
+"""Seconds for a response to end after its last event."""
 _LOOK: Final = 2.0
 """Seconds that it gets to tell its metrics."""
 
@@ -45,6 +51,8 @@ class OpenAIEngine:
         url: up to and with ``/v1``.
         api_key_env: environment variable that holds the key.
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
+        silent_after: seconds without a first word after which it counts as down.
+        stalled_after: seconds without a further word after which it does.
         priorities: it takes the field ``priority`` of vLLM.
     """
 
@@ -55,12 +63,16 @@ class OpenAIEngine:
         *,
         api_key_env: str | None = None,
         engine_model: str | None = None,
+        silent_after: float = SILENT_AFTER,
+        stalled_after: float = STALLED_AFTER,
         priorities: bool = False,
     ) -> None:
         self.name = name
         self.url = url
         self._api_key_env = api_key_env
         self._model = engine_model
+        self._silent_after = silent_after
+        self._stalled_after = stalled_after
         self._priorities = priorities
         self._client: AsyncOpenAI | None = None
 
@@ -86,9 +98,14 @@ class OpenAIEngine:
             raise SettingsInvalid(
                 f"model {self.name} needs the package openai: pip install 'callboard[models]'"
             ) from error
-        timeout = openai.Timeout(_SILENCE, connect=_CONNECT)
+        timeout = openai.Timeout(self._silent_after, connect=_CONNECT)
         # A key that nobody named is not sent anywhere, and retries are the calls' own.
-        return openai.AsyncOpenAI(base_url=self.url, api_key=self._key(), timeout=timeout, max_retries=0)
+        return openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=self._key(),
+            timeout=timeout,
+            max_retries=0,
+        )
 
     def _key(self) -> str:
         if self._api_key_env is None:
@@ -128,54 +145,64 @@ class OpenAIEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        options = self._options(request)
+        body: dict[str, Any] = {"messages": msgspec.to_builtins(request.messages)}
         if request.tools:
-            options["tools"] = request.tools
+            body["tools"] = request.tools
         if request.tool_choice is not None:
-            options["tool_choice"] = request.tool_choice
+            body["tool_choice"] = request.tool_choice
         if request.schema is not None:
             form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
-            options["response_format"] = {"type": "json_schema", "json_schema": form}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         heard = _Heard(say)
-        async with self._asking() as client:
-            stream = await client.chat.completions.create(
-                model=self._model or self.name,
-                messages=msgspec.to_builtins(request.messages),
-                stream=True,
-                stream_options={"include_usage": True},
-                **options,
-            )
-            async with stream:
-                async for chunk in stream:
-                    heard.chunk(chunk)
-            self._whole(heard.chunks, heard.finish_reason)
+        await self._stream(heard, body | self._options(request))
         return heard.result()
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        done = Completion("", finish_reason="")
-        pieces: list[str] = []
-        chunks = 0
-        async with self._asking() as client:
-            stream = await client.completions.create(
-                model=self._model or self.name,
-                prompt=request.prompt,
-                stream=True,
-                stream_options={"include_usage": True},
-                **self._options(request),
-            )
-            async with stream:
-                async for chunk in stream:
-                    chunks += 1
-                    done.model, done.id = chunk.model or "", chunk.id or ""
-                    done.usage = _usage(chunk.usage) or done.usage
-                    for choice in chunk.choices or ():
-                        pieces.append(choice.text or "")
-                        say(choice.text or "")
-                        done.finish_reason = choice.finish_reason or done.finish_reason
-            self._whole(chunks, done.finish_reason)
-        done.text = "".join(pieces)
-        return done
+        heard = _Heard(say)
+        await self._stream(heard, {"prompt": request.prompt} | self._options(request))
+        return heard.completion()
+
+    async def _stream(self, heard: _Heard, body: dict[str, Any]) -> None:
+        """Ask, and hear the answer to its end.
+
+        The client's own models of requests and chunks are passed by: it goes through each message of a
+        conversation to see what to rename, which is nothing, and checks no types of what comes.
+        """
+        loop = asyncio.get_running_loop()
+        body["stream_options"] = {"include_usage": True}
+        try:
+            async with (
+                asyncio.timeout(self._silent_after) as patience,
+                self._asking() as client,
+                self._request(client, body) as response,
+            ):
+                reading = response.iter_bytes()
+                async for event in events(reading):
+                    heard.chunk(self._read(event))
+                    if heard.begun:
+                        patience.reschedule(loop.time() + self._stalled_after)
+                await _exhaust(reading)
+        except TimeoutError as error:
+            silence = self._stalled_after if heard.begun else self._silent_after
+            text = f"the engine of model {self.name} at {self.url} has said nothing for {silence:g} s"
+            raise EngineDown(text, engine=self.url, status=0) from error
+        self._whole(heard)
+
+    def _request(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
+        """A context manager of the response. What ``extra_body`` has replaces the other arguments."""
+        model = self._model or self.name
+        if "messages" in body:
+            chats = client.chat.completions.with_streaming_response
+            return chats.create(model=model, messages=[], stream=True, extra_body=body)
+        completions = client.completions.with_streaming_response
+        return completions.create(model=model, prompt="", stream=True, extra_body=body)
+
+    def _read(self, event: bytes) -> Chunk:
+        chunk = decode(event)
+        if chunk.error is not None:
+            raise EngineFailed(chunk.error)
+        return chunk
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """See :class:`callboard.actors.models.engine.Engine`."""
@@ -205,29 +232,34 @@ class OpenAIEngine:
     def _options(self, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
         options = _options(request.sampling)
         if self._priorities and request.priority is not None:
-            options["extra_body"] = {"priority": request.priority, **request.sampling.extra}
+            return {"priority": request.priority} | options
         return options
 
-    def _whole(self, chunks: int, finish_reason: str) -> None:
-        if not chunks:
+    def _whole(self, heard: _Heard) -> None:
+        if not heard.chunks:
             raise unusable(self.name, "it has streamed nothing")
-        if not finish_reason:
+        if not heard.finish_reason:
             text = f"the engine of model {self.name} broke off in the middle of its answer"
             raise EngineDown(text, engine=self.url, status=0)
 
 
+async def _exhaust(reading: AsyncIterator[bytes]) -> None:
+    """Read the few bytes after the last event: a connection can be used again when its response has ended.
+
+    What goes wrong with them is nothing to an answer that is whole; the connection is closed then.
+    """
+    import httpx2
+
+    with contextlib.suppress(TimeoutError, httpx2.RequestError):
+        async with asyncio.timeout(_REST):
+            async for _ in reading:
+                pass
+
+
 def _options(sampling: Sampling) -> dict[str, Any]:
+    """Of a request's body."""
     given = {name: getattr(sampling, name) for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
-    options = {name: value for name, value in given.items() if value is not None}
-    if sampling.extra:
-        options["extra_body"] = sampling.extra
-    return options
-
-
-def _usage(told: Any) -> Usage | None:
-    if told is None:
-        return None
-    return Usage(told.prompt_tokens or 0, told.completion_tokens or 0, told.total_tokens or 0)
+    return {name: value for name, value in given.items() if value is not None} | sampling.extra
 
 
 class _Heard:
@@ -242,20 +274,29 @@ class _Heard:
         self._usage = Usage()
         self._model = self._id = ""
 
-    def chunk(self, chunk: Any) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether it has said anything; some engines send an empty chunk while they still queue."""
+        return bool(self._pieces or self._calls)
+
+    def chunk(self, chunk: Chunk) -> None:
         """Take up what one chunk says."""
         self.chunks += 1
         self._model, self._id = chunk.model or self._model, chunk.id or self._id
-        self._usage = _usage(chunk.usage) or self._usage
+        if chunk.usage is not None:
+            self._usage = chunk.usage.usage()
         for choice in chunk.choices or ():
             self.finish_reason = choice.finish_reason or self.finish_reason
-            if choice.delta.content:
-                self._pieces.append(choice.delta.content)
-                self._say(choice.delta.content)
-            for part in choice.delta.tool_calls or ():
-                self._call(part)
+            delta = choice.delta
+            text = choice.text if delta is None else delta.content
+            if text:
+                self._pieces.append(text)
+                self._say(text)
+            if delta is not None:
+                for part in delta.tool_calls or ():
+                    self._call(part)
 
-    def _call(self, part: Any) -> None:
+    def _call(self, part: CallPart) -> None:
         call = self._calls.setdefault(part.index, ToolCall("", FunctionCall("")))
         call.id = part.id or call.id
         if part.function is not None:
@@ -263,8 +304,12 @@ class _Heard:
             call.function.arguments += part.function.arguments or ""
 
     def result(self) -> ChatResult[Any]:
-        """The whole of it."""
+        """The whole of a chat's answer."""
         calls = [call for _, call in sorted(self._calls.items())]
         text = "".join(self._pieces)
         message = Message("assistant", text if text or not calls else None, tool_calls=calls)
         return ChatResult(message, self.finish_reason, self._usage, self._model, self._id)
+
+    def completion(self) -> Completion:
+        """The whole of a completion."""
+        return Completion("".join(self._pieces), self.finish_reason, self._usage, self._model, self._id)

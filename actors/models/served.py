@@ -275,6 +275,8 @@ def model_at(
     url: str,
     api_key_env: str | None = None,
     engine_model: str | None = None,
+    silent_after: float = 600.0,
+    stalled_after: float = 60.0,
     priorities: bool = False,
     price: Price | None = None,
     **directives: Any,
@@ -286,6 +288,8 @@ def model_at(
         url: up to and with ``/v1``.
         api_key_env: environment variable that holds the key; it is read when the host starts.
         engine_model: the server's name of the model; by default the only one that it lists, or ``name``.
+        silent_after: seconds without a first word after which it counts as down.
+        stalled_after: seconds without a further word after which it does.
         priorities: it takes vLLM's field ``priority``: requests go first there as calls do in mailboxes. That
             is so for vLLM with ``--scheduling-policy priority``; other servers may refuse the field.
         price: what budgets are charged for it.
@@ -297,7 +301,13 @@ def model_at(
     from callboard.actors.models.openai_engine import OpenAIEngine
 
     engine = OpenAIEngine(
-        name, url, api_key_env=api_key_env, engine_model=engine_model, priorities=priorities
+        name,
+        url,
+        api_key_env=api_key_env,
+        engine_model=engine_model,
+        silent_after=silent_after,
+        stalled_after=stalled_after,
+        priorities=priorities,
     )
     retries: dict[str, Any] = {"retries": 4, "backoff": 0.5, "backoff_max": 20.0}
     return ServedModel(name, engine, {**retries, **directives}, price)

@@ -78,6 +78,7 @@ class StandIn:
         """What it tells of itself, by vLLM's names; empty: nothing."""
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
+        self.connections = 0
         self.come = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -112,6 +113,7 @@ class StandIn:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.connections += 1
         self._tasks.add(task)
         try:
             while (asked := await _read(reader)) is not None:

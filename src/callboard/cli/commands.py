@@ -34,6 +34,12 @@ _COMMANDS = (
     ("mcp", "callboard.cli.mcp:app", _WORK, "Offer tools and workflows to MCP clients."),
     ("controller", "callboard.cli.controller:controller", _WORK, "Follow what all hosts do."),
     ("load", "callboard.cli.load:load", _WORK, "Submit many requests at a rate, and say how long they took."),
+    (
+        "emulate-engine",
+        "callboard.cli.emulate_engine:emulate_engine",
+        _WORK,
+        "Behave as an inference engine, without one: for load tests.",
+    ),
     ("whatif", "callboard.cli.whatif:whatif", _LOOK, "Play what was, under policies or on other hosts."),
     ("telemetry", "callboard.cli.telemetry:app", _LOOK, "Keep what hosts have told."),
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),

@@ -16,6 +16,7 @@ from callboard.infra.errors import ConnectionLost
 from callboard.infra.settings import Settings
 
 if TYPE_CHECKING:
+    from callboard.actors.emulator.server import EmulatorApp
     from callboard.actors.gateway import Gateway
     from callboard.actors.mcp.adopt import Adopted
     from callboard.controller.controller import Controller
@@ -163,6 +164,25 @@ async def serve_mcp(
     finally:
         end_within(_LINGER, code)
     return code
+
+
+async def serve_emulator(emulated: EmulatorApp, host: str, port: int, on_ready: Callable[[str], None]) -> int:
+    """Emulate an engine until told to stop; returns the exit code.
+
+    Args:
+        host: address to listen at; port: 0: any.
+        on_ready: called with its URL once it answers.
+
+    Raises:
+        ServerStartFailed: nobody can listen there.
+    """
+    from callboard.actors.emulator.serving import serving
+
+    end = _End(None)
+    async with serving(emulated, port, host) as url:
+        on_ready(url)
+        await end.told.wait()
+    return Exit.OK
 
 
 class _End:

@@ -25,6 +25,7 @@ from callboard import (
     workflow,
 )
 from callboard.actors.models.engine_errors import retry_after
+from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.models.types import ChatResult
 from callboard.infra.errors import (
     AnswerUnusable,
@@ -217,6 +218,16 @@ async def test_errors(engine: StandIn, reply: Reply, error: type[Exception], fie
     assert isinstance(found.value, error)
     told = getattr(found.value, "fields", {})
     assert {name: told[name] for name in fields} == fields
+
+
+async def test_connections_are_used_again(engine: StandIn) -> None:
+    """One request after the other goes over one connection."""
+    asking = OpenAIEngine("remote", engine.url)
+    await asking.open()
+    for _ in range(3):
+        await asking.chat(ChatRequest(messages=[Message("user", "hi")]), lambda _: None)
+    await asking.close()
+    assert engine.connections == 1
 
 
 async def test_nobody_there() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import msgspec
 import pytest
 from tests.support.board import Board
+from tests.support.emulated import counted, emulated
 from tests.support.standin import Reply, StandIn
 from tests.support.waiting import eventually, until
 
-from callboard import ChatRequest, Piece, model, model_at, model_function, workflow
+from callboard import ChatRequest, Message, Piece, Sampling, model, model_at, model_function, workflow
 from callboard.actors import listening
 from callboard.actors.listening import Listener
+from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.speech import LocalLine, Speech
 from callboard.infra import subjects
 from callboard.infra.messages.tokens import Tokens
@@ -308,3 +311,75 @@ async def test_rubbish_on_the_subject(board: Board, engine: StandIn) -> None:
     reply.go.set()
     assert (await board.done(run)).status == "completed"
     assert text_of(heard) == "clean"
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+@workflow
+async def crowd(count: int, tokens: int) -> int:
+    """So many streams side by side, each heard to its end; gives how many were whole."""
+
+    async def one() -> bool:
+        stream = model("many").stream("hi", sampling=Sampling(max_tokens=tokens, extra={"ignore_eos": True}))
+        return text_of([piece async for piece in stream]) == counted(tokens)
+
+    return sum(await asyncio.gather(*(one() for _ in range(count))))
+
+
+@workflow
+async def drag(tokens: int) -> str:
+    """Reads one piece, and the next ones only when all others are done."""
+    stream = model("many").stream("hi", sampling=Sampling(max_tokens=tokens, extra={"ignore_eos": True}))
+    said = [await anext(stream)]
+    reading.set()
+    await others_done.wait()
+    assert stream._listener is not None
+    assert 0 < stream._listener._waiting <= listening.LIMIT
+    said += [piece async for piece in stream]
+    return text_of(said)
+
+
+reading = asyncio.Event()
+others_done = asyncio.Event()
+
+
+@pytest.mark.slow
+async def test_a_thousand_streams_and_one_slow_reader(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text is whole; who does not read keeps no more than the limit, and has all of it at the end."""
+    monkeypatch.setattr(listening, "LIMIT", 100)
+    reading.clear()
+    others_done.clear()
+    async with emulated(step_ms=20.0) as engine:
+        served = model_at("many", url=engine.url, concurrency=1001)
+        host = await board.host(crowd, drag, served)
+        slow = await board.submit(drag, tokens=60)
+        await asyncio.wait_for(reading.wait(), 30)
+        assert await board.run(crowd, count=1000, tokens=10, timeout=90) == 1000
+        await until(lambda: engine.running == 0)
+        others_done.set()
+        assert (await (await board.client()).result(slow, timeout=30)) == counted(60)
+        assert engine.app.engine.batcher.counts.generated == 1000 * 10 + 60
+        await host.stop()
+        gc.collect()  # connections that nobody has closed would be told of now
+
+
+async def test_a_reader_that_does_not_read_holds_nothing_up() -> None:
+    """Of the engine itself: a client that leaves its answer in the socket costs others nothing, and no memory."""
+    async with emulated(step_ms=1.0) as engine:
+        address = engine.url.removeprefix("http://").removesuffix("/v1").split(":")
+        body = b'{"prompt": "hi", "max_tokens": 4000, "ignore_eos": true, "stream": true}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        reader, writer = await asyncio.open_connection(address[0], int(address[1]), limit=1024)
+        writer.write(head + body)
+        await until(lambda: engine.running == 1)
+        quick = await asyncio.gather(*(_asked(engine.url) for _ in range(20)))
+        assert quick == [counted(20)] * 20
+        writer.close()
+        await until(lambda: engine.running == 0)
+        del reader
+
+
+async def _asked(url: str) -> str:
+    request = ChatRequest(messages=[Message("user", "hi")])
+    return (await OpenAIEngine("many", url).chat(request, lambda _: None)).text
