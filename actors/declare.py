@@ -465,7 +465,8 @@ def workflow(function: Any = None, /, *, name: str | None = None, **directives: 
 
     Args:
         name: of the workflow; the function's by default.
-        directives: ``timeout`` (of a run) and ``concurrency`` (runs that a host drives at once).
+        directives: ``timeout`` (of a run), ``concurrency`` (runs that a host drives at once),
+            ``min_instances``, ``max_instances`` and ``resources``.
     """
 
     def declare(function: Callable[..., Any]) -> Workflow[Any, Any]:

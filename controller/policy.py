@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from callboard.controller.view import View
 
 MOST_DECISIONS = 1000
-"""Decisions of one policy in one round that change anything; the others have to wait for the next."""
+"""Decisions of all policies in one round that change anything; the others have to wait for the next."""
 MOST_PRIORITY = 9
 """Priorities are taken between minus this and this, as mailboxes do."""
 Entry: TypeAlias = Route | Priority | Admission

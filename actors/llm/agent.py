@@ -47,7 +47,7 @@ class LlmAgent(AgentClass[Any], Generic[T]):
         DeclarationInvalid: a tool is none or has another's name, or the output has no JSON schema.
 
     Its calls raise AgentStepsExceeded, AgentTokensExceeded, AgentTimeExceeded, and what its model's calls
-    raise. What a tool raises is told to the model; only OutcomeUnknown is raised to the caller.
+    raise. What a tool raises is told to the model, except OutcomeUnknown, DeadlineExceeded and Diverged.
     """
 
     as_tool = "run"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from callboard.actors.models.load import EngineLoad
 
 FIRST = 16
-MOST = 1024
-"""Requests of one host, where nobody says otherwise."""
+MOST = 960
+"""Requests of one host, where nobody says otherwise: its client has 1,000 connections."""
 _STEP = 8
 _SPARE = 4
 

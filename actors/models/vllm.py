@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import random
 import shutil
 import socket
@@ -55,6 +56,11 @@ def serve_command(model: str, arguments: Sequence[str]) -> list[str]:
     return [*server, *scheduling, *arguments]
 
 
+def by_priority(command: Sequence[str]) -> bool:
+    """Whether a server that is run so schedules by priority, however the option is written."""
+    return f"{_POLICY}=priority" in command or (_POLICY, "priority") in itertools.pairwise(command)
+
+
 class VllmEngine:
     """A vLLM server at a free port of this machine, for one host.
 
@@ -74,7 +80,7 @@ class VllmEngine:
     ) -> None:
         self.name = name
         self._command = list(command)
-        self._priorities = _POLICY in command and command[command.index(_POLICY) + 1] == "priority"
+        self._priorities = by_priority(command)
         self._start_timeout = start_timeout
         self._first = first
         self._child: KeptProcess | None = None

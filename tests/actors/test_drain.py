@@ -16,6 +16,7 @@ from tests.support.waiting import eventually, until
 
 from callboard import agent, method, tool, workflow
 from callboard.actors import registry
+from callboard.actors.app import AppUnloadable
 from callboard.actors.host import Host
 from callboard.infra.errors import DeclarationInvalid
 from callboard.infra.messages.control import Acknowledged, Drain
@@ -208,7 +209,7 @@ class Broken:
 async def test_a_host_that_cannot_start_leaves_nothing_behind(board: Board) -> None:
     """Its error comes out, and stopping it is harmless: connections are closed, its threads have ended."""
     before = len(asyncio.all_tasks())
-    with pytest.raises(RuntimeError, match="no licence"):
+    with pytest.raises(AppUnloadable, match="no licence"):
         await board.host(quick, Broken)
     (host,) = board._hosts
     await host.stop(grace=0.1)

@@ -31,7 +31,7 @@ def budget(
     clear: Annotated[bool, Parameter(negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Say what a session, a key or a run may spend on models; without arguments, list what is left.
+    """Say what a session, a key or a run may spend on models; without arguments, list what was spent.
 
     What was spent already counts. A key is what runs are submitted with (Client.submit(key=...)).
 

@@ -28,7 +28,7 @@ _MIB = 1 << 20
 
 
 def top(*, every: float = 1.0, common: Common = DEFAULTS) -> int:
-    """Show what goes on: hosts, actors, lanes in which calls wait, sessions and runs; Ctrl-C ends it.
+    """Show what goes on: hosts, actors, engines of models, lanes in which calls wait, runs; Ctrl-C ends it.
 
     It listens to the hosts itself, and needs no controller. With --json, or where nobody looks, it is
     shown once.

@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 from callboard import model, workflow
 from callboard.actors.models.served import ServedModel
-from callboard.actors.models.vllm import VllmEngine, serve_command
+from callboard.actors.models.vllm import VllmEngine, by_priority, serve_command
 from callboard.infra.errors import EngineDown, SettingsInvalid
 
 ROOT = Path(__file__).parents[3]
@@ -122,6 +122,14 @@ async def test_it_ends_with_an_owner_that_is_killed() -> None:
     owner.kill()
     await owner.wait()
     await until(lambda: not psutil.pid_exists(pid))
+
+
+def test_priorities_are_told_where_it_schedules_by_them() -> None:
+    """However the option is written."""
+    for words in ("--scheduling-policy priority", "--scheduling-policy=priority"):
+        assert by_priority(["python", *words.split()])
+    for words in ("--scheduling-policy fcfs", "--scheduling-policy=fcfs", "--dtype float32"):
+        assert not by_priority(["python", *words.split()])
 
 
 def test_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
