@@ -13,6 +13,7 @@ from callboard.actors.budget_questions import asked
 from callboard.infra import headers as H
 from callboard.infra.errors import BudgetSpent
 from callboard.infra.messages.budget import Account, Amounts
+from callboard.infra.subjects import NameInvalid
 from callboard.state.accounts import Accounts, named
 from callboard.state.charging import release, reserve, settle, spent_error
 
@@ -53,7 +54,8 @@ class Budgets:
         parts = call.headers.get(H.BUDGET, "").split(",")
         names = [named("run", call.run) if part == "run" else part for part in parts if part]
         if call.session != call.run:
-            names.append(named("session", call.session))
+            with contextlib.suppress(NameInvalid):  # of so long a session nobody can have set one
+                names.append(named("session", call.session))
         return Purse(self, call, path, names) if names else None
 
 
@@ -93,12 +95,16 @@ class Purse:
             raise
         reserved = Reserved(bounded)
         began = time.monotonic()
+        broken_off = False
         try:
             yield reserved
+        except asyncio.CancelledError:  # perhaps only for a while, for a more urgent call or another host
+            broken_off = True
+            raise
         finally:
             reserved.used.calls = 1
             reserved.used.seconds = round(time.monotonic() - began, 6)
-            await self._settle(charge, reserved.used)
+            await self._settle(charge, reserved.used, again=broken_off)
 
     async def _reserve(self, charge: str, model: str, estimate: Amounts) -> bool:
         while True:
@@ -134,13 +140,16 @@ class Purse:
         for name in names:
             await self._accounts.change(name, lambda account: release(account, charge))
 
-    async def _settle(self, charge: str, used: Amounts) -> None:
+    async def _settle(self, charge: str, used: Amounts, *, again: bool) -> None:
         over = asyncio.Event()
+
+        def settled(account: Account | None) -> None:
+            settle(account, charge, used, again=again)
 
         async def all_of_them() -> None:
             try:
                 for name in self._names:
-                    await self._accounts.change(name, lambda account: settle(account, charge, used))
+                    await self._accounts.change(name, settled)
             finally:
                 over.set()
 

@@ -93,7 +93,7 @@ class Accounts:
             Fenced: something else is there.
         """
         head = [(H.EXPECTED_SEQUENCE, str(after))]
-        if account.scope == "run":
+        if account.scope == "run" and self._run_ttl:  # else journals stay, and so do their budgets
             head.append((H.TTL, f"{max(1, round(self._run_ttl))}"))
         return await self._store.stored(subjects.budget(name), _encode(account), H.encode(head))
 

@@ -52,11 +52,17 @@ def release(account: Account | None, charge: str) -> None:
         account.open.pop(charge, None)
 
 
-def settle(account: Account | None, charge: str, used: Amounts) -> None:
-    """The request has ended: what it has taken counts in the place of what was reserved."""
+def settle(account: Account | None, charge: str, used: Amounts, *, again: bool = False) -> None:
+    """The request has ended: what it has taken counts in the place of what was reserved.
+
+    Args:
+        again: it was broken off, and may be made again under the same name; that is charged, too.
+    """
     if account is None or account.open.pop(charge, None) is None:
         return
     account.spent = plus(account.spent, used)
+    if again:
+        return
     account.settled[charge] = round(time.time(), 3)
     for old in list(account.settled)[:-SETTLED]:
         del account.settled[old]

@@ -51,7 +51,8 @@ class Used(msgspec.Struct):
 
     def usage(self) -> Usage:
         """As callers are told."""
-        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, self.total_tokens or 0)
+        prompt, answer = self.prompt_tokens or 0, self.completion_tokens or 0
+        return Usage(prompt, answer, self.total_tokens or prompt + answer)
 
 
 class Chunk(msgspec.Struct):

@@ -145,7 +145,7 @@ class OpenAIEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        body: dict[str, Any] = {"messages": msgspec.to_builtins(request.messages)}
+        body: dict[str, Any] = {"messages": [_sent(message) for message in request.messages]}
         if request.tools:
             body["tools"] = request.tools
         if request.tool_choice is not None:
@@ -254,6 +254,19 @@ async def _exhaust(reading: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_REST):
             async for _ in reading:
                 pass
+
+
+def _sent(message: Message) -> Any:
+    """A message as engines take it: they read the arguments of earlier calls, and refuse what is no JSON."""
+    sent = msgspec.to_builtins(message)
+    for call in sent.get("tool_calls", ()):
+        try:
+            given = msgspec.json.decode(call["function"]["arguments"])
+        except (msgspec.DecodeError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            call["function"]["arguments"] = "{}"
+    return sent
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:

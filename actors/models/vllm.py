@@ -26,7 +26,7 @@ from callboard.actors.models.types import (
     Embeddings,
 )
 from callboard.infra import keeper, log
-from callboard.infra.errors import EngineDown, ServerStartFailed, SettingsInvalid
+from callboard.infra.errors import CallboardError, EngineDown, ServerStartFailed, SettingsInvalid
 from callboard.infra.kept import KeptProcess
 
 _LOOK_EVERY: Final = 0.25
@@ -218,8 +218,9 @@ class VllmEngine:
             await asyncio.sleep(wait)
             try:
                 await self._start()
-            except EngineDown as error:
+            except CallboardError as error:
                 self._log.error("vllm_not_started", error=error.message)
+                await self._end()  # it may still load, or hang, and would hold the memory of the next one
 
 
 def _free_port() -> int:

@@ -151,7 +151,11 @@ class DockerContainers:
                 self._remove(container)
                 continue
             if state == "created" and container.id not in self._ending:
-                container.start()  # a controller has died between the two
+                try:
+                    self._start(container)  # a controller has died between the two
+                except self._docker.errors.APIError as error:
+                    self._log.error("not_started", container=container.id, reason=str(error))
+                    continue
             ending = container.id in self._ending or state == "removing"
             found.append(
                 Provided(container.id, labels.get(ACTOR, ""), where, labels.get(NODE, ""), ending=ending)
@@ -187,7 +191,15 @@ class DockerContainers:
             volumes=self._volumes,
             **more,
         )
-        container.start()
+        self._start(container)
+
+    def _start(self, container: Any) -> None:
+        """Start what is created, or remove it: it would be found, and tried, for ever."""
+        try:
+            container.start()
+        except self._docker.errors.APIError:
+            self._remove(container)
+            raise
 
     async def kill(self, host: Provided) -> None:
         """Stop a container: SIGTERM, and SIGKILL when the grace is over; then remove it."""

@@ -152,6 +152,8 @@ class DockerEngine(Engine):
         self.image, self.cores = image, cores
         self.containers: dict[str, Container] = {}
         self.number = 0
+        self.unstartable: tuple[str, ...] = ()
+        """Ends of applications whose containers can be created and not started."""
 
     def version(self, query: Any, body: Any) -> Answer:
         """The newest that there is."""
@@ -193,6 +195,8 @@ class DockerEngine(Engine):
     def start(self, query: Any, body: Any, container: str) -> Answer:
         """Its entry point is ``callboard``."""
         one = self.containers[container]
+        if one.body["Cmd"][1].endswith(self.unstartable):
+            return 500, {"message": "could not select device driver"}
         environment = dict(pair.split("=", 1) for pair in one.body["Env"])
         with self.lock:
             if one.process is None:

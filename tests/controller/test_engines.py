@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.controller import fleet_app
 from tests.controller.engines import Cluster, DockerEngine
 from tests.support.board import Board
@@ -147,6 +148,20 @@ async def test_containers_that_have_ended_are_replaced(
     body = {"Image": "shop", "Cmd": ["host", f"{APP}:work"], "Env": environment, "Labels": labels}
     docker.create({"name": ["left"]}, {**body, "Hostname": "left"})
     await until(lambda: count(controller) == 3, WITHIN)
+
+
+async def test_a_container_that_cannot_be_started_hinders_no_other(
+    board: Board, controllers: list[Controller], docker: DockerEngine
+) -> None:
+    """It is removed, not found and tried for ever."""
+    docker.unstartable = (":needed",)
+    with capture_logs() as logs:
+        controller = await lead(board, controllers, containers(board, docker, "work,needed"))
+        await until(lambda: count(controller) == 2, WITHIN)
+        await until(lambda: any(one["event"] == "not_provisioned" for one in logs), WITHIN)
+    await until(lambda: len(docker.containers) == 2, WITHIN)
+    assert not [one for one in logs if one["event"] == "provisioner_unavailable"]
+    assert {one.state for one in docker.containers.values()} == {"running"}
 
 
 async def test_an_engine_that_cannot_be_used(board: Board, docker: DockerEngine) -> None:

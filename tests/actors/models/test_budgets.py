@@ -32,6 +32,7 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, BudgetSpent, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
+from callboard.state.charging import SETTLED, reserve, settle
 
 _asked: list[ChatRequest] = anew([])
 _gate = Gate()
@@ -340,10 +341,27 @@ async def test_wrong_budgets() -> None:
         budgeting.whose("a", "b", None)
 
 
+def test_a_request_that_was_broken_off_is_charged_when_it_is_made_again() -> None:
+    """Under the same name: a call that made room for a more urgent one is the same call afterwards."""
+    one = Account("key", "k", Budget(tokens=1000))
+    reserve(one, "r", Amounts(calls=1, tokens=50), free="")
+    for _ in range(2):
+        settle(one, "r", Amounts(calls=1, tokens=10), again=True)
+    reserve(one, "r", Amounts(calls=1, tokens=50), free="")
+    assert set(one.open) == {"r"}
+    settle(one, "r", Amounts(calls=1, tokens=30))
+    assert (one.open, one.spent) == ({}, Amounts(calls=2, tokens=40))
+
+
+async def test_a_long_session_has_no_budget_and_its_calls_run(board: Board) -> None:
+    """Budgets have names that are not too long; sessions may be longer."""
+    await board.host(*ALL)
+    client = await board.client()
+    assert await client.run("say", {"text": "hello"}, session="s" * 1000, timeout=30) == "dear"
+
+
 def test_a_settled_request_is_not_charged_again() -> None:
     """Reserving and settling are harmless when done twice, in whatever order the second time comes."""
-    from callboard.state.charging import SETTLED, reserve, settle
-
     one = Account("key", "k", Budget(tokens=10_000_000))
     estimate = Amounts(calls=1, tokens=50)
     for number in range(SETTLED + 1):

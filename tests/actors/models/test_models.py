@@ -24,9 +24,10 @@ from callboard import (
     tool,
     workflow,
 )
+from callboard.actors.models.chunks import Used
 from callboard.actors.models.engine_errors import retry_after
 from callboard.actors.models.openai_engine import OpenAIEngine
-from callboard.actors.models.types import ChatResult
+from callboard.actors.models.types import ChatResult, FunctionCall, ToolCall, Usage
 from callboard.infra.errors import (
     AnswerUnusable,
     ContextOverflow,
@@ -146,6 +147,20 @@ async def test_what_reaches_the_engine(board: Board, engine: StandIn) -> None:
         ("t1", "upper", '{"text": "a"}')
     ]
     assert (answered.usage.prompt_tokens, answered.usage.completion_tokens) == (3, 2)
+
+
+async def test_arguments_that_are_no_json_are_not_sent_back(engine: StandIn) -> None:
+    """Engines read what a model has once asked for, and would refuse the conversation; the answer to it says why."""
+    asked = [
+        ToolCall(f"t{n}", FunctionCall("upper", text))
+        for n, text in enumerate(['{"te', "[1]", '{"text": "a"}'])
+    ]
+    model_at("remote", url=engine.url)
+    said = [Message("user", "hi"), Message("assistant", tool_calls=asked), Message("user", "go on")]
+    await model("remote").chat(said)
+    sent = engine.chats[0].body["messages"][1]["tool_calls"]
+    assert [one["function"]["arguments"] for one in sent] == ["{}", "{}", '{"text": "a"}']
+    assert asked[0].function.arguments == '{"te'
 
 
 async def test_completions_and_embeddings_of_an_engine(engine: StandIn) -> None:
@@ -358,3 +373,9 @@ def test_retry_after_a_date() -> None:
     now = time.time()
     wait = retry_after({"retry-after": email.utils.formatdate(now + 60, usegmt=True)})
     assert now + 59 <= time.time() + wait <= now + 61
+
+
+def test_usage_without_a_total_has_one() -> None:
+    """Some engines leave it out."""
+    assert Used(3, 2).usage() == Usage(3, 2, 5)
+    assert Used(3, 2, 6).usage() == Usage(3, 2, 6)

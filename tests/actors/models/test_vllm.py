@@ -78,6 +78,30 @@ async def test_its_workers_end_with_it(tmp_path: Path) -> None:
     await engine.close()
 
 
+async def test_one_that_hangs_when_it_is_started_again_is_ended(tmp_path: Path) -> None:
+    """The one after it serves."""
+    starts = tmp_path / "starts"
+    script = f"""
+        import pathlib, runpy, sys, time
+        starts = pathlib.Path({str(starts)!r})
+        starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+        if starts.read_text() == "..":
+            time.sleep(600)
+        sys.argv = {STANDIN[1:]!r} + sys.argv[1:]
+        runpy.run_path({STANDIN[1]!r}, run_name="__main__")
+    """
+    engine = VllmEngine("child", [sys.executable, "-c", textwrap.dedent(script)], first=0.1)
+    await engine.open()
+    try:
+        assert engine.pid is not None
+        engine._start_timeout = 3.0
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: len(starts.read_text()) > 2)
+        await until(engine._healthy.is_set)
+    finally:
+        await engine.close()
+
+
 async def test_while_there_is_none() -> None:
     """A request fails with what a retry may help."""
     ServedModel("idle", VllmEngine("idle", STANDIN), {})
