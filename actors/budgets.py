@@ -114,6 +114,9 @@ class Purse:
             account, unit = spent
             policy = account.budget.when_spent
             if policy == "degrade":
+                asked_already = {where.partition(".")[0] for where in self._call.path}
+                if account.budget.degrade_to in asked_already:  # another budget has degraded from it
+                    raise spent_error(account, unit)
                 raise Degraded(account.budget.degrade_to)
             if policy != "ask" or not await asked(self._budgets, self._call, account, unit):
                 raise spent_error(account, unit)

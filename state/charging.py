@@ -74,8 +74,8 @@ def raise_by(account: Account | None, raised: int, percent: int) -> None:
         return
     b, more = account.budget, 1 + percent / 100
     account.budget = Budget(
-        calls=None if b.calls is None else round(b.calls * more),
-        tokens=None if b.tokens is None else round(b.tokens * more),
+        calls=None if b.calls is None else max(b.calls + 1, round(b.calls * more)),
+        tokens=None if b.tokens is None else max(b.tokens + 1, round(b.tokens * more)),
         seconds=None if b.seconds is None else b.seconds * more,
         usd=None if b.usd is None else b.usd * more,
         when_spent=b.when_spent,

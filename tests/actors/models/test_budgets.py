@@ -32,7 +32,7 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, BudgetSpent, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
-from callboard.state.charging import SETTLED, reserve, settle
+from callboard.state.charging import SETTLED, raise_by, reserve, settle
 
 _asked: list[ChatRequest] = anew([])
 _gate = Gate()
@@ -195,6 +195,25 @@ async def test_a_cheaper_model(board: Board) -> None:
     assert await client.run("several", {"times": 3}, budget=budget, timeout=10) == ["dear", "cheap", "cheap"]
     found = await account(client)
     assert (found.spent.calls, found.spent.tokens) == (3, 120)
+
+
+async def test_budgets_that_degrade_to_each_others_models(board: Board) -> None:
+    """When both are spent that is the error, at once."""
+    await board.host(*ALL)
+    client = await board.client()
+    await client.set_budget(Budget(calls=0, when_spent="degrade", degrade_to="dear"), key="k")
+    budget = Budget(calls=0, when_spent="degrade", degrade_to="cheap")
+    with pytest.raises(RunFailed, match=r"the budget of key k is spent") as failed:
+        await client.run("say", {"text": "go"}, budget=budget, key="k", timeout=30)
+    assert isinstance(failed.value.__cause__, BudgetSpent)
+    assert not _asked
+
+
+def test_raising_a_budget_raises_it() -> None:
+    """By a whole call and a whole token at least: else the same people are asked for ever."""
+    one = Account("key", "k", Budget(calls=1, tokens=2))
+    raise_by(one, 0, 20)
+    assert (one.budget.calls, one.budget.tokens, one.raised) == (2, 3, 1)
 
 
 async def test_somebody_is_asked(board: Board) -> None:
