@@ -283,7 +283,8 @@ class _Heard:
         self.finish_reason = ""
         self._say = say
         self._pieces: list[str] = []
-        self._calls: dict[int, ToolCall] = {}
+        self._calls: list[tuple[int, ToolCall]] = []
+        self._open: dict[int, ToolCall] = {}
         self._usage = Usage()
         self._model = self._id = ""
 
@@ -310,7 +311,10 @@ class _Heard:
                     self._call(part)
 
     def _call(self, part: CallPart) -> None:
-        call = self._calls.setdefault(part.index, ToolCall("", FunctionCall("")))
+        call = self._open.get(part.index)
+        if call is None or (part.id and call.id not in {"", part.id}):  # some engines leave the index out
+            call = self._open[part.index] = ToolCall("", FunctionCall(""))
+            self._calls.append((part.index, call))
         call.id = part.id or call.id
         if part.function is not None:
             call.function.name += part.function.name or ""
@@ -318,7 +322,7 @@ class _Heard:
 
     def result(self) -> ChatResult[Any]:
         """The whole of a chat's answer."""
-        calls = [call for _, call in sorted(self._calls.items())]
+        calls = [call for _, call in sorted(self._calls, key=lambda one: one[0])]
         text = "".join(self._pieces)
         message = Message("assistant", text if text or not calls else None, tool_calls=calls)
         return ChatResult(message, self.finish_reason, self._usage, self._model, self._id)

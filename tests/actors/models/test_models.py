@@ -149,6 +149,22 @@ async def test_what_reaches_the_engine(board: Board, engine: StandIn) -> None:
     assert (answered.usage.prompt_tokens, answered.usage.completion_tokens) == (3, 2)
 
 
+async def test_tool_calls_without_an_index_are_told_apart_by_their_ids(engine: StandIn) -> None:
+    """Some engines leave it out."""
+    parts = [("f", '{"a":'), ("f", "1}"), ("g", "{}")]
+    calls = [
+        {"id": name, "function": {"name": name if "{" in text else "", "arguments": text}}
+        for name, text in parts
+    ]
+    engine.replies.append(Reply([""], calls=calls, finish="tool_calls"))
+    model_at("remote", url=engine.url)
+    asked = (await model("remote").chat("hi")).tool_calls
+    assert [(one.id, one.function.name, one.function.arguments) for one in asked] == [
+        ("f", "f", '{"a":1}'),
+        ("g", "g", "{}"),
+    ]
+
+
 async def test_arguments_that_are_no_json_are_not_sent_back(engine: StandIn) -> None:
     """Engines read what a model has once asked for, and would refuse the conversation; the answer to it says why."""
     asked = [
