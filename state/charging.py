@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
+import msgspec
+
 from callboard.infra.errors import BudgetSpent
 from callboard.infra.messages.budget import Account, Amounts, Budget
 
@@ -96,10 +98,13 @@ def plus(one: Amounts, other: Amounts) -> Amounts:
 
 def total(account: Account) -> Amounts:
     """What was spent and what is reserved."""
-    found = account.spent
-    for one in account.open.values():
-        found = plus(found, one)
-    return found
+    calls, tokens, seconds, usd = msgspec.structs.astuple(account.spent)
+    for one in account.open.values():  # there may be a thousand, and this is asked for each
+        calls += one.calls
+        tokens += one.tokens
+        seconds += one.seconds
+        usd += one.usd
+    return Amounts(calls, tokens, round(seconds, 6), round(usd, 12))
 
 
 def spent_error(account: Account, unit: str) -> BudgetSpent:
