@@ -127,10 +127,10 @@ async def test_cancel(board: Board, serving: Serving) -> None:
 async def test_streams_at_once(board: Board, serving: Serving) -> None:
     """They are batched; each is complete."""
     await board.host(*WORKFLOWS)
-    run = await board.submit(many, count=24, tokens=150)
-    await serving.sees(lambda load: load.running == BATCH)
+    run = await board.submit(many, count=24, tokens=400)
+    await serving.sees(lambda load: load.running > 1)
     client = await board.client()
-    assert await client.result(run, PATIENCE) == [150] * 24
+    assert await client.result(run, PATIENCE) == [400] * 24
 
 
 async def test_what_the_engine_cannot_batch_waits_on_the_board(board: Board, serving: Serving) -> None:
