@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import tool, workflow
 from callboard.actors import registry
@@ -318,7 +318,7 @@ async def test_garbage_in_the_journal_of_a_running_run(board: Board) -> None:
     for body in GARBAGE:
         await node.store.stored(subjects.run(run, "result"), body)
     GATE.set()
-    assert await client.result(run, 10) == 2
+    assert await client.result(run, SOON) == 2
     await still_works(board, worker)
 
 
@@ -332,7 +332,7 @@ async def test_strange_results_for_calls_that_were_never_made(board: Board) -> N
     for body in strange_results(run):
         await node.store.stored(subjects.run(run, "result"), body)
     GATE.set()
-    assert await (await board.client()).result(run, 10) == 2
+    assert await (await board.client()).result(run, SOON) == 2
     await still_works(board, worker)
 
 
@@ -354,7 +354,7 @@ async def test_a_strange_result_for_a_call_that_waits(board: Board) -> None:
         result.future = result.future.format(run)
         await node.store.stored(subjects.run(run, "result"), packed(result))
         with pytest.raises(RunFailed) as caught:
-            await (await board.client()).result(run, 10)
+            await (await board.client()).result(run, SOON)
         assert isinstance(caught.value.__cause__, CallboardError | RuntimeError | ExceptionGroup)
     GATE.set()
     await still_works(board, worker)
@@ -367,14 +367,14 @@ async def test_garbage_where_a_runs_outcome_should_be(board: Board) -> None:
     run = await board.submit(gated_flow, number=1)
     await until(lambda: RAN[1] == 1)
     client = await board.client()
-    waiting = asyncio.create_task(client.result(run, 10))
+    waiting = asyncio.create_task(client.result(run, SOON))
     await asyncio.sleep(0.01)
     await node.store.stored(subjects.run(run, "done"), b"\xc1")
     with_json = H.encode([(H.CONTENT_TYPE, H.JSON)])
     await node.store.stored(subjects.run(run, "done"), b"{", with_json)
     GATE.set()
     assert await waiting == 2
-    assert await client.result(run, 10) == 2
+    assert await client.result(run, SOON) == 2
 
 
 # -- cb.control and the registry --------------------------------------------------------------

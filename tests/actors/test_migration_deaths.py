@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, instance
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import ManagedCounter, ManagedList, agent, method, workflow
 from callboard.actors.client import Client
@@ -119,7 +119,7 @@ async def test_it_dies_after_so_many_messages(board: Board, side: str, after: in
         [moving, asyncio.ensure_future(fuse.blown.wait())], return_when=asyncio.FIRST_COMPLETED
     )
     await board.kill(victim)
-    assert sorted([await client.result(run, 20) for run in runs]) == list(range(2, QUEUED + 3))
+    assert sorted([await client.result(run, SOON) for run in runs]) == list(range(2, QUEUED + 3))
     await asyncio.gather(moving, return_exceptions=True)
     view = await client.state.show("Log", "s")
     assert sorted(view.attributes["lines"]) == sorted(["first", "long", *map(str, range(QUEUED))])

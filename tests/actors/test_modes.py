@@ -782,9 +782,9 @@ async def test_the_timeout_of_a_workflow(runner: Runner, flow: Workflow[Any, Any
 
 @tool
 async def leaves_open() -> int:
-    """Make a call and end."""
+    """Make a call and end, when both calls that are left open have begun."""
     _ = wait_for_ever()
-    await asyncio.sleep(0.01)
+    await until(lambda: RUNS["begun"] == 2)
     return 1
 
 
@@ -799,7 +799,7 @@ async def test_calls_left_open_end_with_their_maker(runner: Runner) -> None:
     """Whether a workflow or a handler has made them."""
     await runner.serve(wait_for_ever, leaves_open, left_open_flow)
     assert await runner.run(left_open_flow) == 1
-    await until(lambda: RUNS["ended"] == RUNS["begun"] > 0)
+    await until(lambda: RUNS["ended"] == RUNS["begun"] == 2)
 
 
 @agent(stateful=True)

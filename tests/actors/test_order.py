@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import ManagedCounter, ManagedList, agent, method, workflow
 from callboard.actors.host import Host
@@ -20,6 +20,7 @@ from callboard.infra.messages.run import NIL, Result
 from callboard.state.journal import encode
 from callboard.state.managed import within
 from callboard.state.session import Rules, Session
+from callboard.state.shelf import Place
 from callboard.state.states import States
 
 GATE = Gate()
@@ -176,11 +177,11 @@ async def test_what_a_holder_says_that_is_none_any_more_does_not_count(board: Bo
     await write(session, "meanwhile")
     GATE.set()
     with pytest.raises(RunFailed) as failed:
-        await client.result(run, 10)
+        await client.result(run, SOON)
     assert isinstance(failed.value.__cause__, Full)
     assert failed.value.__cause__.args == (1,)
     assert BEGUN == ["refuse", "refuse"]
-    assert instance(stale, Ledger).running == {}
+    await until(lambda: instance(stale, Ledger).running == {})
 
 
 async def test_a_call_that_was_passed_on_late_does_not_run_again(board: Board) -> None:
@@ -188,7 +189,7 @@ async def test_a_call_that_was_passed_on_late_does_not_run_again(board: Board) -
     holder = await board.host(Ledger, told, burst, state_history=8)
     client = await board.client()
     run = await client.submit(told.name, {"text": "once"}, session="s")
-    await client.result(run, 10)
+    await client.result(run, SOON)
     await client.run(burst.name, {"texts": [str(n) for n in range(12)]}, session="s", timeout=30)
     holder.recent.clear()
     other = await board.host(Ledger, state_history=8)
@@ -294,8 +295,6 @@ async def test_a_state_that_expired_in_memory_is_not_gone_on_with(board: Board) 
     await board.host(briefly)
     client = await board.client()
     assert await client.run(briefly.name, {}, session="s", timeout=30) == 1
-    rules = instance(host, Short).rules
-    assert rules is not None
-    session = await host.states.open("Short", "s", rules)
+    session = host.states._open[Place("Short", "s")]  # as it is in memory, however late it is by now
     await until(lambda: session.expired)
     assert await client.run(briefly.name, {}, session="s", timeout=30) == 1

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tests.support import cpu_actors
 from tests.support.board import Board, instance
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, batchable, checkpoint, method, options, tool, uuid, workflow
 from callboard.actors.host import Host
@@ -133,7 +133,7 @@ class Work:
     async def value(self, run: str) -> Any:
         """What came of it, at the first attempt and the first delivery."""
         client = await self.board.client()
-        value = await client.result(run, 10)
+        value = await client.result(run, SOON)
         (result,) = [r for r in await self.board.results(run) if r.call.startswith("Worker")]
         assert result.attempt == 1
         return value
@@ -150,8 +150,11 @@ async def work(board: Board) -> Work:
 
 
 @pytest.mark.parametrize(("patient", "urgent"), [(-1, 0), (0, 1), (-1, 1)])
-async def test_a_more_urgent_call_takes_the_slot(work: Work, patient: int, urgent: int) -> None:
+async def test_a_more_urgent_call_takes_the_slot(
+    work: Work, patient: int, urgent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once, though the instance is full; the other one runs again, as if for the first time."""
+    monkeypatch.setattr("callboard.actors.instance.STUCK", 600.0)  # else it is given back soon
     first = await work.submit("patient", "slow", patient)
     await until(lambda: LOG == ["+slow"])
     second = await work.submit("steady", "quick", urgent)
@@ -192,8 +195,11 @@ async def _stored(board: Board, count: int) -> None:
     await eventually(enough)
 
 
-async def test_a_call_is_stopped_a_few_times_and_then_no_more(work: Work) -> None:
+async def test_a_call_is_stopped_a_few_times_and_then_no_more(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else there might always be a more urgent one."""
+    monkeypatch.setattr("callboard.actors.instance.STUCK", 600.0)  # what was given back is counted anew
     first = await work.submit("patient", "slow", 0)
     for number in range(PREEMPTIONS):
         await until(lambda number=number: LOG.count("+slow") == number + 1)  # type: ignore[misc]
@@ -298,13 +304,13 @@ async def test_a_process_makes_room_at_once(board: Board, tmp_path: Path) -> Non
     await board.host(cpu_actors.yields, burning_flow, urgent_flow)
     slow, quick = tmp_path / "slow", tmp_path / "quick"
     first = await board.submit(burning_flow, mark=str(slow), until_file=str(tmp_path / "open"))
-    await until(lambda: slow.exists() and slow.read_text(), timeout=20)
+    await until(lambda: slow.exists() and slow.read_text())
     pid = int(slow.read_text())
     second = await board.submit(urgent_flow, mark=str(quick), until_file=str(tmp_path))
-    assert (await board.done(second, 20)).status == "completed"
+    assert (await board.done(second, SOON)).status == "completed"
     await until(lambda: not psutil.pid_exists(pid))
     (tmp_path / "open").touch()
-    done = await board.done(first, 20)
+    done = await board.done(first, SOON)
     assert done.status == "completed"
     (result,) = await board.results(first)
     assert result.attempt == 1
@@ -336,6 +342,7 @@ async def test_a_call_that_was_stopped_can_be_cancelled(work: Work) -> None:
     await until(lambda: "+quick" in LOG)
     await (await work.board.client()).cancel(first)
     assert (await work.board.done(first)).status == "cancelled"
+    await until(lambda: work.host.cancelled.covers(first, f"{first}:1"))  # hosts hear of it after the clients
     gate("quick").set()
     assert await work.value(second) == "quick"
     await work.board.emptied("CALLS")
@@ -369,4 +376,4 @@ async def test_a_host_that_drains_gives_back_what_it_has_stopped(work: Work) -> 
     await work.host.stop(grace=0.0)
     work.host = other
     client = await work.board.client()
-    assert [await client.result(run, 10) for run in (first, second)] == ["slow", "quick"]
+    assert [await client.result(run, SOON) for run in (first, second)] == ["slow", "quick"]

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from tests.support.board import Board, instance
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import tool, workflow
 from callboard.actors.host import Host
@@ -47,9 +47,11 @@ async def once() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> None:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     GATES[:] = [asyncio.Event()]
     ORDER.clear()
+    # What waits stays where it is: else it is given back once, and comes again a moment later.
+    monkeypatch.setattr("callboard.actors.instance.STUCK", 600.0)
 
 
 async def decide(board: Board, session: str, value: int, *, actor: str = "", epoch: int = 1) -> str:
@@ -74,16 +76,17 @@ async def waiting(board: Board, *names: str) -> Host:
     client = await board.client()
     route = await client.route("turn", host.id)
     await until(lambda: driver.routes.all() == [route])
+    there = instance(host, turn)
     for place, name in enumerate(("first", *names)):
         await client.submit("queue", {"name": name}, session=f"s/{name}")
-        await until(lambda expected=place: len(instance(host, turn).mailbox) == expected)  # type: ignore[misc]
+        await until(lambda expected=place: there.slots.busy == 1 and len(there.mailbox) == expected)  # type: ignore[misc]
     return host
 
 
 async def test_what_waits_finds_its_place_anew(board: Board) -> None:
     """As soon as the host hears of it: the more urgent sessions go first, the others in order of arrival."""
     host = await waiting(board, "a", "b", "c", "d")
-    await decide(board, "s/d", 3)
+    await decide(board, "s/d", 9)  # each step is worth a second, in which it may have come later
     await decide(board, "s/a", -1)
     await decide(board, "s/c", 1, actor="turn")
     await decide(board, "s/b", 5, actor="other")
@@ -106,7 +109,7 @@ async def test_what_comes_later_to_a_host_is_ranked_there_too(board: Board) -> N
     run = await client.submit("queue", {"name": "z"}, session="s/z")
     await until(lambda: len(instance(host, turn).mailbox) == 2)
     GATES[-1].set()
-    await client.result(run, 10)
+    await client.result(run, SOON)
     assert ORDER[:2] == ["first", "z"]
     (result,) = await board.results(run)
     assert result.ranked == 7
@@ -123,10 +126,10 @@ async def test_makers_send_calls_with_it(board: Board) -> None:
     subject = await decide(board, "chat", -2, epoch=9)
     await until(lambda: known(driver, "chat"))
     run = await client.submit("once", {}, session="chat", priority=1)
-    await client.result(run, 10)
+    await client.result(run, SOON)
     await node.store.stored(subject, b"")
     await until(lambda: not len(driver.priorities))
-    await client.result(await client.submit("once", {}, session="chat", priority=1), 10)
+    await client.result(await client.submit("once", {}, session="chat", priority=1), SOON)
     await until(lambda: len(seen) == 2)
     (decided, head), (free, plain) = seen
     assert (decided, free) == (subjects.call("own", band=2), subjects.call("own", band=0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, method, options, tool, workflow
 from callboard.actors.pulse import Heart
@@ -129,7 +129,7 @@ async def test_a_host_that_dies_is_replaced_within_its_time(board: Board) -> Non
     await until(lambda: RAN["a"] == 1)
     second = await board.host(gated)
     await board.kill(first)
-    await until(lambda: RAN["a"] == 2, timeout=3.0)
+    await until(lambda: RAN["a"] == 2, timeout=15.0)  # half of the ack wait
     GATE.set()
     assert (await board.done(run)).status == "completed"
     (result,) = await board.results(run)
@@ -150,7 +150,7 @@ async def test_a_call_that_died_with_its_host_does_not_repeat_what_it_had_done(b
     GATE.set()
     assert (await board.done(run)).status == "completed"
     assert RAN == {"a steps": 2, "a.first": 1, "a.second": 1}
-    assert instance(worker, gated).running == {}
+    await until(lambda: instance(worker, gated).running == {})
 
 
 async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board) -> None:
@@ -164,7 +164,7 @@ async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board
         await board.emptied_of_host(victim)
     await board.host(gated, max_deliver=3)
     with pytest.raises(RunFailed) as caught:
-        await (await board.client()).result(run, 10)
+        await (await board.client()).result(run, SOON)
     error = caught.value.__cause__
     assert isinstance(error, Poisoned)
     assert error.fields["delivered"] == 3
@@ -197,7 +197,7 @@ async def test_a_call_that_is_given_back_often_is_not_taken_for_deadly(board: Bo
     """A busy host gives back what it cannot start soon; that says nothing against the call."""
     await board.host(busy, max_deliver=2)
     await board.host(busy_flow)
-    assert await board.run(busy_flow, rounds=6, timeout=20) == [f"patient {n}" for n in range(3)]
+    assert await board.run(busy_flow, rounds=6, timeout=SOON) == [f"patient {n}" for n in range(3)]
     assert set(RAN.values()) == {1}
 
 
@@ -256,7 +256,7 @@ async def test_a_result_that_is_stored_twice_counts_once(board: Board) -> None:
         result = Result(f"{run}:1", "gated.call", host="h-late")
         result.value = type(result.value)(packed(value))
         await node.store.stored(f"cb.run.{run}.result", packed(result))
-    assert await (await board.client()).result(run, 10) == "first"
+    assert await (await board.client()).result(run, SOON) == "first"
     GATE.set()
     await board.emptied("CALLS")
 

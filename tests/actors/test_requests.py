@@ -136,6 +136,7 @@ async def test_who_writes_text_is_answered_in_json(board: Board, body: bytes) ->
     await board.host(flow)
     node = await board.node()
     ended = await node.connection.client.subscribe("cb.journal.bad-1.done")
+    await node.connection.flush()
     await published(board, "bad-1", body)
     outcome = msgspec.json.decode((await ended.next_msg(SOON)).data)
     assert (outcome["run"], outcome["status"]) == ("bad-1", "failed")

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from tests.support.board import Board, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import connect, connect_sync, tool, workflow
 from callboard.actors.driver import Driver
@@ -141,7 +141,7 @@ async def test_a_request_by_any_client_becomes_a_run(
     summary = await the_only_run(board)
     assert (summary.status, summary.workflow, summary.calls) == ("completed", "flow", 1)
     client = await board.client()
-    assert await client.result(summary.run, 10) == expected
+    assert await client.result(summary.run, SOON) == expected
     as_json = not body[:1] or body.lstrip()[:1] == b"{"
     (entry,) = await board.entries(summary.run, "done")
     assert (entry.headers.get(H.CONTENT_TYPE) == H.JSON) == as_json
@@ -182,10 +182,10 @@ async def test_the_same_request_again_is_the_same_run(board: Board) -> None:
         head = H.encode([(H.RUN, run)])  # no message id: the server takes it for another message
         await node.store.stored("cb.request.gated_flow", b'{"n": 1}', head)
     GATE.set()
-    assert await client.result(run, 10) == 2
+    assert await client.result(run, SOON) == 2
     await node.store.stored("cb.request.gated_flow", b'{"n": 1}', H.encode([(H.RUN, run)]))
     await board.emptied("REQUESTS")
-    assert await client.result(run, 10) == 2
+    assert await client.result(run, SOON) == 2
     assert RAN == {"gated": 1, "add": 1}
     assert len(await board.entries(run, "done")) == 1
 
@@ -197,7 +197,7 @@ async def test_many_runs_at_once(board: Board) -> None:
     runs = await asyncio.gather(*(client.submit("gated_flow", {"n": n}) for n in range(300)))
     await until(lambda: RAN["gated"] == 256)
     GATE.set()
-    assert await asyncio.gather(*(client.result(run, 20) for run in runs)) == list(range(1, 301))
+    assert await asyncio.gather(*(client.result(run, SOON) for run in runs)) == list(range(1, 301))
 
 
 # -- outcomes ---------------------------------------------------------------------------------------------------
@@ -225,10 +225,10 @@ async def test_results_that_are_hard_to_tell(board: Board, kind: str, as_json: b
     client = await board.client()
     if kind in {"huge", "object"}:
         with pytest.raises(RunFailed) as caught:
-            await client.result("r", 10)
+            await client.result("r", SOON)
         assert isinstance(caught.value.__cause__, InvalidResult)
         return
-    found = await client.result("r", 10)
+    found = await client.result("r", SOON)
     plain = {
         "large": b"x" * 100_000,
         "bytes": b"\x00\xff",
@@ -253,7 +253,7 @@ async def test_unknown_runs_and_late_results(board: Board) -> None:
         await client.result(run, 0.02)
     assert caught.value.fields == {"run": run, "timeout": 0.02}
     GATE.set()
-    assert await client.result(run, 10) == 2
+    assert await client.result(run, SOON) == 2
     for bad in ("a b", "*", "", "a.b"):
         with pytest.raises(NameInvalid):
             await client.result(bad or " ", 0.01)
@@ -305,7 +305,7 @@ async def test_the_type_of_a_result(board: Board) -> None:
     await board.host(flow, add)
     client = await board.client()
     run = await client.submit("flow", {"n": 1, "text": "x"})
-    assert await client.result(run, 10, type=Outcome) == Outcome(2, "x")
+    assert await client.result(run, SOON, type=Outcome) == Outcome(2, "x")
 
 
 async def test_the_status_of_a_run(board: Board) -> None:
@@ -322,7 +322,7 @@ async def test_the_status_of_a_run(board: Board) -> None:
     assert (summary.workflow, summary.session, summary.driver) == ("gated_flow", "s-1", host.id)
     assert summary.finished == 0
     GATE.set()
-    await client.result(run, 10)
+    await client.result(run, SOON)
 
     async def finished() -> Any:
         found = await client.status(run)
@@ -382,11 +382,11 @@ async def test_a_client_survives_a_restart_of_the_server(board: Board, nats_serv
     client = await board.client()
     run = await client.submit("gated_flow")
     await until(lambda: RAN["gated"] == 1)
-    waiting = asyncio.create_task(client.result(run, 20))
+    waiting = asyncio.create_task(client.result(run, SOON))
     await asyncio.to_thread(nats_server.restart)
     GATE.set()
     assert await waiting == 2
-    assert await client.run("gated_flow", {"n": 4}, timeout=20) == 5
+    assert await client.run("gated_flow", {"n": 4}, timeout=SOON) == 5
 
 
 # -- the sync client --------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ async def test_the_sync_client(board: Board) -> None:
     def use(client: SyncClient) -> list[Any]:
         run = client.submit("gated_flow", {"n": 3})
         loop.call_soon_threadsafe(GATE.set)
-        found: list[Any] = [client.result(run, 10)]
+        found: list[Any] = [client.result(run, SOON)]
         found.append([event.kind for event in client.events(run)])
         found.append(client.run("flow", {"n": 1}))
         with pytest.raises(RunFailed):
@@ -444,7 +444,7 @@ async def test_a_sync_client_cancels_and_leaves_events_early(board: Board) -> No
                 break
             client.cancel(run, "enough")
             with pytest.raises(Exception, match="enough"):
-                client.result(run, 10)
+                client.result(run, SOON)
             return run
 
     assert await asyncio.to_thread(main)
@@ -498,7 +498,7 @@ async def test_a_run_leaves_nothing_for_the_collector(board: Board) -> None:
     gc.disable()
     try:
         GATE.set()
-        assert await client.result(run, 10) == 2
+        assert await client.result(run, SOON) == 2
         await until(lambda: not driver._tasks)
         await until(lambda: watched() is None)
     finally:

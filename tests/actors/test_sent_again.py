@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.waiting import SOON
 
 import callboard
 from callboard import tool, workflow
@@ -47,7 +48,7 @@ async def test_a_call_that_the_server_dropped_is_sent_again(
     await host.start()
     try:
         async with callboard.connect(nats_url) as client:
-            assert await client.run("sums", {"count": 5}, timeout=20) == 10
+            assert await client.run("sums", {"count": 5}, timeout=SOON) == 10
         assert dropped == ["cb.call.echo.any.1"]
     finally:
         await host.stop()

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.board import Board, instance
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, method, tool, workflow
 
@@ -126,7 +126,7 @@ async def test_a_cancelled_holder_lets_the_next_in(board: Board) -> None:
     behind = await client.submit(several.name, {"names": ["l"]}, session="s")
     await until(lambda: len(instance(host, Memory).running) == 3)
     await client.cancel(held)
-    assert await client.result(behind, 10) == ["l"]
+    assert await client.result(behind, SOON) == ["l"]
     await until(lambda: not instance(host, Memory).running)
     assert instance(host, Memory)._sessions._sessions == {}
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -139,32 +139,39 @@ async def test_blocking_handlers_run_in_threads_named_after_their_actor(board: B
 # -- threads that do not stop -----------------------------------------------------------------
 
 
-@tool(concurrency=1, timeout=0.05)
-def stubborn(number: int) -> int:
-    """The first call ignores its time-out."""
-    METER.enter()
-    if number == 0:
-        METER.open.wait(10)
-    return number
+@agent(concurrency=1)
+class Stubborn:
+    """One slot."""
+
+    @method(timeout=0.05)
+    def ignores(self) -> None:
+        """Ignores its time-out."""
+        METER.open.wait(60)
+
+    @method
+    def other(self) -> int:
+        """Needs the slot."""
+        return 1
 
 
 @workflow
 async def stubborn_flow() -> list[str]:
-    """Call it twice."""
-    found = [repr(await asyncio.gather(stubborn(n), return_exceptions=True)) for n in range(2)]
+    """Call both, one after the other."""
+    calls: list[Callable[[], Any]] = [Stubborn.ignores, Stubborn.other]
+    found = [repr(await asyncio.gather(call(), return_exceptions=True)) for call in calls]
     METER.open.set()
     return found
 
 
 async def test_a_thread_that_ignores_its_timeout_does_not_keep_its_slot(board: Board) -> None:
     """A thread cannot be stopped from outside; the next call must not wait for it."""
-    await board.host(stubborn, stubborn_flow)
+    await board.host(Stubborn, stubborn_flow)
     first, second = await board.run(stubborn_flow)
     assert "CallTimeout" in first
     assert second == "[1]"
 
 
-@tool(concurrency=1, timeout=0.05)
+@tool(concurrency=1, timeout=1.0)
 def careful() -> int:
     """Looks whether it should stop."""
     METER.enter()
@@ -220,7 +227,7 @@ async def test_cpu_handlers_run_in_processes(board: Board) -> None:
     await board.host(
         cpu_flow, cpu_actors.add, cpu_actors.fail, cpu_actors.die, cpu_actors.leave, cpu_actors.Worker
     )
-    found = await board.run(cpu_flow, timeout=30)
+    found = await board.run(cpu_flow, timeout=90)
     assert found["add"] == 3
     assert found["fail"] == "Tired: worn out"
     assert "ProcessExpired" in found["die"]
@@ -240,7 +247,7 @@ async def test_cancelling_ends_the_process(board: Board, tmp_path: Path) -> None
     await board.host(burning_flow, cpu_actors.burn)
     mark = tmp_path / "mark"
     run = await board.submit(burning_flow, until_file=str(tmp_path / "never"), mark=str(mark))
-    await until(lambda: mark.exists() and mark.read_text(), timeout=20)
+    await until(lambda: mark.exists() and mark.read_text())
     pid = int(mark.read_text())
     assert psutil.pid_exists(pid)
     await (await board.client()).cancel(run, "enough")
@@ -271,13 +278,19 @@ async def test_a_cpu_handler_has_to_be_found_by_its_process(board: Board) -> Non
 # -- blocking the loop ------------------------------------------------------------------------
 
 
+LOGS: list[MutableMapping[str, Any]] = []
+"""What was logged while the handler blocked the loop: before and after, others may have done so."""
+
+
 @tool
 async def blocks(seconds: float) -> str:
     """Block the event loop, as a careless handler does."""
     METER.enter()
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        pass
+    with capture_logs() as logs:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            pass
+    LOGS.extend(logs)
     return "done"
 
 
@@ -289,19 +302,20 @@ async def blocking_flow(seconds: float) -> str:
 
 async def test_a_handler_that_blocks_the_loop_is_reported_by_name_and_not_lost(board: Board) -> None:
     """Its host looks alive meanwhile, its message is not delivered again, and its result arrives."""
+    LOGS.clear()
     with capture_logs() as logs:
         worker = await board.host(blocks, ack_wait=0.3)
         watcher = await board.host(blocking_flow)
         # The handler blocks the loop of all hosts of this process, so the server is asked from a thread.
         run = await board.submit(blocking_flow, seconds=1.2)
         assert (await board.done(run)).status == "completed"
-    reports = [entry for entry in logs if entry["event"] == "event_loop_blocked"]
+    reports = [entry for entry in LOGS if entry["event"] == "event_loop_blocked"]
     assert reports
     assert all(report["by"] == "blocks.call" for report in reports)
-    assert reports[0]["at"].startswith("test_slots.py:")
+    assert any(report["at"].startswith("test_slots.py:") for report in reports)
     assert "plain 'def'" in reports[0]["fix"]
     assert METER.total == 1
-    assert not [entry for entry in logs if entry["event"] == "host_dead"]
+    assert not [entry for entry in [*logs, *LOGS] if entry["event"] == "host_dead"]
     assert worker.id in watcher.watch.alive
     (result,) = await board.results(run)
     assert result.took >= 1.2
@@ -313,4 +327,6 @@ async def test_a_quick_handler_is_not_reported(board: Board) -> None:
     with capture_logs() as logs:
         await board.host(crowd_flow, on_the_loop)
         await board.run(crowd_flow, which="loop", count=50)
-    assert [entry for entry in logs if entry["event"] == "event_loop_blocked"] == []
+    reports = [entry for entry in logs if entry["event"] == "event_loop_blocked"]
+    # A machine that stands still for a moment is reported, too, but not as the handler's doing.
+    assert [report for report in reports if report["by"] == "on_the_loop.call"] == []

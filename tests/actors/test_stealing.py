@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, call_headers, call_subject, instance, packed
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import ManagedList, agent, method, options, tool, workflow
 from callboard.actors.host import Host
@@ -111,7 +111,7 @@ async def test_calls_behind_a_long_one_run_on_an_idle_host(board: Board) -> None
     assert set(BEGUN.values()) == {1}
     assert Counter(result.host for result in await board.results(run)) == {idle.id: 200}
     left = instance(victim, work)
-    assert (len(left.running), len(left.mailbox), len(left.unbegun)) == (1, 0, 0)
+    await until(lambda: (len(left.running), len(left.mailbox), len(left.unbegun)) == (1, 0, 0))
     GATE.set()
     await board.emptied("CALLS")
 
@@ -125,6 +125,7 @@ async def test_what_is_taken_tells_where_it_was(board: Board) -> None:
     await node.connection.flush()
     idle = await board.host(work)
     await board.run(many, host=victim.id, count=1)
+    await until(lambda: len(seen) >= 2)
     (first, _), (second, head) = seen
     assert (first, second) == (f"cb.call.work.{victim.id}.1", f"cb.call.work.{idle.id}.1")
     assert f"\r\nCb-Stolen: {victim.id}\r\n".encode() in head
@@ -232,7 +233,7 @@ async def test_a_host_that_leaves_gives_nothing_away_by_itself(board: Board) -> 
     run = await board.submit(many, host=victim.id, count=50)
     await until(lambda: len(instance(victim, work).unbegun) == 50)
     idle = await board.host(work)
-    leaving = asyncio.create_task(victim.stop())
+    leaving = asyncio.create_task(victim.stop(grace=SOON))
     done = await board.done(run)
     GATE.set()
     await leaving

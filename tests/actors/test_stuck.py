@@ -59,7 +59,7 @@ async def keep(client: Client, session: str, *texts: str, host: str = "") -> str
 
 async def two_sessions(board: Board, **settings: float) -> tuple[Client, Host]:
     """A host that holds two sessions, in one of which a call waits for the gate."""
-    await board.host(keeping)
+    await board.host(keeping, **settings)  # with the same idea of when a host is dead
     host, client = await board.host(Desk, **settings), await board.client()
     await board.done(await keep(client, "chat", "one"))
     await keep(client, "report", LONG)
@@ -67,11 +67,17 @@ async def two_sessions(board: Board, **settings: float) -> tuple[Client, Host]:
     return client, host
 
 
-async def test_a_session_behind_a_long_call_moves_to_an_idle_host(board: Board) -> None:
+async def test_a_session_behind_a_long_call_moves_to_an_idle_host(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With all that it keeps, and with all of its calls, each once and in order; the long one stays."""
+    monkeypatch.setattr("callboard.actors.instance.STUCK", 600.0)  # what has come stays until it is moved
     client, host = await two_sessions(board)
+    runs: list[str] = []
+    for number in range(5):  # of several makers, whose order is that in which their calls have come
+        runs.append(await keep(client, "chat", f"{number}"))
+        await until(lambda: len(instance(host, Desk).running) == 1 + len(runs))
     idle = await board.host(Desk)
-    runs = [await keep(client, "chat", f"{number}") for number in range(5)]
     ends = [await board.done(run) for run in runs]
     assert (GATE.is_set(), {one.status for one in ends}) == (False, {"completed"})
     for run in runs:

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 import callboard
 from callboard import agent, method, tool, workflow
+from callboard.actors import caller, maker
 from callboard.actors.declare import Workflow
 from callboard.actors.host import Host
 from callboard.actors.node import Node
@@ -488,7 +489,7 @@ async def test_a_changed_workflow_stops_with_both_calls(
     await board.kill(first)
     await board.host(changed(steps_flow, function))
     with pytest.raises(RunFailed) as caught:
-        await (await board.client()).result(run, 10)
+        await (await board.client()).result(run, SOON)
     error = caught.value.__cause__
     assert isinstance(error, Diverged)
     assert error.fields == {"future": f"{run}:{place}", "journal": journal, "code": code}
@@ -571,7 +572,7 @@ async def test_a_call_that_was_refused_is_sent_again_by_the_successor(board: Boa
     await board.kill(first)
     gate("narrow").set()
     await board.host(narrow_flow)
-    assert sorted(value_of(await board.done(run, timeout=15))) == ["0", "1", "2", "3", "4"]
+    assert sorted(value_of(await board.done(run, timeout=60))) == ["0", "1", "2", "3", "4"]
 
 
 @workflow
@@ -580,6 +581,14 @@ async def early_flow() -> str:
     return await gated("late")
 
 
+@pytest.fixture
+def _never_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a driver has missed stays missed: else it reads its journal again after a while."""
+    for module in (caller, maker):
+        monkeypatch.setattr(module, "QUIET", 600.0)
+
+
+@pytest.mark.usefixtures("_never_looked_for")
 async def test_a_result_that_comes_while_nobody_drives_the_run(board: Board) -> None:
     """It stands in the journal, and the successor goes on at once."""
     await board.host(gated)
@@ -590,9 +599,10 @@ async def test_a_result_that_comes_while_nobody_drives_the_run(board: Board) -> 
     gate("late").set()
     await board.entries(run, "result")
     await board.host(early_flow)
-    assert value_of(await board.done(run, timeout=5)) == "late"
+    assert value_of(await board.done(run)) == "late"
 
 
+@pytest.mark.usefixtures("_never_looked_for")
 async def test_results_that_come_at_the_very_moment_of_a_takeover(board: Board) -> None:
     """None is missed between reading the journal and listening to it."""
     await board.host(gated)
@@ -603,7 +613,7 @@ async def test_results_that_come_at_the_very_moment_of_a_takeover(board: Board) 
     second = await board.host(early_flow)
     asyncio.get_running_loop().call_soon(_open_soon, second)
     for run in runs:
-        assert value_of(await board.done(run, timeout=8)) == "late"
+        assert value_of(await board.done(run)) == "late"
     assert RAN["late"] == 60
 
 
@@ -665,10 +675,10 @@ _PAUSE = 0.5
 
 @workflow
 async def sleepy_flow() -> str:
-    """Sleep between two calls, and tell when."""
+    """Sleep between two calls, and tell when; the first time for longer than its driver lives."""
     await step("before")
     SEEN.append(("sleeps", time.monotonic()))
-    await asyncio.sleep(_PAUSE)
+    await asyncio.sleep(_PAUSE if len(SEEN) > 1 else 600)
     SEEN.append(("slept", time.monotonic()))
     return await step("after")
 
@@ -741,5 +751,5 @@ async def test_a_driver_that_dies_between_outcome_and_summary(board: Board) -> N
         return [one.status for one in await node.journal.summaries()] == ["completed"]
 
     await eventually(told)
-    assert await client.result(run, 5) == "late"
+    assert await client.result(run, SOON) == "late"
     assert RAN["late"] == 1

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import structlog
 from tests.support.board import Board, instance
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 from callboard import ManagedList, agent, method, options, tool, workflow
 from callboard.actors import reports
@@ -97,8 +97,11 @@ async def test_every_attempt_is_told_of_once(board: Board) -> None:
     assert [report.sequence for report in told] == list(range(1, len(told) + 1))
     assert {report.source for report in told} == {host.id}
     node = await board.node()
-    stored = await node.reader.read(subjects.TELEMETRY, subjects.telemetry(host.id))
-    assert len(stored) >= len(told)
+
+    async def all_stored() -> bool:
+        return len(await node.reader.read(subjects.TELEMETRY, subjects.telemetry(host.id))) >= len(told)
+
+    await eventually(all_stored)
 
 
 async def test_how_attempts_end(board: Board) -> None:

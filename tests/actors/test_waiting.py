@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, until
 
 import callboard
 from callboard import human, tool, workflow
+from callboard.actors.client import Client
 from callboard.actors.declare import Workflow
 from callboard.actors.driver import Driver
 from callboard.actors.host import Host
@@ -134,7 +135,7 @@ async def unending(seconds: float) -> None:
 
 
 @workflow
-async def tidy(seconds: float = 0.3) -> str:
+async def tidy(seconds: float = 1.5) -> str:
     """Clean up in a way that would change the run if it counted."""
     try:
         await callboard.sleep(seconds)
@@ -151,13 +152,8 @@ def driving(host: Host) -> int:
 
 
 async def waits(board: Board, run: str) -> None:
-    """Wait until a run is put aside and nothing holds it."""
-    client = await board.client()
-
-    async def is_aside() -> bool:
-        return await client.node.journal.aside(run) is not None
-
-    await eventually(is_aside)
+    """Wait until a run was put aside and nothing holds it; it may have come back by then, if it only sleeps."""
+    await board.entries(run, "aside")
     await board.emptied(subjects.REQUESTS)
 
 
@@ -171,7 +167,7 @@ async def put_aside(board: Board, host: Host, flow: Workflow[Any, Any], **argume
 
 async def value(board: Board, run: str) -> Any:
     """The result of a run."""
-    return await (await board.client()).result(run, 10.0)
+    return await (await board.client()).result(run, 30.0)
 
 
 async def question(board: Board) -> Question:
@@ -179,6 +175,11 @@ async def question(board: Board) -> Question:
     client = await board.client()
     (found,) = await eventually(client.inbox)
     return found
+
+
+async def nobody_asks(client: Client) -> bool:
+    """Whether no question is open."""
+    return not await client.inbox()
 
 
 # -- times -----------------------------------------------------------------------------------------
@@ -189,8 +190,9 @@ async def test_a_sleep_ends(board: Board, park_after: float) -> None:
     """A run sleeps, put aside or not; what was done before is not done again."""
     await board.host(sleeper, step, park_after=park_after)
     began = time.time()
-    assert await board.run(sleeper, seconds=0.6) == ["before", "after"]
-    assert time.time() - began >= 0.6
+    seconds = 0.6 if park_after else 2.0  # in which it has to be put aside
+    assert await board.run(sleeper, seconds=seconds) == ["before", "after"]
+    assert time.time() - began >= seconds
     assert (RAN["before"], RAN["after"]) == (1, 1)
     assert RAN["from the top"] == (1 if park_after else 2)
 
@@ -210,13 +212,13 @@ async def test_a_run_that_waits_holds_nothing(board: Board) -> None:
     assert not host._waker or not any(pull.held for pull in host.pulls())
     await client.cancel(run)
     with pytest.raises(RunCancelled):
-        await client.result(run, 10.0)
+        await client.result(run, 30.0)
 
 
 async def test_the_timer_of_a_driver_that_died(board: Board) -> None:
     """Its driver dies while the run is aside: another one goes on when the time has come."""
     host = await board.host(sleeper, step, **SOON)
-    run = await put_aside(board, host, sleeper, seconds=1.0)
+    run = await put_aside(board, host, sleeper, seconds=2.0)
     await board.kill(host)
     await board.host(sleeper, step, **SOON)
     assert await value(board, run) == ["before", "after"]
@@ -227,12 +229,12 @@ async def test_a_driver_dies_while_its_run_waits_in_memory(board: Board) -> None
     """The same before it is put aside: the sleep is not begun anew."""
     host = await board.host(sleeper, step, park_after=60.0)
     began = time.time()
-    run = await board.submit(sleeper, seconds=1.0)
+    run = await board.submit(sleeper, seconds=2.0)
     await until(lambda: any(w.open for w in waits_of(host)))
     await board.kill(host)
     await board.host(sleeper, step, park_after=60.0)
     assert await value(board, run) == ["before", "after"]
-    assert time.time() - began >= 1.0
+    assert time.time() - began >= 2.0
     (ends, fired) = [r for r in await board.results(run) if r.call in {"callboard.now", "callboard.sleep"}]
     assert (ends.call, fired.call) == ("callboard.now", "callboard.sleep")
 
@@ -251,7 +253,7 @@ def waits_of(host: Host) -> list[Any]:
 async def test_a_time_that_passed_while_nobody_was_there(board: Board) -> None:
     """It fires once, late."""
     host = await board.host(sleeper, step, **SOON)
-    run = await put_aside(board, host, sleeper, seconds=0.5)
+    run = await put_aside(board, host, sleeper, seconds=1.5)
     await host.stop(grace=0.2)
     node = await board.node()
 
@@ -268,7 +270,7 @@ async def test_everything_is_killed_while_runs_wait(nats_server: EmbeddedServer)
     """Server and hosts die across the time; runs that slept, and runs that get a signal later, go on."""
     board = Board(nats_server.url)
     host = await board.host(sleeper, listener, step, **SOON)
-    asleep = await put_aside(board, host, sleeper, seconds=1.5)
+    asleep = await put_aside(board, host, sleeper, seconds=2.0)
     listening = await put_aside(board, host, listener)
     await board.kill(host)
     await asyncio.to_thread(nats_server.kill)
@@ -295,7 +297,7 @@ async def test_a_driver_dies_while_it_puts_a_run_aside(board: Board) -> None:
     client = await board.client()
     await client.signal(run, "go", 1)
     await board.host(listener, **SOON)
-    assert await client.result(run, 10.0) == [1]
+    assert await client.result(run, 30.0) == [1]
     await board.emptied(subjects.REQUESTS)
     assert len(await client.node.journal.read(run, "done")) == 1
 
@@ -322,10 +324,10 @@ async def test_a_deadline_ends_a_run_that_is_aside(board: Board) -> None:
     """The deadline wakes it; it fails, and leaves no timer behind."""
     await board.host(sleeper, step, **SOON)
     client = await board.client()
-    run = await client.submit("sleeper", {"seconds": 60}, deadline=1.0)
+    run = await client.submit("sleeper", {"seconds": 60}, deadline=2.0)
     await waits(board, run)
     with pytest.raises(RunFailed) as caught:
-        await client.result(run, 10.0)
+        await client.result(run, 30.0)
     assert isinstance(caught.value.__cause__, DeadlineExceeded)
     await board.emptied(subjects.CALLS)
 
@@ -341,7 +343,7 @@ async def test_a_draining_driver_puts_its_runs_aside(board: Board) -> None:
     await board.emptied(subjects.REQUESTS)
     await board.host(listener)
     await client.signal(run, "go", 1)
-    assert await client.result(run, 10.0) == [1]
+    assert await client.result(run, 30.0) == [1]
 
 
 async def test_cleaning_up_does_not_count_while_aside(board: Board) -> None:
@@ -363,7 +365,7 @@ async def test_a_signal_wakes_a_run(board: Board, flow: Workflow[Any, Any]) -> N
     run = await put_aside(board, host, flow)
     client = await board.client()
     await client.signal(run, "go", {"n": 1})
-    assert (await client.result(run, 10.0))[0] == {"n": 1}
+    assert (await client.result(run, 30.0))[0] == {"n": 1}
     assert RAN["from the top"] >= 2
 
 
@@ -375,7 +377,7 @@ async def test_signals_are_kept_and_given_in_order(board: Board) -> None:
     await client.signal(run, "other")
     for number in range(4):
         await client.signal(run, "go", number)
-    assert await client.result(run, 10.0) == [0, 1, 2, 3]
+    assert await client.result(run, 30.0) == [0, 1, 2, 3]
     consumed = [r.signal for r in await board.results(run)]
     assert len(set(consumed)) == 4
 
@@ -386,7 +388,7 @@ async def test_a_signal_that_does_not_come(board: Board) -> None:
     client = await board.client()
     run = await client.submit("listener", {"timeout": 0.5})
     with pytest.raises(RunFailed) as caught:
-        await client.result(run, 10.0)
+        await client.result(run, 30.0)
     assert isinstance(caught.value.__cause__, WaitTimeout)
 
 
@@ -409,7 +411,7 @@ async def test_several_waits_at_once(board: Board) -> None:
     client = await board.client()
     await client.signal(run, "b", 2)
     await client.signal(run, "a", "first")
-    assert await client.result(run, 10.0) == ["first", 2, None]
+    assert await client.result(run, 30.0) == ["first", 2, None]
     await until(lambda: not driving(host))
 
 
@@ -419,11 +421,7 @@ async def test_the_end_clears_what_was_waited_for(board: Board) -> None:
     client = await board.client()
     assert await board.run(leaver) == "done"
     await board.emptied(subjects.CALLS)
-
-    async def none_open() -> bool:
-        return not await client.inbox()
-
-    await eventually(none_open)
+    await eventually(lambda: nobody_asks(client))
 
 
 async def test_wrong_signals_are_refused(board: Board) -> None:
@@ -431,7 +429,7 @@ async def test_wrong_signals_are_refused(board: Board) -> None:
     await board.host(sleeper, step)
     client = await board.client()
     run = await client.submit("sleeper", {"seconds": 0})
-    await client.result(run, 10.0)
+    await client.result(run, 30.0)
 
     async def ended() -> bool:
         return bool((await client.status(run)).finished)
@@ -461,7 +459,8 @@ async def test_a_question_is_answered(board: Board) -> None:
         with pytest.raises(AnswerInvalid):
             await client.answer(asked.id, wrong)
     await client.answer(asked.id, {"ok": True})
-    assert await client.result(run, 10.0) == {"ok": True, "note": ""}
+    assert await client.result(run, 30.0) == {"ok": True, "note": ""}
+    await eventually(lambda: nobody_asks(client))
     with pytest.raises(QuestionUnknown):
         await client.answer(asked.id, {"ok": False})
 
@@ -490,10 +489,10 @@ async def test_nobody_answers(board: Board) -> None:
     run = await board.submit(asker, timeout=0.8)
     client = await board.client()
     with pytest.raises(RunFailed) as caught:
-        await client.result(run, 10.0)
+        await client.result(run, 30.0)
     assert isinstance(caught.value.__cause__, WaitTimeout)
     await until(lambda: not driving(host))
-    assert await client.inbox() == []
+    await eventually(lambda: nobody_asks(client))
 
 
 # -- where waits do not belong ---------------------------------------------------------------------

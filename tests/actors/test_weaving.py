@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
+from tests.support.waiting import SOON
 
 from callboard import ManagedList, agent, method, tool, workflow
 from callboard.actors.node import Node
@@ -389,7 +390,7 @@ async def test_a_chat_of_many_runs_refers_to_the_state(board: Board) -> None:
     await board.host(talk_once)
     client = await board.client()
     for turn in range(turns):
-        said = await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=20)
+        said = await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=SOON)
         assert said == answer(turn)
     history = [
         Message(*one)
@@ -408,8 +409,8 @@ async def test_a_session_that_moves_refers_to_the_state(board: Board) -> None:
     for number in range(3):
         host = await board.host(Talker)
         for turn in range(45 * number, 45 * (number + 1)):
-            await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=20)
-        assert await client.run(rewrite.name, {"turn": number}, session="s1", timeout=20) is True
+            await client.run(talk_once.name, {"turn": turn}, session="s1", timeout=SOON)
+        assert await client.run(rewrite.name, {"turn": number}, session="s1", timeout=SOON) is True
         await board.kill(host)
 
 
@@ -429,7 +430,7 @@ async def test_a_session_that_was_deleted_is_not_referred_to(board: Board, turns
         asked = await board.host(model)
         for turn in range(turns):
             given = {"turn": turn, "size": size}
-            said = await client.run(talk_long.name, given, session="s1", timeout=20)
+            said = await client.run(talk_long.name, given, session="s1", timeout=SOON)
             assert len(said) >= 1000
         await client.state.delete("Talker", "s1")
         await board.kill(asked)  # with what it has read

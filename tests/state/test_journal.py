@@ -294,6 +294,7 @@ async def test_the_journal_knows_of_an_end_first(process: Process, told: list[st
     for status in told:
         process.journal.put_summary(RunSummary(run=RUN, workflow="w", status=status))
     lease = await process.journal.open(RUN, Owner("h-1", 1, 7, "w", "mine"))
+    await until(lambda: process.store.outstanding == 0)
     standing = await process.journal.summary(RUN)
     assert (standing.status if standing else "") == "".join(told)
     await process.journal.close(
@@ -338,9 +339,10 @@ async def test_all_calls_of_a_run_that_has_ended_are_done(process: Process) -> N
 async def test_outcomes_of_many_runs_at_once(process: Process) -> None:
     """Questions beside each other are answered right, and the memory for runs is bounded."""
     outcomes = Outcomes(process.journal, size=4)
+    told: list[int | StoreRefused] = []
     for number in range(0, 20, 2):
-        process.journal.put_result(f"r{number}", Result(f"r{number}:1", "t.call"), lambda _: None)
-    await until(lambda: process.store.outstanding == 0)
+        process.journal.put_result(f"r{number}", Result(f"r{number}:1", "t.call"), told.append)
+    await until(lambda: len(told) == 10)
     asked = [f"r{number}" for number in range(20)] * 3
     found = await asyncio.gather(*(outcomes.known(run, f"{run}:1") for run in asked))
     assert found == [number % 2 == 0 for number in range(20)] * 3

@@ -381,6 +381,7 @@ class Agent:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # they read all that is imported, from nothing
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_type_checkers_know_the_attributes(tmp_path: Path, checker: str) -> None:
     """As list, dict, value and int of what the annotation says; errors stand where the sample says so."""

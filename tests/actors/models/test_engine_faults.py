@@ -85,7 +85,7 @@ async def test_refused_for_a_while(board: Board, engine: Emulated) -> None:
 async def test_stalled(board: Board, engine: Emulated) -> None:
     """An engine that says nothing more is given up; the request at it is closed."""
     engine.fault(kind="stall", after=4)
-    served = model_at("writer", url=engine.url, backoff=0.05, stalled_after=0.3)
+    served = model_at("writer", url=engine.url, backoff=0.05, stalled_after=1.0)
     await board.host(tell, served)
     check_clean(await board.run(tell, text="hi"), resets=1)
     await until(lambda: engine.running == 0)
@@ -93,15 +93,15 @@ async def test_stalled(board: Board, engine: Emulated) -> None:
 
 async def test_killed(board: Board) -> None:
     """The process is killed in the middle of an answer, and another one comes up at its port."""
-    first = await started(0)
-    await board.host(tell, model_at("writer", url=first.url, backoff=0.05, retries=20))
+    first = await started(0, speed=0.05)
+    await board.host(tell, model_at("writer", url=first.url, backoff=0.05, backoff_max=0.5, retries=300))
     run = await board.submit(tell, text="hi")
     await until(lambda: len(text_of(heard)) > 10)
     first.process.send_signal(signal.SIGKILL)
     await first.process.wait()
-    second = await started(first.port)
+    second = await started(first.port, speed=0.5)
     try:
-        assert (await board.done(run)).status == "completed"
+        assert (await board.done(run, 60)).status == "completed"
     finally:
         second.process.kill()
         await second.process.wait()
@@ -125,7 +125,7 @@ async def test_moved_to_another_engine(board: Board, engine: Emulated) -> None:
 async def test_a_late_client(board: Board, engine: Emulated) -> None:
     """What was said so far, once; then what a second attempt says, from its beginning."""
     engine.fault(kind="stall", after=8)
-    await board.host(tell, model_at("writer", url=engine.url, backoff=0.05, stalled_after=1.5))
+    await board.host(tell, model_at("writer", url=engine.url, backoff=0.05, stalled_after=2.5))
     run = await board.submit(tell, text="hi")
     await until(lambda: "7" in text_of(heard))
     client = await board.client()
@@ -203,8 +203,8 @@ async def test_stalled_before_the_first_word(engine: Emulated) -> None:
 
 async def test_slow_is_not_stalled() -> None:
     """Each word begins the time anew."""
-    async with emulated(answer_tokens=8, step_ms=100.0) as slow:
-        asking = OpenAIEngine("writer", slow.url, stalled_after=0.5)
+    async with emulated(answer_tokens=8, step_ms=250.0) as slow:
+        asking = OpenAIEngine("writer", slow.url, stalled_after=1.5)
         assert (await asking.chat(HI, lambda _: None)).text == counted(8)
 
 
@@ -244,15 +244,15 @@ class Started:
         self.port = int(url.split(":")[2].split("/", maxsplit=1)[0])
 
 
-async def started(port: int) -> Started:
-    """Start one whose answers have 20 tokens and take half a second."""
+async def started(port: int, speed: float) -> Started:
+    """Start one whose answers have 20 tokens, and at a speed of 0.5 take half a second."""
     options = [
         "--port",
         str(port),
         "--profile",
         "a100-llama-3.1-8b",
         "--speed",
-        "0.5",
+        str(speed),
         "--answer-tokens",
         "20",
     ]

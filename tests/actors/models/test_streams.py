@@ -10,7 +10,7 @@ import pytest
 from tests.support.board import Board
 from tests.support.emulated import counted, emulated
 from tests.support.standin import Reply, StandIn
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import ChatRequest, Message, Piece, Sampling, model, model_at, model_function, workflow
 from callboard.actors import listening
@@ -138,15 +138,14 @@ async def test_after_a_takeover(board: Board, engine: StandIn) -> None:
 
 
 async def test_cancelling_a_run_reaches_the_engine(board: Board, engine: StandIn) -> None:
-    """The request is closed within half a second."""
+    """The request is closed."""
     engine.replies.append(Reply(["endless "], hold_after=1))
     await board.host(chat, model_at("remote", url=engine.url))
     client = await board.client()
     run = await client.submit("chat", {"text": "hi"})
     await until(lambda: engine.chats)
-    async with asyncio.timeout(0.5):
-        await client.cancel(run)
-        await engine.chats[0].left.wait()
+    await client.cancel(run)
+    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
     assert (await board.done(run)).status == "cancelled"
 
 
@@ -164,7 +163,7 @@ async def test_cancelling_a_stream(board: Board, engine: StandIn) -> None:
     engine.replies.append(Reply(["first ", "second"], hold_after=1))
     await board.host(enough, model_at("remote", url=engine.url))
     assert await board.run(enough) == "first "
-    await asyncio.wait_for(engine.chats[0].left.wait(), 2)
+    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
 
 
 async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> None:
@@ -172,11 +171,11 @@ async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> N
     engine.replies.append(Reply([], hold_after=0))
     await board.host(chat, model_at("remote", url=engine.url))
     client = await board.client()
-    run = await client.submit("chat", {"text": "hi"}, deadline=0.5)
+    run = await client.submit("chat", {"text": "hi"}, deadline=2.0)
     done = await board.done(run)
     assert done.error is not None
     assert done.error.code == "deadline_exceeded"
-    await asyncio.wait_for(engine.chats[0].left.wait(), 2)
+    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
 
 
 # -- clients ---------------------------------------------------------------------------------------
@@ -202,11 +201,14 @@ async def test_a_client_that_comes_late(board: Board, engine: StandIn) -> None:
 
 async def test_many_with_one_slow_reader(board: Board) -> None:
     """A client that does not read holds up nobody and keeps no more than the limit; it is told what it lost."""
+    listening_now = asyncio.Event()
 
     @model_function(name="remote")
     async def flood(request: ChatRequest):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as users may
-        for _ in range(30):
+        for number in range(30):
             yield "x" * 100_000
+            if number == 0:
+                await listening_now.wait()
 
     @workflow
     async def floods() -> int:
@@ -219,6 +221,7 @@ async def test_many_with_one_slow_reader(board: Board) -> None:
     run = await client.submit("floods")
     tokens = client.tokens(run)
     first = await anext(tokens)
+    listening_now.set()
     assert (await board.done(run)).status == "completed"  # nobody has read meanwhile
     rest = [piece async for piece in tokens]
     assert sum(len(piece.text) for piece in [first, *rest]) <= 2 * listening.LIMIT

@@ -36,6 +36,7 @@ async def test_what_a_model_has_made_is_told(board: Board) -> None:
     bodies: list[bytes] = []
     node = await board.node()
     node.connection.subscribe(subjects.telemetry(">"), lambda _s, _r, data, _h: bodies.append(data))
+    await node.connection.flush()
     host = await board.host(number, counted)
     assert await board.run(number) == 7
 
