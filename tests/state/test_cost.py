@@ -47,6 +47,7 @@ async def written(desk: Actor, session: str, size: int, *, calls: int = 256) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # there is much to write, and disks are busy at times
 @pytest.mark.parametrize("size", [20, 200, 2000])
 async def test_the_bytes_of_an_append_do_not_depend_on_the_length(process: Process, size: int) -> None:
     """At 10, 1,000 and 100,000 items about the same; setting a key of a dict costs a few leaves at most."""

@@ -389,12 +389,12 @@ async def test_a_missing_part_is_a_typed_error(process: Process) -> None:
 
 async def test_a_state_expires_after_its_last_commit(process: Process, join: Join) -> None:
     """For readers at once, and the server removes every message of it by itself."""
-    desk = actor(process, ttl=1.0)
+    desk = actor(process, ttl=2.0)
     async with desk.call("c1"):
         desk.agent.items.extend(["x" * 1000] * 100)
-    other = actor(await join(), ttl=1.0)
+    other = actor(await join(), ttl=2.0)
     last = await other.shelf.last(PLACE)
-    await until(lambda: _now() > last.at + 1.0)
+    await until(lambda: _now() > last.at + 2.0)
     async with other.call("c2"):
         assert other.agent.items == []
         other.agent.items.append("new")

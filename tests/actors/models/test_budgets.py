@@ -296,7 +296,7 @@ async def test_hosts_together_spend_no_more_than_one_request_too_much(board: Boa
     for _ in range(3):
         await board.host(dear)
     client = await board.client()
-    assert await client.run("at_once", {"times": 60}, budget=Budget(calls=25), timeout=30) == 25
+    assert await client.run("at_once", {"times": 60}, budget=Budget(calls=25), timeout=90) == 25
     await eventually(settled(client, calls=25))
 
 

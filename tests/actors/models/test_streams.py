@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.support.board import Board
 from tests.support.emulated import counted, emulated
+from tests.support.gates import Gate
 from tests.support.standin import Reply, StandIn
 from tests.support.waiting import SOON, eventually, until
 
@@ -343,16 +344,14 @@ async def drag(tokens: int) -> str:
     return text_of(said)
 
 
-reading = asyncio.Event()
-others_done = asyncio.Event()
+reading = Gate()
+others_done = Gate()
 
 
 @pytest.mark.slow
 async def test_a_thousand_streams_and_one_slow_reader(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each text is whole; who does not read keeps no more than the limit, and has all of it at the end."""
     monkeypatch.setattr(listening, "LIMIT", 100)
-    reading.clear()
-    others_done.clear()
     async with emulated(step_ms=20.0) as engine:
         served = model_at("many", url=engine.url, concurrency=1001)
         host = await board.host(crowd, drag, served)
