@@ -246,14 +246,16 @@ class OpenAIEngine:
 async def _exhaust(reading: AsyncIterator[bytes]) -> None:
     """Read the few bytes after the last event: a connection can be used again when its response has ended.
 
-    What goes wrong with them is nothing to an answer that is whole; the connection is closed then.
+    What goes wrong with them is nothing to an answer that is whole; the connection is closed then. At the end
+    the client closes connections that nobody needs. It shields that from the time-outs of anyio, but not from
+    those of asyncio, which would leave some of them open for good.
     """
+    import anyio
     import httpx2
 
-    with contextlib.suppress(TimeoutError, httpx2.RequestError):
-        async with asyncio.timeout(_REST):
-            async for _ in reading:
-                pass
+    with contextlib.suppress(httpx2.RequestError), anyio.move_on_after(_REST):
+        async for _ in reading:
+            pass
 
 
 def _sent(message: Message) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from httpcore2._async.connection import AsyncHTTPConnection
 from tests.support.board import Board
 from tests.support.standin import Reply, StandIn, refusal
 from tests.support.waiting import SOON
@@ -25,6 +27,7 @@ from callboard import (
     tool,
     workflow,
 )
+from callboard.actors.models import openai_engine
 from callboard.actors.models.chunks import Used
 from callboard.actors.models.engine_errors import retry_after
 from callboard.actors.models.openai_engine import OpenAIEngine
@@ -260,6 +263,28 @@ async def test_connections_are_used_again(engine: StandIn) -> None:
         await asking.chat(ChatRequest(messages=[Message("user", "hi")]), lambda _: None)
     await asking.close()
     assert engine.connections == 1
+
+
+async def test_idle_connections_are_closed_however_long_that_takes(
+    engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has heard all of an answer closes those that nobody needs: it is not disturbed when it takes long."""
+    closed: list[AsyncHTTPConnection] = []
+    close = AsyncHTTPConnection.aclose
+
+    async def slowly(connection: AsyncHTTPConnection) -> None:
+        await asyncio.sleep(0.2)
+        await close(connection)
+        closed.append(connection)
+
+    monkeypatch.setattr(AsyncHTTPConnection, "aclose", slowly)
+    monkeypatch.setattr(openai_engine, "_REST", 0.05)
+    asking: Any = OpenAIEngine("remote", engine.url)
+    await asking.open()
+    asking._client._client._transport._pool._max_keepalive_connections = 0
+    await asking.chat(ChatRequest(messages=[Message("user", "hi")]), lambda _: None)
+    assert len(closed) == engine.connections == 2  # the list of its models was asked for before
+    await asking.close()
 
 
 async def test_nobody_there() -> None:
