@@ -70,12 +70,18 @@ def settle(account: Account | None, charge: str, used: Amounts, *, again: bool =
         del account.settled[old]
 
 
-def raise_by(account: Account | None, raised: int, percent: int) -> None:
-    """Raise all limits, unless that was done since ``raised``."""
-    if account is None or account.raised != raised or percent <= 0:
+def limit(account: Account, budget: Budget) -> None:
+    """From now on these limits hold."""
+    account.budget = budget
+    account.limits_at = max(account.limits_at + 1, time.time_ns() // 1_000_000)
+
+
+def raise_by(account: Account | None, limits_at: int, percent: int) -> None:
+    """Raise all limits, unless they were changed since ``limits_at``."""
+    if account is None or account.limits_at != limits_at or percent <= 0:
         return
     b, more = account.budget, 1 + percent / 100
-    account.budget = Budget(
+    budget = Budget(
         calls=None if b.calls is None else max(b.calls + 1, round(b.calls * more)),
         tokens=None if b.tokens is None else max(b.tokens + 1, round(b.tokens * more)),
         seconds=None if b.seconds is None else b.seconds * more,
@@ -83,7 +89,7 @@ def raise_by(account: Account | None, raised: int, percent: int) -> None:
         when_spent=b.when_spent,
         degrade_to=b.degrade_to,
     )
-    account.raised += 1
+    limit(account, budget)
 
 
 def plus(one: Amounts, other: Amounts) -> Amounts:

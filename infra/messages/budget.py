@@ -40,7 +40,7 @@ class Account(msgspec.Struct, omit_defaults=True):
         scope: ``run``, ``session`` or ``key``; id: of that.
         spent: by requests that have ended. open: reserved by those under way, by the id of the request.
         settled: requests that have ended lately, unix seconds by id; they are not charged again.
-        raised: how often somebody who was asked has raised it.
+        limits_at: unix milliseconds, when its limits were set or raised; later with each time.
         at: unix seconds of the last change.
     """
 
@@ -50,5 +50,5 @@ class Account(msgspec.Struct, omit_defaults=True):
     spent: Amounts = msgspec.field(default_factory=Amounts)
     open: dict[str, Amounts] = {}
     settled: dict[str, float] = {}
-    raised: int = 0
+    limits_at: int = 0
     at: float = 0.0

@@ -27,6 +27,7 @@ from callboard import (
     signal,
     workflow,
 )
+from callboard.actors import budget_questions
 from callboard.actors.models.types import ChatResult, Message, Usage
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -110,7 +111,15 @@ async def later() -> str:
     return (await model("dear").chat("go")).text
 
 
-ALL = (later, several, at_once, tree, say, dear, cheap, helper, Team)
+@workflow
+async def later_again() -> str:
+    """One request, and one after a signal."""
+    first = (await model("dear").chat("go")).text
+    await signal("go")
+    return first + (await model("dear").chat("go")).text
+
+
+ALL = (later, later_again, several, at_once, tree, say, dear, cheap, helper, Team)
 
 
 async def account(client: Client) -> Account:
@@ -213,7 +222,8 @@ def test_raising_a_budget_raises_it() -> None:
     """By a whole call and a whole token at least: else the same people are asked for ever."""
     one = Account("key", "k", Budget(calls=1, tokens=2))
     raise_by(one, 0, 20)
-    assert (one.budget.calls, one.budget.tokens, one.raised) == (2, 3, 1)
+    raise_by(one, 0, 20)  # the same answer again
+    assert (one.budget.calls, one.budget.tokens) == (2, 3)
 
 
 async def test_somebody_is_asked(board: Board) -> None:
@@ -241,6 +251,44 @@ async def other(client: Client, known: str) -> list[Any]:
 async def empty(client: Client) -> bool:
     """Whether nobody is asked anything."""
     return not await client.inbox()
+
+
+async def test_an_answer_counts_for_the_limits_it_was_asked_about(board: Board) -> None:
+    """Not for a budget of the same name that was set after that one was ended."""
+    await board.host(*ALL)
+    client = await board.client()
+    strict = Budget(calls=0, when_spent="ask")
+    await client.set_budget(strict, session="anna")
+    run = await client.submit("later_again", session="anna")
+    (question,) = await eventually(client.inbox)
+    await client.answer(question.id, 100)
+    await eventually(settled(client, calls=1))
+    await client.clear_budget(session="anna")
+    await client.set_budget(strict, session="anna")
+    await client.signal(run, "go")
+    (again,) = await eventually(lambda: other(client, question.id))
+    assert len(_asked) == 1
+    await client.answer(again.id, 0)
+    with pytest.raises(RunFailed, match="the budget of session anna is spent: 0 calls"):
+        await client.result(run, 10)
+
+
+async def test_a_question_that_others_have_removed_is_asked_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody still waits for its answer."""
+    monkeypatch.setattr(budget_questions, "LOOK_EVERY", 0.05)
+    await board.host(*ALL)
+    client = await board.client()
+    run = await client.submit("several", {"times": 1}, budget=Budget(calls=0, when_spent="ask"))
+    (question,) = await eventually(client.inbox)
+    await client.node.topology.purge(
+        f"KV_{subjects.INBOX_BUCKET}", subjects.question(run, question.id.partition(":")[2])
+    )
+    assert [one.id for one in await eventually(client.inbox)] == [question.id]
+    await client.answer(question.id, 100)
+    assert await client.result(run, 10) == ["dear"]
+    await eventually(lambda: empty(client))
 
 
 async def test_a_budget_that_is_raised_by_hand_lets_calls_go_on(board: Board) -> None:
