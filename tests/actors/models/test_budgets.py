@@ -28,10 +28,11 @@ from callboard import (
     workflow,
 )
 from callboard.actors import budget_questions
+from callboard.actors.models.metered import tokens_of
 from callboard.actors.models.types import ChatResult, Message, Usage
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.errors import BudgetInvalid, BudgetSpent, RunCancelled, RunFailed
+from callboard.infra.errors import BudgetInvalid, BudgetSpent, ContextOverflow, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
 from callboard.state.charging import SETTLED, raise_by, reserve, settle
 
@@ -177,6 +178,38 @@ async def test_an_answer_has_a_length_where_tokens_are_limited(board: Board) -> 
     await client.run("say", {"text": "a"}, budget=Budget(tokens=9999), timeout=10)
     await client.run("say", {"text": "a"}, budget=Budget(calls=9), timeout=10)
     assert [one.sampling.max_tokens for one in _asked] == [4096, None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "room"),
+    [(0, 2000 - tokens_of([Message("user", "go")])), (10, 1990), (4106, 1990)],
+    ids=["not told", "the prompt", "all"],
+)
+async def test_the_length_of_an_answer_fits_a_short_context(board: Board, asked: int, room: int) -> None:
+    """As far as its engine tells what has not fitted; what a call has asked for itself is refused."""
+    lengths: list[int | None] = []
+
+    @model_function
+    async def short(request: ChatRequest) -> ChatResult[Any]:
+        """Takes 2,000 tokens in all, 10 of them the prompt."""
+        lengths.append(request.sampling.max_tokens)
+        if (request.sampling.max_tokens or 0) > 1990:
+            raise ContextOverflow("it is too long", engine="", limit=2000, asked=asked)
+        return answered("short")
+
+    @workflow
+    async def shortly(length: int | None) -> str:
+        """One request."""
+        return (await model("short").chat("go", max_tokens=length)).text
+
+    await board.host(short, shortly)
+    client = await board.client()
+    budget = Budget(tokens=100_000)
+    assert await client.run("shortly", {"length": None}, budget=budget, timeout=10) == "short"
+    assert lengths == [4096, room]
+    assert (await account(client)).spent.calls == 1
+    with pytest.raises(RunFailed, match="it is too long"):
+        await client.run("shortly", {"length": 3000}, budget=budget, timeout=10)
 
 
 async def test_of_a_session_and_of_a_key(board: Board) -> None:
