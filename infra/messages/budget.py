@@ -33,6 +33,16 @@ class Amounts(msgspec.Struct, omit_defaults=True):
     usd: float = 0.0
 
 
+class Reservation(Amounts, omit_defaults=True):
+    """What a request under way is reckoned to take at most.
+
+    Attributes:
+        at: unix seconds, when it was reserved.
+    """
+
+    at: float = 0.0
+
+
 class Account(msgspec.Struct, omit_defaults=True):
     """A budget and what was taken from it.
 
@@ -48,7 +58,7 @@ class Account(msgspec.Struct, omit_defaults=True):
     id: str
     budget: Budget
     spent: Amounts = msgspec.field(default_factory=Amounts)
-    open: dict[str, Amounts] = {}
+    open: dict[str, Reservation] = {}
     settled: dict[str, float] = {}
     limits_at: int = 0
     at: float = 0.0

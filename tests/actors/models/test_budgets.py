@@ -34,7 +34,7 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, BudgetSpent, ContextOverflow, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
-from callboard.state.charging import SETTLED, raise_by, reserve, settle
+from callboard.state.charging import RESERVED_FOR, SETTLED, raise_by, reserve, settle
 
 _asked: list[ChatRequest] = anew([])
 _gate = Gate()
@@ -451,6 +451,19 @@ def test_a_request_that_was_broken_off_is_charged_when_it_is_made_again() -> Non
     assert set(one.open) == {"r"}
     settle(one, "r", Amounts(calls=1, tokens=30))
     assert (one.open, one.spent) == ({}, Amounts(calls=2, tokens=40))
+
+
+def test_what_was_reserved_long_ago_is_void() -> None:
+    """Nobody makes that request any more; one that only took long is charged all the same, once."""
+    one = Account("key", "k", Budget(calls=2, tokens=1000))
+    for name in ("lost", "slow"):
+        reserve(one, name, Amounts(calls=1, tokens=400), free="")
+        one.open[name].at -= RESERVED_FOR + 1
+    reserve(one, "new", Amounts(calls=1, tokens=400), free="")
+    assert set(one.open) == {"new"}
+    for _ in range(2):
+        settle(one, "slow", Amounts(calls=1, tokens=300))
+    assert one.spent == Amounts(calls=1, tokens=300)
 
 
 async def test_a_long_session_has_no_budget_and_its_calls_run(board: Board) -> None:
