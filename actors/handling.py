@@ -46,6 +46,9 @@ from callboard.infra.errors import (
 from callboard.infra.messages.run import Result
 from callboard.state.managed import within
 
+_WORDS = 500
+"""Characters of a header in words that go into an outcome."""
+
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.instance import Instance
@@ -449,6 +452,7 @@ def result_of(instance: Instance, call: Call) -> Result:
         took=round(now - started, 6),
         policy=H.epoch(call.headers, H.POLICY),
         ranked=H.epoch(call.headers, H.RANKED),
+        placed=call.headers.get(H.PLACED, "")[:_WORDS],
     )
 
 
@@ -491,7 +495,7 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept.pop(H.AGAIN, None)
-    for name in (H.STOLEN, H.EXECUTOR, H.POLICY):
+    for name in (H.STOLEN, H.EXECUTOR, H.POLICY, H.PLACED):
         kept.pop(name, None)
     lane, epoch = host.routes.choose(instance.name, call.session, call.id, keeps=False)
     if lane and instance.rules is None:  # of one with managed state the next host knows the holder

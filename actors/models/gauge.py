@@ -61,7 +61,9 @@ class Gauge:
             except CallboardError as error:
                 self._log.debug("engine_load_unknown", error=error.message)
                 load = None
-            self._instance.engine = load
+            before, self._instance.engine = self._instance.engine, load
+            if load is None or (before is not None and load.queried < before.queried):
+                self._instance.host.prefixes.lost(self._instance.name)  # its cache has begun anew, or will
             if load is not None:
                 self._follow(load)
 

@@ -72,7 +72,9 @@ class ModelActor:
         )
         try:
             with _speaker() as speaker:
-                return await answer(self._metered(), request, repairs, speaker)
+                result = await answer(self._metered(), request, repairs, speaker)
+            _maker()[0].served(self.name, request)
+            return result
         except Degraded as found:
             options = msgspec.structs.asdict(request)
             del options["priority"]  # it has one of its own there
@@ -86,7 +88,8 @@ class ModelActor:
             with _speaker() as speaker:
                 done = await self._metered().complete(request, speaker.say)
                 speaker.tokens += done.usage.completion_tokens
-                return done
+            _maker()[0].served(self.name, request)
+            return done
         except Degraded as found:
             cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
             return cheaper
@@ -120,6 +123,7 @@ class _Speaks(Protocol):
     def rank(self) -> float: ...
 
     def spent(self, tokens: int) -> None: ...
+    def served(self, model: str, request: ChatRequest | CompletionRequest) -> None: ...
 
 
 def _maker() -> tuple[_Speaks, str]:
