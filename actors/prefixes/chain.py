@@ -40,15 +40,16 @@ class Chain:
 
     Attributes:
         points: the hashes, 64 bits each; sizes: characters up to each of them.
+        whole: characters of all of it, what comes after the last link included.
         head: how many of them an agent's conversations have in common: tools and first instructions.
     """
 
-    __slots__ = ("_last", "head", "points", "sizes")
+    __slots__ = ("_last", "head", "points", "sizes", "whole")
 
     def __init__(self) -> None:
         self.points: list[int] = []
         self.sizes: list[int] = []
-        self.head = 0
+        self.head = self.whole = 0
         self._last = b""
 
     @property
@@ -62,6 +63,7 @@ class Chain:
 
     def add(self, data: bytes, size: int) -> None:
         """One link more, if there is room."""
+        self.whole += size
         if len(self.points) < MOST:
             self._last = hashlib.blake2b(self._last + data, digest_size=8).digest()
             self.points.append(int.from_bytes(self._last, "little"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 MOST: Final = 50_000
-"""Points that are remembered of one actor, some 15 MB; those that nobody has used for longest go first."""
+"""Points that are remembered of one actor, some 10 MB; those that nobody has used for longest go first."""
 
 
 class Holders:

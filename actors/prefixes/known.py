@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from callboard.actors.models.cache import Read
+from callboard.actors.prefixes.blocks import Blocks
 from callboard.actors.prefixes.chain import Chain, of_call, of_request
 from callboard.actors.prefixes.choosing import Choice, Engine, choose
 from callboard.actors.prefixes.holders import Holders
@@ -21,6 +23,7 @@ from callboard.infra.messages.prefixes import Prefixes
 
 if TYPE_CHECKING:
     from callboard.actors.future import Future
+    from callboard.actors.models.cache import CacheEvent
     from callboard.actors.models.types import ChatRequest, CompletionRequest
     from callboard.infra.connection import Connection
     from callboard.infra.messages.registry import Pulse
@@ -139,9 +142,10 @@ class PrefixCaches:
         if self._wanted(actor):
             self._own(actor).add(of_request(request).points)
 
-    def dropped(self, actor: str, points: Iterable[int]) -> None:
-        """An engine of this host holds these no more."""
-        self._own(actor).drop(points)
+    def cached(self, actor: str, event: CacheEvent) -> None:
+        """An engine of this host tells of its cache."""
+        if not isinstance(event, Read) or self._wanted(actor):
+            self._own(actor).blocks.take(event)
 
     def lost(self, actor: str) -> None:
         """An engine of this host holds nothing any more: it has begun anew, or does not answer."""
@@ -169,6 +173,9 @@ class _Own:
 
     Args:
         host: its id; publish: sends a message.
+
+    Attributes:
+        blocks: of its cache, if it tells of them.
     """
 
     def __init__(self, host: str, publish: Callable[[Prefixes], None]) -> None:
@@ -179,6 +186,7 @@ class _Own:
         self._gone: dict[int, None] = {}
         self._anew = False
         self._timer: asyncio.TimerHandle | None = None
+        self.blocks = Blocks(self.drop, self.forget)
 
     def stop(self) -> None:
         """Tell nothing more."""

@@ -173,6 +173,24 @@ def routes(found: list[Decision]) -> dict[str, dict[str, float]]:
     return {one.key.rpartition("route.")[2]: one.hosts for one in found if one.what == "route"}
 
 
+def test_prefix_cache() -> None:
+    """Between the engines that tell of themselves, or all if none does; only of models."""
+    view = View()
+    for actor in ("llm", "search"):
+        for host in ("h-1", "h-2", "h-3"):
+            serve(view, host, actor=actor)
+    serve(view, "h-1", actor="lone")
+    for actor in ("llm", "lone"):
+        view.actors["model"][view.actors.row(actor)] = True
+    (found,) = decided("prefix_cache", view)
+    assert (found.key, found.by) == (subjects.route("llm"), "prefix")
+    assert set(found.hosts) == {"h-1", "h-2", "h-3"}
+    for host in ("h-1", "h-3"):
+        view.instances["engine"][view.instances.row(f"llm@{host}")] = True
+    (found,) = decided("prefix_cache", view)
+    assert set(found.hosts) == {"h-1", "h-3"}
+
+
 def test_srtf() -> None:
     """What has come far goes first."""
     view = View()

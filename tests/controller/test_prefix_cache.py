@@ -8,14 +8,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 from tests.support.board import Board
-from tests.support.chatting import Chat, converse, talk, words
+from tests.support.chatting import Chat, chain_of, converse, talk, words
 from tests.support.emulated import Emulated, emulated
 from tests.support.waiting import SOON, eventually, until
 
-from callboard import Message, model_at
+from callboard import model_at
 from callboard.actors.client import Client
 from callboard.actors.host import Host
-from callboard.actors.prefixes.chain import Chain, of_chat
 from callboard.controller.controller import Controller
 from callboard.controller.why import why
 
@@ -167,8 +166,3 @@ async def test_who_begins_to_make_calls_is_told(engines: Engines) -> None:
         for host in (late, engines.driver)
     ]
     assert same[::2] == same[1::2]
-
-
-def chain_of(chat: Chat) -> Chain:
-    """The prompt of its next turn."""
-    return of_chat([Message(one["role"], one["content"]) for one in chat.messages])

@@ -9,6 +9,7 @@ from typing import Any
 
 from callboard import Message, Sampling, model, options, workflow
 from callboard.actors.client import Client
+from callboard.actors.prefixes.chain import Chain, of_chat
 
 ON = Sampling(extra={"ignore_eos": True}, temperature=0.0)
 """The answer has ``max_tokens`` tokens, and is always the same."""
@@ -44,6 +45,11 @@ class Chat:
         return run
 
 
+def chain_of(chat: Chat) -> Chain:
+    """The prompt of its next turn, as far as it is known."""
+    return of_chat([Message(one["role"], one["content"]) for one in chat.messages])
+
+
 def words(about: str, count: int) -> str:
     """So many words that nobody else says."""
     return " ".join(f"{about}{number}" for number in range(count))
@@ -61,7 +67,7 @@ async def talk(
     chance = random.Random(7)
     for turn in range(turns):
         hosts = [chance.choice(by_chance) if by_chance else "" for _ in chats]
-        text = f"and then, in turn {turn}?"
+        text = f"turn {turn}?"
         runs = (chat.turn(client, text, timeout, host) for chat, host in zip(chats, hosts, strict=True))
         said.append(await asyncio.gather(*runs))
     return said
