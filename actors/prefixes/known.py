@@ -97,6 +97,11 @@ class PrefixCaches:
         future.add_done_callback(partial(self._ended, actor, choice.host))
         return choice
 
+    def elsewhere(self, actor: str, method: str, body: bytes, hosts: Sequence[str]) -> Choice:
+        """Where a call goes that has failed here: to another one of these hosts, if there is one."""
+        others = [host for host in hosts if host != self._host]
+        return self.choose(actor, of_call(method, body), others or hosts)
+
     def choose(self, actor: str, chain: Chain | None, hosts: Sequence[str]) -> Choice:
         """The same for a prompt that is not sent yet."""
         known = self._known(actor)
@@ -148,7 +153,7 @@ class PrefixCaches:
             self._own(actor).blocks.take(event)
 
     def lost(self, actor: str) -> None:
-        """An engine of this host holds nothing any more: it has begun anew, or does not answer."""
+        """An engine of this host holds nothing any more: it has begun anew."""
         own = self._mine.get(actor)
         if own is not None:
             own.forget()

@@ -24,13 +24,14 @@ class _Mine:
     """The calls of this process at one instance.
 
     Attributes:
-        open: now; most: at one time since the last heartbeat; told: of those that this one counts.
+        open: now; most, before: at one time since the last heartbeat, and between the two before.
+        told: as many as that heartbeat may count.
     """
 
-    __slots__ = ("most", "open", "told")
+    __slots__ = ("before", "most", "open", "told")
 
     def __init__(self) -> None:
-        self.open = self.most = self.told = 0
+        self.open = self.most = self.before = self.told = 0
 
 
 class Loads:
@@ -57,9 +58,10 @@ class Loads:
             mine.open -= 1
 
     def heard(self, pulse: Pulse) -> None:
-        """A heartbeat has come. It may count any of the calls from here that were open since the last one."""
+        """A heartbeat has come. It was under way: it may count any call from here that was open lately."""
         for mine in self._mine.get(pulse.host, {}).values():
-            mine.told, mine.most = mine.most, mine.open
+            mine.told = max(mine.most, mine.before)
+            mine.before, mine.most = mine.most, mine.open
 
     def left(self, host: str) -> None:
         """A host is gone."""

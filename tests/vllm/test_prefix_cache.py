@@ -20,11 +20,11 @@ from callboard.infra import log
 from callboard.infra.server import EmbeddedServer
 
 pytestmark = pytest.mark.timeout(2 * STARTS_WITHIN)
-TURNS = 10
+TURNS = 9
 CHATS = 12
 BLOCK = 32
 """Tokens of a block of the cache."""
-BLOCKS = 255
+BLOCKS = 238
 """Of each engine: a good half of the conversations fit at their end, and not all."""
 _CACHE = (f"--block-size={BLOCK}", f"--num-gpu-blocks-override={BLOCKS}")
 

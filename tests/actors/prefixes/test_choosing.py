@@ -156,8 +156,9 @@ def test_calls_from_here_are_counted_once() -> None:
     for _ in range(3):  # one more than were sent
         loads.ended("m", "h")
     assert loads.of("m", "h").calls == 3
-    beat(5)  # written before the two had ended
-    assert loads.of("m", "h").calls == 3
+    for _ in range(2):
+        beat(5)  # written before the two had ended
+        assert loads.of("m", "h").calls == 3
     beat(0)
     assert loads.of("m", "h").calls == 0
     loads.left("h")
