@@ -266,6 +266,8 @@ class Host:
             await self.admissions.start()
         for member in self._members:
             await member.start()
+        if any(declared.kind == "model" for declared in self.declarations):
+            await self._heart.announce()  # how much their engines take is known only now, and calls go by it
         if any(isinstance(member, Driver) for member in self._members):
             self._waker = Waker(self)
             await self._waker.start()
