@@ -109,7 +109,7 @@ class Why(msgspec.Struct):
             yield f"{self.future}, {self.call}, has no outcome yet"
         yield f"where: {self._where()}"
         if self.placed:
-            yield f"       there, since {self.placed}"
+            yield f"       its maker chose {self.told.lane or self.host}: {self.placed}"
         for host, how, lane in self.told.moves:
             yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
         for host, decision in self.ended.items():
