@@ -250,6 +250,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> Any:
 async def until_no_host_is_left_to_die(board: Board) -> None:
     """Start a host; when each of its calls has ended or stands still, it dies, and the next one comes."""
     actors = (charge, ship, try_twice, Till)
+    node = await board.node()
     while True:
         DEATHS.round += 1
         DEATHS.standing.clear()
@@ -258,7 +259,7 @@ async def until_no_host_is_left_to_die(board: Board) -> None:
         async def stands(host: Any = host) -> bool:
             calls = [call for actor in actors for call in instance(host, actor).running.values()]
             held = {one.sequence for call in calls for one in (call.delivered, *call.copies)}
-            left = (await board.stream("CALLS"))["messages"]
+            left = (await node.topology.api("STREAM.INFO.CALLS"))["state"]["messages"]
             # What comes after a call that stands still, in its session, waits for it.
             still = {call.session for call in calls if call.id in DEATHS.standing and call.method.managed}
             at_rest = (call.id in DEATHS.standing or call.session in still for call in calls)
