@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import options, tool, workflow
 from callboard.infra import subjects
@@ -33,9 +33,9 @@ async def ask(number: int, host: str) -> int:
         return await double(number)
 
 
-@tool(retries=1, backoff=0.5)
+@tool(retries=1, backoff=600.0, backoff_max=600.0)
 async def flaky(number: int) -> int:
-    """Fails the first time."""
+    """Fails the first time; the second one comes when no test looks any more."""
     BEGUN.append(number)
     if len(BEGUN) == 1:
         raise ValueError(number)
@@ -70,7 +70,7 @@ async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> N
     await until(lambda: leaving.draining)
     leaving.caller.is_alive = lambda _: True  # as long as the heartbeat has not said that it leaves
     GATE.set()
-    assert await client.result(run, 10) == 8
+    assert await client.result(run, SOON) == 8
     await ending
     assert BEGUN == [4]
     assert instance(leaving, ask).running == {}
