@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -48,12 +49,14 @@ class Asked:
 
     Attributes:
         left: set when whoever asked has closed the connection before the end.
+        at: when, by ``monotonic()``.
     """
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    at: float = field(default_factory=time.monotonic)
 
 
 def refusal(status: int, message: str, code: str | None = None, **headers: str) -> Reply:

@@ -12,7 +12,7 @@ import pytest
 from tests.support import spender
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import (
     Budget,
@@ -133,7 +133,7 @@ async def test_the_whole_tree_is_charged_to_its_run(board: Board) -> None:
     """The workflow's own requests and those of its agents, and of theirs; prices make money of tokens."""
     await board.host(*ALL)
     client = await board.client()
-    assert await client.run("tree", budget=Budget(tokens=1000, usd=1.0), timeout=10) == "deardeardear"
+    assert await client.run("tree", budget=Budget(tokens=1000, usd=1.0), timeout=SOON) == "deardeardear"
     found = await account(client)
     assert (found.scope, found.spent.calls, found.spent.tokens) == ("run", 3, 300)
     assert found.spent.usd == pytest.approx(3 * 190e-6)
@@ -153,7 +153,7 @@ async def test_what_is_spent_is_spent(board: Board, budget: Budget, unit: str) -
     await board.host(*ALL)
     client = await board.client()
     with pytest.raises(RunFailed) as caught:
-        await client.run("several", {"times": 3}, budget=budget, timeout=10)
+        await client.run("several", {"times": 3}, budget=budget, timeout=SOON)
     error = caught.value.__cause__
     assert isinstance(error, BudgetSpent)
     assert (error.fields["scope"], error.fields["unit"]) == ("run", unit)
@@ -165,8 +165,8 @@ async def test_an_answer_has_a_length_where_tokens_are_limited(board: Board) -> 
     """So that no request takes more than was reserved for it; elsewhere nothing is said to the engine."""
     await board.host(*ALL)
     client = await board.client()
-    await client.run("say", {"text": "a"}, budget=Budget(tokens=9999), timeout=10)
-    await client.run("say", {"text": "a"}, budget=Budget(calls=9), timeout=10)
+    await client.run("say", {"text": "a"}, budget=Budget(tokens=9999), timeout=SOON)
+    await client.run("say", {"text": "a"}, budget=Budget(calls=9), timeout=SOON)
     assert [one.sampling.max_tokens for one in _asked] == [4096, None]
 
 
@@ -176,13 +176,13 @@ async def test_of_a_session_and_of_a_key(board: Board) -> None:
     client = await board.client()
     await client.set_budget(Budget(calls=1), session="anna")
     await client.set_budget(Budget(calls=2), key="team a")
-    assert await client.run("say", {"text": "a"}, session="anna", key="team a", timeout=10) == "dear"
+    assert await client.run("say", {"text": "a"}, session="anna", key="team a", timeout=SOON) == "dear"
     with pytest.raises(RunFailed, match="the budget of session anna is spent: 1 calls"):
-        await client.run("say", {"text": "a"}, session="anna", key="team a", timeout=10)
-    assert await client.run("say", {"text": "a"}, key="team a", timeout=10) == "dear"
+        await client.run("say", {"text": "a"}, session="anna", key="team a", timeout=SOON)
+    assert await client.run("say", {"text": "a"}, key="team a", timeout=SOON) == "dear"
     with pytest.raises(RunFailed, match="the budget of key team a is spent: 2 calls"):
-        await client.run("say", {"text": "a"}, key="team a", timeout=10)
-    assert await client.run("say", {"text": "a"}, session="bert", timeout=10) == "dear"
+        await client.run("say", {"text": "a"}, key="team a", timeout=SOON)
+    assert await client.run("say", {"text": "a"}, session="bert", timeout=SOON) == "dear"
     assert {one.id: one.spent.calls for one in await client.budgets()} == {"anna": 1, "team a": 2}
     assert not any(one.open for one in await client.budgets())
 
@@ -192,7 +192,8 @@ async def test_a_cheaper_model(board: Board) -> None:
     await board.host(*ALL)
     client = await board.client()
     budget = Budget(calls=1, when_spent="degrade", degrade_to="cheap")
-    assert await client.run("several", {"times": 3}, budget=budget, timeout=10) == ["dear", "cheap", "cheap"]
+    answers = await client.run("several", {"times": 3}, budget=budget, timeout=SOON)
+    assert answers == ["dear", "cheap", "cheap"]
     found = await account(client)
     assert (found.spent.calls, found.spent.tokens) == (3, 120)
 
@@ -228,7 +229,7 @@ async def test_somebody_is_asked(board: Board) -> None:
     assert len(_asked) == 2
     await client.answer(again.id, 0)
     with pytest.raises(RunFailed, match="is spent: 2 calls"):
-        await client.result(run, 10)
+        await client.result(run, SOON)
     assert len(_asked) == 2
     await eventually(lambda: empty(client))
 
@@ -250,7 +251,7 @@ async def test_a_budget_that_is_raised_by_hand_lets_calls_go_on(board: Board) ->
     run = await client.submit("several", {"times": 2}, budget=Budget(calls=1, when_spent="ask"))
     await eventually(client.inbox)
     await client.set_budget(Budget(calls=2), run=run)
-    assert await client.result(run, 10) == ["dear", "dear"]
+    assert await client.result(run, SOON) == ["dear", "dear"]
 
 
 async def test_what_fails_or_is_cancelled_is_settled(board: Board) -> None:
@@ -259,14 +260,14 @@ async def test_what_fails_or_is_cancelled_is_settled(board: Board) -> None:
     client = await board.client()
     await client.set_budget(Budget(tokens=100_000), key="k")
     with pytest.raises(RunFailed, match="the engine is ill"):
-        await client.run("say", {"text": "fail"}, key="k", timeout=10)
+        await client.run("say", {"text": "fail"}, key="k", timeout=SOON)
     await eventually(settled(client, calls=1, tokens=0))
     run = await client.submit("say", {"text": "wait"}, key="k")
     await until(lambda: len(_asked) == 2)
     assert len((await account(client)).open) == 1
     await client.cancel(run)
     with pytest.raises(RunCancelled):
-        await client.result(run, 10)
+        await client.result(run, SOON)
     await eventually(settled(client, calls=2, tokens=0))
 
 
@@ -282,7 +283,7 @@ async def test_a_redelivered_call_is_charged_once(board: Board) -> None:
     await until(lambda: len(_asked) == 2)
     assert len((await account(client)).open) == 1
     _gate.set()
-    assert await client.result(run, 10) == "dear"
+    assert await client.result(run, SOON) == "dear"
     await eventually(settled(client, calls=1, tokens=100))
 
 
@@ -292,7 +293,7 @@ async def test_hosts_together_spend_no_more_than_one_request_too_much(board: Boa
     for _ in range(3):
         await board.host(dear)
     client = await board.client()
-    assert await client.run("at_once", {"times": 60}, budget=Budget(calls=25), timeout=30) == 25
+    assert await client.run("at_once", {"times": 60}, budget=Budget(calls=25), timeout=2 * SOON) == 25
     await eventually(settled(client, calls=25))
 
 
@@ -305,7 +306,7 @@ async def test_two_processes_spend_no_more_than_one_request_too_much(board: Boar
         started = await asyncio.create_subprocess_exec(
             sys.executable, SPENDER, board.url, "key.k", own, "300", stdout=asyncio.subprocess.PIPE
         )
-        out, _ = await asyncio.wait_for(started.communicate(), 60)
+        out, _ = await asyncio.wait_for(started.communicate(), 3 * SOON)
         return int(out)
 
     done = await asyncio.gather(spend("a"), spend("b"))
@@ -324,7 +325,7 @@ async def test_a_run_that_was_put_aside_is_charged_as_before(board: Board) -> No
     run = await client.submit("later", budget=Budget(calls=9))
     await board.entries(run, "aside")
     await client.signal(run, "go")
-    assert await client.result(run, 10) == "dear"
+    assert await client.result(run, SOON) == "dear"
     assert (await account(client)).spent.calls == 1
 
 
@@ -336,7 +337,7 @@ async def test_what_requests_are_charged_to_is_held_against_its_form(board: Boar
         run = f"bad-{number}"
         items = [(H.RUN, run), (H.MESSAGE_ID, run), (H.CONTENT_TYPE, H.JSON), (H.BUDGET, header)]
         await client.node.store.stored(subjects.request("say"), b'{"text": "a"}', H.encode(items))
-        error = (await client.done(run, 10)).error
+        error = (await client.done(run, SOON)).error
         assert error is not None
         assert error.code == "header_invalid"
     assert not _asked

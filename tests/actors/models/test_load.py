@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.board import Board, instance
 from tests.support.standin import StandIn
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import model, model_at, workflow
 from callboard.actors.models.load import EngineLoad, read_load
@@ -167,6 +167,6 @@ async def test_priorities_reach_it(board: Board, engine: StandIn) -> None:
     await board.host(many, model_at("remote", url=engine.url, priorities=True))
     client = await board.client()
     for priority in (0, 9):
-        await client.done(await client.submit("many", {"count": 1}, priority=priority), 10)
+        await client.done(await client.submit("many", {"count": 1}, priority=priority), SOON)
     first, second = (chat.body["priority"] for chat in engine.chats)
     assert first - second > 5_000  # milliseconds: a band and nine steps, less what lay between the two
