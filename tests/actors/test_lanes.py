@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -56,6 +57,17 @@ async def test_a_call_in_the_lane_of_nobody_is_run(board: Board) -> None:
     await node.store.stored(gone, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
     await board.emptied("CALLS")
     assert [result.future for result in await board.results("01RUN")] == ["01RUN:1"]
+
+
+async def test_a_lane_that_is_emptied_twice_at_once(board: Board) -> None:
+    """As where that takes longer than the time between two looks: each call is moved once."""
+    host = await board.host(double)
+    host.watch._looked = math.inf  # it does not look by itself
+    node = await board.node()
+    for number in range(20):
+        head = call_headers(f"01RUN:{number}", Nats_Msg_Id=f"01RUN:{number}")
+        await node.store.stored(subjects.call("double", "h-gone", 1), packed({"number": number}), head)
+    assert sorted(await asyncio.gather(*(host.lanes.move("h-gone") for _ in range(3)))) == [0, 0, 20]
 
 
 async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> None:
