@@ -38,6 +38,7 @@ class Lanes:
         self._host = host
         self._node = host.node
         self._suspects: set[str] = set()
+        self._moving = asyncio.Lock()
         self._log = log.get("lanes")
 
     async def move(self, host: str, held: Collection[int] = ()) -> int:
@@ -49,7 +50,11 @@ class Lanes:
         Args:
             held: sequences of those that are to stay.
         """
-        moved, held = 0, frozenset(held)  # as it was before the lane is read
+        async with self._moving:  # what two found there at once each would move
+            return await self._move(host, frozenset(held))  # as it was before the lane is read
+
+    async def _move(self, host: str, held: frozenset[int]) -> int:
+        moved = 0
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             if stored.sequence in held:
                 continue
@@ -88,6 +93,8 @@ class Lanes:
 
     async def look(self) -> None:
         """Empty lanes whose host is not among the living, now and when this was called before."""
+        if self._moving.locked():  # that may take longer than the time between two looks
+            return
         answer = await self._node.topology.api(
             f"STREAM.INFO.{subjects.CALLS}", {"subjects_filter": "cb.call.>"}
         )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHECK = 0.2
 _RETRY = 3.0
+_RENEWALS = 3
 _LOOK = 1.5
 _LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
 _PAGE = 512
@@ -56,6 +57,7 @@ class Watch:
         self._since = time.monotonic()
         self._looked = 0.0
         self._claimed: dict[str, float] = {}
+        self._taking: set[str] = set()
         self._foreign: dict[str, tuple[int, float]] = {}
         self._given_back: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._sweeping = asyncio.Lock()
@@ -145,7 +147,7 @@ class Watch:
                 self._looked = now
                 self._host.caller.spawn(self._host.lanes.look())
             for host in [h for h, at in self._heard.items() if now - at > dead_after]:
-                if now - self._claimed.get(host, -_RETRY) >= _RETRY:
+                if host not in self._taking and now - self._claimed.get(host, -_RETRY) >= _RETRY:
                     self._claimed[host] = now
                     self._host.caller.spawn(self._take_over(self.alive[host]))
 
@@ -153,6 +155,30 @@ class Watch:
         silent = time.monotonic() - self._heard.get(dead.host, 0.0)
         if not await self._claim(dead.host):
             return
+        self._taking.add(dead.host)
+        renewing = self._node.loop.create_task(self._renew(dead.host))
+        try:
+            await self._clear_up(dead, silent)
+        finally:
+            renewing.cancel()
+            self._taking.discard(dead.host)
+        self._host.caller.spawn(self._linger(dead))
+        await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
+        await self.empty_lane(dead.host)
+        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
+
+    async def _renew(self, host: str) -> None:
+        """Keep the claim on a host alive: what it held may be many calls, and is to be given back once."""
+        while True:
+            await asyncio.sleep(_RETRY / _RENEWALS)
+            claim = msgspec.msgpack.encode(Takeover(self._host.id, time.time()))
+            try:
+                await self._node.store.stored(subjects.registry(f"takeover.{host}"), claim)
+            except StoreRefused as error:
+                self._log.warning("claim_not_renewed", host=host, error=str(error))
+
+    async def _clear_up(self, dead: Pulse, silent: float) -> None:
+        """Give back what a dead host held, and take it out of the registry."""
         given_back = 0
         for key, sequences in dead.inflight.items():
             given_back += await self._nak(key, sequences)
@@ -160,10 +186,6 @@ class Watch:
         await self._sweep(dead)
         await self.empty_lane(dead.host)
         await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
-        self._host.caller.spawn(self._linger(dead))
-        await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
-        await self.empty_lane(dead.host)
-        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
 
     async def _linger(self, dead: Pulse) -> None:
         """Look again for what a dead host was given.

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import signal, tool, workflow
 from callboard.actors.admission import Bucket
@@ -108,11 +108,11 @@ async def test_as_many_are_accepted_as_the_rate_says(board: Board) -> None:
     client = await board.client()
     await client.admit("counted", 40.0)
     await limited(*hosts)
-    found = await asyncio.gather(*(client.run("counted", {"number": n}, timeout=20) for n in range(40)))
+    begun = time.monotonic()  # before the first is accepted, however long it then takes to begin
+    found = await asyncio.gather(*(client.run("counted", {"number": n}, timeout=SOON) for n in range(40)))
     assert found == list(range(40))
-    began = sorted(at for _, at in BEGAN)
-    assert len(began) == 40
-    assert began[-1] - began[0] >= (40 - 5) / 40  # each driver has two at once at most
+    assert len(BEGAN) == 40
+    assert max(at for _, at in BEGAN) - begun >= (40 - 5) / 40  # each driver has two at once at most
 
 
 async def test_requests_that_nobody_waits_for_are_kept(board: Board) -> None:
@@ -129,7 +129,7 @@ async def test_requests_that_nobody_waits_for_are_kept(board: Board) -> None:
     assert [number for number, _ in BEGAN] == list(range(5))
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.25])
+@pytest.mark.parametrize("rate", [0.0, 0.04])
 async def test_one_that_would_be_too_late_is_told_so(board: Board, rate: float) -> None:
     """With how many were before it, and when to try again; at once where that is known. It does not run."""
     host, client = await board.host(counted), await board.client()
@@ -139,11 +139,11 @@ async def test_one_that_would_be_too_late_is_told_so(board: Board, rate: float) 
         await client.run("counted", {"number": 1}, timeout=30)
     before = len(BEGAN)
     begun = time.monotonic()
-    run = await client.submit("counted", {"number": 2}, deadline=2.0 if rate else 0.4)
+    run = await client.submit("counted", {"number": 2}, deadline=12.0 if rate else 0.4)
     with pytest.raises(RunFailed) as failed:
-        await client.result(run, 10)
+        await client.result(run, SOON)
     if rate:
-        assert time.monotonic() - begun < 2.0  # its deadline
+        assert time.monotonic() - begun < 12.0  # its deadline; its turn would come 25 s after the first
     error = failed.value.__cause__
     assert isinstance(error, Overloaded)
     assert error.fields["queue"] == 0
@@ -157,10 +157,10 @@ async def test_one_that_comes_in_time_waits_for_its_turn(board: Board) -> None:
     host, client = await board.host(counted), await board.client()
     await client.admit("counted", 4.0)
     await limited(host)
-    runs = [client.run("counted", {"number": n}, deadline=10.0, timeout=30) for n in range(3)]
+    begun = time.monotonic()
+    runs = [client.run("counted", {"number": n}, deadline=20.0, timeout=SOON) for n in range(3)]
     assert await asyncio.gather(*runs) == [0, 1, 2]
-    began = [at for _, at in BEGAN]
-    assert began[-1] - began[0] >= 0.4
+    assert max(at for _, at in BEGAN) - begun >= 0.4
 
 
 async def test_the_workflows_own_time_counts_too(board: Board) -> None:
@@ -187,10 +187,10 @@ async def test_what_was_accepted_goes_on_elsewhere_without_a_new_turn(board: Boa
     await board.kill(first)
     await until(lambda: [number for number, _ in BEGAN] == [1, 1])
     GATE.set()
-    assert await client.result(run, 10) == 1
+    assert await client.result(run, SOON) == 1
     await until(lambda: door(second) == 1)
     await client.admit("gated", 5)
-    assert await client.result(waits, 10) == 2
+    assert await client.result(waits, SOON) == 2
 
 
 async def test_a_run_that_wakes_up_needs_no_turn(board: Board) -> None:
@@ -201,7 +201,7 @@ async def test_a_run_that_wakes_up_needs_no_turn(board: Board) -> None:
     await client.admit("parked", 0)
     await limited(host, workflow="parked")
     await client.signal(run, "go")
-    assert await client.result(run, 10) == 7
+    assert await client.result(run, SOON) == 7
 
 
 async def test_a_draining_driver_gives_back_what_waits(board: Board) -> None:
@@ -215,7 +215,7 @@ async def test_a_draining_driver_gives_back_what_waits(board: Board) -> None:
     await first.stop(grace=0.2)
     await until(lambda: door(second) == 1)
     await client.admit("counted", None)
-    assert await client.result(run, 10) == 1
+    assert await client.result(run, SOON) == 1
 
 
 async def test_what_waits_is_shared_with_a_driver_that_comes(board: Board) -> None:
@@ -238,7 +238,7 @@ async def test_cancelling_what_waits(board: Board) -> None:
     run = await client.submit("counted", {"number": 1})
     await until(lambda: door(host) == 1)
     await client.cancel(run)
-    assert (await client.done(run, 10)).status == "cancelled"
+    assert (await client.done(run, SOON)).status == "cancelled"
     assert BEGAN == []
 
 
@@ -269,7 +269,7 @@ async def test_drivers_come_and_die_and_nothing_is_lost(board: Board) -> None:
     await client.admit("counted", 40.0)
     await limited(*hosts)
     runs = [await client.submit("counted", {"number": number}) for number in range(80)]
-    ends = asyncio.gather(*(client.result(run, 30) for run in runs))
+    ends = asyncio.gather(*(client.result(run, 2 * SOON) for run in runs))
     for round_ in range(1, 4):
         await until(lambda least=round_: len({number for number, _ in BEGAN}) > 15 * least)  # type: ignore[misc]
         hosts.append(await board.host(counted))

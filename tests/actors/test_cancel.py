@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board, instance
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, checkpoint, method, tool, workflow
 from callboard.infra.errors import CallCancelled, RunCancelled, RunUnknown
 
 SAW: list[str] = []
 GATE = asyncio.Event()
+CLEAN = asyncio.Event()
 STOP = threading.Event()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     """Nothing was seen, the gates are shut."""
-    global GATE, STOP
-    GATE, STOP = asyncio.Event(), threading.Event()
+    global CLEAN, GATE, STOP
+    CLEAN, GATE, STOP = asyncio.Event(), asyncio.Event(), threading.Event()
     SAW.clear()
 
 
@@ -102,7 +103,7 @@ async def test_cancelling_a_run_cancels_all_its_calls(board: Board, which: Any) 
     await until(lambda: set(SAW) >= BEGUN)
     await client.cancel(run, "changed my mind")
     with pytest.raises(RunCancelled, match="changed my mind") as caught:
-        await client.result(run, 10)
+        await client.result(run, SOON)
     assert caught.value.fields["run"] == run
     await until(lambda: set(SAW) >= BEGUN | ENDED)
     await board.emptied("CALLS")
@@ -124,7 +125,7 @@ async def test_a_run_can_be_cancelled_at_any_moment(board: Board) -> None:
         runs.append(await client.submit(flow.name))
         await client.cancel(runs[-1])
     for run in runs:
-        assert (await client.done(run, 10)).status == "cancelled"
+        assert (await client.done(run, SOON)).status == "cancelled"
     await board.emptied("CALLS")
 
 
@@ -135,7 +136,7 @@ async def test_a_run_cancelled_before_it_began_runs_none_of_its_code(board: Boar
     await client.cancel(run, "too late")
     await board.host(flow, Middle, forever, in_thread)
     with pytest.raises(RunCancelled, match="too late"):
-        await client.result(run, 10)
+        await client.result(run, SOON)
     await board.emptied("REQUESTS")
     assert SAW == []
 
@@ -147,9 +148,9 @@ async def test_cancelling_a_run_that_has_ended_changes_nothing(board: Board) -> 
     STOP.set()
     client = await board.client()
     run = await client.submit(flow.name)
-    assert await client.result(run, 10) == 4
+    assert await client.result(run, SOON) == 4
     await client.cancel(run)
-    assert await client.result(run, 10) == 4
+    assert await client.result(run, SOON) == 4
     assert (await client.status(run)).status == "completed"
 
 
@@ -238,13 +239,13 @@ async def test_a_handler_that_refuses_to_be_cancelled(board: Board) -> None:
 
 @tool
 async def cleaning_up() -> None:
-    """Take some time to stop."""
+    """Take until it may be over to stop."""
     SAW.append("begins")
     try:
         await GATE.wait()
     finally:
         SAW.append("cleaning")
-        await asyncio.sleep(0.05)
+        await CLEAN.wait()
         SAW.append("clean")
 
 
@@ -262,6 +263,7 @@ async def test_a_cancelled_handler_may_clean_up(board: Board) -> None:
     await (await board.client()).cancel(run)
     await until(lambda: SAW[-1] == "cleaning")
     assert instance(host, cleaning_up).info().busy == 1
+    CLEAN.set()
     await until(lambda: SAW[-1] == "clean")
     await until(lambda: instance(host, cleaning_up).info().busy == 0)
     await board.emptied("CALLS")

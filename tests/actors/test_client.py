@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from tests.support.board import Board
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import ManagedList, agent, connect_sync, method, tool, workflow
 from callboard.actors.client import Client
@@ -77,11 +77,19 @@ async def test_what_runs_now_is_asked_of_the_hosts(board: Board) -> None:
     assert await client.running(other, 0.05) == []
     second = await board.host(hold)
     await until(lambda: len(HELD) == 2)
-    assert {one.host for one in await client.running(run, 0.2)} == {first.id, second.id}
+
+    async def on_two() -> bool:
+        return {one.host for one in await client.running(run, 0.2)} == {first.id, second.id}
+
+    await eventually(on_two)
     for gate in GATES.values():
         gate.set()
-    await client.result(run, 10)
-    assert await client.running(run, 0.05) == []
+    await client.result(run, SOON)
+
+    async def nowhere() -> bool:
+        return await client.running(run, 0.05) == []
+
+    await eventually(nowhere)  # the last host may not have heard yet that its outcome is stored
 
 
 @pytest.mark.parametrize("kind", [H.JSON, H.MSGPACK])
@@ -92,7 +100,7 @@ async def test_a_typed_result_is_the_same_in_either_encoding(kind: str, board: B
     body = b"{}" if kind == H.JSON else b"\x80"
     head = H.encode([(H.RUN, "r1"), (H.CONTENT_TYPE, kind)])
     await node.store.stored("cb.request.everything", body, head)
-    assert await client.result("r1", 10, type=Everything) == WHOLE
+    assert await client.result("r1", SOON, type=Everything) == WHOLE
 
 
 @tool
@@ -115,7 +123,7 @@ async def test_large_results_for_who_reads_json(board: Board, sizes: list[int], 
     await board.host(page, pages)
     client = await board.client()
     run = await client.submit(pages.name, {"sizes": sizes}, as_json=True)
-    assert await client.result(run, 10) == ["x" * size for size in sizes]
+    assert await client.result(run, SOON) == ["x" * size for size in sizes]
     (entry,) = await board.entries(run, "done")
     told = json.loads(entry.body)
     assert told["value"] == (["x" * size for size in sizes] if inline else None)
@@ -148,7 +156,7 @@ async def test_the_sync_client_has_all_that_the_async_one_has(board: Board) -> N
     def use() -> None:
         with connect_sync(settings=board.settings()) as client:
             run = client.submit("noting", {"text": "hello"}, session="anna")
-            assert client.done(run, 10).status == "completed"
+            assert client.done(run, SOON).status == "completed"
             assert client.run("noting", {"text": "again"}, session="anna", type=float, timeout=10) == 2.0
             assert [state.session for state in client.state.all("Clerk")] == ["anna"]
             assert [list(commit.changed) for commit in client.state.history("Clerk", "anna")]

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 import pytest
 from tests.support.board import Board
 from tests.support.cluster import Cluster
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 from callboard import tool, workflow
 from callboard.actors.registry import hosts
 from callboard.infra import subjects
 from callboard.infra.topology import declared
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(400)]
 
 RUNS = 120
-ELECTED_WITHIN = 60.0
-"""Seconds; the servers that are left take about ten to agree on new leaders."""
+ELECTED_WITHIN = 120.0
+"""Seconds; the servers that are left take about ten to agree on new leaders, on a machine that is not busy."""
 RAN: Counter[int] = Counter()
 
 
@@ -61,7 +61,11 @@ async def test_nothing_is_lost_with_one_of_three_servers(cluster: Cluster, board
     for name in declared(client.node.settings):
         config = (await client.node.topology.api(f"STREAM.INFO.{name}"))["config"]
         assert config["num_replicas"] == 3, name
-    assert len(await hosts(client.node)) == 2
+
+    async def both() -> bool:
+        return len(await hosts(client.node)) == 2
+
+    await eventually(both)  # a server that follows may answer, and be a little behind
 
     async def one(number: int) -> int:
         run = await client.submit("add_up", {"number": number})

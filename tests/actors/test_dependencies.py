@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, method, tool, workflow
 from callboard.actors.future import Future
@@ -136,6 +136,7 @@ async def test_a_waiting_call_is_announced_at_once_and_sent_when_it_is_ready(boa
     assert sorted(sent) == ["1", "2"]
     GATE.set()
     assert msgspec.msgpack.decode((await board.done(run)).value) == 3
+    await node.connection.flush()
     assert sent[2:] == ["3"]
 
 
@@ -150,11 +151,11 @@ async def test_thousands_that_wait_for_one(board: Board) -> None:
     """Announced together they take more than one message has room for; all are called."""
     await board.host(wide_flow, add, gated)
     run = await board.submit(wide_flow, width=12_000)
-    entries = await board.entries(run, "pending", 12, timeout=20)
+    entries = await board.entries(run, "pending", 12, timeout=2 * SOON)
     announced = [msgspec.msgpack.decode(entry.body, type=Pending).futures for entry in entries]
     assert len({one.future for batch in announced for one in batch}) == 12_000
     GATE.set()
-    done = await board.done(run, timeout=30)
+    done = await board.done(run, timeout=2 * SOON)
     assert msgspec.msgpack.decode(done.value) == sum(range(12_000)) + 12_000
 
 
@@ -174,7 +175,7 @@ async def test_one_that_waits_for_thousands(board: Board) -> None:
     """The list of its dependencies alone is longer than a message's headers should be."""
     GATE.set()
     await board.host(narrow_flow, count, gated)
-    assert await board.run(narrow_flow, width=5000, timeout=30) == 5000
+    assert await board.run(narrow_flow, width=5000, timeout=2 * SOON) == 5000
 
 
 # -- large values -----------------------------------------------------------------------------
@@ -223,7 +224,7 @@ async def test_a_large_result_of_a_run(board: Board) -> None:
     run = await board.submit(large_result_flow, size=100_000)
     for _ in range(2):
         client = await board.client()
-        found = await client.result(run, 10)
+        found = await client.result(run, SOON)
         assert found == {"mine": b"x" * 100_000, "theirs": b"\x07" + LARGE}
 
 
@@ -404,10 +405,11 @@ async def type_error_flow() -> list[Any]:
 async def test_a_returned_future_that_fails_with_a_type_error(board: Board) -> None:
     """It is not mistaken for a result that cannot travel."""
     await board.host(type_error_flow, raises_type_error, passes_type_error_on)
+    client = await board.client()
+    run = await client.submit(type_error_flow.name)
     with pytest.raises(RunFailed) as caught:
-        await board.run(type_error_flow)
+        await client.result(run, SOON)
     assert isinstance(caught.value.__cause__, TypeError)
-    run = (await (await board.client()).runs())[0].run
     results = {result.call: result for result in await board.results(run)}
     assert results["passes_type_error_on.call"].error is not None
     assert results["passes_type_error_on.call"].error.type == "builtins:TypeError"
@@ -426,7 +428,7 @@ async def test_an_error_from_deep_below_tells_its_whole_path(board: Board) -> No
     run = await board.submit(deep_flow, level=2)
     client = await board.client()
     with pytest.raises(RunFailed) as caught:
-        await client.result(run, 10)
+        await client.result(run, SOON)
     error = caught.value.__cause__
     assert isinstance(error, Broken)
     notes = "\n".join(error.__notes__)

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, call_headers, call_subject, instance, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import agent, method, tool, workflow
 from callboard.actors import registry
@@ -63,12 +63,12 @@ async def test_started_calls_finish_and_the_others_are_given_back(board: Board) 
     run = await board.submit(gated_flow, count=8)
     await until(lambda: len(RAN) == 2)
     started = set(RAN)
-    stopping = asyncio.create_task(first.stop())
+    stopping = asyncio.create_task(first.stop(grace=2 * SOON))
     await until(lambda: first.draining)
     second = await board.host(gated)
     await until(lambda: len(RAN) == 4)
     GATE.set()
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, SOON)
     assert (await board.done(run)).status == "completed"
     assert set(RAN.values()) == {1}
     ran_on = {result.future: result.host for result in await board.results(run)}
@@ -85,9 +85,9 @@ async def test_hosts_that_come_and_go_under_load_lose_nothing_and_repeat_nothing
     for part in (300, 900, 1500):
         await until(lambda part=part: len(ENDED) > part)  # type: ignore[misc]
         following = await board.host(quick)
-        await host.stop()
+        await host.stop(grace=SOON)
         host = following
-    done = await board.done(run, timeout=30)
+    done = await board.done(run, timeout=2 * SOON)
     assert msgspec.msgpack.decode(done.value) == sum(range(3000))
     assert set(RAN.values()) == {1}
     assert len(RAN) == 3000
@@ -120,7 +120,7 @@ async def test_a_draining_driver_gives_its_runs_back(board: Board) -> None:
     GATE.set()
     assert (await board.done(run)).status == "completed"
     assert RAN == {0: 1, 1: 1}
-    assert instance(worker, gated).running == {}
+    await until(lambda: not instance(worker, gated).running)
 
 
 async def test_a_draining_driver_lets_its_runs_end(board: Board) -> None:
@@ -129,10 +129,10 @@ async def test_a_draining_driver_lets_its_runs_end(board: Board) -> None:
     first = await board.host(gated_flow)
     run = await board.submit(gated_flow, count=2)
     await until(lambda: len(RAN) == 2)
-    stopping = asyncio.create_task(first.stop(grace=5))
+    stopping = asyncio.create_task(first.stop(grace=2 * SOON))
     await until(lambda: first.draining)
     GATE.set()
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, SOON)
     assert (await board.done(run)).status == "completed"
     assert len(await board.entries(run, "owner")) == 1
 
@@ -140,15 +140,15 @@ async def test_a_draining_driver_lets_its_runs_end(board: Board) -> None:
 async def test_a_drained_host_has_left_the_registry(board: Board) -> None:
     """Nobody takes it for dead; its actors stay known."""
     with capture_logs() as logs:
-        staying = await board.host(quick_flow)
-        leaving = await board.host(quick)
+        staying = await board.host(quick_flow, dead_after=1.0)
+        leaving = await board.host(quick, dead_after=1.0)
         node = await board.node()
         assert {pulse.host for pulse in await eventually(_both(node))} == {staying.id, leaving.id}
         await leaving.stop()
         left = await eventually(_one(node))  # the server stores the goodbye in its own time
         assert [pulse.host for pulse in left] == [staying.id]
         await until(lambda: leaving.id not in staying.watch.alive)
-        ends = time.monotonic() + 0.8
+        ends = time.monotonic() + 2.0
         await until(lambda: time.monotonic() > ends)
     assert [entry for entry in logs if entry["event"] == "host_dead"] == []
     assert [actor.name for actor in await registry.actors(node)] == ["quick", "quick_flow"]
@@ -176,7 +176,7 @@ async def test_a_host_may_be_told_to_drain(board: Board) -> None:
     node = await board.node()
     answer = await node.connection.request(f"cb.control.{host.id}", msgspec.msgpack.encode(Drain(grace=1.0)))
     assert msgspec.msgpack.decode(answer, type=Acknowledged).host == host.id
-    await asyncio.wait_for(host.stopped(), 5)
+    await asyncio.wait_for(host.stopped(), SOON)
     assert await registry.hosts(node) == []
 
 
@@ -250,7 +250,7 @@ async def test_calls_that_arrive_while_a_host_drains_go_elsewhere(board: Board) 
     stopping = asyncio.create_task(first.stop(grace=0.2))
     await until(lambda: first.draining)
     release.set()
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, SOON)
     assert RAN == {}
     await board.host(quick)
     await board.entries("r", "result")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import ManagedList, NotDone, OutcomeUnknown, agent, effect_key, method, tool, workflow
 from callboard.infra import subjects
@@ -225,7 +225,7 @@ async def test_the_intent_stands_before_the_outcome(board: Board) -> None:
     intent = msgspec.msgpack.decode(entry.body, type=Intent)
     assert (intent.future, intent.call, intent.host, intent.attempt) == (f"{run}:1", "pay.call", host.id, 1)
     assert len(intent.arguments) == 32
-    assert entry.at - 5 < intent.at < entry.at + 5
+    assert entry.at - SOON < intent.at < entry.at + SOON
     GATE.set()
     assert (await board.done(run)).status == "completed"
     assert [f"{run}:1"] == KEYS
@@ -240,7 +240,7 @@ async def test_a_dead_hosts_effect_is_not_run_again(board: Board) -> None:
     await until(lambda: DONE.total() == 2)
     await board.kill(first)
     await board.host(pay)
-    assert await client.result(run, 10) == ["OutcomeUnknown", "OutcomeUnknown"]
+    assert await client.result(run, SOON) == ["OutcomeUnknown", "OutcomeUnknown"]
     assert DONE == {"a": 1, "b": 1}
     results = await board.results(run)
     told = [one.error for one in results if one.error is not None]
@@ -265,7 +265,7 @@ async def test_reconcile_says_what_has_happened(board: Board, order: str, outcom
     await board.kill(first)
     GATE.set()
     await board.host(ship)
-    assert await client.result(run, 10) == outcome
+    assert await client.result(run, SOON) == outcome
     assert DONE[order] == times
 
 
@@ -279,7 +279,7 @@ async def test_a_reconcile_that_fails_leaves_it_unknown(board: Board) -> None:
     await board.kill(first)
     await board.host(ship)
     with pytest.raises(RunFailed) as failed:
-        await client.result(run, 10)
+        await client.result(run, SOON)
     assert isinstance(failed.value.__cause__, OutcomeUnknown)
     assert isinstance(failed.value.__cause__.__cause__, Refused)
     assert DONE == {"broken": 1}
@@ -312,7 +312,7 @@ async def test_a_key_names_one_effect_of_a_run(board: Board) -> None:
     run = await client.submit(booking.name, {"orders": ["a", "a", "b", "a"]})
     await until(lambda: DONE.total() == 2)
     GATE.set()
-    given = await client.result(run, 10)
+    given = await client.result(run, SOON)
     assert len({one for one in given if one.startswith("booked a")}) == 1
     assert given[2] == "booked b 2"
     assert given[4] == given[0]
@@ -331,7 +331,7 @@ async def test_a_key_whose_outcome_is_unknown_stays_so(board: Board) -> None:
     await until(lambda: DONE.total() == 1)
     await board.kill(first)
     await board.host(book)
-    assert await client.result(run, 10) == ["unknown a", "unknown a"]
+    assert await client.result(run, SOON) == ["unknown a", "unknown a"]
     assert DONE == {"a": 1}
 
 
@@ -373,7 +373,7 @@ async def test_an_agents_effect_and_its_state(board: Board, order: str, first: i
     await until(lambda: DONE.total() == 1)
     await board.kill(host)
     await board.host(Teller)
-    told = await client.result(run, 10)
+    told = await client.result(run, SOON)
     assert told == ([1, ["known"]] if first else [Refused.__name__, []])
     assert {order: 1} == DONE
 
@@ -439,6 +439,6 @@ async def test_an_effect_that_was_delivered_too_often(board: Board) -> None:
         await until(lambda what=what: DONE[what] == 1)  # type: ignore[misc]
         await board.kill(host)
         host = await board.host(send, max_deliver=2)
-    assert await client.result(run, 10) == Poisoned.__name__
+    assert await client.result(run, SOON) == Poisoned.__name__
     assert len(await board.letters()) == 1
     assert DONE == {"a": 1, "asked": 1}

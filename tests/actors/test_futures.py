@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 from tests.support.board import Board
+from tests.support.waiting import SOON
 
 from callboard import agent, method, tool, workflow
 from callboard.actors.future import Future, FutureInfo
@@ -173,7 +174,7 @@ def value_flow() -> list[Any]:
     done = threading.Event()
     call.add_done_callback(lambda _: done.set())
     call.arg.get_loop().call_soon_threadsafe(opened, "a")
-    seen += [call.value(timeout=5), done.wait(5), call.available(), call.cancel()]
+    seen += [call.value(timeout=SOON), done.wait(SOON), call.available(), call.cancel()]
     return seen
 
 
@@ -438,7 +439,8 @@ async def test_what_the_wire_tells_of_a_call(board: Board) -> None:
     client = await board.client()
     opened("gate")
     run = await client.submit("wire_flow", session="s-1", deadline=60, priority=2)
-    assert await client.result(run, 10) == 5
+    assert await client.result(run, SOON) == 5
+    await node.connection.flush()
     common = {H.RUN: run, H.SESSION: "s-1", H.WORKFLOW: "wire_flow", H.PRIORITY: "2"}
     assert set(calls) == {"1", "2", "3", "4", "4.1"}
     for headers in calls.values():

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.board import Board, instance
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import agent, method, tool, workflow
 from callboard.actors import registry
@@ -82,7 +82,7 @@ async def nothing_is_left(host: Host, tasks: int) -> None:
     """Wait until no connection, thread or task of the host is there any more."""
     assert host.node.connection.client.is_closed or not host.node.connection.client.is_connected
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert [thread.name for thread in threading.enumerate() if thread.name == "callboard-pulse"] == []
+    await until(lambda: "callboard-pulse" not in [thread.name for thread in threading.enumerate()])
 
 
 async def test_it_can_be_started_when_there_is_a_server_at_last(
@@ -173,7 +173,7 @@ async def test_a_host_without_actors_starts_once_and_stops(board: Board) -> None
     await host.start()
     assert host._heart is heart
     await host.stop()
-    await asyncio.wait_for(host.stopped(), 5)
+    await asyncio.wait_for(host.stopped(), SOON)
     await nothing_is_left(host, tasks)
     assert await registry.hosts(await board.node()) == []
 
@@ -204,7 +204,7 @@ async def test_a_server_that_goes_midway_is_waited_for(
     host = declared(board, echo, echo_flow)
     starting = await start_without_server(host, nats_server, monkeypatch)
     await asyncio.to_thread(nats_server.start)
-    await asyncio.wait_for(starting, 30)
+    await asyncio.wait_for(starting, 2 * SOON)
     assert await board.run(echo_flow) == 7
 
 
@@ -217,11 +217,11 @@ async def test_a_start_that_is_given_up_midway(
     host = declared(board, echo, echo_flow)
     starting = await start_without_server(host, nats_server, monkeypatch)
     if how == "stop":
-        await asyncio.wait_for(host.stop(), 20)
+        await asyncio.wait_for(host.stop(), SOON)
     else:
         starting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(starting, 20)
+        await asyncio.wait_for(starting, SOON)
     await nothing_is_left(host, tasks)
     await asyncio.to_thread(nats_server.start)
     await host.start()
@@ -245,7 +245,7 @@ async def test_who_stops_a_host_that_is_stopping_waits_for_it(board: Board) -> N
     await host.start()
     run = await board.submit(gated_flow)
     await until(lambda: instance(host, gated).info().busy)
-    given_up = asyncio.create_task(host.stop(grace=10))
+    given_up = asyncio.create_task(host.stop(grace=2 * SOON))
     await until(lambda: host.draining)
     given_up.cancel()
     second = asyncio.create_task(host.stop())
@@ -253,7 +253,7 @@ async def test_who_stops_a_host_that_is_stopping_waits_for_it(board: Board) -> N
         await given_up
     assert not second.done()
     GATE.set()
-    await asyncio.wait_for(second, 30)
+    await asyncio.wait_for(second, SOON)
     assert host.node.connection.client.is_closed
     assert (await board.done(run)).status == "completed"
 
@@ -274,7 +274,7 @@ async def test_a_heart_that_stumbles_beats_on(board: Board) -> None:
 
     with capture_logs() as logs:
         host.pulls = failing  # type: ignore[method-assign]
-        await until(failed.is_set)
+        await until(lambda: "heart_failed" in [log["event"] for log in logs])
         (known,) = await registry.hosts(node)
 
         async def later() -> bool:
@@ -282,4 +282,3 @@ async def test_a_heart_that_stumbles_beats_on(board: Board) -> None:
             return bool(found) and found[0].at > known.at
 
         await eventually(later)
-    assert "heart_failed" in [log["event"] for log in logs]

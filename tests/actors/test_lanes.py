@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
 from tests.support.gates import Gate, anew
-from tests.support.waiting import eventually, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import options, tool, workflow
 from callboard.actors.host import Host
@@ -39,9 +40,9 @@ async def ask(number: int, host: str) -> int:
         return await double(number)
 
 
-@tool(retries=1, backoff=0.5)
+@tool(retries=1, backoff=600.0, backoff_max=600.0)
 async def flaky(number: int) -> int:
-    """Fails the first time."""
+    """Fails the first time; the second one comes when no test looks any more."""
     BEGUN.append(number)
     if len(BEGUN) == 1:
         raise ValueError(number)
@@ -62,6 +63,17 @@ async def test_a_call_in_the_lane_of_nobody_is_run(board: Board) -> None:
     await node.store.stored(gone, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
     await board.emptied("CALLS")
     assert [result.future for result in await board.results("01RUN")] == ["01RUN:1"]
+
+
+async def test_a_lane_that_is_emptied_twice_at_once(board: Board) -> None:
+    """As where that takes longer than the time between two looks: each call is moved once."""
+    host = await board.host(double)
+    host.watch._looked = math.inf  # it does not look by itself
+    node = await board.node()
+    for number in range(20):
+        head = call_headers(f"01RUN:{number}", Nats_Msg_Id=f"01RUN:{number}")
+        await node.store.stored(subjects.call("double", "h-gone", 1), packed({"number": number}), head)
+    assert sorted(await asyncio.gather(*(host.lanes.move("h-gone") for _ in range(3)))) == [0, 0, 20]
 
 
 async def test_two_that_empty_a_lane_move_each_call_once(board: Board) -> None:
@@ -99,7 +111,7 @@ async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> N
     await until(lambda: leaving.draining)
     leaving.caller.is_alive = lambda _: True  # as long as the heartbeat has not said that it leaves
     GATE.set()
-    assert await client.result(run, 10) == 8
+    assert await client.result(run, SOON) == 8
     await ending
     assert BEGUN == [4]
     assert instance(leaving, ask).running == {}

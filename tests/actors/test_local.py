@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.support.waiting import SOON
 
 from callboard import agent, method, tool, workflow
 from callboard.actors.future import Future
@@ -105,7 +106,7 @@ def test_a_call_from_plain_code_gives_a_lazy_value() -> None:
     """Outside of any workflow, too."""
     value: Any = add(1)
     assert value + 1 == 3
-    assert value.value(timeout=5) == 2
+    assert value.value(timeout=SOON) == 2
     assert add(add(1).arg).value() == 3
 
 

@@ -49,7 +49,7 @@ class Asked:
 
     Attributes:
         left: set when whoever asked has closed the connection before the end.
-        at: when it came, monotonic seconds.
+        at: when, by ``monotonic()``.
     """
 
     path: str

@@ -9,6 +9,7 @@ import nats
 import pytest
 from tests.actors.gateway.support import WORKFLOWS, Asker, gates
 from tests.support.board import Board
+from tests.support.waiting import SOON
 
 from callboard.actors.gateway import Gateway
 
@@ -37,6 +38,6 @@ async def ask(nats_url: str) -> AsyncIterator[Asker]:
 async def gateway(board: Board) -> AsyncIterator[Gateway]:
     """A gateway, and a host that drives all the workflows."""
     await board.host(*WORKFLOWS)
-    async with Gateway(board.settings()) as gateway:
+    async with Gateway(board.settings(dead_after=SOON)) as gateway:
         yield gateway
         gates.open.set()

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client as Nats
 from tests.actors.gateway.support import WORKFLOWS, Asker
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard.actors.gateway import Gateway
 from callboard.actors.gateway.discovery import NAME
@@ -33,7 +33,7 @@ async def test_actors(ask: Asker) -> None:
 async def test_health(ask: Asker, board: Board) -> None:
     """Well with a host, degraded without, and it says which."""
     host = await board.host(*WORKFLOWS)
-    async with Gateway(board.settings()) as gateway:
+    async with Gateway(board.settings(dead_after=SOON)) as gateway:
         body = (await ask("health", "all")).body
         assert (body["status"], body["gateway"], body["hosts"]) == ("ok", gateway.id, 1)
         assert "greet" in body["workflows"]
@@ -50,7 +50,7 @@ class Services:
 
     async def __call__(self, verb: str, kind: str = f".{NAME}") -> dict[str, object]:
         """The answer of whichever service is first."""
-        found = await self._connection.request(f"$SRV.{verb}{kind}", b"", timeout=5)
+        found = await self._connection.request(f"$SRV.{verb}{kind}", b"", timeout=SOON)
         answer: dict[str, object] = json.loads(found.data)
         return answer
 

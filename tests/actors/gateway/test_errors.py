@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.actors.gateway.support import Asker, gates, greet, hold
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import workflow
 from callboard.actors.gateway import Gateway, verbs
@@ -113,9 +114,10 @@ async def test_headers(ask: Asker, headers: dict[str, str], code: str) -> None:
 
 
 @pytest.mark.usefixtures("gateway")
-async def test_deadline_of_the_run(ask: Asker) -> None:
+async def test_deadline_of_the_run(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline is the run's and the waiting's: the run fails by it, and that is the answer."""
-    answer = await ask("run", "hold", {"name": "a"}, Cb_Deadline=f"{time.time() + 0.3:.3f}")
+    monkeypatch.setattr(verbs, "_AFTER_DEADLINE", SOON)  # for a driver that is late to say so
+    answer = await ask("run", "hold", {"name": "a"}, Cb_Deadline=f"{time.time() + 2:.3f}")
     assert (answer.code, answer.body["status"]) == ("deadline_exceeded", "failed")
 
 
@@ -152,7 +154,8 @@ async def test_unforeseen(ask: Asker, gateway: Gateway, monkeypatch: pytest.Monk
     with capture_logs() as logs:
         answer = await ask("status", "any")
     assert answer.code == "internal"
-    assert [(log["event"], log["log_level"]) for log in logs] == [("request_failed", "error")]
+    own = [log for log in logs if log.get("component") == "gateway"]  # hosts may tell that they are late
+    assert [(log["event"], log["log_level"]) for log in own] == [("request_failed", "error")]
 
 
 async def test_the_run_goes_on_after_a_timeout(ask: Asker, board: Board) -> None:
@@ -164,9 +167,15 @@ async def test_the_run_goes_on_after_a_timeout(ask: Asker, board: Board) -> None
         assert answer.body["error"]["retryable"] is True
         assert "value" not in answer.body
         run = answer.body["run"]
+        await until(lambda: gates.entered)
         assert (await ask("result", run)).code == "result_timeout"
         gates.open.set()
-        assert (await ask("result", run)).body["value"] == "a"
+
+        async def ended() -> Any:
+            answer = await ask("result", run)
+            return None if answer.code == "result_timeout" else answer.body
+
+        assert (await eventually(ended))["value"] == "a"
 
 
 async def test_more_than_may_wait(ask: Asker, board: Board) -> None:
@@ -187,10 +196,10 @@ async def test_more_than_may_wait(ask: Asker, board: Board) -> None:
 
 async def test_not_stored(ask: Asker, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """While JetStream does not take the request, the answer says how to send it again as the same run."""
-    monkeypatch.setattr(verbs, "_STORED_WITHIN", 0.3)
     await board.host(greet)
     async with Gateway(board.settings()) as gateway:
         assert (await ask("run", "greet", {"name": "Ada"})).body["status"] == "completed"
+        monkeypatch.setattr(verbs, "_STORED_WITHIN", 0.3)
         monkeypatch.setattr(gateway._client.node.store, "put", lambda *_: None)
         answer = await ask("submit", "greet", {"name": "Ada"}, Cb_Run="again")
         assert (answer.code, answer.body["run"]) == ("not_stored", "again")

@@ -73,7 +73,7 @@ async def test_frames(ask: Asker, wire: Wire, gateway: Gateway) -> None:
     connection = gateway._client.node.connection
     for frame in FRAMES:
         await wire.send(frame)
-        assert (await ask("run", "greet", {"name": "Ada"}, 5)).body["value"] == "Hello Ada", frame[:80]
+        assert (await ask("run", "greet", {"name": "Ada"})).body["value"] == "Hello Ada", frame[:80]
         assert connection.client.reading, frame[:80]
     assert connection.client.stats["reconnects"] == 0
 
@@ -93,7 +93,7 @@ async def test_noise(ask: Asker, wire: Wire, gateway: Gateway) -> None:
         frames.append(headed(subject, head, body) if noise.random() < 0.5 else plain(subject, body))
     for _ in range(2):
         await wire.send(b"".join(frames))
-        assert (await ask("run", "greet", {"name": "Ada"}, 20)).body["value"] == "Hello Ada"
+        assert (await ask("run", "greet", {"name": "Ada"})).body["value"] == "Hello Ada"
     assert gateway._client.node.connection.client.stats["reconnects"] == 0
 
 

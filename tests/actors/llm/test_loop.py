@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import (
     ChatRequest,
@@ -187,7 +187,7 @@ async def test_tools_and_a_typed_answer() -> None:
 async def test_calls_run_side_by_side() -> None:
     """What the model asks for at once runs at once; results come in the order of the calls."""
     says(calls(("both", {"name": "a"}), ("both", {"name": "b"})), FINAL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON):
         await judge("both")
     assert told() == ["a", "b"]
 
@@ -334,13 +334,13 @@ async def test_on_a_board(board: Board) -> None:
     client = await board.client()
     says(calls(("price", {"ticker": "A", "on": "2009-01-02"}), ("sell", {"ticker": "A"})), FINAL)
     run = await client.submit("judge", {"question": "sell?"})
-    assert await client.result(run, 10, type=Verdict) == Verdict(cheap=True, why="it fell")
+    assert await client.result(run, SOON, type=Verdict) == Verdict(cheap=True, why="it fell")
     made = {result.future.partition(":")[2]: result.call for result in await board.results(run)}
     assert made["1.1"] == made["1.4"] == "brain.chat"
     assert {made["1.2"], made["1.3"]} == {"price.call", "sell.call"}
     says("one", "two")
     for topic in ("a", "b"):
-        await client.run("chat", {"topics": [topic]}, session="anna", timeout=10)
+        await client.run("chat", {"topics": [topic]}, session="anna", timeout=SOON)
     assert [m.text for m in _asked[-1].messages] == ["a", "one", "b"]
 
 

@@ -6,13 +6,14 @@ import asyncio
 import json
 import signal
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from tests.support.board import Board
 from tests.support.emulated import Emulated, counted, emulated
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import Piece, model, model_at, workflow
 from callboard.actors.models.openai_engine import OpenAIEngine
@@ -85,7 +86,7 @@ async def test_refused_for_a_while(board: Board, engine: Emulated) -> None:
 async def test_stalled(board: Board, engine: Emulated) -> None:
     """An engine that says nothing more is given up; the request at it is closed."""
     engine.fault(kind="stall", after=4)
-    served = model_at("writer", url=engine.url, backoff=0.05, stalled_after=1.0)
+    served = model_at("writer", url=engine.url, backoff=0.05, stalled_after=2.0)
     await board.host(tell, served)
     check_clean(await board.run(tell, text="hi"), resets=1)
     await until(lambda: engine.running == 0)
@@ -93,10 +94,11 @@ async def test_stalled(board: Board, engine: Emulated) -> None:
 
 async def test_killed(board: Board) -> None:
     """The process is killed in the middle of an answer, and another one comes up at its port."""
-    first = await started(0, speed=0.05)
-    await board.host(tell, model_at("writer", url=first.url, backoff=0.05, backoff_max=0.5, retries=300))
+    first = await started(0)
+    await asyncio.to_thread(first.fault, kind="stall", after=6)  # else it might be done before it is killed
+    await board.host(tell, model_at("writer", url=first.url, backoff=0.05, backoff_max=0.5, retries=1000))
     run = await board.submit(tell, text="hi")
-    await until(lambda: len(text_of(heard)) > 10)
+    await until(lambda: "5" in text_of(heard))
     first.process.send_signal(signal.SIGKILL)
     await first.process.wait()
     second = await started(first.port, speed=0.5)
@@ -125,7 +127,7 @@ async def test_moved_to_another_engine(board: Board, engine: Emulated) -> None:
 async def test_a_late_client(board: Board, engine: Emulated) -> None:
     """What was said so far, once; then what a second attempt says, from its beginning."""
     engine.fault(kind="stall", after=8)
-    await board.host(tell, model_at("writer", url=engine.url, backoff=0.05, stalled_after=2.5))
+    await board.host(tell, model_at("writer", url=engine.url, backoff=0.05, stalled_after=4.0))
     run = await board.submit(tell, text="hi")
     await until(lambda: "7" in text_of(heard))
     client = await board.client()
@@ -203,8 +205,8 @@ async def test_stalled_before_the_first_word(engine: Emulated) -> None:
 
 async def test_slow_is_not_stalled() -> None:
     """Each word begins the time anew."""
-    async with emulated(answer_tokens=8, step_ms=250.0) as slow:
-        asking = OpenAIEngine("writer", slow.url, stalled_after=1.5)
+    async with emulated(answer_tokens=8, step_ms=300.0) as slow:
+        asking = OpenAIEngine("writer", slow.url, stalled_after=2.0)
         assert (await asking.chat(HI, lambda _: None)).text == counted(8)
 
 
@@ -242,6 +244,12 @@ class Started:
         self.process = process
         self.url = url
         self.port = int(url.split(":")[2].split("/", maxsplit=1)[0])
+
+    def fault(self, **fault: Any) -> None:
+        """What the next request runs into, see :class:`callboard.actors.emulator.faults.Fault`."""
+        where = self.url.removesuffix("/v1") + "/emulator/faults"
+        asked = urllib.request.Request(where, json.dumps(fault).encode())  # noqa: S310 - a loopback address
+        urllib.request.urlopen(asked, timeout=SOON).close()  # noqa: S310 - as above
 
 
 async def started(port: int, speed: float) -> Started:

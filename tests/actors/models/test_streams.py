@@ -14,7 +14,7 @@ from tests.support.standin import Reply, StandIn
 from tests.support.waiting import SOON, eventually, until
 
 from callboard import ChatRequest, Message, Piece, Sampling, model, model_at, model_function, workflow
-from callboard.actors import listening
+from callboard.actors import listening, speech
 from callboard.actors.listening import Listener
 from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.speech import LocalLine, Speech
@@ -139,14 +139,15 @@ async def test_after_a_takeover(board: Board, engine: StandIn) -> None:
 
 
 async def test_cancelling_a_run_reaches_the_engine(board: Board, engine: StandIn) -> None:
-    """The request is closed."""
+    """The request is closed, though the engine would go on for ever."""
     engine.replies.append(Reply(["endless "], hold_after=1))
     await board.host(chat, model_at("remote", url=engine.url))
     client = await board.client()
     run = await client.submit("chat", {"text": "hi"})
     await until(lambda: engine.chats)
-    await client.cancel(run)
-    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
+    async with asyncio.timeout(SOON):
+        await client.cancel(run)
+        await engine.chats[0].left.wait()
     assert (await board.done(run)).status == "cancelled"
 
 
@@ -172,7 +173,8 @@ async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> N
     engine.replies.append(Reply([], hold_after=0))
     await board.host(chat, model_at("remote", url=engine.url))
     client = await board.client()
-    run = await client.submit("chat", {"text": "hi"}, deadline=2.0)
+    run = await client.submit("chat", {"text": "hi"}, deadline=3.0)
+    await until(lambda: engine.chats)
     done = await board.done(run)
     assert done.error is not None
     assert done.error.code == "deadline_exceeded"
@@ -235,11 +237,12 @@ async def test_many_with_one_slow_reader(board: Board) -> None:
 # -- the pieces themselves -------------------------------------------------------------------------
 
 
-async def test_coalesced() -> None:
-    """The first word leaves at once; what is said within 30 ms leaves together, in the right places."""
+async def test_coalesced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first word leaves at once; what is said soon after it leaves together, in the right places."""
+    monkeypatch.setattr(speech, "EVERY", 0.5)  # seconds in which these lines surely run
     sent: list[Tokens] = []
-    speech = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
-    with speech.speaker("r1:3/2~2") as speaker:
+    said = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
+    with said.speaker("r1:3/2~2") as speaker:
         for word in ("a", "bc", "d"):
             speaker.say(word)
         assert [one.text for one in sent] == ["a"]
@@ -255,12 +258,12 @@ async def test_coalesced() -> None:
 async def test_a_large_piece() -> None:
     """It travels in several messages; somebody who comes late is told what a message has room for."""
     sent: list[Tokens] = []
-    speech = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
-    with speech.speaker("r1:1") as small, speech.speaker("r1:2") as large:
+    said = Speech(lambda _, body: sent.append(msgspec.msgpack.decode(body, type=Tokens)))
+    with said.speaker("r1:1") as small, said.speaker("r1:2") as large:
         small.say("hello")
         large.say("\N{SNOWMAN}" * 250_000)
-        assert [one.future for one in speech.said("r1")] == ["r1:1"]
-    assert speech.said("r1") == []
+        assert [one.future for one in said.said("r1")] == ["r1:1"]
+    assert said.said("r1") == []
     assert [len(one.text) for one in sent[1:4]] == [100_000, 100_000, 50_000]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.actors.stubs.support import SAMPLES
+from tests.support.waiting import SOON
 
 from callboard.actors.client import Client, connect
 from callboard.infra.errors import CallFailed, RunFailed
@@ -36,14 +37,14 @@ async def driving(project: Path, url: str, *path: Path) -> AsyncIterator[str]:
             assert line, "".join(told)
         yield line.strip()
     finally:
-        await asyncio.wait_for(process.communicate(b""), 60)
+        await asyncio.wait_for(process.communicate(b""), 2 * SOON)
     assert process.returncode == 0
 
 
 async def outcome(client: Client, workflow: str) -> tuple[str, list[tuple[str, str]]]:
     """The result of a run, and which call was made where."""
     run = await client.submit(workflow, {"question": "Compare AAPL and MSFT"})
-    result = await client.result(run, timeout=60)
+    result = await client.result(run, timeout=SOON)
     events = [event async for event in client.events(run, follow=False)]
     calls = [(e.data["future"].partition(":")[2], e.data["call"]) for e in events if e.kind == "result"]
     return str(result), sorted(calls)
@@ -81,7 +82,7 @@ async def test_a_driver_without_the_agents_code_gets_the_same_results(
             first = [await outcome(client, name) for name in ("research", "research_in_thread")]
             run = await client.submit("failing", {"why": "holiday"})
             with pytest.raises(RunFailed) as caught:
-                await client.result(run, timeout=60)
+                await client.result(run, timeout=SOON)
         async with driving(over_declarations, hosted, SAMPLES) as told:
             assert told == "ready ['market', 'numpy'] True"
             second = [await outcome(client, name) for name in ("research", "research_in_thread")]
