@@ -94,7 +94,7 @@ async def test_stalled(board: Board, engine: Emulated) -> None:
 
 async def test_killed(board: Board) -> None:
     """The process is killed in the middle of an answer, and another one comes up at its port."""
-    first = await started(0)
+    first = await started(0, speed=0.5)
     await asyncio.to_thread(first.fault, kind="stall", after=6)  # else it might be done before it is killed
     await board.host(tell, model_at("writer", url=first.url, backoff=0.05, backoff_max=0.5, retries=1000))
     run = await board.submit(tell, text="hi")
