@@ -298,6 +298,22 @@ async def test_a_group_lost_with_its_server_is_stored_once(
     assert sorted(map(int, await bodies(connection, stream))) == list(range(2500))
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_group_torn_by_the_end_of_a_connection_is_stored_whole(
+    connection: Connection, store: Store, stream: str, nats_server: EmbeddedServer, turns: int
+) -> None:
+    """Its beginning left by the old connection, and is lost; its end, with the ack, leaves by the new one."""
+    nats_server.kill()
+    for _ in range(turns):  # in one of them the end of the connection has come, and nobody knows yet
+        await asyncio.sleep(0)
+    names = [f"{number}" for number in range(32)]
+    for name in names:
+        store.put_together("t.a", name.encode() + b" " * 7_000, with_id(name), lambda _: None)
+    await asyncio.to_thread(nats_server.start)
+    await until(lambda: store.outstanding == 0)
+    assert sorted(map(int, await bodies(connection, stream))) == list(range(32))
+
+
 # -- a full store --------------------------------------------------------------------------------------------
 
 
