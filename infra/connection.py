@@ -265,7 +265,7 @@ class Connection:
         """Unix seconds of the last time it was made; a server that was killed in between has lost the latest
         acks, and does not know any more what it had delivered."""
         self.losses = 0
-        """How often it was lost: what was sent with another number may have left in part by one that is gone."""
+        """How often it was lost; what was sent before that may have left only in part."""
         self._away = 0.0
         self._told: set[str] = set()
         self._on_lost = on_lost
