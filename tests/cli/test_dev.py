@@ -227,7 +227,7 @@ def test_a_call_that_runs_is_finished_by_the_old_host(tmp_path: Path, gate: Path
 
 def test_a_host_that_crashes_is_started_again(dev: Dev) -> None:
     """Each time a little later."""
-    waits = []
+    waits, lived = [], 0.0
     for _ in range(2):
         (host,) = dev.hosts()
         lived = time.time() - host.create_time()
