@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,6 +20,8 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard import agent, checkpoint, method, tool, workflow
+from callboard.actors.pulse import _culprit
+from callboard.actors.running import Running
 from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid
 
 
@@ -295,9 +299,9 @@ async def test_a_handler_that_blocks_the_loop_is_reported_by_name_and_not_lost(b
         # The handler blocks the loop of all hosts of this process, so the server is asked from a thread.
         run = await board.submit(blocking_flow, seconds=1.2)
         assert (await board.done(run)).status == "completed"
-    reports = [entry for entry in logs if entry["event"] == "event_loop_blocked"]
-    assert reports
-    assert all(report["by"] == "blocks.call" for report in reports)
+    every = [entry for entry in logs if entry["event"] == "event_loop_blocked"]
+    reports = [report for report in every if report["by"] != "unknown code"]  # which a busy machine is
+    assert {report["by"] for report in reports} == {"blocks.call"}
     assert reports[0]["at"].startswith("test_slots.py:")
     assert "plain 'def'" in reports[0]["fix"]
     assert METER.total == 1
@@ -305,6 +309,31 @@ async def test_a_handler_that_blocks_the_loop_is_reported_by_name_and_not_lost(b
     assert worker.id in watcher.watch.alive
     (result,) = await board.results(run)
     assert result.took >= 1.2
+
+
+def _function(run: int) -> tuple[str, str]:
+    """A user's own, of a name that a host has, too."""
+    return _culprit(sys._getframe())
+
+
+def handle(calls: list[int]) -> tuple[str, str]:
+    """Likewise."""
+    return _culprit(sys._getframe())
+
+
+async def test_whoever_blocks_the_loop_is_named_without_an_error() -> None:
+    """Whatever the user's functions are called, and however early in a run: the heart lives from this."""
+    assert _function(1)[0] == handle([1])[0] == "unknown code"
+    seen: list[str] = []
+
+    async def decoding(request: object) -> dict[str, object]:
+        seen.append(_culprit(sys._getframe())[0])
+        raise KeyError
+
+    run = SimpleNamespace(request=None, maker=SimpleNamespace(context=SimpleNamespace(workflow="flow")))
+    with pytest.raises(KeyError):
+        await Running._function(SimpleNamespace(_arguments=decoding), run)  # type: ignore[arg-type]
+    assert seen == ["workflow flow"]
 
 
 async def test_a_quick_handler_is_not_reported(board: Board) -> None:
