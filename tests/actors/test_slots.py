@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -334,6 +334,17 @@ async def test_whoever_blocks_the_loop_is_named_without_an_error() -> None:
     with pytest.raises(KeyError):
         await Running._function(SimpleNamespace(_arguments=decoding), run)  # type: ignore[arg-type]
     assert seen == ["workflow flow"]
+
+
+def test_who_blocks_the_loop_is_looked_for_at_any_moment() -> None:
+    """Also before the code that runs a workflow knows which one."""
+
+    def _function(run: str) -> FrameType:
+        """As that of the driver is called, at its first line."""
+        return sys._getframe()
+
+    what, where = _culprit(_function("01RUN"))
+    assert (what, where.partition(":")[0]) == ("unknown code", "test_slots.py")
 
 
 async def test_a_quick_handler_is_not_reported(board: Board) -> None:
