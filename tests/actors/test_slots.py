@@ -331,8 +331,9 @@ async def test_whoever_blocks_the_loop_is_named_without_an_error() -> None:
         raise KeyError
 
     run = SimpleNamespace(request=None, maker=SimpleNamespace(context=SimpleNamespace(workflow="flow")))
+    host = SimpleNamespace(_arguments=decoding, _declared=SimpleNamespace(method=None))
     with pytest.raises(KeyError):
-        await Running._function(SimpleNamespace(_arguments=decoding), run)  # type: ignore[arg-type]
+        await Running._function(host, run)  # type: ignore[arg-type]
     assert seen == ["workflow flow"]
 
 
