@@ -82,12 +82,9 @@ class Addressing:
             extra += f"{H.RANKED}: {future.ranked}\r\n"
         if self.before and time.time() - self.before > KNOWN_IDS:
             extra += f"{H.AGAIN}: 1\r\n"
-        lane = subjects.ANY
-        if future.executor and self._is_alive(future.executor):
-            lane = future.executor
-            extra += f"Cb-Executor: {lane}\r\n"
-            if future.policy:
-                extra += f"{H.POLICY}: {future.policy}\r\n"
+        lane = future.executor if future.executor and self._is_alive(future.executor) else subjects.ANY
+        if lane != subjects.ANY:
+            extra += _slated(future)
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         return subject, f"{head}{extra}\r\n".encode()
 
@@ -106,6 +103,12 @@ class Addressing:
                 items.append((H.TRACEPARENT, c.trace))
             self._common = H.encode(items)[:-2].decode()
         return f"{self._common}{H.METHOD}: {method.name}\r\n"
+
+
+def _slated(future: Future[Any]) -> str:
+    """The headers that say where it was sent, and why."""
+    said = {H.EXECUTOR: future.executor, H.POLICY: future.policy, H.PLACED: future.placed}
+    return "".join(f"{name}: {value}\r\n" for name, value in said.items() if value)
 
 
 def band_of(priority: int) -> int:
