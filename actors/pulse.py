@@ -202,6 +202,8 @@ class Heart:
 
 
 _ROLLUP = H.encode([("Nats-Rollup", "sub")])
+_HANDLES, _DRIVES = ("callboard.actors.handling", "handle"), ("callboard.actors.running", "_function")
+"""Where handlers and workflows are on the stack: module and function; users' have any names."""
 
 
 def _culprit(frame: FrameType | None) -> tuple[str, str]:
@@ -212,9 +214,10 @@ def _culprit(frame: FrameType | None) -> tuple[str, str]:
         file = frame.f_code.co_filename
         if not where and f"{os.sep}asyncio{os.sep}" not in file:
             where = f"{Path(file).name}:{frame.f_lineno} {frame.f_code.co_name}"
-        if frame.f_code.co_name == "handle" and "calls" in frame.f_locals:
-            what = frame.f_locals["calls"][0].method.where
-        elif frame.f_code.co_name == "_function" and {"run", "method"} <= frame.f_locals.keys():
-            what = f"workflow {frame.f_locals['method'].actor}"
+        place, known = (frame.f_globals.get("__name__"), frame.f_code.co_name), frame.f_locals
+        if place == _HANDLES and known.get("calls"):
+            what = known["calls"][0].method.where
+        elif place == _DRIVES:
+            what = f"workflow {known['run'].maker.context.workflow}"
         frame = frame.f_back
     return what, where

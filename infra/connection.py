@@ -262,10 +262,12 @@ class Connection:
         self.client = LaneClient()
         self.connected = asyncio.Event()
         self.since = 0.0
-        self._away = 0.0
-        self._told: set[str] = set()
         """Unix seconds of the last time it was made; a server that was killed in between has lost the latest
         acks, and does not know any more what it had delivered."""
+        self.losses = 0
+        """How often it was lost; what was sent before that may have left only in part."""
+        self._away = 0.0
+        self._told: set[str] = set()
         self._on_lost = on_lost
         self._on_reconnect: list[Callable[[], None]] = []
         self._watchdog: asyncio.Task[None] | None = None
@@ -437,6 +439,7 @@ class Connection:
 
     async def _on_disconnected(self) -> None:
         self.connected.clear()
+        self.losses += 1
         self._away = time.monotonic()
         self.since = math.inf  # what comes before the new time is set came by the new connection, too
         if not self._closing:

@@ -50,7 +50,7 @@ class _PubAck(msgspec.Struct):
 
 
 class _Entry:
-    __slots__ = ("before", "body", "head", "on_stored", "sent", "subject", "tries")
+    __slots__ = ("before", "body", "head", "losses", "on_stored", "sent", "subject", "tries")
 
     def __init__(self, subject: str, body: bytes, head: bytes | None, on_stored: OnStored | None) -> None:
         self.subject = subject
@@ -59,6 +59,7 @@ class _Entry:
         self.on_stored = on_stored
         self.before: list[_Entry] = []  # sent ahead of it without an ack of their own
         self.sent = 0.0
+        self.losses = 0  # of the connection, by then
         self.tries = 0
 
 
@@ -137,9 +138,9 @@ class Store:
         """Publish a message that shares one ack with the others of this turn of the event loop.
 
         The server takes the messages of a connection into a stream in their order, so the ack of
-        the last one stands for all. If it is late or an error, each is sent again on its own. The head
-        must hold a ``Nats-Msg-Id``, and the subjects must all be of one stream. What goes well is
-        told of the last one only.
+        the last one stands for all, unless the connection was lost meanwhile. If it does not, is late
+        or an error, each is sent again on its own. The head must hold a ``Nats-Msg-Id``, and the subjects
+        must all be of one stream. What goes well is told of the last one only.
         """
         entry = _Entry(subject, body, head, on_stored)
         if self._too_large(entry):
@@ -180,6 +181,7 @@ class Store:
     def _send(self, entry: _Entry) -> None:
         self._number = number = self._number + 1
         entry.sent = monotonic()
+        entry.losses = self._connection.losses
         self._outstanding[number] = entry
         publish = self._connection.publish
         for earlier in entry.before:
@@ -191,6 +193,8 @@ class Store:
         if entry is None:
             return
         if data and b'"error"' not in data:
+            if entry.before and entry.losses != self._connection.losses:
+                self._separate(entry)  # it may have left by the old connection, and its end by this one
             if entry.on_stored is not None:
                 ack = self._decode(data)
                 entry.on_stored(ack.seq)

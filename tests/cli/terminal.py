@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Self
 from callboard.infra.server import EmbeddedServer
 
 APP = Path(__file__).with_name("board_app.py")
-ENDS_WITHIN = 30.0
-"""Seconds after which a test gives up on a process; none is expected to take more than two."""
+ENDS_WITHIN = 60.0
+"""Seconds after which a test gives up on a process; none is expected to take more than two where nothing else runs."""
 
 
 class Ran(NamedTuple):

@@ -32,6 +32,7 @@ def ran(board: str) -> dict[str, str]:
                 client.result(ids[workflow], timeout=20)
             except RunFailed:
                 assert workflow == "fails"
+        eventually(lambda: all(one.finished for one in client.runs()))  # summaries come after outcomes
     return ids
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.terminal import ENDS_WITHIN, Running, Typed
+from tests.cli.terminal import Running, Typed
 
 from callboard.actors.listening import Piece
 from callboard.actors.models.types import Price
@@ -32,18 +30,10 @@ async def ask(text: str) -> str:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
     """The address of a stand-in for an engine, a process of its own."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    with subprocess.Popen([sys.executable, str(STANDIN), "--port", str(port), "--pace", "0.1"]) as process:
-        ends = time.monotonic() + ENDS_WITHIN
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < ends, "the stand-in does not listen"
-        yield f"http://127.0.0.1:{port}/v1"
+    line = [sys.executable, str(STANDIN), "--port", "0", "--pace", "0.1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
         process.terminate()
 
 

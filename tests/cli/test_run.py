@@ -295,7 +295,7 @@ def test_local_errors_say_where(typed: Typed) -> None:
 
 def test_local_ends_although_a_thread_does_not(gate: Path) -> None:
     """A blocking handler that never returns does not keep the command from ending."""
-    ran = callboard("run", "sticks", "--gate", gate, "--local", APP, "--timeout", "0.3")
+    ran = callboard("run", "sticks", "--gate", gate, "--local", APP, "--timeout", "3")
     assert ran.code == Exit.TIMED_OUT
     assert Path(f"{gate}.started").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 from tests.cli.terminal import Running, Typed, eventually
 
@@ -15,23 +16,24 @@ def test_what_goes_on(board: str, typed: Typed, gate: Path) -> None:
     with connect_sync(board) as client:
         run = client.submit("holds", {"gate": str(gate)})
         try:
-            eventually(lambda: _running(typed, board) == 1)
-            seen = typed("top", "--json", url=board).json
+            seen: dict[str, Any] = {}
+            eventually(lambda: _running(typed, board, seen) == 1)
             assert [one["run"] for one in seen["runs"]] == [run]
             assert seen["leader"] == ""
             (host,) = seen["hosts"]
             assert host["running"] == 1
+            eventually(lambda: run in typed("top", url=board).out)
             page = typed("top", url=board).out
             assert host["host"] in page
-            assert run in page
             assert "no controller" in page
         finally:
             gate.touch()
             client.result(run, timeout=20)
 
 
-def _running(typed: Typed, url: str) -> int:
-    running: int = typed("top", "--json", url=url).json["futures"]["running"]
+def _running(typed: Typed, url: str, seen: dict[str, Any]) -> int:
+    seen.update(typed("top", "--json", url=url).json)
+    running: int = seen["futures"]["running"]
     return running
 
 

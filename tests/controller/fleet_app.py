@@ -9,6 +9,9 @@ from pathlib import Path
 
 from callboard import signal, tool, workflow
 
+HOLD = "hold"
+"""While there is a file of this name beside the ledger, work does not end."""
+
 
 def note(line: str) -> None:
     """Append a line to the file that the test reads."""
@@ -21,6 +24,8 @@ async def work(number: int) -> int:
     """Take a moment."""
     note(f"work {number}")
     await asyncio.sleep(0.1)
+    while Path(os.environ["FLEET_LEDGER"]).with_name(HOLD).exists():
+        await asyncio.sleep(0.05)
     return number
 
 

@@ -44,7 +44,7 @@ async def test_an_engine_is_seen(board: Board) -> None:
         assert (line.queried, line.hit, line.prompt, line.generated) == (1000, 640, 2**33, 77)
         engine.metrics["generation_tokens_total"] = 177
         before = now(view)
-        await until(lambda: now(view).engines[0].generated == 177)
+        await until(lambda: [one.generated for one in now(view).engines] == [177])
         page = shown(now(view), before)
         assert "engine of" in page
         assert "64%" in page

@@ -26,6 +26,8 @@ from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed
 
 APP = fleet_app.__file__
 WITHIN = 30.0
+CALM = "1.5"
+"""``dead_after`` of all: processes that start beside each other may be late."""
 FEWER = '''
 from pathlib import Path
 from callboard.controller.policy import Policy
@@ -65,7 +67,7 @@ def docker(tmp_path: Path) -> Iterator[DockerEngine]:
 @pytest.fixture
 def cluster(tmp_path: Path, nats_url: str) -> Iterator[Cluster]:
     """A stand-in for a cluster."""
-    environment = {"NATS_URL": nats_url, "CALLBOARD_PULSE_EVERY": "0.1", "CALLBOARD_DEAD_AFTER": "0.4"}
+    environment = {"NATS_URL": nats_url, "CALLBOARD_PULSE_EVERY": "0.1", "CALLBOARD_DEAD_AFTER": CALM}
     with Cluster(tmp_path, ["host", f"{APP}:work"], environment) as cluster:
         yield cluster
 
@@ -84,7 +86,9 @@ async def lead(
 ) -> Controller:
     """A controller that leads."""
     provisioner.every = 0.05
-    controller = Controller(board.settings(), policies=policies, provisioner=provisioner)
+    controller = Controller(
+        board.settings(dead_after=float(CALM)), policies=policies, provisioner=provisioner
+    )
     controllers.append(controller)
     await controller.start()
     await controller.led()
@@ -93,7 +97,7 @@ async def lead(
 
 def containers(board: Board, engine: DockerEngine, app: str = "work") -> DockerContainers:
     """A provisioner with the stand-in."""
-    quick = {"CALLBOARD_PULSE_EVERY": "0.1", "CALLBOARD_DEAD_AFTER": "0.4"}
+    quick = {"CALLBOARD_PULSE_EVERY": "0.1", "CALLBOARD_DEAD_AFTER": CALM}
     address = f"tcp://{engine.address}"
     return DockerContainers("shop", f"{APP}:{app}", board.settings(), engine=address, environment=quick)
 
@@ -144,7 +148,7 @@ async def test_containers_that_have_ended_are_replaced(
     await until(lambda: victim not in docker.containers, WITHIN)
     await until(lambda: count(controller) == 2 and len(docker.containers) == 2, WITHIN)
     labels = dict(next(iter(docker.containers.values())).body["Labels"], **{"callboard.node": "left"})
-    environment = ["CALLBOARD_PULSE_EVERY=0.1", "CALLBOARD_DEAD_AFTER=0.4", f"NATS_URL={board.url}"]
+    environment = ["CALLBOARD_PULSE_EVERY=0.1", f"CALLBOARD_DEAD_AFTER={CALM}", f"NATS_URL={board.url}"]
     body = {"Image": "shop", "Cmd": ["host", f"{APP}:work"], "Env": environment, "Labels": labels}
     docker.create({"name": ["left"]}, {**body, "Hostname": "left"})
     await until(lambda: count(controller) == 3, WITHIN)

@@ -115,7 +115,7 @@ async def test_who_leaves_lets_another_one_lead_at_once(board: Board) -> None:
 async def test_who_was_replaced_leads_no_more(board: Board) -> None:
     """One that stood still finds the next epoch, and stands by."""
     node = await board.node()
-    async with Controller(board.settings()) as old:
+    async with Controller(board.settings(dead_after=2.0)) as old:  # so long it stands by
         await asyncio.wait_for(old.led(), SOON)
         body = msgspec.msgpack.encode(Leader("c-other", old.epoch + 1, time.time()))
         await node.store.stored(subjects.registry("controller"), body, H.encode([]))

@@ -51,12 +51,12 @@ async def test_a_session_behind_a_long_call_runs_elsewhere(board: Board) -> None
     short = await client.submit("visit", {"wait": False}, session="short")
     await until(lambda: len(instance(full, Desk).mailbox) == 1)
     free = await board.host(Desk)
-    async with Controller(board.settings(), policies=["head_of_line"]):
-        assert await client.result(short, 10) == 2
+    async with Controller(board.settings(dead_after=3.0), policies=["head_of_line"]):
+        assert await client.result(short, 30) == 2
         (result,) = await board.results(short)
         assert result.host == free.id
     GATES[-1].set()
-    assert await client.result(long, 10) == 2
+    assert await client.result(long, 30) == 2
     node = await board.node()
     found = await node.reader.read(STREAM, subjects.decided("*"))
     (told,) = [msgspec.msgpack.decode(one.body, type=Round) for one in found]

@@ -123,7 +123,8 @@ async def controllers() -> AsyncIterator[list[Controller]]:
 
 async def lead(board: Board, controllers: list[Controller], *policies: str) -> Controller:
     """A controller that leads."""
-    controller = Controller(board.settings(), policies=policies)
+    calm = board.settings(dead_after=3.0)  # a server that is slow for a moment is to end no lease
+    controller = Controller(calm, policies=policies)
     controllers.append(controller)
     await controller.start()
     await controller.led()
@@ -190,12 +191,14 @@ async def test_admission_by_predicted_wait(
     driver, client = await board.host(slowly), await board.client()
     await board.host(takes_time)
     await lead(board, controllers, f"{own}:Quick")
+    begun = time.monotonic()
     runs = [await client.submit(slowly.name, {"number": number}) for number in range(90)]
     more: list[str] = []
     await until(lambda: driver.admissions.of("slowly") is not None)
     limit = driver.admissions.of("slowly")
     assert limit is not None
-    assert 5 < limit.rate < 40  # some 20 a second can be done
+    # Some 20 a second can be done, at least those ten by now; half of that are accepted.
+    assert 0.5 * 10 / (time.monotonic() - begun) <= limit.rate < 40
     assert "allowed are 1" in limit.reason
     more = [await client.submit(slowly.name, {"number": number}) for number in range(90, 120)]
     (flow,) = [member for member in driver.instances() if member.name == "slowly"]

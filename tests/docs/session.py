@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 from tests.docs.pages import Block
 
 PROMPT = "$ "
-ENDS_WITHIN = 40.0
+ENDS_WITHIN = 60.0
 """Seconds after which a command is given up; none is expected to take more than ten."""
 _JOB_ENDED = re.compile(r"^\S*bash: line \d+: +\d+ (Killed|Terminated|Interrupt)\b")
 

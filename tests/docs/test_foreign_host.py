@@ -189,7 +189,7 @@ async def test_reads_large_values(foreign: ForeignHost, nats_url: str) -> None:
 async def test_reads_woven_forms(foreign: ForeignHost, nats_url: str) -> None:
     """Long arguments refer to the run's journal, and to pieces that were met before."""
     async with callboard.connect(nats_url) as client:
-        result = await client.run("growing", {"count": 30}, timeout=20)
+        result = await client.run("growing", {"count": 30}, timeout=30)
     size = sum(1000 * len(f"{n}-") for n in range(30)) + sum(len(f"{n} ") + 200 for n in range(200))
     assert result == [f"{time}! {size}" for time in range(3)]
     assert foreign.woven == 3

@@ -81,7 +81,7 @@ async def board(app: ModuleType, nats_url: str, monkeypatch: pytest.MonkeyPatch)
 async def test_the_workflow_runs_over_nats(board: str) -> None:
     """With the same result."""
     async with callboard.connect(board) as client:
-        assert await client.run("research", BOTH, timeout=20) == ANSWER
+        assert await client.run("research", BOTH, timeout=30) == ANSWER
 
 
 async def test_requests_by_the_nats_tool(board: str) -> None:
@@ -91,9 +91,9 @@ async def test_requests_by_the_nats_tool(board: str) -> None:
     name, _, run = header.partition(":")
     client = await nats.connect(board)
     outcome = await client.subscribe(f"cb.journal.{run}.done")
-    accepted = await client.request(subject, body.encode(), headers={name: run}, timeout=5)
+    accepted = await client.request(subject, body.encode(), headers={name: run}, timeout=30)
     assert json.loads(accepted.data)["stream"] == "REQUESTS"
-    await outcome.next_msg(20)
+    await outcome.next_msg(30)
     assert get[:3] == ["nats", "stream", "get"]
     stored = await client.jetstream().get_last_msg(get[3], get[5])
     await client.close()

@@ -94,7 +94,7 @@ async def test_headers_are_on_the_messages_that_the_page_names(board: str, wire:
     await wire.flush()
     async with callboard.connect(board) as client:
         run = await client.submit("measure", {"size": LARGE}, session="s1", deadline=30.0, priority=2)
-        assert await client.result(run, timeout=20) == LARGE
+        assert await client.result(run, timeout=30) == LARGE
     await wire.flush()
 
     rows = tables(PAGE, "Headers")[0].records()
@@ -123,9 +123,9 @@ async def test_a_request_without_any_header(wire: Plain) -> None:
     await wire.subscribe("cb.journal.*.done", cb=seen.take)
     await wire.flush()
     waiting = await wire.subscribe("cb.journal.*.done")
-    accepted = await wire.request("cb.request.measure", b'{"size": "three"}', timeout=5)
+    accepted = await wire.request("cb.request.measure", b'{"size": "three"}', timeout=30)
     assert msgspec.json.decode(accepted.data)["stream"] == "REQUESTS"
-    done = msgspec.json.decode((await waiting.next_msg(10)).data)
+    done = msgspec.json.decode((await waiting.next_msg(30)).data)
     assert (done["status"], done["error"]["code"]) == ("failed", "invalid_arguments")
 
 
@@ -135,7 +135,7 @@ async def test_the_outcome_can_be_read_later(wire: Plain) -> None:
     waiting = await wire.subscribe("cb.journal.mine.done")
     await wire.publish("cb.run.mine.signal", msgspec.msgpack.encode({"name": "cancel", "reason": "mine"}))
     await wire.jetstream().publish("cb.request.measure", b'{"size": 1}', headers={"Nats-Msg-Id": "mine"})
-    await waiting.next_msg(10)
+    await waiting.next_msg(30)
     stored = await wire.jetstream().get_last_msg("RUNS", "cb.run.mine.done")
     done: dict[str, Any] = msgspec.json.decode(stored.data or b"")
     assert (done["status"], done["error"]["fields"]["reason"]) == ("cancelled", "mine")

@@ -134,9 +134,11 @@ async def charging(numbers: list[int], pause: float) -> list[str]:
 
 @callboard.tool(concurrency=2)
 async def hog(number: int, pause: float, blocks: bool) -> int:  # noqa: FBT001 - a tool takes what JSON has
-    """Takes its time; or takes the event loop, as no handler should."""
+    """Takes its time; or takes the event loop, as no handler should: with no pause until the file ``gate`` is there."""
     with execution():
         if blocks:
+            while not pause and not _gate.exists():
+                time.sleep(0.01)  # noqa: ASYNC251 - the fault itself
             time.sleep(pause)  # noqa: ASYNC251 - the fault itself
         else:
             await asyncio.sleep(pause)

@@ -254,6 +254,16 @@ class Board:
         """Wait until so many calls have been executed since the beginning."""
         await until(lambda: self.ledger.count(ledger.END) >= ends, f"{ends} calls executed")
 
+    async def further(self, ends: int) -> None:
+        """Wait until so many more calls have been executed; or all that there are, if there are fewer."""
+        goal = self.ledger.count(ledger.END) + ends
+        async with evidence.connected(self.server.url) as client, asyncio.timeout(STUCK):
+            while self.ledger.count(ledger.END) < goal:
+                kept = await evidence.left(client, "RUNS")
+                if sum(n for subject, n in kept.items() if subject.endswith(".done")) >= len(self.accepted):
+                    return
+                await asyncio.sleep(_POLL)
+
     async def said(self, event: str) -> None:
         """Wait until any process has logged an event."""
         await until(lambda: any(worker.said(event) for worker in self.workers), f"the event {event!r}")
@@ -266,9 +276,14 @@ class Board:
         """Wait until the stream holds so many calls."""
         await self._in_calls("cb.", lambda found: found >= count)
 
-    async def timers_waiting(self, count: int) -> None:
-        """Wait until the stream holds so many schedules."""
-        await self._in_calls("cb.timer.", lambda found: found >= count)
+    async def retries_scheduled(self, count: int) -> None:
+        """Wait until so many attempts have failed that are to be repeated; their schedules are stored with them."""
+        async with evidence.connected(self.server.url) as client, asyncio.timeout(STUCK):
+            while True:
+                left = await evidence.left(client, "RUNS")
+                if sum(n for subject, n in left.items() if subject.endswith(".attempt")) >= count:
+                    return
+                await asyncio.sleep(_POLL)
 
     async def timers_fired(self) -> None:
         """Wait until the stream holds no schedule."""
@@ -290,6 +305,12 @@ class Board:
             yield
         finally:
             os.kill(self.server.pid, signal.SIGCONT)
+
+    async def hold(self) -> None:
+        """Submit a run that is under way when this returns, and stays so until the gate is open."""
+        before = self.ledger.count(ledger.START)
+        await self.submit("holding", number=0)
+        await self.begun(before + 1)
 
     def open_gate(self) -> None:
         """Let the calls of ``held`` end."""

@@ -40,7 +40,7 @@ class _Message(NamedTuple):
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Client]:
     """A connection of nats-py's own."""
-    client = await nats.connect(url, allow_reconnect=False)
+    client = await nats.connect(url, allow_reconnect=False, connect_timeout=int(STUCK))
     try:
         yield client
     finally:
@@ -77,7 +77,7 @@ async def _get(client: Client, stream: str, sequence: int) -> _Message | None:
 
 async def left(client: Client, *streams: str) -> dict[str, int]:
     """Messages in the streams that should drain, or in these, by subject."""
-    js = client.jetstream()
+    js = client.jetstream(timeout=STUCK)
     counts: dict[str, int] = {}
     for stream in streams or WORK:
         with contextlib.suppress(NotFoundError):

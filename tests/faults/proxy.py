@@ -25,6 +25,7 @@ class Proxy:
         rate: bytes a second towards the client, for all its connections together; 0 for no limit.
         piece: chunks are cut into pieces of at most so many bytes; 0 to leave them whole.
         refusing: new connections are closed at once.
+        most: so many connections are let in, further ones are refused; None for no limit.
     """
 
     def __init__(self, port: int, seed: int) -> None:
@@ -32,6 +33,7 @@ class Proxy:
         self.rate = 0
         self.piece = 0
         self.refusing = False
+        self.most: int | None = None
         self.connections = 0
         """How many have been made so far."""
         self._port = port
@@ -77,7 +79,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.refusing:
+        if self.refusing or (self.most is not None and self.connections > self.most):
             writer.transport.abort()
             return
         try:

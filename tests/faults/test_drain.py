@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from tests.faults import evidence
-from tests.faults.board import PATIENT, Board
+from tests.faults.board import PATIENT, STUCK, Board
 from tests.faults.checker import Allowed
 
 from callboard.infra.messages.control import Acknowledged, Drain
@@ -46,10 +46,12 @@ async def test_no_grace(board: Board) -> None:
 
 async def test_held_call_is_given_back(board: Board) -> None:
     """A call in the middle of a drain without grace begins elsewhere at once."""
-    (first,), _ = await asyncio.gather(board.hosts(1, "held", grace=0.1), board.hosts(1, "workflows"))
+    (first,), _ = await asyncio.gather(
+        board.hosts(1, "held", grace=0.1, dead_after=PATIENT), board.hosts(1, "workflows", dead_after=PATIENT)
+    )
     await board.submit("holding", number=1)
     await board.begun(1)
-    await board.hosts(1, "held")
+    await board.hosts(1, "held", dead_after=PATIENT)
     await first.drain()
     await board.begun(2)
     board.open_gate()
@@ -66,7 +68,8 @@ async def test_drain_by_message(board: Board) -> None:
     await board.load(40, pause=0.05)
     await board.progress(60)
     async with evidence.connected(board.server.url) as client:
-        answer = await client.request(f"cb.control.{host.host}", msgspec.msgpack.encode(Drain()), timeout=5)
+        told = msgspec.msgpack.encode(Drain())
+        answer = await client.request(f"cb.control.{host.host}", told, timeout=STUCK)
         assert msgspec.msgpack.decode(answer.data, type=Acknowledged).host == host.host
     await host.ended()
     await board.verdict(Allowed(starts=1, late=0.0))

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from tests.faults import evidence
-from tests.faults.board import PATIENT, Board
+from tests.faults.board import PATIENT, STUCK, Board
 from tests.faults.checker import Allowed
 
 pytestmark = pytest.mark.fault
@@ -93,7 +93,7 @@ async def test_same_request_at_once(board: Board) -> None:
         heard = await client.subscribe("cb.request.>")
         await client.flush()
         await board.submit("chain", number=3, steps=3, pause=0.05)
-        request = await heard.next_msg()
+        request = await heard.next_msg(STUCK)
         headers = {name: value for name, value in (request.headers or {}).items() if name != "Nats-Msg-Id"}
         for _ in range(20):
             await client.publish(request.subject, request.data, headers=dict(headers))

@@ -32,14 +32,17 @@ async def test_host(board: Board) -> None:
 async def test_driver(board: Board) -> None:
     """A driver is taken for dead and comes back: its successor's leases fence it off."""
     slowly = 3.0  # on a busy machine nobody alive may be taken for dead: each call is to run once
-    _, (frozen, _) = await asyncio.gather(
-        board.hosts(2, "tools", dead_after=slowly), board.hosts(2, "workflows", dead_after=slowly)
+    _, (frozen,) = await asyncio.gather(
+        board.hosts(2, "tools", dead_after=slowly), board.hosts(1, "workflows", dead_after=slowly)
     )
+    await board.hold()  # it has a run when it freezes, however late that is
+    await board.hosts(1, "workflows", dead_after=slowly)
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     frozen.freeze()
     await board.said("run_taken_over")
     frozen.thaw()
+    board.open_gate()
     await board.verdict(Allowed(starts=1, late=0.0))
 
 

@@ -41,13 +41,16 @@ async def test_host(board: Board) -> None:
 async def test_driver(board: Board) -> None:
     """The driver dies with runs in flight: another goes on, and no finished call runs again."""
     slowly = 3.0  # on a busy machine nobody alive may be taken for dead: each call is to run once
-    _, (driver, _) = await asyncio.gather(
-        board.hosts(2, "tools", dead_after=slowly), board.hosts(2, "workflows", dead_after=slowly)
+    _, (driver,) = await asyncio.gather(
+        board.hosts(2, "tools", dead_after=slowly), board.hosts(1, "workflows", dead_after=slowly)
     )
+    await board.hold()  # it has a run in flight when it dies, however late that is
+    await board.hosts(1, "workflows", dead_after=slowly)
     await board.load(80, pause=0.1)
     await board.progress(board.chance.randint(50, 150))
     killed_at = time.time()
     await driver.kill()
+    board.open_gate()
     report_progress(await board.verdict(Allowed(starts=1, late=0.0)), killed_at)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.faults import ledger
 from tests.faults.board import PATIENT, Board
 from tests.faults.checker import Allowed
 from tests.faults.moving import moving
@@ -24,9 +23,10 @@ async def test_sessions_move_all_the_time(board: Board) -> None:
     async with moving(board, trade.sessions) as mover:
         await trade.load(40)
         await board.settled()
+        while mover.moved <= 20 or mover.calls <= 20:  # on a machine on which there was little time for it
+            await trade.load(10)
+            await board.settled()
     await trade.verdict(Allowed(starts=1, late=0.0))
-    assert mover.moved > 20
-    assert mover.calls > 20
 
 
 @pytest.mark.fault(seeds=(1, 2, 3))
@@ -57,7 +57,7 @@ async def test_a_source_stands_still(board: Board) -> None:
         await mover.progress(board.chance.randint(3, 10))
         frozen.freeze()
         await board.said("host_dead")
-        await board.progress(board.ledger.count(ledger.END) + 50)
+        await board.further(50)
         frozen.thaw()
         await trade.load(10)
         await board.settled()

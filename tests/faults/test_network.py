@@ -55,14 +55,15 @@ async def test_host_cut_off(board: Board, proxy: Proxy) -> None:
 
 async def test_driver_cut_off(board: Board, proxy: Proxy) -> None:
     """A driver is partitioned; its runs are taken over; its late writes are fenced off."""
-    await asyncio.gather(
-        board.hosts(2, "tools"), board.hosts(1, "workflows", url=proxy.url), board.hosts(1, "workflows")
-    )
+    await asyncio.gather(board.hosts(2, "tools"), board.hosts(1, "workflows", url=proxy.url))
+    await board.hold()  # the driver that will be cut off has a run then, however late that is
+    await board.hosts(1, "workflows")
     await board.load(60, pause=0.05)
     await board.progress(board.chance.randint(20, 150))
     proxy.partition()
     await board.said("run_taken_over")
     proxy.heal()
+    board.open_gate()
     await board.verdict()
 
 
@@ -112,11 +113,10 @@ async def test_slow_consumers(board: Board, proxy: Proxy) -> None:
 async def test_no_second_connection(board: Board, proxy: Proxy) -> None:
     """A host whose heart cannot connect at first is none without a heart: its calls are taken over."""
     await board.hosts(1, "workflows")
+    proxy.most = 1
     host = await board.spawn("held", url=proxy.url)
-    await until(lambda: proxy.connections == 1, "the host's connection")
-    proxy.refusing = True
     await until(lambda: proxy.connections > 1, "the heart's connection")
-    proxy.refusing = False
+    proxy.most = None
     await host.ready()
     await board.submit("holding", number=1)
     await board.begun(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.faults import evidence, ledger
+from tests.faults import evidence
 from tests.faults.board import PATIENT, Board
 from tests.faults.checker import Allowed
 from tests.faults.test_duplicates import Copier
@@ -77,7 +77,7 @@ async def test_a_host_stands_still(board: Board) -> None:
     await board.progress(board.chance.randint(50, 200))
     frozen.freeze()
     await board.said("host_dead")
-    await board.progress(board.ledger.count(ledger.END) + 150)
+    await board.further(150)
     frozen.thaw()
     await trade.load(10)
     await trade.verdict(Allowed(frozen=frozenset({frozen.pid})))
@@ -146,6 +146,6 @@ async def test_everything_at_once(board: Board) -> None:
     faults = [stand_still, drained.drain, driver.kill, lose_the_server]
     board.chance.shuffle(faults)
     for fault in faults:
-        await board.progress(board.ledger.count(ledger.END) + board.chance.randint(1, 50))
+        await board.further(board.chance.randint(1, 50))
         await fault()
     await trade.verdict(Allowed(frozen=frozenset({frozen.pid})))

@@ -26,14 +26,19 @@ async def crowded(board: Board, runs: int, **settings: Any) -> list[Worker]:
 
 async def test_behind_a_blocked_loop(board: Board) -> None:
     """What the loop of a host has not even read runs elsewhere, before the loop goes on; each call once."""
-    one, *_ = await board.hosts(2, "hog", dead_after=PATIENT)
-    await board.hosts(1, "crowded", dead_after=PATIENT)
-    await board.submit("crowded", number=0, host=one.host, width=80, pause=4.0)
+    (one, other), _ = await asyncio.gather(
+        board.hosts(2, "hog", dead_after=PATIENT), board.hosts(1, "crowded", dead_after=PATIENT)
+    )
+    other.freeze()  # it takes nothing before the loop is blocked
+    await board.submit("crowded", number=0, host=one.host, width=80, pause=0.0)
+    await board.begun(1)
+    other.thaw()
     await board.progress(60)
     entries = board.ledger.refresh()
     (blocked,) = [e for e in entries if e.what == ledger.START and e.pid == one.pid][:1]
     assert not [e for e in entries if e.what == ledger.END and e.future == blocked.future]
     assert one.said("calls_given")
+    board.open_gate()
     await board.verdict(Allowed(starts=1, late=0.0))
 
 

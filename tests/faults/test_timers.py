@@ -23,7 +23,7 @@ async def waiting(board: Board) -> None:
     """Wait until retries are in the stream, and handlers hang."""
     begun = 2 * _RUNS
     await until(lambda: board.ledger.count(START) >= begun, "a first attempt of every call")
-    await board.timers_waiting(_RUNS // 3)
+    await board.retries_scheduled(_RUNS // 3)
 
 
 async def hosts_away(board: Board, hosts: list[Worker]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.faults.board import Board
+from tests.faults.board import STUCK, Board
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.fault
@@ -29,7 +29,7 @@ async def runs(board: Board) -> list[str]:
         found = await asyncio.gather(*(board.client.node.journal.aside(run) for run in made))
         return all(found)
 
-    await eventually(aside, 20.0)
+    await eventually(aside, STUCK)
     return made
 
 

@@ -16,7 +16,7 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 from structlog.testing import capture_logs
 from tests.infra.conftest import Connect
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 from tests.support.wire import connected, headed, plain
 
 from callboard.infra.connection import Connection, LaneClient
@@ -137,10 +137,10 @@ async def test_a_message_that_nobody_can_read_does_not_end_the_read_loop(
         async with connected(connection.settings.nats_url) as wire:
             await wire.send(frame)
             await wire.send(plain(b"t.next", b"whole"))
-        assert (await ordinary.next_msg(timeout=5)).data == b"whole"
+        assert (await ordinary.next_msg(timeout=SOON)).data == b"whole"
     assert [entry["event"] for entry in logs] == ["message_unreadable"]
     assert connection.client.reading
-    assert inbox.bodies == [b"", b"whole"]
+    await until(lambda: inbox.bodies == [b"", b"whole"])
 
 
 async def test_lanes_and_ordinary_subscriptions_live_side_by_side(
@@ -155,7 +155,7 @@ async def test_lanes_and_ordinary_subscriptions_live_side_by_side(
 
     connection.subscribe("ping", answer)
     connection.publish("t", b"x")
-    assert (await ordinary.next_msg(timeout=5)).data == b"x"
+    assert (await ordinary.next_msg(timeout=SOON)).data == b"x"
     await until(lambda: inbox.bodies == [b"x"])
     assert await connection.request("ping") == b"pong"
 
@@ -197,7 +197,7 @@ async def test_a_queue_group_shares_messages(connect: Connect) -> None:
 async def test_nobody_answers_a_request(connection: Connection) -> None:
     """A typed error names the subject, at once when nobody listens and after the time-out otherwise."""
     with pytest.raises(RequestTimeout) as caught:
-        await connection.request("nobody", timeout=5)
+        await connection.request("nobody", timeout=SOON)
     assert caught.value.fields["subject"] == "nobody"
     connection.subscribe("mute", Inbox())
     with pytest.raises(RequestTimeout, match="mute"):
@@ -394,7 +394,9 @@ async def test_nobody_at_the_address(url: str) -> None:
     """Connecting fails at once, with an error that names the address and what to do."""
     connection = Connection(Settings.load({}, nats_url=url), "test")
     with pytest.raises(ConnectFailed, match="callboard up") as caught:
-        await asyncio.wait_for(connection.open(), 5)
+        await asyncio.wait_for(
+            connection.open(), 2 * SOON
+        )  # where nobody knows names, it takes a while to hear so
     assert caught.value.fields["url"] == url
     assert url in caught.value.message
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import nats
 import pytest
 from tests.infra.conftest import Connect
-from tests.support.waiting import SOON, stall, until
+from tests.support.waiting import SOON, until
 
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -192,12 +194,29 @@ async def test_after_withdrawing_nothing_new_comes(
     await until(lambda: len(puller.got) == 2)
 
 
-async def test_what_was_on_its_way_when_it_was_withdrawn_still_comes(puller: Puller, store: Store) -> None:
+def stall_until_sent(url: str, count: int) -> None:
+    """Keep the event loop from reading until the server has sent so many messages."""
+
+    async def sent() -> None:
+        client = await nats.connect(url)
+        async with asyncio.timeout(SOON):
+            while (await client.jetstream().consumer_info("W", "c")).num_ack_pending != count:
+                pass
+        await client.close()
+
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(asyncio.run, sent()).result()
+
+
+async def test_what_was_on_its_way_when_it_was_withdrawn_still_comes(
+    puller: Puller, store: Store, nats_url: str
+) -> None:
     """A message that the server has sent already is held, not lost until the ack wait."""
     await put(store, 3)
     puller.pull.ask(3, wait=True)
     await asyncio.sleep(0)
-    stall()
+    stall_until_sent(nats_url, 3)
+    assert puller.got == []
     puller.pull.withdraw()
     await until(lambda: len(puller.got) == 3)
     assert sorted(puller.pull.held) == [1, 2, 3]
@@ -219,13 +238,13 @@ async def test_a_stopped_pull_asks_for_nothing(puller: Puller, store: Store, pen
 
 
 async def test_what_was_on_its_way_when_it_was_stopped_is_given_back(
-    puller: Puller, store: Store, pending: Pending, connect: Connect
+    puller: Puller, store: Store, nats_url: str, connect: Connect
 ) -> None:
     """A host that drains must not swallow messages: another gets them at once, not after the ack wait."""
     await put(store, 50)
     puller.pull.ask(50, wait=True)
     await asyncio.sleep(0)
-    stall()
+    stall_until_sent(nats_url, 50)
     assert puller.got == []
     puller.pull.stop()
     other = Puller(await connect())
@@ -253,9 +272,10 @@ async def test_after_a_reconnect_it_is_told_to_ask_again(
 
 
 async def test_a_consumer_that_is_gone_is_not_asked_in_a_tight_loop(
-    puller: Puller, topology: Topology
+    puller: Puller, topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of a consumer is told after a pause."""
+    monkeypatch.setattr("callboard.infra.pull._PAUSE", 1.0)
     puller.pull.ask(1, wait=True)
     async with asyncio.timeout(SOON):
         while (await topology.api("CONSUMER.INFO.W.c"))["num_waiting"] == 0:

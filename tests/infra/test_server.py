@@ -24,7 +24,7 @@ from nats.js.api import StorageType, StreamConfig
 from callboard.infra.errors import ServerStartFailed, ServerUnsuitable
 from callboard.infra.server import MAX_CONSUMERS, EmbeddedServer, check_server, find_binary
 
-ENDS_WITHIN = 5.0  # s; how long a test waits for the end of a process
+ENDS_WITHIN = 30.0  # s; how long a test waits for the end of a process
 
 OWNER = """
 import sys, threading
@@ -130,7 +130,7 @@ async def test_takes_clients_and_stores(nats_server: EmbeddedServer) -> None:
 async def test_lifts_the_consumer_limit(nats_server: EmbeddedServer) -> None:
     """A stream may have more consumers than the server's own default of 1,000."""
     client = await nats.connect(nats_server.url)
-    js = client.jetstream()
+    js = client.jetstream(timeout=ENDS_WITHIN)
     await js.add_stream(StreamConfig(name="T", subjects=["t"], storage=StorageType.MEMORY))
     names = [f"consumer-{number}" for number in range(1_001)]
     await asyncio.gather(*(js.add_consumer("T", durable_name=name) for name in names))

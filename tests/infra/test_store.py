@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard.infra import headers as H
 from callboard.infra import store as store_module
@@ -157,7 +157,7 @@ async def test_a_message_lost_without_a_reconnect_is_sent_again(
     with losing(connection) as lost:
         waiting = asyncio.create_task(store.stored("t.a", b"x", with_id("1")))
         await until(lambda: lost)
-    assert await asyncio.wait_for(waiting, 10) == 1
+    assert await asyncio.wait_for(waiting, SOON) == 1
     assert await bodies(connection, stream) == [b"x"]
 
 
@@ -170,7 +170,7 @@ async def test_late_acks_are_found_behind_a_message_that_is_refused_for_now(
     with losing(connection) as lost:
         waiting = asyncio.create_task(store.stored("t.a", b"x", with_id("1")))
         await until(lambda: "t.a" in lost)
-    assert await asyncio.wait_for(waiting, 10) == 1
+    assert await asyncio.wait_for(waiting, SOON) == 1
 
 
 async def test_a_stream_that_comes_late_gets_the_message(
@@ -181,7 +181,7 @@ async def test_a_stream_that_comes_late_gets_the_message(
     await until(lambda: [entry for entry in store._outstanding.values() if entry.tries])
     assert not waiting.done()
     await topology.api("STREAM.CREATE.L", {"name": "L", "subjects": ["late.>"], "allow_direct": True})
-    assert await asyncio.wait_for(waiting, 10) == 1
+    assert await asyncio.wait_for(waiting, SOON) == 1
     assert await bodies(connection, "L") == [b"x"]
 
 
@@ -296,6 +296,22 @@ async def test_a_group_lost_with_its_server_is_stored_once(
     await asyncio.to_thread(nats_server.start)
     await until(lambda: store.outstanding == 0)
     assert sorted(map(int, await bodies(connection, stream))) == list(range(2500))
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_group_torn_by_the_end_of_a_connection_is_stored_whole(
+    connection: Connection, store: Store, stream: str, nats_server: EmbeddedServer, turns: int
+) -> None:
+    """Its beginning left by the old connection, and is lost; its end, with the ack, leaves by the new one."""
+    nats_server.kill()
+    for _ in range(turns):  # in one of them the end of the connection has come, and nobody knows yet
+        await asyncio.sleep(0)
+    names = [f"{number}" for number in range(32)]
+    for name in names:
+        store.put_together("t.a", name.encode() + b" " * 7_000, with_id(name), lambda _: None)
+    await asyncio.to_thread(nats_server.start)
+    await until(lambda: store.outstanding == 0)
+    assert sorted(map(int, await bodies(connection, stream))) == list(range(32))
 
 
 # -- a full store --------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_cancelling_a_run_tells_the_server(odd_host: Running, nats_url: str, not
 
 def test_a_call_that_takes_too_long_is_given_up(nats_url: str, notes: Path) -> None:
     """The server is told, as of a cancellation."""
-    limits = ("--mcp", odd(notes), "--mcp-timeout", "0.5")
+    limits = ("--mcp", odd(notes), "--mcp-timeout", "3")
     with Running("host", APP, *limits, "--json", url=nats_url) as host:
         host.until(READY)
         assert getattr(failure(nats_url, "odd", "hang"), "code", "") == "call_timeout"

@@ -19,7 +19,7 @@ FOLDERS = ("actors", "controller", "infra", "state")
 FACE = PurePosixPath("src/callboard")
 NOT_SHIPPED = {".md"}  # notes for those who read the sources
 
-IMPORT_LIMIT = 0.3  # s
+IMPORT_LIMIT = 0.3  # s of CPU, which is what it takes where nothing else runs
 IMPORT_TRIES = 25
 LOADED_WHEN_USED = ("aiohttp", "faststream", "httpx", "numpy", "requests", "uvicorn")
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -235,11 +236,14 @@ def _whole(
 
 
 async def _serve(port: int, pace: float) -> None:
-    """Serve until SIGTERM; a chat whose last message is ``die`` ends the process at once."""
+    """Serve until SIGTERM, at any port if it is 0, and say where; a chat whose last message is ``die`` ends the process at once."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     server = StandIn(port, pace)
     async with server:
+        if not port:
+            sys.stdout.write(f"{server.url}\n")
+            sys.stdout.flush()
         ending = asyncio.ensure_future(over.wait())
         while not over.is_set():
             coming = asyncio.ensure_future(server.come.wait())

@@ -41,8 +41,3 @@ async def eventually(ask: Callable[[], Awaitable[T]], timeout: float = SOON) -> 
         if time.monotonic() > ends:
             raise AssertionError(f"still {found!r} after {timeout} s: {ask}")
         await asyncio.sleep(_TURN)
-
-
-def stall(seconds: float = 0.05) -> None:
-    """Keep the event loop from reading: what the server sends meanwhile stays on its way."""
-    time.sleep(seconds)

@@ -124,7 +124,7 @@ async def test_the_processes_for_drawing_end_with_their_host(nats_url: str) -> N
     async with serving(nats_url) as client:
         await ask(client, "IBM in 2008")
         assert children() - before
-    await until(lambda: not children() - before, timeout=3.0)
+    await until(lambda: not children() - before)
 
 
 async def test_the_futures_wait_for_each_other_as_written(client: Client) -> None:

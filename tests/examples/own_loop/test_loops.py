@@ -82,6 +82,6 @@ async def test_its_host_dies(library: str, module: str, actor: str, flow: str, b
     await board.emptied_of_host(first)
     _gate.set()
     client = await board.client()
-    assert await client.result(run, 10) == ANSWER
+    assert await client.result(run, 30) == ANSWER
     assert len(_asked) == 2
     assert sorted(_looked) == ["AAPL", "MSFT"]
