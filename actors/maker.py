@@ -314,6 +314,7 @@ class CallMaker:
         return f"{future_id}~w{time.time_ns()}" if future_id in self.recorded.refused else future_id
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
+        encoded.size = 0 if encoded.blobs else len(encoded.body)
         try:
             # Of other sessions nobody knows here how long their state stays as it is.
             own = future.session in self.sessions
