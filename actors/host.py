@@ -20,6 +20,7 @@ from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import AgentClass, Declaration, Workflow
 from callboard.actors.driver import Driver
+from callboard.actors.expecting import Expectations
 from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
@@ -225,6 +226,8 @@ class Host:
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
+        self.expectations = Expectations(self.node, self.caller.spawn)
+        self.shortest_first = self.node.settings.shortest_first
         self.admissions = Admissions(self.node, self._limit_requests, self.caller.spawn)
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
@@ -256,6 +259,7 @@ class Host:
         await self.watch.start()
         await self.routes.start()
         await self.priorities.start()
+        self.expectations.start()
         if any(isinstance(member, Driver) for member in self._members):
             await self.admissions.start()
         for member in self._members:
@@ -381,6 +385,7 @@ class Host:
         self.telemetry.leave()
         self.routes.stop()
         self.priorities.stop()
+        self.expectations.stop()
         self.admissions.stop()
         await self.caller.stop()
         if self._ticker is not None:

@@ -44,6 +44,7 @@ class Call:
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
+        longer: handicap in the mailbox for how long it is expected to take.
         tokens: that a model has made for it.
         size: bytes of its arguments; 0: some of them are references, and were not read yet.
     """
@@ -63,6 +64,7 @@ class Call:
         "headers",
         "id",
         "intent",
+        "longer",
         "method",
         "path",
         "preempted",
@@ -113,6 +115,7 @@ class Call:
         self.stopping = False
         self.preempted = 0
         self.tokens = 0
+        self.longer = 0.0
         self.claimed = False
         self.unreadable = False
         self.intent: Intent | None = None
