@@ -25,6 +25,7 @@ from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.lanes import Lanes
+from callboard.actors.longest import Departures
 from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
@@ -227,6 +228,9 @@ class Host:
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
         self.expectations = Expectations(self.node, self.caller.spawn)
+        if self.node.settings.longest_first:
+            later = self.node.loop.call_soon
+            self.caller.departures = Departures(self.expectations, later, self.node.store.close_group)
         self.shortest_first = self.node.settings.shortest_first
         self.admissions = Admissions(self.node, self._limit_requests, self.caller.spawn)
         self._heart = Heart(self)

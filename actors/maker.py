@@ -331,6 +331,15 @@ class CallMaker:
         future.sent = time.monotonic()
         self._caller.made.append(future)
         future.body = encoded  # kept until there is an outcome: it may have to be sent again
+        departures = self._caller.departures
+        if departures is None or not departures.take(self, future, message_id):
+            self.put(future, message_id)
+
+    def put(self, future: Future[Any], message_id: str) -> None:
+        """Put a call on its way, if anybody waits for it still."""
+        encoded = future.body
+        if encoded is None or future.done() or self._abandoned:
+            return
         subject, head = self._addressing.addressed(future, encoded, message_id)
         self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +22,8 @@ A_MILLISECOND = -9.966
 WORK = Curve("work.call", middle=0.5, lines=[Line(bits, A_MILLISECOND, 1.0) for bits in (5, 8, 11)])
 """A millisecond for each byte."""
 
+FOLLOW = Curve("follow.call", middle=60.0, lines=[Line(3, 0.0, 0.0)])
+
 
 @tool(concurrency=1)
 async def work(text: str) -> int:
@@ -28,6 +31,20 @@ async def work(text: str) -> int:
     STARTED.append(len(text))
     await GATE.wait()
     return len(text)
+
+
+@tool
+async def follow(length: int) -> int:
+    """What comes after it."""
+    return length
+
+
+@workflow
+async def branches() -> int:
+    """Three calls, on the shortest of which another one waits."""
+    some, more = work("x" * 500), work("x" * 1_000)
+    short: Any = work("x" * 20)
+    return sum(await asyncio.gather(some, more, follow(short)))
 
 
 @workflow
@@ -74,7 +91,7 @@ async def test_hosts_read_what_is_known_and_hear_what_is_new(board: Board) -> No
 
 @pytest.mark.parametrize("shortest_first", [True, False])
 async def test_short_calls_go_first(board: Board, *, shortest_first: bool) -> None:
-    """Of calls that wait in a host those that are expected to be short go first, unless that is turned off."""
+    """Of calls that wait in a host those that are expected to be short go first; else they go as they came."""
     global GATE, STARTED
     GATE, STARTED = asyncio.Event(), []
     await store(board, WORK)
@@ -90,4 +107,24 @@ async def test_short_calls_go_first(board: Board, *, shortest_first: bool) -> No
     await until(lambda: stay(host) == len(lengths))
     GATE.set()
     assert [(await board.done(run)).status for run in (first, second)] == ["completed"] * 2
-    assert STARTED[1:] == (sorted(lengths) if shortest_first else lengths)
+    assert STARTED[1:] == sorted(lengths, reverse=not shortest_first)
+
+
+async def begun_in_order(board: Board, *, longest_first: bool) -> list[int]:
+    """In which order the calls of ``branches`` start, one at a time."""
+    global GATE, STARTED
+    GATE, STARTED = asyncio.Event(), []
+    GATE.set()
+    host = await board.host(work, follow, branches, longest_first=longest_first, shortest_first=False)
+    await knows(host)
+    await knows(host, FOLLOW)
+    assert await board.run(branches) == 1_520
+    await host.stop()
+    return STARTED
+
+
+async def test_the_longest_branch_leaves_first(board: Board) -> None:
+    """With all that waits for it; where that is turned off calls leave as they were made."""
+    await store(board, WORK, FOLLOW)
+    assert await begun_in_order(board, longest_first=True) == [20, 1_000, 500]
+    assert await begun_in_order(board, longest_first=False) == [500, 1_000, 20]
