@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ENOUGH = 100
 """Calls with arguments of the same size that must have been seen: of fewer nobody knows the slowest."""
 
+_LONGEST = 1e8  # anybody may write there
+
 
 def patience(instance: Instance, call: Call) -> float:
     """Seconds that a call may take which nobody has given a time-out; 0: as many as it likes.
@@ -34,9 +36,9 @@ def patience(instance: Instance, call: Call) -> float:
         return 0.0
     expected = instance.host.expectations.of(call.method.where)
     line = expected.line(call.size) if expected is not None and call.size else None
-    if line is None or line.count < ENOUGH or line.p99 <= 0:
+    if line is None or line.count < ENOUGH or not 0 < line.p99 < _LONGEST:
         return 0.0
-    return max(settings.timeout_least, settings.timeout_factor * line.p99)
+    return max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
 
 
 @asynccontextmanager
