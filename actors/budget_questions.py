@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from callboard.actors.budgets import Budgets
     from callboard.actors.inbound import Call
 
+LOOK_EVERY = 5.0
+"""Seconds after which it is looked again whether something has changed, and the question is still there."""
 _PLACES: Final = {"run": 1, "session": 2, "key": 3}
 _INBOX: Final = f"KV_{subjects.INBOX_BUCKET}"
 
@@ -28,7 +31,7 @@ async def asked(budgets: Budgets, call: Call, account: Account, unit: str) -> bo
     """Ask somebody, and wait; whether it is worth trying again."""
     run, node = call.run, budgets.node
     name = named(account.scope, account.id)
-    question_id = f"{run}:0.{_PLACES[account.scope]}.{account.raised}"
+    question_id = f"{run}:0.{_PLACES[account.scope]}.{account.limits_at}"
     question = Question(
         question_id,
         run,
@@ -48,11 +51,11 @@ async def asked(budgets: Budgets, call: Call, account: Account, unit: str) -> bo
         node.connection.subscribe(subjects.budget(name), heard),
     ]
     where = subjects.question(run, question_id.partition(":")[2])
+    budgets.asking[where] += 1
     try:
-        await node.store.stored(where, msgspec.msgpack.encode(question))
         while True:
             now, _ = await budgets.accounts.read(name)
-            if now is None or now.raised != account.raised or now.budget != account.budget:
+            if now is None or now.limits_at != account.limits_at:
                 return True
             percent = next(
                 (
@@ -63,15 +66,21 @@ async def asked(budgets: Budgets, call: Call, account: Account, unit: str) -> bo
                 None,
             )
             if percent is not None:
-                await budgets.accounts.change(name, functools.partial(_raised, account.raised, percent))
+                await budgets.accounts.change(name, functools.partial(_raised, account.limits_at, percent))
                 return percent > 0
-            await news.wait()
+            if await node.reader.last(_INBOX, where) is None:  # also when another host has asked, and is done
+                await node.store.stored(where, msgspec.msgpack.encode(question))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), LOOK_EVERY)
             news.clear()
     finally:
         for sid in listening:
             node.connection.unsubscribe(sid)
-        budgets.spawn(node.topology.purge(_INBOX, where))
+        budgets.asking[where] -= 1
+        if not budgets.asking[where]:
+            del budgets.asking[where]
+            budgets.spawn(node.topology.purge(_INBOX, where))
 
 
-def _raised(before: int, percent: int, account: Account | None) -> None:
-    raise_by(account, before, percent)
+def _raised(limits_at: int, percent: int, account: Account | None) -> None:
+    raise_by(account, limits_at, percent)

@@ -14,7 +14,7 @@ from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, Fenced
 from callboard.infra.messages.budget import Account, Budget
 from callboard.state.accounts import STREAM, Accounts, named
-from callboard.state.charging import UNITS
+from callboard.state.charging import UNITS, limit
 from callboard.state.journal import read_entries
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ async def charged(node: Node, run: str, budget: Budget | None, key: str | None) 
     parts: list[str] = []
     if budget is not None:
         check(budget)
+        account = Account("run", run, budget, at=time.time())
+        limit(account, budget)
         with contextlib.suppress(Fenced):  # the same request again
-            await _accounts(node).put(named("run", run), Account("run", run, budget, at=time.time()), 0)
+            await _accounts(node).put(named("run", run), account, 0)
         parts.append("run")
     if key is not None:
         parts.append(named("key", key))
@@ -76,7 +78,8 @@ async def put(node: Node, scope: str, of: str, budget: Budget) -> Account:
     for tried in range(_TRIES):
         account, place = await accounts.read(name)
         account = account or Account(scope, of, budget)
-        account.budget, account.at = budget, time.time()
+        limit(account, budget)
+        account.at = time.time()
         try:
             await accounts.put(name, account, place)
         except Fenced:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,8 @@ class Budgets:
     def __init__(self, node: Node, spawn: Callable[..., None]) -> None:
         self.node = node
         self.spawn = spawn
+        self.asking: Counter[str] = Counter()
+        """Calls of this host that wait for an answer, by the question's place in the inbox."""
         self.accounts = Accounts(node.store, node.reader, node.settings.journal_max_age)
 
     def purse(self, call: Call, path: str) -> Purse | None:

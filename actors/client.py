@@ -230,9 +230,13 @@ class Client:
             raise
 
     async def cancel(self, run: str, reason: str = "asked for by a client") -> None:
-        """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is."""
-        subjects.token("run id", run)
-        await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
+        """Cancel a run and all its calls, in other agents too. A run that has ended stays as it is.
+
+        Raises:
+            RunUnknown: there is no such run.
+        """
+        if not (await self.status(run)).finished:
+            await self.node.journal.put_signal(run, Signal(name="cancel", reason=reason))
 
     async def signal(self, run: str, name: str, value: Any = None) -> None:
         """Send a run a signal, for which it waits or will; stored when this returns.

@@ -31,6 +31,7 @@ KNOWN_IDS = 100.0
 _PATIENCE = 10.0
 _GATHERING = 0.005
 _ANSWER = 1.0
+_AGAIN = 0.1
 _decode = msgspec.msgpack.Decoder(Calls).decode
 
 
@@ -85,6 +86,7 @@ class Copies:
                     return Twin.SAME
                 if complete or time.monotonic() > ends:
                     return Twin.NONE
+                await asyncio.sleep(_AGAIN)  # one that died answers at once that nobody is there
         finally:
             del self._asking[call.id]
 

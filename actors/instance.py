@@ -15,6 +15,7 @@ from callboard.actors.declare import AgentClass, Tool, code_version
 from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import Banded, Rate
 from callboard.actors.inbound import Call, Undecodable
+from callboard.actors.lanes import MOVED
 from callboard.actors.mailbox import Mailbox, handicap
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
@@ -554,12 +555,12 @@ class Instance:
 def _may_have_run(call: Call) -> bool:
     """Whether somebody may have had this call before: then its outcome is looked for first.
 
-    What makes one message of two copies is the message id, so that one without it may be a copy; and a
-    server that was killed may have forgotten that it delivered a message.
+    What makes one message of two copies is the message id that its maker gives, so that one without it may
+    be a copy; and a server that was killed may have forgotten that it delivered a message.
     """
     delivered = call.delivered
     return (
         delivered.delivered > 1
-        or H.MESSAGE_ID not in call.headers
+        or call.headers.get(H.MESSAGE_ID, MOVED).startswith(MOVED)
         or call.stored_at < delivered.pull.connection.since
     )

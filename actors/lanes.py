@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from callboard.actors.inbound import Call
     from callboard.infra.direct import Stored
 
+MOVED = "moved:"
+"""What message ids begin with of calls that were moved; the place of the message before follows."""
 _DRAINING = 0.25
 """Seconds between two looks of a host at its own lane while it drains."""
 
@@ -41,7 +43,8 @@ class Lanes:
     async def move(self, host: str, held: Collection[int] = ()) -> int:
         """Move the calls that were addressed to a host to the shared lane; returns how many.
 
-        A crash in between leaves a call twice, under one id; hosts run it once.
+        A crash in between leaves a call twice, under one id; hosts run it once. Of two that move the same
+        message the server takes one.
 
         Args:
             held: sequences of those that are to stay.
@@ -56,7 +59,7 @@ class Lanes:
             actor = stored.subject.split(".")[2]
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
             kept.pop(H.EXECUTOR, None)
-            head = H.encode(kept.items())
+            head = H.encode([*kept.items(), (H.MESSAGE_ID, f"{MOVED}{stored.sequence}")])
             shared = subjects.call(actor, subjects.ANY, band(stored.subject))
             await self._node.store.stored(shared, stored.body, head)
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)

@@ -214,7 +214,7 @@ def _culprit(frame: FrameType | None) -> tuple[str, str]:
             where = f"{Path(file).name}:{frame.f_lineno} {frame.f_code.co_name}"
         if frame.f_code.co_name == "handle" and "calls" in frame.f_locals:
             what = frame.f_locals["calls"][0].method.where
-        elif frame.f_code.co_name == "_function" and "run" in frame.f_locals:
+        elif frame.f_code.co_name == "_function" and {"run", "method"} <= frame.f_locals.keys():
             what = f"workflow {frame.f_locals['method'].actor}"
         frame = frame.f_back
     return what, where

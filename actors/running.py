@@ -75,8 +75,8 @@ class Running:
             run.task = None
 
     async def _function(self, run: Run) -> Any:
-        arguments = await self._arguments(run.request)
         method = self._declared.method
+        arguments = await self._arguments(run.request)
         scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async)
         if method.is_async:
             token = current.set(scope)

@@ -65,7 +65,6 @@ class Deciders:
         self._fleet = fleet
         self._outbid = outbid
         self._changed = True
-        self._told: list[PolicyState] | None = None
         self._tidied = 0.0
         self._untidied: list[str] = []
         self._task: asyncio.Task[None] | None = None
@@ -147,9 +146,7 @@ class Deciders:
         if not self._complete():
             return
         decisions = [*self._tidy(), *self._round()]
-        if self.states != self._told:
-            await self.decisions.tell(self.states)
-            self._told = self.states
+        await self.decisions.tell(self.states)
         if decisions:
             epoch = await self.decisions.write(decisions)
             self._log.debug("decided", epoch=epoch, decisions=len(decisions))

@@ -75,9 +75,11 @@ class Decisions:
         self._moves = Moves(node, spawn)
         self.held.moving = self._moves.moving
         self._term = self._fence = self._epoch = 0
+        self._told: list[PolicyState] | None = None
+        self._telling = b""
         self._followed = [
             Entries(node, pattern, self._take, spawn)
-            for pattern in ("route.>", "priority.>", "admit.>", "policies")
+            for pattern in ("route.>", "priority.>", "admit.>", "policies", "running")
         ]
 
     async def start(self) -> None:
@@ -93,6 +95,10 @@ class Decisions:
     def _take(self, subject: str, body: bytes) -> None:
         if subject == subjects.policies():
             self._chosen(_read_policies(body))
+            return
+        if subject == subjects.policies_running():
+            if body != self._telling:  # somebody else has written there
+                self._told = None
             return
         entry = _read(subject, body)
         if entry is None:
@@ -140,9 +146,16 @@ class Decisions:
         return epoch
 
     async def tell(self, states: list[PolicyState]) -> None:
-        """Store how the policies stand."""
-        told = Deciding(self._controller, self._term, states, time.time())
-        await self._stored(subjects.policies_running(), msgspec.msgpack.encode(told))
+        """Store how the policies stand, if something else is stored."""
+        if states == self._told:
+            return
+        self._telling = msgspec.msgpack.encode(Deciding(self._controller, self._term, states, time.time()))
+        self._told = states
+        try:
+            await self._stored(subjects.policies_running(), self._telling)
+        except BaseException:
+            self._told = None
+            raise
 
     async def _apply(self, decision: Decision, epoch: int, at: float) -> None:
         if decision.what == "migrate":

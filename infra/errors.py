@@ -197,8 +197,8 @@ class DependencyFailed(CallFailed):
     code = "dependency_failed"
 
 
-class CallTimeout(CallFailed):
-    """A handler ran longer than its ``timeout``. Fields: timeout (s)."""
+class CallTimeout(CallFailed, TimeoutError):
+    """A handler ran longer than its ``timeout``; a ``TimeoutError``, too. Fields: timeout (s)."""
 
     code = "call_timeout"
     retryable = True
@@ -528,8 +528,8 @@ class Diverged(CallboardError):
     code = "diverged"
 
 
-class ResultTimeout(CallboardError):
-    """No result yet. Fields: run or future, timeout (s)."""
+class ResultTimeout(CallboardError, TimeoutError):
+    """No result yet; a ``TimeoutError``, too. Fields: run or future, timeout (s)."""
 
     code = "result_timeout"
     retryable = True
@@ -550,8 +550,11 @@ class WaitInvalid(CallboardError):
     code = "wait_invalid"
 
 
-class WaitTimeout(CallboardError):
-    """A signal or an answer did not come in time. Fields: wait, future, timeout (s)."""
+class WaitTimeout(CallboardError, TimeoutError):
+    """A signal or an answer did not come in time; a ``TimeoutError``, too.
+
+    Fields: wait, future, timeout (s).
+    """
 
     code = "wait_timeout"
 

@@ -8,11 +8,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from callboard.infra.errors import BudgetSpent
-from callboard.infra.messages.budget import Account, Amounts, Budget
+from callboard.infra.messages.budget import Account, Amounts, Budget, Reservation
 
 UNITS: Final = ("calls", "tokens", "seconds", "usd")
 SETTLED: Final = 500
 """How many requests that have ended an account knows, so that none of them is charged twice."""
+RESERVED_FOR: Final = 3600.0
+"""Seconds after which a reservation is void: its call has died with its host, and nobody makes it again."""
 
 
 class Taken(NamedTuple):
@@ -37,6 +39,9 @@ def reserve(account: Account | None, charge: str, estimate: Amounts, *, free: st
     """
     if account is None or charge in account.open or charge in account.settled:
         return Taken("", account)
+    now = time.time()
+    for old in [name for name, one in account.open.items() if now - one.at > RESERVED_FOR]:
+        del account.open[old]
     budget = account.budget
     if not (budget.when_spent == "degrade" and budget.degrade_to == free):
         taken = total(account)
@@ -44,7 +49,8 @@ def reserve(account: Account | None, charge: str, estimate: Amounts, *, free: st
             allowed = getattr(budget, unit)
             if allowed is not None and getattr(taken, unit) >= allowed:
                 return Taken(unit, account)
-    account.open[charge] = estimate
+    e = estimate
+    account.open[charge] = Reservation(e.calls, e.tokens, e.seconds, e.usd, now)
     return Taken("", account)
 
 
@@ -60,7 +66,10 @@ def settle(account: Account | None, charge: str, used: Amounts, *, again: bool =
     Args:
         again: it was broken off, and may be made again under the same name; that is charged, too.
     """
-    if account is None or account.open.pop(charge, None) is None:
+    if account is None:
+        return
+    reserved = account.open.pop(charge, None)
+    if reserved is None and (again or charge in account.settled):
         return
     account.spent = plus(account.spent, used)
     if again:
@@ -70,12 +79,18 @@ def settle(account: Account | None, charge: str, used: Amounts, *, again: bool =
         del account.settled[old]
 
 
-def raise_by(account: Account | None, raised: int, percent: int) -> None:
-    """Raise all limits, unless that was done since ``raised``."""
-    if account is None or account.raised != raised or percent <= 0:
+def limit(account: Account, budget: Budget) -> None:
+    """From now on these limits hold."""
+    account.budget = budget
+    account.limits_at = max(account.limits_at + 1, time.time_ns() // 1_000_000)
+
+
+def raise_by(account: Account | None, limits_at: int, percent: int) -> None:
+    """Raise all limits, unless they were changed since ``limits_at``."""
+    if account is None or account.limits_at != limits_at or percent <= 0:
         return
     b, more = account.budget, 1 + percent / 100
-    account.budget = Budget(
+    budget = Budget(
         calls=None if b.calls is None else max(b.calls + 1, round(b.calls * more)),
         tokens=None if b.tokens is None else max(b.tokens + 1, round(b.tokens * more)),
         seconds=None if b.seconds is None else b.seconds * more,
@@ -83,7 +98,7 @@ def raise_by(account: Account | None, raised: int, percent: int) -> None:
         when_spent=b.when_spent,
         degrade_to=b.degrade_to,
     )
-    account.raised += 1
+    limit(account, budget)
 
 
 def plus(one: Amounts, other: Amounts) -> Amounts:

@@ -79,11 +79,12 @@ class Verbs:
             ending = asyncio.ensure_future(self._client.done(options.run))
             try:
                 work = self._stored_and_done(request, options, body, ending)
-                return await self._outcome(await self.waits.within(timeout, work))
+                done = await self.waits.within(timeout, work)
             except TimeoutError:
                 return self._goes_on(options.run, request.name, timeout)
             finally:
                 _let_go(ending)
+            return await self._outcome(done)
 
     async def _stored_and_done(
         self, request: Request, options: Options, body: bytes, ending: asyncio.Future[Done]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -19,8 +19,10 @@ from callboard.actors.models.types import (
     Sampling,
     Usage,
 )
+from callboard.infra.errors import ContextOverflow
 from callboard.infra.messages.budget import Amounts
 
+T = TypeVar("T")
 ANSWER: Final = 4096
 """Tokens that an answer takes at most where tokens are limited and its call does not say."""
 SECONDS: Final = 10.0
@@ -67,14 +69,23 @@ class Metered:
         """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
         prompt = tokens_of(request.messages, request.tools, request.schema)
         async with self._charged(prompt, request.sampling, say) as (heard, sampling, use):
-            result = await self._engine.chat(msgspec.structs.replace(request, sampling=sampling), heard)
+
+            def ask(sampling: Sampling) -> Awaitable[ChatResult[Any]]:
+                return self._engine.chat(msgspec.structs.replace(request, sampling=sampling), heard)
+
+            result = await _fitting(ask, request.sampling, sampling, prompt)
             use(result.usage)
             return result
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
-        async with self._charged(tokens_of(request.prompt), request.sampling, say) as (heard, sampling, use):
-            done = await self._engine.complete(msgspec.structs.replace(request, sampling=sampling), heard)
+        prompt = tokens_of(request.prompt)
+        async with self._charged(prompt, request.sampling, say) as (heard, sampling, use):
+
+            def ask(sampling: Sampling) -> Awaitable[Completion]:
+                return self._engine.complete(msgspec.structs.replace(request, sampling=sampling), heard)
+
+            done = await _fitting(ask, request.sampling, sampling, prompt)
             use(done.usage)
             return done
 
@@ -113,6 +124,22 @@ class Metered:
     def _amounts(self, usage: Usage) -> Amounts:
         usd = (usage.prompt_tokens * self._price.input + usage.completion_tokens * self._price.output) / 1e6
         return Amounts(tokens=usage.total_tokens, usd=usd)
+
+
+async def _fitting(
+    ask: Callable[[Sampling], Awaitable[T]], given: Sampling, bounded: Sampling, prompt: int
+) -> T:
+    """Ask; if the bound that was added does not fit the context, ask for what room there is."""
+    try:
+        return await ask(bounded)
+    except ContextOverflow as error:
+        if given.max_tokens is not None or bounded.max_tokens is None:
+            raise
+        limit, asked = error.fields["limit"], error.fields["asked"] or prompt
+        room = limit - (asked if asked <= limit else asked - bounded.max_tokens)  # some count the answer, too
+        if not 0 < room < bounded.max_tokens:
+            raise
+        return await ask(msgspec.structs.replace(bounded, max_tokens=room))
 
 
 def tokens_of(*parts: Any) -> int:

@@ -33,6 +33,16 @@ class Amounts(msgspec.Struct, omit_defaults=True):
     usd: float = 0.0
 
 
+class Reservation(Amounts, omit_defaults=True):
+    """What a request under way is reckoned to take at most.
+
+    Attributes:
+        at: unix seconds, when it was reserved.
+    """
+
+    at: float = 0.0
+
+
 class Account(msgspec.Struct, omit_defaults=True):
     """A budget and what was taken from it.
 
@@ -40,7 +50,7 @@ class Account(msgspec.Struct, omit_defaults=True):
         scope: ``run``, ``session`` or ``key``; id: of that.
         spent: by requests that have ended. open: reserved by those under way, by the id of the request.
         settled: requests that have ended lately, unix seconds by id; they are not charged again.
-        raised: how often somebody who was asked has raised it.
+        limits_at: unix milliseconds, when its limits were set or raised; later with each time.
         at: unix seconds of the last change.
     """
 
@@ -48,7 +58,7 @@ class Account(msgspec.Struct, omit_defaults=True):
     id: str
     budget: Budget
     spent: Amounts = msgspec.field(default_factory=Amounts)
-    open: dict[str, Amounts] = {}
+    open: dict[str, Reservation] = {}
     settled: dict[str, float] = {}
-    raised: int = 0
+    limits_at: int = 0
     at: float = 0.0

@@ -12,7 +12,7 @@ from tests.support.board import Board, instance
 from tests.support.waiting import until
 
 from callboard import agent, checkpoint, method, tool, workflow
-from callboard.infra.errors import CallCancelled, RunCancelled
+from callboard.infra.errors import CallCancelled, RunCancelled, RunUnknown
 
 SAW: list[str] = []
 GATE = asyncio.Event()
@@ -162,6 +162,13 @@ async def choosing_flow() -> str:
     await until(lambda: {"one.a cancelled", "one.b cancelled"} <= set(SAW))
     GATE.set()
     return f"{first.cancelled()} {await second}"
+
+
+async def test_a_run_that_nobody_knows_cannot_be_cancelled(board: Board) -> None:
+    """Whoever mistypes its id is told so."""
+    client = await board.client()
+    with pytest.raises(RunUnknown, match="there is no run nobody"):
+        await client.cancel("nobody")
 
 
 async def test_cancelling_one_call_leaves_the_others_alone(board: Board) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.support.board import Board, call_headers, instance, packed
@@ -11,7 +13,11 @@ from tests.support.gates import Gate, anew
 from tests.support.waiting import eventually, until
 
 from callboard import options, tool, workflow
+from callboard.actors.host import Host
+from callboard.actors.lanes import Lanes
+from callboard.actors.node import Node
 from callboard.infra import subjects
+from callboard.infra.direct import Stored
 from callboard.infra.messages.registry import InstanceInfo, Pulse
 
 GATE = Gate()
@@ -56,6 +62,29 @@ async def test_a_call_in_the_lane_of_nobody_is_run(board: Board) -> None:
     await node.store.stored(gone, packed({"number": 4}), call_headers("01RUN:1", Nats_Msg_Id="01RUN:1"))
     await board.emptied("CALLS")
     assert [result.future for result in await board.results("01RUN")] == ["01RUN:1"]
+
+
+async def test_two_that_empty_a_lane_move_each_call_once(board: Board) -> None:
+    """Both have read what lies there before one of them has moved anything."""
+    nodes = [await board.node() for _ in range(2)]
+    for number in range(5):
+        gone = subjects.call("double", "h-gone", 1)
+        await nodes[0].store.stored(gone, packed({"number": number}), call_headers(f"01RUN:{number}"))
+    both = asyncio.Barrier(2)
+
+    def emptying(node: Node) -> Lanes:
+        async def read(*where: Any) -> list[Stored]:
+            found = await node.reader.read(*where)
+            await both.wait()
+            return found
+
+        reader = SimpleNamespace(read=read)
+        held = SimpleNamespace(reader=reader, store=node.store, topology=node.topology)
+        return Lanes(cast("Host", SimpleNamespace(node=held, recent=set())))
+
+    assert await asyncio.gather(*(emptying(node).move("h-gone") for node in nodes)) == [5, 5]
+    left = await nodes[0].reader.read(subjects.CALLS, "cb.call.double.any.>")
+    assert [one.headers["Cb-Future"] for one in left] == [f"01RUN:{number}" for number in range(5)]
 
 
 async def test_a_draining_host_does_not_wait_for_its_own_lane(board: Board) -> None:

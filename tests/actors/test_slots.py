@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -18,6 +20,7 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard import agent, checkpoint, method, tool, workflow
+from callboard.actors.pulse import _culprit
 from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid
 
 
@@ -305,6 +308,17 @@ async def test_a_handler_that_blocks_the_loop_is_reported_by_name_and_not_lost(b
     assert worker.id in watcher.watch.alive
     (result,) = await board.results(run)
     assert result.took >= 1.2
+
+
+def test_who_blocks_the_loop_is_looked_for_at_any_moment() -> None:
+    """Also before the code that runs a workflow knows which one."""
+
+    def _function(run: str) -> FrameType:
+        """As that of the driver is called, at its first line."""
+        return sys._getframe()
+
+    what, where = _culprit(_function("01RUN"))
+    assert (what, where.partition(":")[0]) == ("unknown code", "test_slots.py")
 
 
 async def test_a_quick_handler_is_not_reported(board: Board) -> None:

@@ -99,6 +99,24 @@ def test_the_same_run_id_is_the_same_run(board: str, typed: Typed) -> None:
     assert "run id twice is taken by a run of workflow greet with other arguments" in ran.err
 
 
+def test_what_a_run_may_spend(board: str, typed: Typed) -> None:
+    """``--budget`` is the run's own; it is stored with its request, as are the other options."""
+    options = ("--deadline", "60", "--priority", "2", "--key", "team-a", "--run-id", "thrifty")
+    budget = "calls=3, usd=0.5,when_spent=ask"
+    typed("run", "greet", "--name", "Ada", "--budget", budget, *options, url=board)
+    (found,) = [one for one in typed("budget", "--json", url=board).json if one["id"] == "thrifty"]
+    assert found["budget"] == {"calls": 3, "usd": 0.5, "when_spent": "ask"}
+
+
+@pytest.mark.parametrize("budget", ["calls", "calls=x", "cals=3", "calls=3,,", "when_spent=beg"])
+def test_a_budget_that_is_none(board: str, typed: Typed, budget: str) -> None:
+    """Nothing is submitted."""
+    ran = typed("run", "greet", "--name", "Ada", "--budget", budget, "--run-id", "beggar", url=board)
+    assert ran.code in {Exit.USAGE, Exit.FAILED}
+    assert "when_spent" in ran.err
+    assert typed("show", "beggar", url=board).code == Exit.NOT_FOUND
+
+
 def test_the_session_is_the_runs(board: str, typed: Typed) -> None:
     """``--session`` reaches the run."""
     typed("run", "greet", "--name", "Ada", "--session", "s-1", "--run-id", "sessioned", url=board)

@@ -380,6 +380,20 @@ async def test_what_others_write_in_its_place_does_not_end_deciding(
     assert controller.leading
 
 
+async def test_what_others_write_over_the_states_of_policies_is_told_again(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """How the policies stand is seen again, without anything having to change."""
+    node = await board.node()
+    await lead(board, controllers, f"{file}:Chat")
+    for rubbish in (b"rubbish", b""):
+        await eventually(lambda: running(node))
+        await node.store.stored(subjects.policies_running(), rubbish)
+    told = await eventually(lambda: running(node))
+    assert told is not None
+    assert [one.name for one in told.policies] == [f"{file}:Chat"]
+
+
 async def test_a_lease_that_was_lost_begins_after_what_was_decided(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:

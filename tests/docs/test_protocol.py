@@ -20,20 +20,8 @@ import callboard
 from callboard.actors import inbound
 from callboard.actors.gateway import document
 from callboard.actors.gateway import messages as gateway
-from callboard.infra import errors, headers, subjects, topology
-from callboard.infra.messages import (
-    budget,
-    control,
-    dead,
-    inbox,
-    policy,
-    registry,
-    run,
-    runtimes,
-    state,
-    telemetry,
-    tokens,
-)
+from callboard.infra import errors, headers, messages, subjects, topology
+from callboard.infra.messages import control, dead, telemetry
 from callboard.infra.settings import Settings
 from callboard.state import journal
 
@@ -277,19 +265,8 @@ def structs() -> list[tuple[str, type[msgspec.Struct]]]:
     """All structs that travel."""
     return [
         (name, cls)
-        for module in (
-            budget,
-            control,
-            dead,
-            inbox,
-            policy,
-            registry,
-            run,
-            runtimes,
-            state,
-            telemetry,
-            tokens,
-        )
+        for found in pkgutil.iter_modules(messages.__path__, f"{messages.__name__}.")
+        for module in [importlib.import_module(found.name)]
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, msgspec.Struct) and cls.__module__ == module.__name__
     ]

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from callboard.infra import errors
-from callboard.infra.errors import CallboardError, by_code
+from callboard.infra.errors import CallboardError, CallTimeout, ResultTimeout, WaitTimeout, by_code
 
 CLASSES = [cls for _, cls in sorted(by_code().items())]
 
@@ -39,3 +39,12 @@ def test_a_users_subclass_does_not_take_the_place_of_its_base() -> None:
 
     assert NoMoney.code == errors.Terminal.code
     assert by_code()[NoMoney.code] is errors.Terminal
+
+
+@pytest.mark.parametrize("cls", [CallTimeout, ResultTimeout, WaitTimeout])
+def test_who_waits_catches_what_python_calls_it(cls: type[CallboardError]) -> None:
+    """As with asyncio and concurrent.futures, and nothing is lost by that."""
+    with pytest.raises(TimeoutError, match=r"^it is late$") as caught:
+        raise cls("it is late", timeout=2.0)
+    assert isinstance(caught.value, CallboardError)
+    assert (caught.value.message, caught.value.fields) == ("it is late", {"timeout": 2.0})

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common, Seconds
@@ -22,6 +23,7 @@ from callboard.infra.messages.run import Done
 if TYPE_CHECKING:
     from callboard.actors.client import Client
     from callboard.cli.arguments import Parameters
+    from callboard.infra.messages.budget import Budget
 
 _CANCELS_WITHIN = 3.0
 
@@ -35,6 +37,10 @@ def run(
     watch: Annotated[bool, Parameter(negative=())] = False,
     session: str | None = None,
     timeout: Seconds | None = None,
+    deadline: Seconds | None = None,
+    priority: int = 0,
+    budget: str | None = None,
+    key: str | None = None,
     run_id: str | None = None,
     local: str | None = None,
     common: Common = DEFAULTS,
@@ -62,18 +68,47 @@ def run(
         watch: Show the calls while they run.
         session: Whose run it is: state of agents is kept per session.
         timeout: Seconds to wait for the result.
+        deadline: Seconds after which the run and all its calls are given up.
+        priority: Above 0 is urgent, below 0 can wait.
+        budget: What it may spend on models, as in usd=0.5,tokens=20000,when_spent=ask.
+        key: Whose budget it is charged to besides; see 'callboard budget --help'.
         run_id: An id of your own; a request with the same id again is the same run.
         local: Run it in this process, from this file or module, without a server.
     """
     common.log("error")
     given, typed = _given(args), [*argument, *(f"--{one}" for one in arg)]
     if local is not None:
-        if watch or session or run_id:
-            raise UsageError("--watch, --session and --run-id need a server; leave out --local")
+        if watch or session or run_id or deadline is not None or priority or budget or key:
+            text = "--watch, --session, --run-id, --deadline, --priority, --budget and --key need a server"
+            raise UsageError(f"{text}; leave out --local")
         from callboard.cli.local import run_local
 
         return tell(run_local(local, workflow, typed, given, timeout), common)
-    return asyncio.run(_Request(workflow, typed, given, common).run(run_id, session, timeout, watch=watch))
+    options = {
+        "run": run_id,
+        "session": session,
+        "deadline": deadline,
+        "priority": priority,
+        "budget": _budget(budget),
+        "key": key,
+    }
+    return asyncio.run(_Request(workflow, typed, given, common).run(options, timeout, watch=watch))
+
+
+def _budget(text: str | None) -> Budget | None:
+    if text is None:
+        return None
+    from callboard.infra.messages.budget import Budget
+
+    given = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    unknown = given.keys() - set(Budget.__struct_fields__)
+    try:
+        if unknown:
+            raise ValueError(f"there is no {', '.join(sorted(unknown))}")
+        return msgspec.convert(given, Budget, strict=False)
+    except ValueError as error:
+        fields = ", ".join(Budget.__struct_fields__)
+        raise UsageError(f"--budget {text}: {error}; it takes NAME=VALUE,... of {fields}") from error
 
 
 def _given(args: str | None) -> dict[str, Any]:
@@ -115,17 +150,13 @@ class _Request:
         self._given = given
         self._common = common
 
-    async def run(
-        self, run_id: str | None, session: str | None, timeout: float | None, *, watch: bool
-    ) -> int:
-        """Submit, follow and tell; returns the exit code."""
+    async def run(self, options: dict[str, Any], timeout: float | None, *, watch: bool) -> int:
+        """Submit with these options of the client, follow and tell; returns the exit code."""
         async with self._common.client() as client:
             parameters = await parameters_of(client, self._workflow, self._common.output)
             arguments = parameters.read(self._typed, self._given)
             with _interrupts() as interrupted:
-                run = await client.submit(
-                    self._workflow, arguments, run=run_id, session=session, as_json=True
-                )
+                run = await client.submit(self._workflow, arguments, as_json=True, **options)
                 done = await self._followed(client, run, timeout, interrupted, watch=watch)
                 if done is None:
                     return await self._cancel(client, run, interrupted)

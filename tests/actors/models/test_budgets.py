@@ -27,12 +27,14 @@ from callboard import (
     signal,
     workflow,
 )
+from callboard.actors import budget_questions
+from callboard.actors.models.metered import tokens_of
 from callboard.actors.models.types import ChatResult, Message, Usage
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.errors import BudgetInvalid, BudgetSpent, RunCancelled, RunFailed
+from callboard.infra.errors import BudgetInvalid, BudgetSpent, ContextOverflow, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
-from callboard.state.charging import SETTLED, raise_by, reserve, settle
+from callboard.state.charging import RESERVED_FOR, SETTLED, raise_by, reserve, settle
 
 _asked: list[ChatRequest] = anew([])
 _gate = Gate()
@@ -110,7 +112,15 @@ async def later() -> str:
     return (await model("dear").chat("go")).text
 
 
-ALL = (later, several, at_once, tree, say, dear, cheap, helper, Team)
+@workflow
+async def later_again() -> str:
+    """One request, and one after a signal."""
+    first = (await model("dear").chat("go")).text
+    await signal("go")
+    return first + (await model("dear").chat("go")).text
+
+
+ALL = (later, later_again, several, at_once, tree, say, dear, cheap, helper, Team)
 
 
 async def account(client: Client) -> Account:
@@ -170,6 +180,38 @@ async def test_an_answer_has_a_length_where_tokens_are_limited(board: Board) -> 
     assert [one.sampling.max_tokens for one in _asked] == [4096, None]
 
 
+@pytest.mark.parametrize(
+    ("asked", "room"),
+    [(0, 2000 - tokens_of([Message("user", "go")])), (10, 1990), (4106, 1990)],
+    ids=["not told", "the prompt", "all"],
+)
+async def test_the_length_of_an_answer_fits_a_short_context(board: Board, asked: int, room: int) -> None:
+    """As far as its engine tells what has not fitted; what a call has asked for itself is refused."""
+    lengths: list[int | None] = []
+
+    @model_function
+    async def short(request: ChatRequest) -> ChatResult[Any]:
+        """Takes 2,000 tokens in all, 10 of them the prompt."""
+        lengths.append(request.sampling.max_tokens)
+        if (request.sampling.max_tokens or 0) > 1990:
+            raise ContextOverflow("it is too long", engine="", limit=2000, asked=asked)
+        return answered("short")
+
+    @workflow
+    async def shortly(length: int | None) -> str:
+        """One request."""
+        return (await model("short").chat("go", max_tokens=length)).text
+
+    await board.host(short, shortly)
+    client = await board.client()
+    budget = Budget(tokens=100_000)
+    assert await client.run("shortly", {"length": None}, budget=budget, timeout=10) == "short"
+    assert lengths == [4096, room]
+    assert (await account(client)).spent.calls == 1
+    with pytest.raises(RunFailed, match="it is too long"):
+        await client.run("shortly", {"length": 3000}, budget=budget, timeout=10)
+
+
 async def test_of_a_session_and_of_a_key(board: Board) -> None:
     """Runs of one session, and those with one key, share what is left; other runs are not limited."""
     await board.host(*ALL)
@@ -213,7 +255,8 @@ def test_raising_a_budget_raises_it() -> None:
     """By a whole call and a whole token at least: else the same people are asked for ever."""
     one = Account("key", "k", Budget(calls=1, tokens=2))
     raise_by(one, 0, 20)
-    assert (one.budget.calls, one.budget.tokens, one.raised) == (2, 3, 1)
+    raise_by(one, 0, 20)  # the same answer again
+    assert (one.budget.calls, one.budget.tokens) == (2, 3)
 
 
 async def test_somebody_is_asked(board: Board) -> None:
@@ -241,6 +284,44 @@ async def other(client: Client, known: str) -> list[Any]:
 async def empty(client: Client) -> bool:
     """Whether nobody is asked anything."""
     return not await client.inbox()
+
+
+async def test_an_answer_counts_for_the_limits_it_was_asked_about(board: Board) -> None:
+    """Not for a budget of the same name that was set after that one was ended."""
+    await board.host(*ALL)
+    client = await board.client()
+    strict = Budget(calls=0, when_spent="ask")
+    await client.set_budget(strict, session="anna")
+    run = await client.submit("later_again", session="anna")
+    (question,) = await eventually(client.inbox)
+    await client.answer(question.id, 100)
+    await eventually(settled(client, calls=1))
+    await client.clear_budget(session="anna")
+    await client.set_budget(strict, session="anna")
+    await client.signal(run, "go")
+    (again,) = await eventually(lambda: other(client, question.id))
+    assert len(_asked) == 1
+    await client.answer(again.id, 0)
+    with pytest.raises(RunFailed, match="the budget of session anna is spent: 0 calls"):
+        await client.result(run, 10)
+
+
+async def test_a_question_that_others_have_removed_is_asked_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody still waits for its answer."""
+    monkeypatch.setattr(budget_questions, "LOOK_EVERY", 0.05)
+    await board.host(*ALL)
+    client = await board.client()
+    run = await client.submit("several", {"times": 1}, budget=Budget(calls=0, when_spent="ask"))
+    (question,) = await eventually(client.inbox)
+    await client.node.topology.purge(
+        f"KV_{subjects.INBOX_BUCKET}", subjects.question(run, question.id.partition(":")[2])
+    )
+    assert [one.id for one in await eventually(client.inbox)] == [question.id]
+    await client.answer(question.id, 100)
+    assert await client.result(run, 10) == ["dear"]
+    await eventually(lambda: empty(client))
 
 
 async def test_a_budget_that_is_raised_by_hand_lets_calls_go_on(board: Board) -> None:
@@ -370,6 +451,19 @@ def test_a_request_that_was_broken_off_is_charged_when_it_is_made_again() -> Non
     assert set(one.open) == {"r"}
     settle(one, "r", Amounts(calls=1, tokens=30))
     assert (one.open, one.spent) == ({}, Amounts(calls=2, tokens=40))
+
+
+def test_what_was_reserved_long_ago_is_void() -> None:
+    """Nobody makes that request any more; one that only took long is charged all the same, once."""
+    one = Account("key", "k", Budget(calls=2, tokens=1000))
+    for name in ("lost", "slow"):
+        reserve(one, name, Amounts(calls=1, tokens=400), free="")
+        one.open[name].at -= RESERVED_FOR + 1
+    reserve(one, "new", Amounts(calls=1, tokens=400), free="")
+    assert set(one.open) == {"new"}
+    for _ in range(2):
+        settle(one, "slow", Amounts(calls=1, tokens=300))
+    assert one.spent == Amounts(calls=1, tokens=300)
 
 
 async def test_a_long_session_has_no_budget_and_its_calls_run(board: Board) -> None:
