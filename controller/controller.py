@@ -204,3 +204,4 @@ class Controller:
                 if subjects.is_token(actor) and subjects.is_token(method):
                     subject = subjects.runtime_curve(actor, method)
                     self.node.store.put(subject, msgspec.msgpack.encode(curve))
+                await asyncio.sleep(0)  # reports come meanwhile

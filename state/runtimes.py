@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -59,7 +59,7 @@ class _Method:
 
     Attributes:
         samples: by size; errors: of the latest calls; expected: the curve, once there is one.
-        fresh: calls since it was made, of seen ones.
+        fresh: calls since it was made as a whole, of seen ones; stale: sizes of calls since it was made.
     """
 
     def __init__(self) -> None:
@@ -67,6 +67,7 @@ class _Method:
         self.errors: deque[float] = deque(maxlen=JUDGED)
         self.expected: Expected | None = None
         self.fresh = self.seen = 0
+        self.stale: set[int] = set()
 
     def judge(self, sizes: Sequence[int], took: Sequence[float]) -> None:
         """Hold what was expected against what came, before it is learnt from."""
@@ -87,6 +88,7 @@ class _Method:
                 np.concatenate((known[1], fresh[1]))[-SAMPLED:],
             )
         self.samples[bits] = fresh
+        self.stale.add(bits)
         self.fresh += len(sizes)
         self.seen += len(sizes)
 
@@ -137,10 +139,15 @@ class Runtimes:
         return found
 
     def _bend(self, call: str, method: _Method) -> None:
-        """Make the curve of a method anew."""
-        method.fresh = 0
+        """Make the curve of a method anew: as a whole when much has come, else where something has."""
+        known = {} if method.expected is None else {line.size: line for line in method.expected.lines}
+        whole = method.fresh * _GROWTH >= method.seen
         logs = logarithms(method.samples)
-        lines = [self._line(call, bits, *fit(logs, bits)) for bits in sorted(logs)]
+        for bits in logs.keys() if whole else method.stale & logs.keys():
+            known[bits] = self._line(call, bits, *fit(logs, bits))
+        method.stale.clear()
+        method.fresh = 0 if whole else method.fresh
+        lines = [known[bits] for bits in sorted(known)]
         middle = self.predict(*call.rpartition(".")[::2])
         if lines and middle is not None:
             with contextlib.suppress(ValueError):  # of times that nobody can have measured
@@ -200,19 +207,17 @@ class Runtimes:
         keys, self._changed = self._changed, set()
         return [self._message(key) for key in sorted(keys)]
 
-    def curves(self) -> list[Curve]:
-        """The curves that have changed since this was last asked."""
+    def curves(self) -> Iterator[Curve]:
+        """The curves that have changed since this was last asked; each takes some milliseconds at most."""
         calls, self._bent = self._bent, set()
-        found: list[Curve] = []
         for call in sorted(calls):
             method = self._methods[call]
-            if method.fresh:
+            if method.stale:
                 self._bend(call, method)
             if method.expected is not None:
                 known = method.expected.curve
                 errors = np.array(method.errors, "<f4").tobytes()
-                found.append(Curve(call, known.middle, known.lines, errors))
-        return found
+                yield Curve(call, known.middle, known.lines, errors)
 
     def _message(self, key: Key) -> Runtime:
         row = self._rows[key]
@@ -243,7 +248,7 @@ class Runtimes:
                 if len(sizes):
                     self._method(row.call).keep(row.size, sizes.tolist(), took.tolist())
         for call, method in self._methods.items():
-            if method.fresh:
+            if method.stale:
                 self._bend(call, method)
         for curve in curves:
             known = self._methods.get(curve.call)

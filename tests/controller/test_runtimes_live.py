@@ -39,9 +39,6 @@ async def test_sizes_are_those_of_the_arguments(board: Board) -> None:
         assert await board.run(measured) == LENGTHS[1]
         bits = {length.bit_length() for length in LENGTHS}
         await until(lambda: controller.runtimes.sizes("measure.call") == bits)
-        seen = controller.runtimes.predict("measure", "call", LENGTHS[1])
-        await until(lambda: (one := controller.runtimes.predict("measure", "call")) and one.seen == 4)
-        assert seen is not None
 
         async def stored() -> Curve | None:
             found = await read_curves(node.reader)

@@ -98,8 +98,8 @@ def test_errors_are_of_the_latest_calls() -> None:
 def test_it_survives_as_messages() -> None:
     """A table that goes on from what was stored expects the same, and knows how far off that was."""
     table = learnt(lambda size: 2e-4 + 2e-9 * size, 150)
-    rows, curves = table.changed(), table.curves()
-    assert table.curves() == []
+    rows, curves = table.changed(), list(table.curves())
+    assert list(table.curves()) == []
     again = Runtimes()
     again.load(rows, curves)
     for size in (1_500, 40_000, 900_000):
