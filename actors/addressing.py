@@ -80,12 +80,9 @@ class Addressing:
             extra += f"{H.RANKED}: {future.ranked}\r\n"
         if self.before and time.time() - self.before > KNOWN_IDS:
             extra += f"{H.AGAIN}: 1\r\n"
-        lane = subjects.ANY
-        if future.executor and self._is_alive(future.executor):
-            lane = future.executor
-            extra += f"Cb-Executor: {lane}\r\n"
-            if future.policy:
-                extra += f"{H.POLICY}: {future.policy}\r\n"
+        lane = future.executor if future.executor and self._is_alive(future.executor) else subjects.ANY
+        if lane != subjects.ANY:
+            extra += _slated(future)
         subject = subjects.call(future.method.actor, lane, band_of(future.priority))
         return subject, f"{head}{extra}\r\n".encode()
 
@@ -116,6 +113,12 @@ def _references(encoded: Encoded) -> str:
     if encoded.size:
         extra += f"{H.SIZE}: {encoded.size}\r\n"
     return extra
+
+
+def _slated(future: Future[Any]) -> str:
+    """The headers that say where it was sent, and why."""
+    said = {H.EXECUTOR: future.executor, H.POLICY: future.policy, H.PLACED: future.placed}
+    return "".join(f"{name}: {value}\r\n" for name, value in said.items() if value)
 
 
 def band_of(priority: int) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from callboard.actors.longest import Departures
     from callboard.actors.maker import CallMaker
     from callboard.actors.node import Node
+    from callboard.actors.prefixes.known import PrefixCaches
     from callboard.actors.priorities import Priorities
     from callboard.actors.routes import Routes
 
@@ -47,6 +48,8 @@ class Caller:
         """Whether a host is known to live; a call slated for another goes to the shared lane."""
         self.routes: Routes | None = None
         """Where calls go that are not slated otherwise."""
+        self.prefixes: PrefixCaches | None = None
+        """Which engines hold the beginning of which prompts, for routes that go by that."""
         self.priorities: Priorities | None = None
         """How urgent calls are, whatever their code says."""
         self.departures: Departures | None = None
@@ -81,18 +84,27 @@ class Caller:
         """The host that held a session when it was last heard of; empty if it never was."""
         return self._holders.get((actor, session), "") if self._holders else ""
 
-    def slated(self, future: Future[Any]) -> tuple[str, int]:
-        """Where a call is best sent, and the epoch of the route that says so; nothing where nobody says.
+    def slated(self, future: Future[Any], body: bytes) -> tuple[str, int, str]:
+        """Where a call is best sent, the epoch of the route that says so, and why this host of that route.
 
-        Who holds its session comes before any route: it would be passed on from elsewhere.
+        Nothing where nobody says. Who holds its session comes before any route: it would be passed on from
+        elsewhere.
+
+        Args:
+            body: its encoded arguments.
         """
         actor, session = future.method.actor, future.session
         holder = self.holder(actor, session)
         if holder and self.is_alive(holder):
-            return holder, 0
+            return holder, 0, ""
         if self.routes is None or not len(self.routes):
-            return "", 0
-        return self.routes.choose(actor, session, future.id, keeps=future.method.managed)
+            return "", 0, ""
+        if self.prefixes is not None:
+            hosts, epoch = self.routes.by_prefix(actor, session)
+            if hosts:
+                choice = self.prefixes.place(future, body, hosts)
+                return choice.host, epoch, choice.why
+        return *self.routes.choose(actor, session, future.id, keeps=future.method.managed), ""
 
     def note_holder(self, actor: str, session: str, host: str) -> None:
         """Calls of this session are best sent to this host; another one would pass them on."""

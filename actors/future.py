@@ -88,6 +88,7 @@ class Future(asyncio.Future[T]):
         "id",
         "maker",
         "method",
+        "placed",
         "policy",
         "priority",
         "ranked",
@@ -112,6 +113,7 @@ class Future(asyncio.Future[T]):
         self.attempt = 1
         self.executor = ""
         self.policy = 0  # epoch of the route by which it has its executor
+        self.placed = ""  # why that route has given it this executor
         self.ranked = 0  # epoch of the decision that gave it its priority
         self.creator = ""
         self.session = ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.future import Future
     from callboard.actors.host import Host
+    from callboard.actors.models.types import ChatRequest, CompletionRequest
     from callboard.actors.speech import Speech
 
 
@@ -92,6 +93,10 @@ class HandlerMaker:
     def spent(self, tokens: int) -> None:
         """A model has made so many for the call."""
         self._call.tokens += tokens
+
+    def served(self, model: str, request: ChatRequest | CompletionRequest) -> None:
+        """The engine of a model has read a prompt."""
+        self._host.prefixes.served(model, request)
 
     @property
     def rank(self) -> float:

@@ -47,6 +47,9 @@ from callboard.infra.errors import (
 from callboard.infra.messages.run import Result
 from callboard.state.managed import within
 
+_WORDS = 500
+"""Characters of a header in words that go into an outcome."""
+
 if TYPE_CHECKING:
     from callboard.actors.declare import Method
     from callboard.actors.instance import Instance
@@ -463,6 +466,7 @@ def result_of(instance: Instance, call: Call) -> Result:
         took=round(now - started, 6),
         policy=H.epoch(call.headers, H.POLICY),
         ranked=H.epoch(call.headers, H.RANKED),
+        placed=call.headers.get(H.PLACED, "")[:_WORDS],
     )
 
 
@@ -505,11 +509,11 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
     kept.pop(H.AGAIN, None)
-    for name in (H.STOLEN, H.EXECUTOR, H.POLICY):
+    for name in (H.STOLEN, H.EXECUTOR, H.POLICY, H.PLACED):
         kept.pop(name, None)
-    lane, epoch = host.routes.choose(instance.name, call.session, call.id, keeps=False)
+    lane, epoch, why = _slated(instance, call)
     if lane and instance.rules is None:  # of one with managed state the next host knows the holder
-        kept |= {H.EXECUTOR: lane, H.POLICY: str(epoch)}
+        kept |= {H.EXECUTOR: lane, H.POLICY: str(epoch)} | ({H.PLACED: why} if why else {})
     kept[H.ATTEMPT] = str(call.attempt + 1)
     kept[H.SCHEDULE] = schedule_at(time.time() + delay)
     kept[H.SCHEDULE_TARGET] = subjects.call(
@@ -529,6 +533,16 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
         subjects.timer(f"{call.id}~{call.attempt}"), call.body, H.encode(kept.items()), on_stored
     )
     host.finished(call, result, retry_in=delay)
+
+
+def _slated(instance: Instance, call: Call) -> tuple[str, int, str]:
+    """Where the next attempt goes, the epoch of the route that says so, and why this host of that route."""
+    host = instance.host
+    hosts, epoch = host.routes.by_prefix(instance.name, call.session)
+    if hosts:
+        choice = host.prefixes.elsewhere(instance.name, call.method.name, call.body, hosts)
+        return choice.host, epoch, choice.why
+    return *host.routes.choose(instance.name, call.session, call.id, keeps=False), ""
 
 
 def schedule_at(unix: float) -> str:

@@ -29,6 +29,7 @@ from callboard.actors.longest import Departures
 from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
+from callboard.actors.prefixes.known import PrefixCaches
 from callboard.actors.priorities import Priorities
 from callboard.actors.pulse import Heart
 from callboard.actors.registry import announce
@@ -55,6 +56,7 @@ from callboard.infra.messages.control import (
     HoldsQuery,
     Migrate,
     Moved,
+    PrefixesQuery,
     RunCalls,
     RunQuery,
     Said,
@@ -225,6 +227,9 @@ class Host:
         self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
         self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
+        self.prefixes = self.caller.prefixes = PrefixCaches(
+            self.node.connection, self.id, self.watch.alive, self.routes.goes_by_prefix
+        )
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
         self.expectations = Expectations(self.node, self.caller.spawn)
@@ -262,12 +267,15 @@ class Host:
         self._heart.start()
         await self.watch.start()
         await self.routes.start()
+        self.prefixes.start()
         await self.priorities.start()
         self.expectations.start()
         if any(isinstance(member, Driver) for member in self._members):
             await self.admissions.start()
         for member in self._members:
             await member.start()
+        if any(declared.kind == "model" for declared in self.declarations):
+            await self._heart.announce()  # how much their engines take is known only now, and calls go by it
         if any(isinstance(member, Driver) for member in self._members):
             self._waker = Waker(self)
             await self._waker.start()
@@ -388,6 +396,7 @@ class Host:
         self.watch.stop()
         self.telemetry.leave()
         self.routes.stop()
+        self.prefixes.stop()
         self.priorities.stop()
         self.expectations.stop()
         self.admissions.stop()
@@ -526,6 +535,8 @@ class Host:
             self.caller.spawn(self.stop(control.grace))
         elif isinstance(control, Moved):
             self.caller.moved(control.actor, control.sessions, control.host)
+        elif isinstance(control, PrefixesQuery):
+            self.prefixes.tell()
         elif isinstance(control, Migrate | Activate):
             self.caller.spawn(self._move(reply, control))
         elif (told := self._told(control)) is not None:

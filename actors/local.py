@@ -137,6 +137,9 @@ class LocalMaker:
     def spent(self, tokens: int) -> None:
         """Nobody is told."""
 
+    def served(self, model: str, request: object) -> None:
+        """Nobody has a choice of engines."""
+
     @property
     def rank(self) -> float:
         """Whose turn it is at an engine: whoever came first. Unix seconds."""

@@ -301,7 +301,7 @@ class CallMaker:
         holder = self._caller.holder(future.method.actor, future.session) if future.method.managed else ""
         # Somebody may have said meanwhile who holds the session, wherever the call was to go.
         if self._caller.is_alive(holder) or not self._caller.is_alive(future.executor):
-            future.executor, future.policy = self._caller.slated(future)
+            future.executor, future.policy, future.placed = self._caller.slated(future, encoded.body)
         if self._caller.priorities is not None:
             self._caller.priorities.rank(future)
         if len(encoded.body) > self._node.settings.inline_limit:

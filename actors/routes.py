@@ -4,7 +4,8 @@ A process hears of every route that is stored, on one subscription, and so follo
 to a host that is not there, or does not run the actor, is passed over; one that spreads calls does so by a
 hash of the call's id (of its session, where the actor keeps something for it), so that a replay decides
 likewise, and only the calls of a host that goes away go elsewhere (rendezvous hashing with weights:
-Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
+Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005). One of a model may say instead that
+its calls go by the beginning of their prompts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from callboard.actors.node import Node
 
 NOWHERE = ("", 0)
+BY_PREFIX = "prefix"
+"""What routes go by that leave the choice to :mod:`callboard.actors.prefixes`."""
 _decode = msgspec.msgpack.Decoder(Route).decode
 
 
@@ -70,6 +73,19 @@ class Routes:
         """Whether a route of its own names this host for a session."""
         route = self._routes.get((actor, session))
         return route is not None and not 0 < route.until <= time.time() and host in route.hosts
+
+    def goes_by_prefix(self, actor: str) -> bool:
+        """Whether calls of an actor go to the host whose engine holds most of their prompt."""
+        route = self._routes.get((actor, ""))
+        return route is not None and route.by == BY_PREFIX and not 0 < route.until <= time.time()
+
+    def by_prefix(self, actor: str, session: str) -> tuple[list[str], int]:
+        """The hosts among which a call goes by its prefix, and the epoch of the route; none: it does not."""
+        if not self.goes_by_prefix(actor) or (actor, session) in self._routes:
+            return [], 0
+        route = self._routes[actor, ""]
+        there = [host for host, weight in route.hosts.items() if weight > 0 and self._serves(host, actor)]
+        return there, route.epoch
 
     def choose(self, actor: str, session: str, future: str, *, keeps: bool) -> tuple[str, int]:
         """The host that a call goes to, and the epoch of the route that says so; nothing where none does.

@@ -115,6 +115,7 @@ class Watch:
             self.alive.pop(host, None)
             self._heard.pop(host, None)
             self._host.stealing.left(host)
+            self._host.prefixes.loads.left(host)
 
     def _on_reconnect(self) -> None:
         self._reconnected = True
@@ -125,6 +126,7 @@ class Watch:
             self.alive[pulse.host] = pulse
             self._heard[pulse.host] = time.monotonic()
             self._host.stealing.heard(pulse)
+            self._host.prefixes.loads.heard(pulse)
 
     async def _watch(self) -> None:
         dead_after = self._node.settings.dead_after

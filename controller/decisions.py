@@ -190,7 +190,7 @@ def entry_of(decision: Decision, epoch: int, at: float, term: int) -> Entry | No
     if decision.what == "route":
         actor, _, session = decision.key.removeprefix(_ROUTE).partition(".")
         session = subjects.session_of(session)
-        return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=term)
+        return Route(actor, decision.hosts, session, epoch, policy, reason, at, term=term, by=decision.by)
     if decision.what == "priority":
         session, _, actor = decision.key.removeprefix(_PRIORITY).partition(".")
         session = subjects.session_of(session)

@@ -175,7 +175,14 @@ class Act:
 
     @overload
     def route(
-        self, actor: str, instances: Sequence[str], weights: Sequence[float], /, *, reason: str = ""
+        self,
+        actor: str,
+        instances: Sequence[str],
+        weights: Sequence[float],
+        /,
+        *,
+        by: str = "",
+        reason: str = "",
     ) -> None: ...
 
     def route(
@@ -185,6 +192,7 @@ class Act:
         third: str | Sequence[float],
         /,
         *,
+        by: str = "",
         reason: str = "",
     ) -> None:
         """Have calls go to instances: those of a session to one, or an actor's to several by weight.
@@ -193,17 +201,19 @@ class Act:
         them, ends the route.
 
         Args:
+            by: ``prefix``: of a model's instances each call goes to the one whose engine holds most of its
+                prompt; weights only say which of them there are.
             reason: why, in words.
         """
         if isinstance(second, str):
             hosts = {str(third): 1.0} if third else {}
             token = _token(first)
             if token and not self.claimed.has_route(self._view.sessions, first, second):
-                self._route(subjects.session_route(second, token), second, hosts, reason)
+                self._route(subjects.session_route(second, token), second, hosts, "", reason)
         else:
             weights = [float(weight) for weight in third]
             hosts = dict(zip(second, weights, strict=True))
-            self._route(subjects.route(first), first, hosts, reason)
+            self._route(subjects.route(first), first, hosts, by, reason)
 
     def set_routes(self, sessions: Rows, actor: str, hosts: Rows, *, reason: str = "") -> None:
         """Route many sessions of the view at an actor at once: it costs little where nothing changes.
@@ -368,7 +378,7 @@ class Act:
         what = "priority" if value else "clear"
         return self._decide(Decision(what, key, value=value, reason=reason), same=False)
 
-    def _route(self, key: str, actor: str, hosts: dict[str, float], reason: str) -> None:
+    def _route(self, key: str, actor: str, hosts: dict[str, float], by: str, reason: str) -> None:
         there = {
             host: weight
             for host, weight in hosts.items()
@@ -377,8 +387,11 @@ class Act:
         if (hosts and not there) or not subjects.is_token(actor):
             return
         known = self._held.entries.get(key)
-        same = known is None if not there else isinstance(known, Route) and _alike(known.hosts, there)
-        self._decide(Decision("route" if there else "clear", key, there, reason=reason), same=same)
+        if there:
+            same = isinstance(known, Route) and known.by == by and _alike(known.hosts, there)
+        else:
+            same = known is None
+        self._decide(Decision("route" if there else "clear", key, there, by=by, reason=reason), same=same)
 
     def _actors_at(self, session: int, host: int) -> list[str]:
         """Where a session has calls on a host."""

@@ -47,8 +47,8 @@ class View:
             in_queue, preempted: requests; kv: share of its cache, 0 to 1; queried, hit, prompt and
             generated: tokens.
         actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
-            waited, took: seconds, lately; workflow; least, most: ``min_instances`` and ``max_instances``,
-            0: no limit; starting: instances that are being started.
+            waited, took: seconds, lately; workflow, model: what it is; least, most: ``min_instances`` and
+            ``max_instances``, 0: no limit; starting: instances that are being started.
         lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
@@ -84,7 +84,7 @@ class View:
         self.actors = Table(
             done=np.int64, failed=np.int64, retried=np.int64, tokens=np.int64, waited=np.float64,
             took=np.float64,
-            workflow=np.bool_, least=np.int32, most=np.int32, starting=np.int32,
+            workflow=np.bool_, least=np.int32, most=np.int32, starting=np.int32, model=np.bool_,
         )  # fmt: skip
         self.lanes = Table(actor=np.int32, host=np.int32, band=np.uint8, waiting=np.int64)
         self.names = Table()
@@ -205,6 +205,7 @@ class View:
         for actor in actors:
             row = self.actors.row(actor.name)  # before its columns are looked at, which may grow
             self.actors["workflow"][row] = actor.kind == "workflow"
+            self.actors["model"][row] = actor.kind == "model"
             self.actors["least"][row] = _count(actor.directives.get("min_instances"))
             self.actors["most"][row] = _count(actor.directives.get("max_instances"))
 

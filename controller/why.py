@@ -76,6 +76,7 @@ class Why(msgspec.Struct):
         future: id; call: ``actor.method``; session: of its run, or its own.
         host, attempt, waited, took, sticky: as in its outcome's entry in the journal; done: there is one.
         policy, ranked: epochs of the decisions behind its lane, and its priority; 0: nobody has decided.
+        placed: why this host of those that the decision names, in words.
         told: by telemetry, as far back as it was read.
         route, priority: these decisions, where they are still known.
         accepted: how its run was accepted, if it was under a limit.
@@ -98,6 +99,7 @@ class Why(msgspec.Struct):
     priority: Decision | None = None
     accepted: Accepted | None = None
     ended: dict[str, Decision] = {}
+    placed: str = ""
 
     def lines(self) -> Iterator[str]:
         """The answer, for people."""
@@ -106,6 +108,8 @@ class Why(msgspec.Struct):
         else:
             yield f"{self.future}, {self.call}, has no outcome yet"
         yield f"where: {self._where()}"
+        if self.placed:
+            yield f"       its maker chose {self.told.lane or self.host}: {self.placed}"
         for host, how, lane in self.told.moves:
             yield f"       {host} had it; it was {how.replace('_', ' ')}, to {lane}"
         for host, decision in self.ended.items():
@@ -162,7 +166,7 @@ async def why(node: Node, future: str) -> Why:
     session = told.session or (owner.session if owner is not None else "") or run
     answer = Why(
         future, result.call, session, result.host, result.attempt, result.waited, result.took, result.sticky,
-        found is not None, result.policy, result.ranked, told,
+        found is not None, result.policy, result.ranked, told, placed=result.placed,
     )  # fmt: skip
     actor, token = result.call.rpartition(".")[0], subjects.session_token(session)
     routes = (subjects.session_route(actor, token), subjects.route(actor))

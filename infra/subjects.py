@@ -136,6 +136,11 @@ def control(host: str = EVERY_HOST) -> str:
     return f"cb.control.{host}"
 
 
+def prefixes(actor: str) -> str:
+    """Where hosts of a model tell which prompts their engines hold the beginnings of."""
+    return f"cb.prefix.{actor}"
+
+
 def steal(host: str) -> str:
     """Where a host is asked for calls that wait in it."""
     return f"cb.steal.{host}"

@@ -29,6 +29,7 @@ class Gauge:
         self._instance = instance
         self._engine = engine
         self._room = Room(instance.declared.directives.concurrency or MOST)
+        self._queried = 0
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("engine").bind(model=instance.name)
 
@@ -66,6 +67,9 @@ class Gauge:
                 self._follow(load)
 
     def _follow(self, load: EngineLoad) -> None:
+        if load.queried < self._queried:  # its counts have begun anew, and so has its cache
+            self._instance.host.prefixes.lost(self._instance.name)
+        self._queried = load.queried
         before = self._instance.slots.size
         size = self._room.look(load, self._instance.slots.busy)
         if size != before:

@@ -14,6 +14,7 @@ import msgspec
 from callboard.actors.budgets import Degraded
 from callboard.actors.declare import AgentClass, Method
 from callboard.actors.directives import Directives, directives_from
+from callboard.actors.models.cache import TellsCache
 from callboard.actors.models.engine import Engine
 from callboard.actors.models.function_engine import ChatFunction, EmbedFunction, FunctionEngine
 from callboard.actors.models.gauge import Gauge
@@ -72,7 +73,9 @@ class ModelActor:
         )
         try:
             with _speaker() as speaker:
-                return await answer(self._metered(), request, repairs, speaker)
+                result = await answer(self._metered(), request, repairs, speaker)
+            _maker()[0].served(self.name, request)
+            return result
         except Degraded as found:
             options = msgspec.structs.asdict(request)
             del options["priority"]  # it has one of its own there
@@ -86,7 +89,8 @@ class ModelActor:
             with _speaker() as speaker:
                 done = await self._metered().complete(request, speaker.say)
                 speaker.tokens += done.usage.completion_tokens
-                return done
+            _maker()[0].served(self.name, request)
+            return done
         except Degraded as found:
             cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
             return cheaper
@@ -120,6 +124,7 @@ class _Speaks(Protocol):
     def rank(self) -> float: ...
 
     def spent(self, tokens: int) -> None: ...
+    def served(self, model: str, request: ChatRequest | CompletionRequest) -> None: ...
 
 
 def _maker() -> tuple[_Speaks, str]:
@@ -183,7 +188,9 @@ class ServedModel(AgentClass[ModelActor]):
         await self.engine.close()
 
     async def attach(self, instance: Instance) -> None:
-        """Let the instance have as many slots as the engine can batch requests, if it tells."""
+        """Let the instance have as many slots as its engine batches, and know its cache, if it tells."""
+        if isinstance(self.engine, TellsCache):
+            self.engine.follow(functools.partial(instance.host.prefixes.cached, self.name))
         if isinstance(self.engine, TellsLoad):
             gauge = self._gauges[instance] = Gauge(instance, self.engine)
             await gauge.start()
@@ -318,6 +325,7 @@ def model_on_vllm(
     *,
     model: str,
     arguments: Sequence[str] = (),
+    kv_events: bool = False,
     price: Price | None = None,
     **directives: Any,
 ) -> ServedModel:
@@ -327,6 +335,7 @@ def model_on_vllm(
         name: of the actor.
         model: as vLLM takes it: a name or a path.
         arguments: further ones of the server, such as ``["--max-model-len", "4096"]``.
+        kv_events: it tells of its prefix cache, so that calls are not sent after what it has dropped.
         price: what budgets are charged for it.
         directives: see :class:`Directives`; by default retries that outlast a restart of the server.
 
@@ -336,6 +345,6 @@ def model_on_vllm(
     """
     from callboard.actors.models.vllm import VllmEngine, serve_command
 
-    engine = VllmEngine(name, serve_command(model, arguments))
+    engine = VllmEngine(name, serve_command(model, arguments), kv_events=kv_events)
     retries: dict[str, Any] = {"retries": 20, "backoff": 1.0, "backoff_max": 20.0}
     return ServedModel(name, engine, {**retries, **directives}, price)

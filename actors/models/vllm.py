@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from callboard.actors.models.cache import CacheEvent, Read, Tell
 from callboard.actors.models.engine import Say
+from callboard.actors.models.kv_events import KvEvents, arguments
 from callboard.actors.models.load import EngineLoad
 from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.models.types import (
@@ -24,8 +28,10 @@ from callboard.actors.models.types import (
     Completion,
     CompletionRequest,
     Embeddings,
+    Sampling,
+    Usage,
 )
-from callboard.infra import keeper, log
+from callboard.infra import keeper, log, subjects
 from callboard.infra.errors import CallboardError, EngineDown, ServerStartFailed, SettingsInvalid
 from callboard.infra.kept import KeptProcess
 
@@ -73,16 +79,26 @@ class VllmEngine:
         command: how it is run; ``--host``, ``--port`` and ``--served-model-name`` are added.
         start_timeout: seconds until a server that is not healthy counts as failed.
         first: seconds before the first restart.
+        kv_events: it tells of its prefix cache, over a socket in the file system.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], *, start_timeout: float = 1800.0, first: float = _FIRST
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        start_timeout: float = 1800.0,
+        first: float = _FIRST,
+        kv_events: bool = False,
     ) -> None:
         self.name = name
         self._command = list(command)
         self._priorities = by_priority(command)
         self._start_timeout = start_timeout
         self._first = first
+        self._tells = kv_events
+        self._tell: Tell = _nobody
+        self._events: KvEvents | None = None
         self._child: KeptProcess | None = None
         self._home: Path | None = None
         self._engine: OpenAIEngine | None = None
@@ -124,15 +140,36 @@ class VllmEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        return await self._ready().chat(request, say)
+        name, asked = self._named(request.sampling)
+        result = await self._ready().chat(msgspec.structs.replace(request, sampling=asked), say)
+        self._read(name, request, result.usage)
+        return result
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        return await self._ready().complete(request, say)
+        name, asked = self._named(request.sampling)
+        done = await self._ready().complete(msgspec.structs.replace(request, sampling=asked), say)
+        self._read(name, request, done.usage)
+        return done
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """See :class:`callboard.actors.models.engine.Engine`."""
         return await self._ready().embed(texts)
+
+    def follow(self, tell: Tell) -> None:
+        """See :class:`callboard.actors.models.cache.TellsCache`."""
+        self._tell = tell
+
+    def _named(self, sampling: Sampling) -> tuple[str, Sampling]:
+        """A name for a request, by which KV events call it, and what to ask with so that they do."""
+        if not self._tells:
+            return "", sampling
+        name = subjects.new_id()
+        return name, msgspec.structs.replace(sampling, extra={"session_id": name} | sampling.extra)
+
+    def _read(self, name: str, request: ChatRequest | CompletionRequest, usage: Usage) -> None:
+        if name:
+            self._tell(Read(name, request, usage.prompt_tokens))
 
     def _ready(self) -> OpenAIEngine:
         if self._engine is None or not self._healthy.is_set():
@@ -151,7 +188,7 @@ class VllmEngine:
 
     async def _start(self) -> None:
         port = _free_port()
-        own = ["--host", _HOST, "--port", str(port), "--served-model-name", self.name]
+        own = ["--host", _HOST, "--port", str(port), "--served-model-name", self.name, *self._listen()]
         begun = time.monotonic()
         try:
             self._child = await asyncio.to_thread(self._launch, [*self._command, *own])
@@ -166,6 +203,18 @@ class VllmEngine:
         await self._engine.open()
         self._healthy.set()
         self._log.info("vllm_ready", pid=self._child.pid, took_s=round(time.monotonic() - begun, 1))
+
+    def _listen(self) -> list[str]:
+        """Listen to what it will tell of its cache; gives the arguments that make it tell."""
+        if not self._tells:
+            return []
+        endpoint = f"ipc://{self._home}/kv_events"
+        self._events = KvEvents(endpoint, self._told)
+        self._events.start()
+        return arguments(endpoint)
+
+    def _told(self, event: CacheEvent) -> None:
+        self._tell(event)  # whoever follows now: it is ready before anybody does
 
     def _launch(self, command: list[str]) -> KeptProcess:
         assert self._home is not None
@@ -194,6 +243,9 @@ class VllmEngine:
 
     async def _end(self) -> None:
         self._healthy.clear()
+        events, self._events = self._events, None
+        if events is not None:
+            await events.stop()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
@@ -221,6 +273,10 @@ class VllmEngine:
             except CallboardError as error:
                 self._log.error("vllm_not_started", error=error.message)
                 await self._end()  # it may still load, or hang, and would hold the memory of the next one
+
+
+def _nobody(_: CacheEvent) -> None:
+    """Nobody is told."""
 
 
 def _free_port() -> int:

@@ -63,6 +63,10 @@ class Tell(msgspec.Struct, tag="tell"):
     """Publish your whole state as telemetry: somebody has missed a report, or has just begun to listen."""
 
 
+class PrefixesQuery(msgspec.Struct, tag="prefixes"):
+    """Tell everything that your engines hold on ``cb.prefix.<actor>``: somebody has just begun to listen."""
+
+
 class Migrate(msgspec.Struct, tag="migrate"):
     """Hand these sessions of an actor over to another host. Answered with :class:`Migrated`.
 
@@ -106,6 +110,7 @@ Control = (
     | Activate
     | Moved
     | Tell
+    | PrefixesQuery
 )
 
 

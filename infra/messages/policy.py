@@ -12,6 +12,7 @@ class Route(msgspec.Struct, omit_defaults=True):
         actor: whose calls.
         hosts: weights by host; calls are spread as they say.
         session: whose calls only; empty: all sessions'.
+        by: ``prefix``: each call goes to the host whose engine holds most of its prompt; empty: by weight.
         epoch: of the decision; of two for the same calls the greater counts.
         policy: who decided; reason: why, in words.
         at: unix seconds of the decision; until: when it ends, 0: never.
@@ -27,6 +28,7 @@ class Route(msgspec.Struct, omit_defaults=True):
     at: float = 0.0
     until: float = 0.0
     term: int = 0
+    by: str = ""
 
 
 class Priority(msgspec.Struct, omit_defaults=True):
@@ -74,7 +76,7 @@ class Decision(msgspec.Struct, omit_defaults=True):
             ``kill`` or ``provision``.
         key: subject of the entry; of a migration that of the session's state, of a kill that of the host's
             heartbeat, of a provision that of the actor's announcement.
-        hosts: of a route, or the one to which a session moves; source: where it moves from.
+        hosts, by: of a route; hosts also the one to which a session moves; source: where it moves from.
         value: of a priority; rate: of requests that are accepted, a second; where: the place of a provision.
         policy: who decided; reason: why, in words.
     """
@@ -88,6 +90,7 @@ class Decision(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     rate: float = 0.0
     where: str = ""
+    by: str = ""
 
 
 class Round(msgspec.Struct, omit_defaults=True):

@@ -53,6 +53,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         signal: of a wait: sequence of the signal that it has consumed.
         woven: the value is a woven form: parts of it stand in other entries of the journal.
         policy, ranked: epochs of the decisions that gave the call its lane, and its priority; 0: none did.
+        placed: why its maker chose that lane, in words, where the decision leaves it a choice.
     """
 
     future: str
@@ -70,6 +71,7 @@ class Result(msgspec.Struct, omit_defaults=True):
     woven: bool = False
     policy: int = 0
     ranked: int = 0
+    placed: str = ""
 
 
 class Intent(msgspec.Struct, omit_defaults=True):

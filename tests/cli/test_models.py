@@ -91,6 +91,10 @@ def test_watching(models: str, typed: Typed) -> None:
         (("--model", "writer", "--url", "http://x/v1", "--vllm", "m"), "--model writer needs one engine"),
         (("--model", "writer", "--vllm", "m", "--api-key-env", "K"), "--api-key-env cannot go with --vllm"),
         (
+            ("--model", "writer", "--url", "http://x/v1", "--kv-events"),
+            "--kv-events cannot go with --url",
+        ),
+        (
             ("--model", "writer", "--url", "http://x/v1", "--vllm-arg=--a=1"),
             "--vllm-arg cannot go with --url",
         ),

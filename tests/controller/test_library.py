@@ -174,6 +174,48 @@ def routes(found: list[Decision]) -> dict[str, dict[str, float]]:
     return {one.key.rpartition("route.")[2]: one.hosts for one in found if one.what == "route"}
 
 
+def test_prefix_cache() -> None:
+    """Between the engines that tell of themselves, or all if none does; only of models."""
+    view = View()
+    for actor in ("llm", "search"):
+        for host in ("h-1", "h-2", "h-3"):
+            serve(view, host, actor=actor)
+    serve(view, "h-1", actor="lone")
+    for actor in ("llm", "lone"):
+        view.actors["model"][view.actors.row(actor)] = True
+    (found,) = decided("prefix_cache", view)
+    assert (found.key, found.by) == (subjects.route("llm"), "prefix")
+    assert set(found.hosts) == {"h-1", "h-2", "h-3"}
+    for host in ("h-1", "h-3"):
+        view.instances["engine"][view.instances.row(f"llm@{host}")] = True
+    (found,) = decided("prefix_cache", view)
+    assert set(found.hosts) == {"h-1", "h-3"}
+
+
+def test_prefix_cache_is_patient() -> None:
+    """An engine that is silent for a moment stays; for longer, it does not."""
+    now = [100.0]
+    view = View()
+    view.now = lambda: now[0]
+    for host in ("h-1", "h-2"):
+        serve(view, host)
+        view.instances["engine"][view.instances.row(f"llm@{host}")] = True
+    view.actors["model"][view.actors.row("llm")] = True
+    policy = loading.load("prefix_cache")
+
+    def hosts() -> set[str]:
+        act = Act(view, "prefix_cache")
+        policy.decide(view, act)
+        return set(act.decisions[0].hosts)
+
+    assert hosts() == {"h-1", "h-2"}
+    view.instances["engine"][view.instances.row("llm@h-2")] = False
+    now[0] += 4
+    assert hosts() == {"h-1", "h-2"}
+    now[0] += 2
+    assert hosts() == {"h-1"}
+
+
 def test_srtf() -> None:
     """What has come far goes first."""
     view = View()

@@ -41,6 +41,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.control: ("<host>",),
     subjects.tokens: ("<run>", "<path>"),
     gateway.subject: ("<verb>", "<name>"),
+    subjects.prefixes: ("<actor>",),
     subjects.steal: ("<host>",),
     subjects.telemetry: ("<source>",),
     subjects.registry: ("<key>",),

@@ -30,14 +30,14 @@ BATCH = 8
 """Requests that the engine batches."""
 _COMPACT = '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}'
 """JSON without blanks, of which a model that babbles would make no end."""
-_ARGUMENTS = (
+ARGUMENTS = (
     "--enforce-eager",
     "--dtype=float32",
     "--max-model-len=2048",
     f"--max-num-seqs={BATCH}",
     _COMPACT,
 )
-_SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -102,11 +102,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def serving(tiny: Path) -> Iterator[Serving]:
     """One host with vLLM for all tests: it takes long to start."""
-    more = [f"--vllm-arg={one}" for one in _ARGUMENTS]
+    more = [f"--vllm-arg={one}" for one in ARGUMENTS]
     with (
         EmbeddedServer() as server,
         Running(
-            "host", "--model", "tiny", "--vllm", tiny, *more, "--json", url=server.url, **_SETTINGS
+            "host", "--model", "tiny", "--vllm", tiny, *more, "--json", url=server.url, **SETTINGS
         ) as host,
     ):
         found = Serving(server.url, host)

@@ -23,6 +23,7 @@ def host(
     price: str | None = None,
     vllm: str | None = None,
     vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
+    kv_events: Annotated[bool, Parameter(negative=())] = False,
     grace: Seconds | None = None,
     resource: Annotated[list[str] | None, Parameter(negative=())] = None,
     mcp: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -56,6 +57,8 @@ def host(
         price: What budgets are charged for it, INPUT,OUTPUT in dollars for a million tokens.
         vllm: Run vLLM for it, with this model or path; it is started again if it dies.
         vllm_arg: An argument of the vLLM server, as --vllm-arg=--NAME=VALUE; may be given again.
+        kv_events: Have vLLM tell of its prefix cache: so the policy prefix_cache sends no calls after what it
+            has dropped.
         grace: Seconds that running calls get to finish on draining.
         resource: What this host has, as gpu=2; may be given again. By default CALLBOARD_RESOURCES, and cpu
             and memory_gb of the machine. An actor that needs more is left out, unless it is named.
@@ -79,7 +82,17 @@ def host(
     from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve
 
-    served = served_model(model, url, api_key_env, engine_model, vllm, vllm_arg, price, priorities=priorities)
+    served = served_model(
+        model,
+        url,
+        api_key_env,
+        engine_model,
+        vllm,
+        vllm_arg,
+        price,
+        priorities=priorities,
+        kv_events=kv_events,
+    )
     if not (app or mcp or served):
         raise UsageError(
             "there is nothing to host: name an application, an MCP server (--mcp), or a model (--model with "

@@ -23,6 +23,7 @@ def served_model(
     price: str | None,
     *,
     priorities: bool = False,
+    kv_events: bool = False,
 ) -> ServedModel | None:
     """The model that the options name; None if they name none.
 
@@ -30,8 +31,9 @@ def served_model(
         UsageError: options are missing, or do not go together.
     """
     of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model, "--priorities": priorities}
+    of_vllm = {"--vllm-arg": vllm_arg, "--kv-events": kv_events}
     if name is None:
-        given = {"--url": url, "--vllm": vllm, **of_url, "--vllm-arg": vllm_arg, "--price": price}
+        given = {"--url": url, "--vllm": vllm, **of_url, **of_vllm, "--price": price}
         alone = [option for option, value in given.items() if value]
         if alone:
             raise UsageError(f"{', '.join(alone)} needs the name of a model: --model NAME")
@@ -42,14 +44,12 @@ def served_model(
         raise UsageError(
             f"--model {name} needs one engine: --url URL of a server with the OpenAI API, or --vllm MODEL"
         )
-    misplaced = (
-        [option for option, value in of_url.items() if value] if vllm else ["--vllm-arg"] * bool(vllm_arg)
-    )
+    misplaced = [option for option, value in (of_url if vllm else of_vllm).items() if value]
     if misplaced:
         raise UsageError(f"{', '.join(misplaced)} cannot go with {'--vllm' if vllm else '--url'}")
     costs = _price(price)
     if vllm is not None:
-        return model_on_vllm(name, model=vllm, arguments=vllm_arg or (), price=costs)
+        return model_on_vllm(name, model=vllm, arguments=vllm_arg or (), kv_events=kv_events, price=costs)
     assert url is not None
     return model_at(
         name,

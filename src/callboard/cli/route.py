@@ -99,7 +99,7 @@ def _print(routes: list[Route], there: set[tuple[str, str]], screen: Console) ->
     listed = table(titles, numbers=("epoch",), texts=("reason",))
     for one in routes:
         missing = {host for host in one.hosts if (host, one.actor) not in there}
-        hosts = ", ".join(_shares(one, missing))
+        hosts = ", ".join(_shares(one, missing)) + (f", by {one.by}" if one.by else "")
         until = clock(one.until) if one.until else ""
         cells = (one.actor, one.session, hosts, clock(one.at), until, str(one.epoch), one.policy, one.reason)
         listed.add_row(*map(escape, cells))
@@ -109,9 +109,8 @@ def _print(routes: list[Route], there: set[tuple[str, str]], screen: Console) ->
 def _shares(route: Route, missing: set[str] | frozenset[str] = frozenset()) -> list[str]:
     """Each host, with its share where there are several."""
     every = sum(route.hosts.values())
-    shares = {
-        host: f" {weight / every:.0%}" if len(route.hosts) > 1 else "" for host, weight in route.hosts.items()
-    }
+    shared = len(route.hosts) > 1 and not route.by
+    shares = {host: f" {weight / every:.0%}" if shared else "" for host, weight in route.hosts.items()}
     return [f"{host}{share}{' (not there)' if host in missing else ''}" for host, share in shares.items()]
 
 
