@@ -72,10 +72,8 @@ class Addressing:
             extra += f"Cb-Deps: {deps}\r\n"
         if future.session != self._context.run:
             extra += f"{H.SESSION}: {future.session}\r\n"
-        if encoded.blobs:
-            extra += f"Cb-Blobs: {','.join(encoded.blobs)}\r\n"
-        if encoded.woven:
-            extra += f"{H.WOVEN}: {encoded.woven}\r\n"
+        if encoded.blobs or encoded.woven:
+            extra += _references(encoded)
         if future.priority:
             extra += f"Cb-Priority: {future.priority}\r\n"
         if future.ranked:
@@ -103,6 +101,18 @@ class Addressing:
                 items.append((H.TRACEPARENT, c.trace))
             self._common = H.encode(items)[:-2].decode()
         return f"{self._common}{H.METHOD}: {method.name}\r\n"
+
+
+def _references(encoded: Encoded) -> str:
+    """Headers of a call whose arguments stand elsewhere, or a part of them."""
+    extra = ""
+    if encoded.blobs:
+        extra += f"{H.BLOBS}: {','.join(encoded.blobs)}\r\n"
+    if encoded.woven:
+        extra += f"{H.WOVEN}: {encoded.woven}\r\n"
+    if encoded.size:
+        extra += f"{H.SIZE}: {encoded.size}\r\n"
+    return extra
 
 
 def _slated(future: Future[Any]) -> str:

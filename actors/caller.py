@@ -21,6 +21,7 @@ from callboard.infra.errors import (
 from callboard.infra.messages.control import Cancel
 
 if TYPE_CHECKING:
+    from callboard.actors.longest import Departures
     from callboard.actors.maker import CallMaker
     from callboard.actors.node import Node
     from callboard.actors.prefixes.known import PrefixCaches
@@ -51,6 +52,8 @@ class Caller:
         """Which engines hold the beginning of which prompts, for routes that go by that."""
         self.priorities: Priorities | None = None
         """How urgent calls are, whatever their code says."""
+        self.departures: Departures | None = None
+        """In which order calls leave that are made together; None: as they are made."""
         self.leaving = False
         """What is cancelled from now on goes on elsewhere: its calls stay where they are."""
         self.made: list[Future[Any]] | deque[Future[Any]] = deque(maxlen=0)

@@ -22,6 +22,7 @@ from callboard.actors.failures import describe
 from callboard.actors.handler_maker import HandlerMaker, attempt_path, batch_path
 from callboard.actors.inbound import Call
 from callboard.actors.items import serving
+from callboard.actors.patience import patience, patiently
 from callboard.actors.retry import retry_delay
 from callboard.actors.scope import Scope
 from callboard.actors.slots import Slot
@@ -295,6 +296,19 @@ async def _limited(
     instance: Instance, calls: Sequence[Call], arguments: dict[str, Any], scope: Scope, body: bytes
 ) -> Any:
     """Run the handler within its timeout and the deadline of the call, or of the last one of a batch."""
+    method = calls[0].method
+    timeout = method.directives.timeout
+    given = patience(instance, calls[0]) if timeout is None else 0.0
+    if given:
+        async with patiently(given, scope, method.where):
+            return await _by_deadline(instance, calls, arguments, scope, body)
+    return await _by_deadline(instance, calls, arguments, scope, body)
+
+
+async def _by_deadline(
+    instance: Instance, calls: Sequence[Call], arguments: dict[str, Any], scope: Scope, body: bytes
+) -> Any:
+    """The same within the declared timeout and the deadline alone."""
     method = calls[0].method
     timeout = method.directives.timeout
     deadline = max(call.deadline or math.inf for call in calls)

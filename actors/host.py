@@ -20,10 +20,12 @@ from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declare import AgentClass, Declaration, Workflow
 from callboard.actors.driver import Driver
+from callboard.actors.expecting import Expectations
 from callboard.actors.feed import Steady
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.instance import Instance
 from callboard.actors.lanes import Lanes
+from callboard.actors.longest import Departures
 from callboard.actors.migration import Migrations
 from callboard.actors.node import Node
 from callboard.actors.overdue import Overdue
@@ -230,6 +232,11 @@ class Host:
         )
         self.priorities = Priorities(self.node, self._reorder, self.caller.spawn)
         self.caller.priorities = self.priorities
+        self.expectations = Expectations(self.node, self.caller.spawn)
+        if self.node.settings.longest_first:
+            later = self.node.loop.call_soon
+            self.caller.departures = Departures(self.expectations, later, self.node.store.close_group)
+        self.shortest_first = self.node.settings.shortest_first
         self.admissions = Admissions(self.node, self._limit_requests, self.caller.spawn)
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
@@ -262,6 +269,7 @@ class Host:
         await self.routes.start()
         self.prefixes.start()
         await self.priorities.start()
+        self.expectations.start()
         if any(isinstance(member, Driver) for member in self._members):
             await self.admissions.start()
         for member in self._members:
@@ -390,6 +398,7 @@ class Host:
         self.routes.stop()
         self.prefixes.stop()
         self.priorities.stop()
+        self.expectations.stop()
         self.admissions.stop()
         await self.caller.stop()
         if self._ticker is not None:

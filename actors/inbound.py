@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 2048
 """Characters of a future's id after the run's."""
+_LARGEST = 2**62
 _FUTURE = re.compile(rf"[A-Za-z0-9_\-]{{1,128}}:(?=.{{1,{LONGEST_PATH}}}\Z)[0-9]+(?:[./~][0-9]+)*")
 
 
@@ -43,7 +44,9 @@ class Call:
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
+        longer: handicap in the mailbox for how long it is expected to take.
         tokens: that a model has made for it.
+        size: bytes of its arguments; 0: some of them are references, and were not read yet.
     """
 
     __slots__ = (
@@ -61,6 +64,7 @@ class Call:
         "headers",
         "id",
         "intent",
+        "longer",
         "method",
         "path",
         "preempted",
@@ -68,6 +72,7 @@ class Call:
         "run",
         "session",
         "since",
+        "size",
         "slot",
         "stage",
         "started",
@@ -101,6 +106,8 @@ class Call:
         parents = get(H.PATH)
         self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
         self.body = delivered.body
+        short = H.SIZE in headers or self.blobs or self.woven
+        self.size = H.whole(headers, H.SIZE, 0, least=0, most=_LARGEST) if short else len(self.body)
         self.band = band(delivered.subject)
         self.stored_at = self.since = delivered.stored_at
         self.arrived = time.monotonic()
@@ -108,6 +115,7 @@ class Call:
         self.stopping = False
         self.preempted = 0
         self.tokens = 0
+        self.longer = 0.0
         self.claimed = False
         self.unreadable = False
         self.intent: Intent | None = None

@@ -16,7 +16,7 @@ from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import Banded, Rate
 from callboard.actors.inbound import Call, Undecodable
 from callboard.actors.lanes import MOVED
-from callboard.actors.mailbox import Mailbox
+from callboard.actors.mailbox import Mailbox, handicap
 from callboard.actors.sessions import Sessions, held
 from callboard.actors.slots import Slot, Slots
 from callboard.actors.snapshots import Snapshots
@@ -316,6 +316,8 @@ class Instance:
 
     def _wait(self, call: Call) -> None:
         """Let a call wait for a slot."""
+        if self.slots.free <= len(self.mailbox) and self.host.shortest_first:  # else it need not wait
+            call.longer = handicap(self.host.expectations.seconds(call.method.where, call.size))
         self.unbegun.add(call)
         self.mailbox.push(call)
         if self.stuck is not None:

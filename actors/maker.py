@@ -314,6 +314,7 @@ class CallMaker:
         return f"{future_id}~w{time.time_ns()}" if future_id in self.recorded.refused else future_id
 
     async def _send_large(self, future: Future[Any], encoded: values.Encoded) -> None:
+        encoded.size = 0 if encoded.blobs else len(encoded.body)
         try:
             # Of other sessions nobody knows here how long their state stays as it is.
             own = future.session in self.sessions
@@ -330,6 +331,15 @@ class CallMaker:
         future.sent = time.monotonic()
         self._caller.made.append(future)
         future.body = encoded  # kept until there is an outcome: it may have to be sent again
+        departures = self._caller.departures
+        if departures is None or not departures.take(self, future, message_id):
+            self.put(future, message_id)
+
+    def put(self, future: Future[Any], message_id: str) -> None:
+        """Put a call on its way, if anybody waits for it still."""
+        encoded = future.body
+        if encoded is None or future.done() or self._abandoned:
+            return
         subject, head = self._addressing.addressed(future, encoded, message_id)
         self._node.store.put_together(subject, encoded.body, head, _OnCallStored(self, future.id))
 

@@ -36,6 +36,7 @@ _CHUNK = 2_000
 _BETWEEN = 0.005
 _SOON = 0.05
 _SLOW = 1.0
+_LARGEST = 2**32 - 1
 _COMPLETED, _FAILED, _RETRIED = range(len(ENDED))
 
 
@@ -92,7 +93,15 @@ class Telemetry:
             result.call, session, how, call.band, call.priority, call.stage, ranked, call.attempt
         ]
         self._ended.append(
-            (call.id, kind, call.started, result.waited, result.took, len(call.body), call.tokens)
+            (
+                call.id,
+                kind,
+                call.started,
+                result.waited,
+                result.took,
+                call.size or len(call.body),
+                call.tokens,
+            )
         )
         if how == _FAILED:
             self._hurry()

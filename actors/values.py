@@ -38,9 +38,10 @@ class Encoded:
         blobs: digests of the parts that are references.
         called_at: file and line of the call whose arguments they are, if there are futures among them.
         woven: where its woven form is, see `weaving`; empty: the body is no such form.
+        size: bytes that the body had before it became references; 0: it has not, or nobody knows.
     """
 
-    __slots__ = ("blobs", "body", "called_at", "futures", "tokens", "woven")
+    __slots__ = ("blobs", "body", "called_at", "futures", "size", "tokens", "woven")
 
     def __init__(self, body: bytes, futures: Sequence[Future[Any]], tokens: Sequence[bytes]) -> None:
         self.body = body
@@ -49,6 +50,7 @@ class Encoded:
         self.blobs: list[str] = []
         self.called_at: tuple[str, int] | None = None
         self.woven = ""
+        self.size = 0
 
     def join(self) -> None:
         """Put the values of the futures, which are all there now, where their tokens stand."""

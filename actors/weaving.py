@@ -259,7 +259,10 @@ async def arguments_of(call: Call, node: Node) -> bytes:
         CallboardError: a part of them is not stored any more, or is none.
     """
     body = await node.weaver.whole(call.run, call.body, call.woven) if call.woven else call.body
-    return await values.expand(body, call.blobs, node.blobs) if call.blobs else body
+    if call.blobs:
+        body = await values.expand(body, call.blobs, node.blobs)
+    call.size = len(body)
+    return body
 
 
 def _cut(body: bytes, texts: list[tuple[int, int]], find: Find) -> list[list[Part]]:

@@ -20,7 +20,7 @@ from callboard.controller.view import View
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
 from callboard.infra.messages.control import Drain
-from callboard.infra.messages.runtimes import Runtime
+from callboard.infra.messages.runtimes import Curve, Runtime
 from callboard.infra.settings import Settings
 from callboard.state.journal import read_entries
 from callboard.state.runtimes import Runtimes
@@ -30,6 +30,7 @@ STORE_EVERY = 2.0
 _STREAM = f"KV_{subjects.RUNTIMES_BUCKET}"
 _DRAIN = msgspec.msgpack.encode(Drain())
 _decode = msgspec.msgpack.Decoder(Runtime).decode
+_decode_curve = msgspec.msgpack.Decoder(Curve).decode
 
 
 class Controller:
@@ -180,7 +181,13 @@ class Controller:
         while True:
             with contextlib.suppress(CallboardError):  # asked again
                 stored = await self.node.reader.read(_STREAM, f"$KV.{subjects.RUNTIMES_BUCKET}.>")
-                runtimes.load(row for _, row in read_entries(_decode, stored))
+                ends = f".{subjects.CURVE}"
+                curves = [one for one in stored if one.subject.endswith(ends)]
+                rows = [one for one in stored if not one.subject.endswith(ends)]
+                runtimes.load(
+                    (row for _, row in read_entries(_decode, rows)),
+                    (curve for _, curve in read_entries(_decode_curve, curves)),
+                )
                 break
             await asyncio.sleep(STORE_EVERY)
         self.view.runtimes = runtimes
@@ -192,3 +199,9 @@ class Controller:
                 if subjects.is_token(actor) and subjects.is_token(method):
                     subject = subjects.runtime(actor, method, str(row.size))
                     self.node.store.put(subject, msgspec.msgpack.encode(row))
+            for curve in runtimes.curves():
+                actor, _, method = curve.call.rpartition(".")
+                if subjects.is_token(actor) and subjects.is_token(method):
+                    subject = subjects.runtime_curve(actor, method)
+                    self.node.store.put(subject, msgspec.msgpack.encode(curve))
+                await asyncio.sleep(0)  # reports come meanwhile

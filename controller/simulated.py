@@ -41,18 +41,19 @@ class Job:
     """A call that is played; for the mailbox, too.
 
     Attributes:
-        band, priority, since: see :class:`callboard.actors.mailbox.Waiting`.
+        band, priority, since, longer: see :class:`callboard.actors.mailbox.Waiting`.
         began: when its handler did, below 0: it has not; over: it has ended.
         host: where it is in a mailbox or a slot; lane: where it was sent.
         step: what it is; ended: called when it has.
     """
 
-    __slots__ = ("band", "began", "ended", "host", "lane", "over", "priority", "since", "step")
+    __slots__ = ("band", "began", "ended", "host", "lane", "longer", "over", "priority", "since", "step")
 
     def __init__(self, step: Step, since: float, ended: Callable[[], None]) -> None:
         self.band = step.call.band
         self.priority = step.call.priority
         self.since = since
+        self.longer = 0.0
         self.began = -1.0
         self.over = False
         self.host = ""

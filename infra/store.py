@@ -146,13 +146,14 @@ class Store:
         if self._too_large(entry):
             return
         if not self._together:
-            asyncio.get_running_loop().call_soon(self._close_group)
+            asyncio.get_running_loop().call_soon(self.close_group)
         self._together.append(entry)
         self._idle.clear()
         if len(self._together) >= _GROUP:
-            self._close_group()
+            self.close_group()
 
-    def _close_group(self) -> None:
+    def close_group(self) -> None:
+        """Nothing more comes in this turn of the event loop: publish now."""
         if self._together:
             entry = self._together.pop()
             entry.before, self._together = self._together, []

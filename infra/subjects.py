@@ -21,6 +21,7 @@ REGISTRY_BUCKET = "cb_registry"
 POLICY_BUCKET = "cb_policy"
 BUDGET_BUCKET = "cb_budget"
 RUNTIMES_BUCKET = "cb_runtimes"
+CURVE = "curve"
 RUNS_BUCKET = "cb_runs"
 INBOX_BUCKET = "cb_inbox"
 BLOBS_BUCKET = "cb_blobs"
@@ -163,6 +164,11 @@ def run_summary(run_id: str) -> str:
 def runtime(actor: str, method: str, size: str) -> str:
     """Where it is written how long a method takes with arguments of a size."""
     return f"$KV.{RUNTIMES_BUCKET}.{actor}.{method}.{size}"
+
+
+def runtime_curve(actor: str, method: str) -> str:
+    """Where it is written how long a method is expected to take, by the size of its arguments."""
+    return f"$KV.{RUNTIMES_BUCKET}.{actor}.{method}.{CURVE}"
 
 
 def question(run_id: str, path: str) -> str:

@@ -22,6 +22,7 @@ class Waiting:
     band: int
     priority: int
     since: float
+    longer: float = 0.0
 
 
 @case(

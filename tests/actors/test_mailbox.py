@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from callboard.actors.mailbox import BAND, MOST, STEP, Mailbox, rank
+from callboard.actors.mailbox import BAND, MOST, STEP, Mailbox, handicap, rank
 
 
 @dataclasses.dataclass(eq=False)
@@ -20,6 +21,7 @@ class Letter:
     band: int
     priority: int
     since: float
+    longer: float = 0.0
 
 
 BANDS = st.integers(0, 2)
@@ -29,7 +31,7 @@ TIMES = st.integers(0, 40).map(float)  # whole seconds, so that ties are common
 
 def reference_rank(letter: Letter) -> float:
     """The order in one line: when it began to wait, ten seconds a band, a second a step of priority."""
-    return letter.since + 10 * letter.band - max(-9, min(9, letter.priority))
+    return letter.since + letter.longer + 10 * letter.band - max(-9, min(9, letter.priority))
 
 
 class MailboxAgainstModel(RuleBasedStateMachine):
@@ -115,6 +117,20 @@ def test_nothing_starves(band: int, priority: int, others: list[tuple[int, int]]
             served = second
             break
     assert 0 < served <= longest + 1
+
+
+@given(PRIORITIES, st.floats(0, 1e9), st.floats(0, 1e9))
+def test_short_ones_go_first_within_a_priority(priority: int, one: float, other: float) -> None:
+    """How long a call takes orders calls of the same time and priority, and outweighs no step of it."""
+    assert 0 <= handicap(one) <= STEP
+    assert (handicap(one) <= handicap(other)) == (one <= other) or math.isclose(
+        handicap(one), handicap(other)
+    )
+    short, long = Letter(1, 1, priority, 0.0, 0.0), Letter(2, 1, priority + 1, 0.0, handicap(one))
+    if abs(priority) < MOST and abs(priority + 1) <= MOST:
+        assert rank(long) <= rank(short)
+    later = Letter(3, 1, priority, STEP, 0.0)
+    assert rank(long) <= rank(later)
 
 
 def test_a_more_urgent_band_goes_first_whatever_the_priority() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callboard.controller import loading, policies
+from callboard.controller.backlog import heaviness
 from callboard.controller.policy import MOST_DECISIONS, MOST_PRIORITY, Act
 from callboard.controller.reading import State
 from callboard.controller.view import View
@@ -266,6 +267,25 @@ def test_least_loaded() -> None:
     serve(view, "free")
     serve(view, "wide", slots=8, busy=4)
     assert routes(decided("least_loaded", view)) == {"llm": {"full": 4.0, "free": 16.0, "wide": 16.0}}
+
+
+def test_least_loaded_counts_the_work() -> None:
+    """An instance that is busy with long calls has less room than one with as many short ones."""
+    view = View()
+    for host in ("long", "short"):
+        serve(view, host, slots=4, busy=2)
+        for number in range(2):
+            add(view, f"{host} {number}", host=host, state=State.RUNNING)
+            view.futures["call"][view.futures.rows[-1]] = view.names.row(f"llm.{host}")
+    assert routes(decided("least_loaded", view)) == {"llm": {"long": 8.0, "short": 8.0}}
+    sizes = np.full(1, 100, np.uint32)
+    view.runtimes.learn(["llm.long"], sizes, np.array([3.0]))
+    assert routes(decided("least_loaded", view)) == {"llm": {"long": 8.0, "short": 8.0}}
+    view.runtimes.learn(["llm.short"], sizes, np.array([1.0]))
+    assert heaviness(view)[view.instances.rows].tolist() == pytest.approx([1.5, 0.5], rel=0.01)
+    assert routes(decided("least_loaded", view)) == {"llm": {"long": 4.0, "short": 12.0}}
+    view.host_gone("long")
+    assert heaviness(view)[view.instances.rows].tolist() == [1.0]
 
 
 def test_weighted() -> None:

@@ -47,6 +47,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.registry: ("<key>",),
     subjects.run_summary: ("<run>",),
     subjects.runtime: ("<actor>", "<method>", "<size>"),
+    subjects.runtime_curve: ("<actor>", "<method>"),
     subjects.question: ("<run>", "<path>"),
     subjects.policy: ("<key>",),
     subjects.route: ("<actor>",),

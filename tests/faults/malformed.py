@@ -314,6 +314,7 @@ def targets(run: str, host: str) -> list[Target]:
     holds = _encode({"type": "holds", "stream": "CALLS", "consumer": "add_any_1"})
     pulse = _encode({"host": "x y", "at": 1.0, "inflight": {"CALLS": [1], "a b.c": [2]}})
     route = _encode({"actor": "add", "hosts": {"h-nobody": "much"}})
+    curve = _encode({"call": "add.call", "middle": 1.0, "lines": [[7, -5.0, 1.0, 100, 1.0]], "errors": b"1"})
     return [
         Target("cb.call.add.any.1", "call", add, call),
         Target("cb.call.add.any.0", "call", add, call),
@@ -369,6 +370,7 @@ def targets(run: str, host: str) -> list[Target]:
         Target("$KV.cb_policy.policies", "kept", add, {}),
         Target("$KV.cb_policy.decided.{n}", "kept", add, {}),
         Target("$KV.cb_runtimes.add.call.{n}", "kept", add, {}),
+        Target("$KV.cb_runtimes.add.call.curve", "kept", curve, {}),
         Target(f"cb.telemetry.{host}", "kept", add, {}),
         Target("$KV.cb_inbox.m{n}", "kept", add, {}),
         Target("$KV.cb_state.add.m{n}", "kept", add, {}),

@@ -48,6 +48,7 @@ _COMMANDS = (
     ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
+    ("runtimes", "callboard.cli.runtimes:runtimes", _LOOK, "List how long calls take, by size."),
     ("doctor", "callboard.cli.doctor:doctor", _LOOK, "Find what is wrong, and say what fixes it."),
     ("state", "callboard.cli.state:app", _CARE, "Look at sessions' state, export, import or delete it."),
     ("migrate", "callboard.cli.migrate:migrate", _CARE, "Move an agent's session to another host."),

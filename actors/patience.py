@@ -1,0 +1,70 @@
+"""Time-outs by expected run times, where a method declares none and the operator wants them.
+
+A run time that was never seen before is no proof of a fault. So this is off unless ``timeout_factor`` is set,
+and even then it knows many calls alike before it stops one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from callboard.actors.handler_maker import HandlerMaker
+from callboard.infra.errors import CallTimeout
+
+if TYPE_CHECKING:
+    from callboard.actors.inbound import Call
+    from callboard.actors.instance import Instance
+    from callboard.actors.scope import Scope
+
+ENOUGH = 100
+"""Calls with arguments of the same size that must have been seen: of fewer nobody knows the slowest."""
+
+_LONGEST = 1e8  # anybody may write there
+
+
+def patience(instance: Instance, call: Call) -> float:
+    """Seconds that a call may take which nobody has given a time-out; 0: as many as it likes.
+
+    They are ``timeout_factor`` times what 99 of 100 calls with arguments of its size take, and at least
+    ``timeout_least``. An effect, and a batch, may take as long as it likes.
+    """
+    settings, directives = instance.host.node.settings, call.method.directives
+    if not settings.timeout_factor or directives.effect or directives.batchable:
+        return 0.0
+    expected = instance.host.expectations.of(call.method.where)
+    line = expected.line(call.size) if expected is not None and call.size else None
+    if line is None or line.count < ENOUGH or not 0 < line.p99 < _LONGEST:
+        return 0.0
+    return max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
+
+
+@asynccontextmanager
+async def patiently(seconds: float, scope: Scope, where: str) -> AsyncIterator[None]:
+    """Stop what takes longer than so many seconds, unless it has made calls by then: they take their time.
+
+    Raises:
+        CallTimeout: it was stopped.
+    """
+    loop = asyncio.get_running_loop()
+    running = asyncio.timeout(None)
+
+    def expire() -> None:
+        if not (isinstance(scope.maker, HandlerMaker) and scope.maker.used):
+            running.reschedule(loop.time())
+
+    timer = loop.call_later(seconds, expire)
+    try:
+        async with running:
+            yield
+    except TimeoutError as error:
+        if not running.expired():
+            raise  # the handler's own
+        text = (
+            f"{where} took longer than {seconds:g} s, which calls with such arguments do not (timeout_factor)"
+        )
+        raise CallTimeout(f"{text}; give it a timeout of its own if it may", timeout=seconds) from error
+    finally:
+        timer.cancel()

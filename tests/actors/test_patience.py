@@ -1,0 +1,147 @@
+"""Time-outs by expected run times: only where they are wanted, and only where much is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tests.support.board import Board
+from tests.support.waiting import until
+
+from callboard import tool, workflow
+from callboard.actors.patience import ENOUGH
+from callboard.infra import subjects
+from callboard.infra.messages.runtimes import Curve, Line
+
+GATE: asyncio.Event
+ENTERED: list[str]
+WANTED = {"timeout_factor": 2.0, "timeout_least": 0.2}
+
+
+async def _pass(name: str) -> str:
+    ENTERED.append(name)
+    await GATE.wait()
+    return name
+
+
+@tool
+async def plain(name: str) -> str:
+    """Wait for the gate."""
+    return await _pass(name)
+
+
+@tool(effect=True)
+async def pay(name: str) -> str:
+    """The same, once."""
+    return await _pass(name)
+
+
+@tool(timeout=600)
+async def patient(name: str) -> str:
+    """The same, with a time-out of its own."""
+    return await _pass(name)
+
+
+@tool
+async def asks(name: str) -> str:
+    """Call another one, which does not come back soon."""
+    return await patient(name)
+
+
+@workflow
+async def call_plain() -> str:
+    """One call."""
+    return await plain("x")
+
+
+@workflow
+async def call_pay() -> str:
+    """One call."""
+    return await pay("x")
+
+
+@workflow
+async def call_asks() -> str:
+    """One call."""
+    return await asks("x")
+
+
+@pytest.fixture(autouse=True)
+async def anew() -> None:
+    """Nothing has happened, and the gate is shut."""
+    global GATE, ENTERED
+    GATE, ENTERED = asyncio.Event(), []
+
+
+def curve(call: str, count: int = ENOUGH, bits: range = range(33)) -> Curve:
+    """All calls of a method have taken a microsecond."""
+    return Curve(call, middle=1e-6, lines=[Line(size, -20.0, 0.0, count, 1e-6) for size in bits])
+
+
+async def started(board: Board, known: list[Curve], **settings: Any) -> None:
+    """A host that knows these curves."""
+    node = await board.node()
+    for one in known:
+        subject = subjects.runtime_curve(*one.call.split("."))
+        await node.store.stored(subject, msgspec.msgpack.encode(one))
+    host = await board.host(plain, pay, patient, asks, call_plain, call_pay, call_asks, **settings)
+    await until(lambda: len(host.expectations) == len(known))
+
+
+async def test_what_is_far_too_slow_is_stopped(board: Board) -> None:
+    """Its caller gets a time-out that tells where it comes from."""
+    await started(board, [curve("plain.call")], **WANTED)
+    run = await board.submit(call_plain)
+    done = await board.done(run)
+    assert done.status == "failed"
+    assert done.error is not None
+    assert done.error.code == "call_timeout"
+    assert "timeout_factor" in done.error.message
+
+
+Known = Callable[[], list[Curve]]
+
+
+@pytest.mark.parametrize(
+    ("flow", "known", "settings"),
+    [
+        pytest.param(call_plain, lambda: [curve("plain.call")], {}, id="not_wanted"),
+        pytest.param(
+            call_plain, lambda: [curve("plain.call")], {**WANTED, "timeout_least": 600}, id="too_early"
+        ),
+        pytest.param(call_plain, lambda: [curve("plain.call", ENOUGH - 1)], WANTED, id="too_few"),
+        pytest.param(call_plain, lambda: [curve("plain.call", bits=range(20, 33))], WANTED, id="other_sizes"),
+        pytest.param(call_plain, list, WANTED, id="unknown"),
+        pytest.param(call_pay, lambda: [curve("pay.call")], WANTED, id="an_effect"),
+        pytest.param(call_asks, lambda: [curve("asks.call"), curve("patient.call")], WANTED, id="waits"),
+    ],
+)
+async def test_what_is_not_stopped(
+    board: Board, flow: Any, known: Known, settings: dict[str, float], nothing_stops: Awaiter
+) -> None:
+    """It goes on until it has its outcome."""
+    await started(board, known(), **settings)
+    run = await board.submit(flow)
+    await nothing_stops()
+    GATE.set()
+    assert bytes((await board.done(run)).value) == msgspec.msgpack.encode("x")
+
+
+Awaiter = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+def nothing_stops() -> Awaiter:
+    """Wait until the handler runs, and for longer than it would be given."""
+
+    async def wait() -> None:
+        await until(lambda: ENTERED == ["x"])
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        loop.call_later(3 * WANTED["timeout_least"], over.set_result, None)
+        await over
+
+    return wait
