@@ -11,6 +11,8 @@ MODEL ?=
 ANALYST := examples/financial_analyst
 SMOLLM2_AT = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callboard/SmolLM2-135M-Instruct
 ARGS ?=
+# The tests wait for most of their time, so that there may be more of them at work than processors.
+WORKERS ?= 3
 
 # Two sets of packages: what the demo needs, and everything a developer needs. The lock pins both.
 DEMO := $(VENV)/.stamp-demo
@@ -47,8 +49,8 @@ demo: $(DEMO) $(if $(filter smollm2,$(MODEL)),$(VLLM_READY)) ## Watch the financ
 	$(if $(filter smollm2,$(MODEL)),$(VLLM_PY) $(ANALYST)/smollm2.py $(SMOLLM2_AT))
 	$(PY) $(ANALYST)/demo.py $(if $(MODEL),--model $(if $(filter smollm2,$(MODEL)),$(SMOLLM2_AT) --model-python $(VLLM_PY),$(MODEL))) $(ARGS)
 
-test: $(DEV) ## Run the tests (ARGS="-k name" go to pytest)
-	$(PY) -m pytest $(ARGS)
+test: $(DEV) ## Run the tests (ARGS="-k name" go to pytest; WORKERS=0: one after the other)
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-vllm: $(VLLM_READY) ## Run the tests that need vLLM itself, on CPU (Linux; ARGS="..." go to pytest)
 	$(VLLM_PY) -m pytest tests/vllm $(ARGS)
@@ -56,7 +58,7 @@ test-vllm: $(VLLM_READY) ## Run the tests that need vLLM itself, on CPU (Linux; 
 lint: $(DEV) ## Style, formatting, types and import fences
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy src tests
+	$(PY) -m mypy src tests bench
 	$(VENV)/bin/lint-imports
 
 format: $(DEV) ## Format the code and repair what ruff can repair

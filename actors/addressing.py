@@ -13,7 +13,7 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.future import Future
     from callboard.actors.values import Encoded
 

@@ -44,7 +44,7 @@ class Admissions:
         spawn: runs a coroutine on the side.
     """
 
-    def __init__(self, node: Node, changed: Callable[[str], None], spawn: Callable[..., None]) -> None:
+    def __init__(self, node: Node, changed: Callable[[str], None], spawn: Callable[..., object]) -> None:
         self._newest = Newest(
             node,
             "admit",

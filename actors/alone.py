@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from callboard.infra.errors import CallMisplaced, DeclarationInvalid
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.future import Future
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from callboard.actors.declare import Declaration, Workflow, declaration
+from callboard.actors.declared import Declaration, Workflow, declaration
 from callboard.infra.errors import CallboardError, UnknownActor
 
 _MACHINERY = ("importlib._bootstrap>", "importlib._bootstrap_external>", f"importlib{os.sep}__init__.py")

@@ -114,6 +114,7 @@ class Aside:
             headers=kept,
             body=request.body,
             waits=list(waits.open),
+            awaited=[wait.told() for wait in waits.open.values()],
         )
 
     async def _something_came(self, run: Run, waits: Waits) -> bool:

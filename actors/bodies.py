@@ -57,7 +57,7 @@ def _undecodable(workflow: str, body: bytes, error: Exception, *, as_json: bool,
 def _looks(body: bytes, error: Exception, *, as_json: bool, is_json: bool, said: str) -> tuple[str, str]:
     """What a body looks like, and what is wrong with it then."""
     if not body.strip():
-        return "", f"is empty, but header {H.CONTENT_TYPE} says {said}"
+        return "", f"is empty, but header {H.CONTENT_TYPE} says {said}" if said else "is empty"
     if is_json:
         return "json", f"looks like JSON, but header {H.CONTENT_TYPE} says {said}"
     if body.lstrip()[:1] in {b"{", b"[", b'"'}:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from callboard.actors.budget_questions import asked
-from callboard.infra import headers as H
 from callboard.infra.errors import BudgetSpent
 from callboard.infra.messages.budget import Account, Amounts
 from callboard.infra.subjects import NameInvalid
@@ -21,9 +19,6 @@ from callboard.state.charging import release, reserve, settle, spent_error
 if TYPE_CHECKING:
     from callboard.actors.inbound import Call
     from callboard.actors.node import Node
-
-CHARGED: Final = re.compile(r"(?:run|key\.=?[A-Za-z0-9_\-]{1,170})(?:,(?:run|key\.=?[A-Za-z0-9_\-]{1,170}))*")
-"""The header of a request that says what its calls are charged to."""
 
 
 class Degraded(Exception):
@@ -41,7 +36,7 @@ class Budgets:
         node: of this process, open; spawn: runs a coroutine on the side.
     """
 
-    def __init__(self, node: Node, spawn: Callable[..., None]) -> None:
+    def __init__(self, node: Node, spawn: Callable[..., object]) -> None:
         self.node = node
         self.spawn = spawn
         self.asking: Counter[str] = Counter()
@@ -54,7 +49,7 @@ class Budgets:
         Args:
             path: of the call with its attempt; the same again when it is delivered again.
         """
-        parts = call.headers.get(H.BUDGET, "").split(",")
+        parts = call.charged.split(",")
         names = [named("run", call.run) if part == "run" else part for part in parts if part]
         if call.session != call.run:
             with contextlib.suppress(NameInvalid):  # of so long a session nobody can have set one

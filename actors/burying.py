@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from callboard.actors import intents
 from callboard.actors.failures import describe
-from callboard.actors.handling import result_of
 from callboard.actors.inbound import Call, Undecodable, is_future_id
+from callboard.actors.outcomes import result_of
 from callboard.infra import headers as H
 from callboard.infra.errors import (
     CallboardError,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from callboard.actors import budgeting, values
+from callboard.actors.announced import Announced
 from callboard.actors.backlog import Backlog
 from callboard.actors.ends import Ends
 from callboard.actors.events import Event, follow_events
@@ -22,6 +23,7 @@ from callboard.infra import subjects
 from callboard.infra.errors import (
     ClientClosed,
     InvalidArguments,
+    InvalidResult,
     ResultTimeout,
     RunCancelled,
     RunFailed,
@@ -62,6 +64,7 @@ class Client:
         self.backlog = Backlog(self._node)
         """Requests that no driver has taken yet."""
         self._ends = Ends(self._node)
+        self._announced = Announced()
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -129,15 +132,18 @@ class Client:
                 tell what that stands for. The outcome is stored as JSON, too. Such a request travels whole.
 
         Raises:
-            InvalidArguments: an argument cannot travel.
+            InvalidArguments: an argument cannot travel, or the workflow has announced that it takes others.
+            UnknownActor: an actor of this name is no workflow.
             ValueTooLarge: they are too large.
             RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
             BudgetInvalid: the budget cannot be used.
         """
         subjects.token("workflow", workflow)
-        run_id = subjects.token("run id", run) if run else subjects.new_id()
+        run_id = subjects.new_id() if run is None else subjects.token("run id", run)
+        given = arguments or {}
+        await self._announced.check(self.node, workflow, given)
         try:
-            body, blobs = await self._encoded(arguments or {}, as_json=as_json)
+            body, blobs = await self._encoded(given, as_json=as_json)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArguments(f"{workflow}: {error}", actor=workflow, method="run") from error
         items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id)]
@@ -152,7 +158,7 @@ class Client:
             items.append((H.BUDGET, await budgeting.charged(self.node, run_id, budget, key)))
         if blobs:
             items.append((H.BLOBS, ",".join(blobs)))
-        if run:
+        if run is not None:
             await store_request(self.node, run_id, workflow, body, H.encode(items), as_json=as_json)
         else:
             self._ends.expect(run_id)
@@ -185,12 +191,17 @@ class Client:
             RunFailed: the workflow raised; the cause is the exception itself.
             RunCancelled: the run was cancelled.
             ResultTimeout: it has not ended in time; it goes on.
+            InvalidResult: its value is not of the type.
         """
         done = await self.done(run, timeout)
         if done.status == "completed":
             body = await values.expand(bytes(done.value), done.blobs, self.node.blobs)
             # Not into the type at once: where the request was JSON, bytes came as base64, and keys as text.
-            return msgspec.convert(msgspec.msgpack.decode(body), type, str_keys=True)
+            try:
+                return msgspec.convert(msgspec.msgpack.decode(body), type, str_keys=True)
+            except msgspec.ValidationError as error:
+                text = f"run {run} of workflow {done.workflow} gave what is no {_named(type)}: {error}"
+                raise InvalidResult(text, actor=done.workflow, method="run") from error
         assert done.error is not None
         cause = restore(done.error)
         if isinstance(cause, RunCancelled):
@@ -467,6 +478,10 @@ class Client:
         finally:
             connection.unsubscribe(sid)
         return told
+
+
+def _named(kind: Any) -> str:
+    return getattr(kind, "__name__", "") if isinstance(kind, type) else str(kind)
 
 
 def _hear(told: list[RunCalls], data: bytes) -> None:

@@ -31,7 +31,7 @@ from callboard.infra.kept import jailed
 from callboard.infra.messages.run import ErrorInfo
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.sandbox import Sandbox
 
 _CHILD = str(Path(__file__).with_name("confined.py"))

@@ -16,7 +16,7 @@ from callboard.actors import runids
 from callboard.actors.addressing import CallContext
 from callboard.actors.admission import Door
 from callboard.actors.aside import Aside, deadline_name
-from callboard.actors.declare import Workflow, code_version
+from callboard.actors.declared import Workflow, code_version
 from callboard.actors.endings import Endings
 from callboard.actors.feed import Steady
 from callboard.actors.maker import CallMaker
@@ -35,7 +35,7 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.control import Taken
 from callboard.infra.messages.registry import InstanceInfo
-from callboard.infra.messages.run import Done, Owner, RunSummary
+from callboard.infra.messages.run import Awaited, Done, Owner, RunSummary
 from callboard.infra.pull import Delivered, Pull
 from callboard.infra.topology import request_consumer
 from callboard.state.journal import decode_owner, decode_signal, read_entry
@@ -158,6 +158,12 @@ class Driver:
     def runs(self) -> dict[str, Run]:
         """What it drives, by id."""
         return self._runs
+
+    def waits_of(self, run: str) -> list[Awaited]:
+        """What a run waits for besides its calls, for whoever watches it."""
+        driven = self._runs.get(run)
+        waits = driven.maker.waits if driven is not None else None
+        return [wait.told() for wait in waits.open.values()] if waits is not None else []
 
     def info(self) -> InstanceInfo:
         """How it stands, for the heartbeat."""

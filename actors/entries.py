@@ -34,7 +34,7 @@ class Entries:
         node: Node,
         pattern: str,
         take: Callable[[str, bytes], None],
-        spawn: Callable[..., None],
+        spawn: Callable[..., object],
     ) -> None:
         self._node = node
         self._pattern = pattern
@@ -143,7 +143,7 @@ class Newest(Generic[D]):
         kind: str,
         about: Callable[[str], tuple[str, str]],
         read: Callable[[str, bytes], D | None],
-        spawn: Callable[..., None],
+        spawn: Callable[..., object],
         heard: Callable[[D], None] | None = None,
         gone: Callable[[tuple[str, str]], None] | None = None,
     ) -> None:

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.infra import subjects
-from callboard.infra.messages.run import NIL, Intent, Pending
-from callboard.state.journal import decode_owner, decode_signal, read_done, read_entry, read_results
+from callboard.infra.messages.run import NIL, Aside, Intent, Pending
+from callboard.state.journal import (
+    decode_aside,
+    decode_owner,
+    decode_signal,
+    read_done,
+    read_entry,
+    read_results,
+)
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
@@ -20,6 +27,7 @@ _LOOK_EVERY = 5.0
 _DECODERS: dict[str, Callable[[bytes], msgspec.Struct]] = {
     "owner": decode_owner,
     "signal": decode_signal,
+    "aside": decode_aside,
     "intent": msgspec.msgpack.Decoder(Intent).decode,
     "pending": msgspec.msgpack.Decoder(Pending).decode,
 }
@@ -29,9 +37,9 @@ class Event(msgspec.Struct, omit_defaults=True):
     """Something that happened in a run.
 
     Attributes:
-        kind: ``owner``, ``pending``, ``intent``, ``attempt``, ``result``, ``signal`` or ``done``.
+        kind: ``owner``, ``pending``, ``intent``, ``attempt``, ``result``, ``signal``, ``aside`` or ``done``.
         sequence: its place in the journal; at: unix seconds.
-        data: the entry's body as plain values; a value is left out.
+        data: the entry's body as plain values; a value is left out, and so is the request in an ``aside``.
     """
 
     kind: str
@@ -80,6 +88,8 @@ def _events(entry: Stored) -> list[Event]:
 
 def _plain(entry: msgspec.Struct) -> dict[str, Any]:
     """An entry as plain values, its own value left out."""
+    if isinstance(entry, Aside):
+        entry = msgspec.structs.replace(entry, headers={}, body=b"")
     if hasattr(entry, "value"):
         entry = msgspec.structs.replace(entry, value=NIL)
     plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(entry))

@@ -16,7 +16,7 @@ import msgspec
 from callboard.actors import confine, values
 from callboard.actors.alone import Alone, process_address
 from callboard.actors.app import AppUnloadable, own_traceback
-from callboard.actors.declare import AgentClass, Method, declaration
+from callboard.actors.declared import AgentClass, Method, declaration
 from callboard.actors.failures import call_in_thread, describe, restore, text_of
 from callboard.actors.scope import Scope, current
 from callboard.actors.threads import Threads

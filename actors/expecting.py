@@ -30,7 +30,7 @@ class Expectations:
         spawn: runs a coroutine on the side.
     """
 
-    def __init__(self, node: Node, spawn: Callable[..., None]) -> None:
+    def __init__(self, node: Node, spawn: Callable[..., object]) -> None:
         self._node = node
         self._spawn = spawn
         self._known: dict[str, Expected] = {}

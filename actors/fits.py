@@ -70,8 +70,22 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
         if not all(found):
             return ""
         meant = [why for why, option in zip(found, options, strict=True) if _is_kind(value, option, known)]
-        return meant[0] if len(meant) == 1 else f"{at} fits none of its kinds"
+        if len(meant) == 1:
+            return meant[0]
+        return f"{at} is {_short(value)}, expected {' or '.join(_named(one, known) for one in options)}"
     return _plain(value, schema, at) or _parts(value, schema, known, at, depth - 1)
+
+
+def _named(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """What a schema asks for, in a word or a few."""
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    of = known.get(name, {}) if name else schema
+    allowed = [of["const"]] if "const" in of else of.get("enum")
+    if allowed is not None:
+        return " or ".join(map(_short, allowed))
+    kinds = of.get("type", "anything")
+    plain = kinds if isinstance(kinds, str) else " or ".join(kinds)
+    return str(of.get("format") or (name if plain == "object" else "") or plain)
 
 
 def _is_kind(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

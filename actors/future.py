@@ -18,7 +18,7 @@ from callboard.infra.errors import ResultTimeout, WouldBlock
 from callboard.infra.messages.run import NIL
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
 
 T = TypeVar("T")
 
@@ -270,8 +270,8 @@ class LazyValue(wrapt.LazyObjectProxy[Any]):
 
     @property
     def arg(self) -> Any:
-        """The future itself, to pass on."""
-        return self._self_future
+        """This lazy value itself: type checkers, who see a future here, see its value then."""
+        return self
 
     def __repr__(self) -> str:  # the value's: a list of lazy values must read like a list of values
         return repr(self.value())
@@ -303,7 +303,7 @@ def as_future(value: Any) -> Future[Any] | None:
     """The future that a value stands for, or None."""
     kind = type(value)
     if issubclass(kind, LazyValue):  # wrapt makes a class of its own for each interface
-        return cast("Future[Any]", value.arg)
+        return cast("Future[Any]", value._self_future)  # noqa: SLF001 - its other half
     return value if issubclass(kind, Future) else None
 
 

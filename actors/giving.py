@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from callboard.actors import registry
 from callboard.actors.inbound import band
 from callboard.actors.mailbox import rank
 from callboard.infra import headers as H
@@ -66,7 +67,7 @@ class Giving:
         host, after = self._host, self._host.node.settings.steal_after
         if not after or not len(instance.unbegun) or host.draining or instance.standby:
             return []
-        if instance.slots.free > 0 and not self._is_blocked():
+        if instance.slots.free > 0 and not self.is_blocked():
             return []  # they wait for a batch to fill
         return instance.unbegun.overdue(after)
 
@@ -79,7 +80,8 @@ class Giving:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=_LEAVE)
 
-    def _is_blocked(self) -> bool:
+    def is_blocked(self) -> bool:
+        """Whether the event loop of the host has not turned for a while."""
         return time.monotonic() - self._host.beat > BLOCKED
 
     # -- over the heart's connection ---------------------------------------------------------------
@@ -96,7 +98,7 @@ class Giving:
             except (msgspec.DecodeError, RecursionError) as error:
                 self._log.warning("steal_undecodable", error=str(error))
                 return
-            if subjects.is_token(asked.by) and self._host.watch.serves(asked.by, asked.actor):
+            if subjects.is_token(asked.by) and subjects.is_token(asked.actor):
                 giving = _Round(self._host, self, asked, connection, store, reader, topology)
                 task = asyncio.get_running_loop().create_task(giving.answer(reply.decode("utf-8", "replace")))
                 self._tasks.add(task)
@@ -117,7 +119,7 @@ class Giving:
     async def _look_at_lane(self, reader: DirectReader) -> None:
         """While the loop is blocked: what it has not read of the host's lane."""
         self._unread = {}
-        if not self._is_blocked() or self._host.draining or not self._host.node.settings.steal_after:
+        if not self.is_blocked() or self._host.draining or not self._host.node.settings.steal_after:
             return
         found: dict[str, int] = {}
         for instance in self._host.stealable():
@@ -129,7 +131,7 @@ class Giving:
     async def unread(self, reader: DirectReader, instance: Instance) -> list[Stored]:
         """Calls of an instance in the host's lane that the blocked loop has not read."""
         lane = self._host.lane
-        if lane is None or instance.serial or not self._is_blocked():
+        if lane is None or instance.serial or not self.is_blocked():
             return []
         try:
             stored = await reader.read(
@@ -185,6 +187,8 @@ class _Round:
     async def answer(self, reply: str) -> None:
         """Give what may be given, then say how much that was."""
         asked, given, left = self._asked, 0, 0
+        if not await self._is_there():
+            return
         for instance in self._host.stealable():
             if instance.name == asked.actor and not self._host.draining:
                 give = self._give if instance.stuck is None else self._give_sessions
@@ -196,6 +200,20 @@ class _Round:
         if reply:
             told = Stolen(self._host.id, calls=given, left=left)
             self._connection.publish(reply, msgspec.msgpack.encode(told))
+
+    async def _is_there(self) -> bool:
+        """Whether the other host serves the actor; a blocked loop knows nobody that came after the block."""
+        asked, watch = self._asked, self._host.watch
+        if watch.serves(asked.by, asked.actor) or not self._giving.is_blocked():
+            return watch.serves(asked.by, asked.actor)
+        subject = subjects.registry(f"host.{asked.by}")
+        try:
+            stored = await self._reader.last(subjects.REGISTRY, subject)
+        except CallboardError as error:
+            self._log.warning("host_unread", host=asked.by, error=str(error))
+            return False
+        pulse = registry.pulse(asked.by, stored.body) if stored else None
+        return pulse is not None and pulse.serves(asked.actor)
 
     async def _give(self, instance: Instance, most: int) -> tuple[int, int]:
         waiting = sorted(self._giving.overdue(instance), key=rank)

@@ -20,7 +20,7 @@ from callboard.infra.errors import (
 
 if TYPE_CHECKING:
     from callboard.actors.budgets import Purse
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.future import Future
     from callboard.actors.host import Host
     from callboard.actors.models.types import ChatRequest, CompletionRequest
@@ -89,6 +89,12 @@ class HandlerMaker:
     def speech(self) -> Speech:
         """Where a model's handler tells what it answers."""
         return self._host.speech
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether this attempt may have begun before, here or elsewhere."""
+        call = self._call
+        return call.again or call.preempted > 0 or H.AGAIN in call.headers
 
     def spent(self, tokens: int) -> None:
         """A model has made so many for the call."""

@@ -18,7 +18,7 @@ from callboard.actors.budgets import Budgets
 from callboard.actors.caller import Caller
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
-from callboard.actors.declare import AgentClass, Declaration, Workflow
+from callboard.actors.declared import AgentClass, Declaration, Workflow
 from callboard.actors.driver import Driver
 from callboard.actors.expecting import Expectations
 from callboard.actors.feed import Steady
@@ -54,6 +54,7 @@ from callboard.infra.messages.control import (
     Drain,
     Holds,
     HoldsQuery,
+    Kill,
     Migrate,
     Moved,
     PrefixesQuery,
@@ -126,6 +127,9 @@ class Host:
         on_lost: awaited if the connection is closed for good; the process should end then.
         left_out: what this host has not the resources for; announced, so that it is missed.
         provisioned: a controller minds this process; told to all, so that the next one may end it.
+
+    Attributes:
+        startup: seconds that its process took until it worked, for telemetry; 0: it does other things, too.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class Host:
         self.declarations = list(declarations)
         self._left_out = list(left_out)
         self.provisioned = provisioned
+        self.startup = 0.0
         self.version = "0"
         self._settings = settings
         self._on_lost = on_lost
@@ -537,6 +542,8 @@ class Host:
             self.caller.moved(control.actor, control.sessions, control.host)
         elif isinstance(control, PrefixesQuery):
             self.prefixes.tell()
+        elif isinstance(control, Kill):
+            self._log.warning("control_misplaced", host=control.host, fix="send it to cb.control.minders")
         elif isinstance(control, Migrate | Activate):
             self.caller.spawn(self._move(reply, control))
         elif (told := self._told(control)) is not None:
@@ -559,7 +566,9 @@ class Host:
             calls = [call for one in instances for call in one.running.values()]
             return self.copies.answer(asked.futures, {call.id: call.delivered.sequence for call in calls})
         calls_of = [call for one in instances for call in one.calls_of(asked.run)]
-        return RunCalls(self.id, calls_of[:_TOLD]) if calls_of else None
+        drivers = [member for member in self._members if isinstance(member, Driver)]
+        waits_of = [wait for one in drivers for wait in one.waits_of(asked.run)]
+        return RunCalls(self.id, calls_of[:_TOLD], waits_of[:_TOLD]) if calls_of or waits_of else None
 
     def _taken(self, control: Taken) -> None:
         for member in self._members:

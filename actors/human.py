@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from callboard.actors.local import LocalMaker
+from callboard.actors.local_maker import LocalMaker
 from callboard.actors.scope import current
 from callboard.actors.waiting import handed, on_board
 from callboard.infra.errors import InvalidResult

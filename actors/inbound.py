@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors.declare import Method
+from callboard.actors.declared import Method
 from callboard.infra import headers as H
 from callboard.infra.errors import CallboardError
 from callboard.infra.pull import Delivered
@@ -37,6 +37,7 @@ class Call:
         band, priority, since: what the mailbox orders by.
         deadline: unix seconds, 0 for none.
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
+        charged: the budgets that models charge for it, as its header names them.
         again: it may have run before, here or elsewhere.
         task, slot: while it runs; stopping: it has been cancelled.
         unreadable: nobody could decode its body, so that it is kept as a dead letter.
@@ -56,6 +57,7 @@ class Call:
         "band",
         "blobs",
         "body",
+        "charged",
         "claimed",
         "copies",
         "creator",
@@ -103,6 +105,7 @@ class Call:
         self.stage = H.whole(headers, H.STAGE, 1, least=0)
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
         self.woven = get(H.WOVEN, "")
+        self.charged = H.charged(headers) if H.BUDGET in headers else ""
         parents = get(H.PATH)
         self.path = (*(parents.split(",") if parents else (self.workflow,)), method.where)
         self.body = delivered.body

@@ -8,10 +8,10 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors import burying, handling, inbound
+from callboard.actors import burying, handling, inbound, outcomes
 from callboard.actors.batches import Batches
 from callboard.actors.copies import Twin, may_have_copy
-from callboard.actors.declare import AgentClass, Tool, code_version
+from callboard.actors.declared import AgentClass, Tool, code_version
 from callboard.actors.execute import Executor, slots
 from callboard.actors.feed import Banded, Rate
 from callboard.actors.inbound import Call, Undecodable
@@ -227,7 +227,7 @@ class Instance:
             return True
         if call.deadline and time.time() >= call.deadline:
             text = f"{call.method.where} was not started: its deadline passed while it waited"
-            handling.fail(self, call, DeadlineExceeded(text), retry=False)
+            outcomes.fail(self, call, DeadlineExceeded(text), retry=False)
             return True
         return False
 
@@ -277,7 +277,7 @@ class Instance:
             queue=queue,
             retry_after=retry_after,
         )
-        handling.fail(self, call, error, retry=False)
+        outcomes.fail(self, call, error, retry=False)
 
     async def look_at_queue(self) -> None:
         """Refuse calls above the lane's limit even while all slots are busy and nothing is pulled."""
@@ -303,7 +303,7 @@ class Instance:
         self.running[call.key] = call
         self.host.priorities.apply(call)
         if self.rules is not None and self._sessions.is_held_for(call):
-            handling.fail(self, call, held(call.method, call.session), retry=False)
+            outcomes.fail(self, call, held(call.method, call.session), retry=False)
             return
         if self.rules is not None and self.host.migrations.keeps(self, call):
             return

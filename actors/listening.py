@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -13,13 +13,18 @@ from callboard.actors.speech import Line
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.messages.control import Said, SaidQuery
-from callboard.infra.messages.tokens import Tokens
+from callboard.infra.messages.tokens import TakeUp, Tokens
 
 LIMIT: Final = 1_000_000
 """Characters that may wait for a slow reader; what is said beyond them is fetched or left out."""
 _ASK_EVERY: Final = 0.25
+_KEPT: Final = 125_000
+"""Characters of an answer that are kept for whoever goes on with it; each has up to 4 bytes."""
+_ENDED: Final = 32
+"""Answers that are kept though all was said: their hosts may die before the outcome is stored."""
 
 _decode = msgspec.msgpack.Decoder(Tokens).decode
+_decode_take_up = msgspec.msgpack.Decoder(TakeUp).decode
 _decode_said = msgspec.msgpack.Decoder(Said).decode
 
 
@@ -43,13 +48,41 @@ class Piece(msgspec.Struct, omit_defaults=True):
 
 
 class _Heard:
-    """How much has been heard of one answer."""
+    """What has been heard of one answer, without a gap.
 
-    __slots__ = ("begun", "length")
+    Attributes:
+        fence: attempt and beginning before which nothing counts any more.
+        begun: attempt and beginning of what was heard; length: of that, in characters.
+    """
+
+    __slots__ = ("_texts", "begun", "fence", "length")
 
     def __init__(self) -> None:
-        self.begun = (0, 0)
+        self.fence = self.begun = (0, 0)
+        self.begin(self.begun)
+
+    def begin(self, begun: tuple[int, int]) -> None:
+        """Nothing has been heard."""
+        self.begun = begun
         self.length = 0
+        self._texts: list[str] | None = []
+
+    def add(self, text: str) -> None:
+        """This, too."""
+        self.length += len(text)
+        if self.length > _KEPT:
+            self.forget()
+        elif self._texts is not None:
+            self._texts.append(text)
+
+    def forget(self) -> None:
+        """Keep the text no longer."""
+        self._texts = None
+
+    @property
+    def text(self) -> str:
+        """All of it; empty if it is not kept."""
+        return "".join(self._texts or ())
 
 
 class Listener:
@@ -66,6 +99,7 @@ class Listener:
         self._run = run
         self._on_news = on_news
         self._heard: dict[str, _Heard] = {}
+        self._ended: deque[_Heard] = deque()
         self._unread: OrderedDict[str, Piece] = OrderedDict()
         self._waiting = 0
         self._asked = 0.0
@@ -100,6 +134,9 @@ class Listener:
 
     def _on_tokens(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         try:
+            if reply:
+                self.tell(_decode_take_up(data), reply.decode())
+                return
             said = _decode(data)
         except (msgspec.DecodeError, RecursionError):
             return  # anybody can publish here
@@ -113,30 +150,49 @@ class Listener:
         for one in said.tokens:
             self.hear(one)
 
+    def tell(self, asked: TakeUp, reply: str) -> None:
+        """Tell somebody who is to go on with an answer what was heard; who said it is heard no more."""
+        heard = self._heard.setdefault(asked.future, _Heard())
+        heard.fence = max(heard.fence, (asked.attempt, asked.begun))
+        told = Tokens(asked.future, *heard.begun, text=heard.text)
+        self._line.publish(reply, msgspec.msgpack.encode(told))
+
     def hear(self, said: Tokens) -> None:
         """Take up what is new of a piece."""
         heard = self._heard.setdefault(said.future, _Heard())
         begun = (said.attempt, said.begun)
-        if begun < heard.begun:
+        if begun < heard.fence:
             return  # a fenced one still speaks
-        reset = heard.begun != (0, 0) and begun > heard.begun
-        if begun > heard.begun:
-            heard.begun, heard.length = begun, 0
+        heard.fence = begun
+        if begun != heard.begun:
+            self._begin(said, heard)
         fresh = said.text[max(0, heard.length - said.at) :]
         missed = said.at > heard.length
         if missed or self._waiting + len(fresh) > LIMIT:
             if said.last:
-                self._put(said, "", reset=reset, lost=True)
+                self._put(said, "", lost=True)
             elif missed:
                 self.ask()
-                if reset:
-                    self._put(said, "", reset=True)
             return
-        heard.length += len(fresh)
-        if fresh or reset or said.last:
-            self._put(said, fresh, reset=reset)
+        heard.add(fresh)
+        if said.last:
+            self._ended.append(heard)
+            if len(self._ended) > _ENDED:
+                self._ended.popleft().forget()
+        if fresh or said.last:
+            self._put(said, fresh)
 
-    def _put(self, said: Tokens, text: str, *, reset: bool, lost: bool = False) -> None:
+    def _begin(self, said: Tokens, heard: _Heard) -> None:
+        """Hear another one from now on, behind what was heard if that is what it goes on with."""
+        before, begun = heard.begun, (said.attempt, said.begun)
+        if said.after and said.after == before[1] and heard.length <= said.kept:
+            heard.begun = begun
+            return
+        heard.begin(begun)
+        if before != (0, 0):
+            self._put(said, "", reset=True)
+
+    def _put(self, said: Tokens, text: str, *, reset: bool = False, lost: bool = False) -> None:
         """Add to what waits for the reader, one piece for each answer."""
         piece = self._unread.get(said.future)
         if piece is None:
@@ -146,6 +202,6 @@ class Listener:
             piece.text, piece.reset = "", True
         piece.text += text
         piece.attempt = said.attempt
-        piece.done, piece.lost = said.last, lost
+        piece.done, piece.lost = said.last and not reset, lost
         self._waiting += len(text)
         self._on_news()

@@ -14,7 +14,7 @@ from callboard.actors.effects import current_key, unknown
 from callboard.infra.errors import CallTimeout, InvalidResult, NotDone, OutcomeUnknown
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.values import Encoded
 
 LocalEffects = dict[tuple[str, str], "_Begun"]

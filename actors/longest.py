@@ -29,6 +29,9 @@ class Made(Protocol):
 
 M = TypeVar("M", bound=Made)
 
+QUICK = 0.001
+"""Seconds: a call that is likely to take less leaves at once, since to order it costs as much as it takes."""
+
 
 def remaining(calls: Iterable[M], made: Mapping[str, M], expected: Callable[[M], float]) -> dict[str, float]:
     """Seconds of the longest chain of calls that begins with each of these, itself included, by id.
@@ -73,7 +76,7 @@ class Departures:
 
     def take(self, maker: CallMaker, future: Future[Any], message_id: str) -> bool:
         """Let a call leave in its order; whether that is done, and not left to who asks."""
-        if not len(self._expectations):
+        if not len(self._expectations) or self._expected(future) < QUICK:
             return False
         if not self._waiting:
             self._later(self._leave)
@@ -86,7 +89,7 @@ class Departures:
         for maker, future, message_id in waiting:
             together.setdefault(maker, []).append((future, message_id))
         for maker, calls in together.items():
-            if len(calls) > 1:
+            if not _alike(calls):
                 left = remaining((future for future, _ in calls), maker.open, self._expected)
                 calls.sort(key=lambda call: -left[call[0].id])  # those alike stay as they were made
             for future, message_id in calls:
@@ -94,8 +97,16 @@ class Departures:
         self._done()
 
     def _expected(self, future: Future[Any]) -> float:
-        body = future.body
-        if body is None:  # it waits for others, whose outcomes will be in it
-            return self._expectations.seconds(future.method.where)
-        size = body.size or (0 if body.blobs or body.woven else len(body.body))
-        return self._expectations.seconds(future.method.where, size)
+        return self._expectations.seconds(future.method.where, _size(future))
+
+
+def _alike(calls: list[tuple[Future[Any], str]]) -> bool:
+    """Whether as much is expected of each of these calls, more or less, and nobody waits for any of them."""
+    kinds = {(future.method, _size(future).bit_length()) for future, _ in calls}
+    return len(kinds) == 1 and not any(future.consumers for future, _ in calls)
+
+
+def _size(future: Future[Any]) -> int:
+    """Bytes of a call's arguments; 0: it is not known, perhaps since it waits for others."""
+    body = future.body
+    return 0 if body is None else body.size or (0 if body.blobs or body.woven else len(body.body))

@@ -13,12 +13,12 @@ import msgspec
 
 from callboard.actors import values
 from callboard.actors.addressing import Addressing, CallContext
+from callboard.actors.arguments import encode_arguments
 from callboard.actors.called_at import placed
 from callboard.actors.copies import KNOWN_IDS
 from callboard.actors.dependent import Announcements, WhenAllDone, failed
 from callboard.actors.failures import restore
 from callboard.actors.future import Future
-from callboard.actors.local import encode_arguments
 from callboard.actors.recorded import Recorded, diverged, is_refusal
 from callboard.actors.scope import chosen
 from callboard.actors.turns import Turns
@@ -37,7 +37,7 @@ from callboard.state.shelf import Place
 
 if TYPE_CHECKING:
     from callboard.actors.caller import Caller
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.waits import Wait, Waits
     from callboard.infra.connection import Connection
     from callboard.infra.direct import Stored

@@ -32,7 +32,7 @@ class Priorities:
         spawn: runs a coroutine on the side.
     """
 
-    def __init__(self, node: Node, changed: Callable[[set[str]], None], spawn: Callable[..., None]) -> None:
+    def __init__(self, node: Node, changed: Callable[[set[str]], None], spawn: Callable[..., object]) -> None:
         self._node = node
         self._changed = changed
         self._fresh: set[str] = set()

@@ -197,7 +197,7 @@ class Heart:
             by=what,
             at=where,
             seconds=round(late, 2),
-            fix="make the method a plain 'def' (it then runs in a thread), or give it cpu=True",
+            fix=_fix(what),
         )
 
 
@@ -206,10 +206,20 @@ _HANDLES, _DRIVES = ("callboard.actors.handling", "handle"), ("callboard.actors.
 """Where handlers and workflows are on the stack: module and function; users' have any names."""
 
 
+_UNKNOWN = "unknown code"
+
+
+def _fix(what: str) -> str:
+    """What helps against something that blocks the loop."""
+    if what == _UNKNOWN:
+        return "no handler stands there: unless that code is yours, the machine is too busy, or stood still"
+    return "make the method a plain 'def' (it then runs in a thread), or give it cpu=True"
+
+
 def _culprit(frame: FrameType | None) -> tuple[str, str]:
     """Which handler stands on this stack, and where in its code it is."""
     where = ""
-    what = "unknown code"
+    what = _UNKNOWN
     while frame is not None:
         file = frame.f_code.co_filename
         if not where and f"{os.sep}asyncio{os.sep}" not in file:

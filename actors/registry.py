@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.actors.declare import AgentClass, Declaration, Method, code_version
+from callboard.actors.declared import AgentClass, Declaration, Method, code_version
 from callboard.actors.directives import Directives
 from callboard.infra import subjects
 from callboard.infra.messages.registry import ActorInfo, MethodInfo, Pulse
@@ -17,7 +17,6 @@ from callboard.infra.together import together
 if TYPE_CHECKING:
     from callboard.actors.node import Node
 
-_STREAM = f"KV_{subjects.REGISTRY_BUCKET}"
 _DEFAULTS = msgspec.structs.asdict(Directives())
 _decode_actor = msgspec.msgpack.Decoder(ActorInfo).decode
 _decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
@@ -62,7 +61,7 @@ async def announce(node: Node, declarations: Iterable[Declaration]) -> None:
 async def _announce(node: Node, declared: Declaration) -> None:
     subject = subjects.registry(f"actor.{declared.name}")
     body = msgspec.msgpack.encode(describe(declared))
-    known = await node.reader.last(_STREAM, subject)
+    known = await node.reader.last(subjects.REGISTRY, subject)
     if known is None or known.body != body:
         await node.store.stored(subject, body)
 
@@ -71,7 +70,7 @@ async def actors(node: Node) -> list[ActorInfo]:
     """All actors ever announced, by name."""
     from callboard.state.journal import read_entries
 
-    stored = await node.reader.read(_STREAM, subjects.registry("actor.*"))
+    stored = await node.reader.read(subjects.REGISTRY, subjects.registry("actor.*"))
     return sorted((actor for _, actor in read_entries(_decode_actor, stored)), key=lambda a: a.name)
 
 
@@ -79,13 +78,26 @@ async def actor(node: Node, name: str) -> ActorInfo | None:
     """What an actor has announced; None if there never was one of this name."""
     from callboard.state.journal import read_entry
 
-    stored = await node.reader.last(_STREAM, subjects.registry(f"actor.{name}"))
+    stored = await node.reader.last(subjects.REGISTRY, subjects.registry(f"actor.{name}"))
     return None if stored is None else read_entry(_decode_actor, stored.body)
+
+
+def pulse(host: str, body: bytes) -> Pulse | None:
+    """The heartbeat of a host; None for what is none, whoever has put it there.
+
+    Its names are used in subjects.
+    """
+    try:
+        read = _decode_pulse(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    names = [*read.instances, *(name for key in read.inflight for name in key.partition(".")[::2])]
+    return read if read.host == host and all(map(subjects.is_token, (host, *names))) else None
 
 
 async def hosts(node: Node) -> list[Pulse]:
     """The last heartbeat of every host that has not left; dead ones are removed by who takes over."""
     from callboard.state.journal import read_entries
 
-    stored = await node.reader.read(_STREAM, subjects.registry("host.*"))
+    stored = await node.reader.read(subjects.REGISTRY, subjects.registry("host.*"))
     return [pulse for _, pulse in read_entries(_decode_pulse, stored)]

@@ -26,8 +26,8 @@ EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
 """Run, took, calls, workflow, status."""
-QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int]
-"""Actor, version, busy, slots, mailbox, three bands, standby, workflow."""
+QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int, int, int, str]
+"""Actor, version, busy, slots, mailbox, three bands, standby, workflow, least, most, needs."""
 EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 """Actor, answers, running, waiting, kv, queried, hit, prompt, generated, preempted."""
 
@@ -77,8 +77,11 @@ def queue_row(member: Instance | Driver) -> QueueRow:
     """How an instance stands."""
     info = member.info()
     bands = (0, member.left, 0) if isinstance(member, Driver) else member.waiting()
-    standby, workflow = int(member.standby), int(info.workflow)
-    return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, standby, workflow)
+    is_so = int(member.standby), int(info.workflow)
+    declared = member.declared.directives
+    needs = ",".join(f"{name}={amount:g}" for name, amount in sorted(declared.resources.items()))
+    may_be = declared.min_instances, declared.max_instances or 0, needs
+    return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, *is_so, *may_be)
 
 
 def engine_row(member: Instance) -> EngineRow:
@@ -205,7 +208,8 @@ def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
 
 
 def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
-    actor, version, busy, slots, mailbox, low, middle, high, standby, workflow = zip(*rows, strict=True)
+    columns = zip(*rows, strict=True)
+    actor, version, busy, slots, mailbox, low, middle, high, standby, workflow, least, most, needs = columns
     return messages.Queues(
         actor=names.column(actor),
         version=names.column(version),
@@ -217,6 +221,9 @@ def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
         band_2=pack("I", high),
         standby=bytes(standby),
         workflow=bytes(workflow),
+        least=pack("I", within(least, 0, 2**32 - 1)) if any(least) else b"",
+        most=pack("I", within(most, 0, 2**32 - 1)) if any(most) else b"",
+        needs=names.column(needs) if any(needs) else b"",
     )
 
 

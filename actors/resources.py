@@ -17,7 +17,7 @@ from callboard.infra import log
 from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Declaration
+    from callboard.actors.declared import Declaration
     from callboard.infra.settings import Settings
 
 _GB = 1e9

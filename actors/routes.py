@@ -44,7 +44,7 @@ class Routes:
         self,
         node: Node,
         serves: Callable[[str, str], bool],
-        spawn: Callable[..., None],
+        spawn: Callable[..., object],
     ) -> None:
         self._serves = serves
         self._newest = Newest(node, "route", _calls_of, read_route, spawn)

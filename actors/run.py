@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from callboard.actors import runids
-from callboard.actors.budgets import CHARGED
 from callboard.actors.maker import CallMaker
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -22,6 +21,8 @@ from callboard.state.journal import Lease, decode_aside, decode_owner, decode_si
 
 if TYPE_CHECKING:
     from callboard.infra.direct import Stored
+
+T = TypeVar("T")
 
 NO_REASON = "no reason was given"
 
@@ -65,33 +66,24 @@ class Request:
         self.body = delivered.body
         self.problem: CallboardError | None = None
         self.resumed = H.RESUME in headers
-        self.started = self._number(H.RESUME, H.moment) or delivered.stored_at
+        self.started = self._read(H.RESUME, H.moment, 0.0) or delivered.stored_at
         self.run = self._run_id(delivered, headers)
         self.session = headers.get(H.SESSION) or self.run
-        self.deadline = self._number(H.DEADLINE, H.moment)
-        self.priority = int(self._number(H.PRIORITY, H.whole))
+        self.deadline = self._read(H.DEADLINE, H.moment, 0.0)
+        self.priority = self._read(H.PRIORITY, H.whole, 0)
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
-        self.budget = self._budget(headers.get(H.BUDGET, ""))
+        self.budget = self._read(H.BUDGET, H.charged, "")
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
 
-    def _number(self, name: str, read: Callable[[dict[str, str], str], float]) -> float:
+    def _read(self, name: str, read: Callable[[dict[str, str], str], T], unset: T) -> T:
         try:
             return read(self.headers, name)
         except ValueError as error:
             self.problem = HeaderInvalid(
                 f"header {error}; the request was not run", header=name, value=self.headers[name][:80]
             )
-            return 0
-
-    def _budget(self, given: str) -> str:
-        if given and not CHARGED.fullmatch(given):
-            text = (
-                f"header {H.BUDGET} is {given[:80]!r}: expected 'run' or 'key.NAME'; the request was not run"
-            )
-            self.problem = HeaderInvalid(text, header=H.BUDGET, value=given[:80])
-            return ""
-        return given
+            return unset
 
     def _run_id(self, delivered: Delivered, headers: dict[str, str]) -> str:
         given = headers.get(H.RUN) or headers.get(H.MESSAGE_ID) or ""

@@ -12,7 +12,7 @@ import msgspec
 
 from callboard.actors import values
 from callboard.actors.bodies import unreadable
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.actors.failures import call_in_thread, code_of, describe
 from callboard.actors.node import Node
 from callboard.actors.recorded import diverged

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from callboard.infra.errors import SessionHeld
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.inbound import Call
 
 

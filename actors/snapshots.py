@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from callboard.infra.errors import DeclarationInvalid
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import AgentClass, Tool
+    from callboard.actors.declared import AgentClass, Tool
     from callboard.actors.directives import Directives
     from callboard.actors.execute import Executor
     from callboard.state.session import Session

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import msgspec
 
+from callboard.actors.resuming import heard_of
 from callboard.infra import subjects
-from callboard.infra.messages.tokens import Tokens
+from callboard.infra.messages.tokens import TakeUp, Tokens
 
 if TYPE_CHECKING:
     from callboard.infra.connection import Connection, Lane
@@ -73,11 +74,13 @@ class Speech:
     """All answers that are being given in one process.
 
     Args:
-        publish: how a piece is sent.
+        publish: how a piece is sent; board: where listeners are asked; None: nowhere, since no call is tried
+            again there.
     """
 
-    def __init__(self, publish: Callable[[str, bytes], None]) -> None:
+    def __init__(self, publish: Callable[[str, bytes], None], board: Connection | None = None) -> None:
         self.publish = publish
+        self.board = board
         self._speaking: dict[tuple[str, int], Speaker] = {}
 
     @classmethod
@@ -88,17 +91,18 @@ class Speech:
             if connection.connected.is_set():
                 connection.publish(subject, body)
 
-        return cls(publish)
+        return cls(publish, connection)
 
-    def speaker(self, path: str) -> Speaker:
+    def speaker(self, path: str, *, again: bool = False) -> Speaker:
         """One who answers a call.
 
         Args:
             path: the future's id, and after a ``~`` the attempt if it is not the first.
+            again: this attempt may have begun before.
         """
         last = max(path.rfind("."), path.rfind("/"), path.rfind(":")) + 1
         number, _, attempt = path[last:].partition("~")
-        speaker = Speaker(self, path[:last] + number, int(attempt or 1))
+        speaker = Speaker(self, path[:last] + number, int(attempt or 1), again=again)
         self._speaking[speaker.key] = speaker
         return speaker
 
@@ -108,7 +112,10 @@ class Speech:
             del self._speaking[speaker.key]
 
     def said(self, run: str) -> list[Tokens]:
-        """What was said so far in a run's answers that are not complete, as far as a message has room."""
+        """What was said so far in a run's answers that are not complete, as far as a message has room.
+
+        Of one that says nothing yet nothing is told: whether it begins anew may not be known.
+        """
         told: list[Tokens] = []
         room = _ANSWER
         for speaker in list(self._speaking.values()):
@@ -116,7 +123,7 @@ class Speech:
                 continue
             so_far = speaker.so_far()
             room -= len(_encode(so_far))
-            if room >= 0:
+            if room >= 0 and so_far.text:
                 told.append(so_far)
         return told
 
@@ -128,8 +135,9 @@ class Speaker:
         tokens: that the model has made for it, as far as its engine counts them.
     """
 
-    def __init__(self, speech: Speech, future: str, attempt: int) -> None:
+    def __init__(self, speech: Speech, future: str, attempt: int, *, again: bool = False) -> None:
         self.key = future, attempt
+        self._again = again or attempt > 1
         self.tokens = 0
         self._speech = speech
         run, _, path = future.partition(":")
@@ -151,8 +159,24 @@ class Speaker:
         self._begun = max(time.time_ns() // 1000, self._begun + 1)
         self._said: list[str] = []
         self._unsent: list[str] = []
-        self._sent = 0
-        self._index = 0
+        self._sent = self._index = 0
+        self._after = self._kept = 0
+
+    async def heard(self) -> Tokens | None:
+        """What listeners have heard of the answer that another attempt began; None: nobody has heard any."""
+        if not self._again or self._speech.board is None:
+            return None
+        asked = TakeUp(*self.key, begun=self._begun)
+        found = await heard_of(self._speech.board, asked)
+        if found is None:
+            return None
+        self._begun = max(self._begun, found.begun + 1)  # its host's clock may be ahead of this one's
+        return found if found.text else None
+
+    def go_on(self, heard: Tokens) -> None:
+        """What follows comes behind what listeners have heard."""
+        self._after, self._kept = heard.begun, len(heard.text)
+        self._said, self._sent = [heard.text], len(heard.text)
 
     def say(self, text: str) -> None:
         """Say a piece. The first one leaves at once, what follows it soon leaves with others."""
@@ -171,7 +195,19 @@ class Speaker:
     def so_far(self) -> Tokens:
         """All that was said since it began."""
         self._said = ["".join(self._said)]
-        return Tokens(*self.key, begun=self._begun, index=self._index, text=self._said[0])
+        return self._tokens(0, self._said[0])
+
+    def _tokens(self, at: int, text: str, *, last: bool = False) -> Tokens:
+        return Tokens(
+            *self.key,
+            begun=self._begun,
+            index=self._index,
+            at=at,
+            text=text,
+            last=last,
+            after=self._after,
+            kept=self._kept,
+        )
 
     def _send(self, *, last: bool = False) -> None:
         if self._timer is not None:
@@ -183,9 +219,7 @@ class Speaker:
         while text or last:
             piece, text = text[:_PIECE], text[_PIECE:]
             ends = last and not text
-            message = Tokens(
-                *self.key, begun=self._begun, index=self._index, at=self._sent, text=piece, last=ends
-            )
+            message = self._tokens(self._sent, piece, last=ends)
             self._index += 1
             self._sent += len(piece)
             self._speech.publish(self._subject, _encode(message))

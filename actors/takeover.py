@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from callboard.actors import registry
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, StoreRefused
@@ -34,8 +35,6 @@ _LINGER = (1.0, 2.0, 4.0, 8.0, 16.0)
 _PAGE = 512
 _REMEMBERED = 10_000
 _TURN = 0.3
-_REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
-_decode = msgspec.msgpack.Decoder(Pulse).decode
 _decode_holds = msgspec.msgpack.Decoder(Holds).decode
 
 
@@ -70,7 +69,7 @@ class Watch:
             return
         self._sid = self._node.connection.subscribe(subjects.registry("host.*"), self._on_pulse)
         self._node.connection.on_reconnect(self._on_reconnect)
-        for stored in await self._node.reader.read(_REGISTRY, subjects.registry("host.*")):
+        for stored in await self._node.reader.read(subjects.REGISTRY, subjects.registry("host.*")):
             if stored.body:
                 self._note(stored.subject, stored.body)
         self._task = self._node.loop.create_task(self._watch())
@@ -90,8 +89,7 @@ class Watch:
     def serves(self, host: str, actor: str) -> bool:
         """Whether a host lives, is not about to leave, and runs an actor, for which it does not stand by."""
         pulse = self.alive.get(host)
-        info = None if pulse is None or pulse.draining else pulse.instances.get(actor)
-        return info is not None and not info.standby
+        return pulse is not None and pulse.serves(actor)
 
     def is_leaving(self, host: str, actor: str) -> bool:
         """Whether a host that runs an actor lives and takes no more calls of it; those that run may end."""
@@ -123,7 +121,7 @@ class Watch:
         self._reconnected = True
 
     def _note(self, subject: str, body: bytes) -> None:
-        pulse = _read_pulse(subject.rpartition(".")[2], body)
+        pulse = registry.pulse(subject.rpartition(".")[2], body)
         if pulse is not None:
             self.alive[pulse.host] = pulse
             self._heard[pulse.host] = time.monotonic()
@@ -224,7 +222,7 @@ class Watch:
     async def _claim(self, host: str) -> bool:
         """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""
         subject = subjects.registry(f"takeover.{host}")
-        stored = await self._node.reader.last(_REGISTRY, subject)
+        stored = await self._node.reader.last(subjects.REGISTRY, subject)
         after = stored.sequence if stored else 0
         if host not in self._heard:
             return False  # another has taken over already
@@ -346,18 +344,6 @@ class Watch:
             return None
         held = {sequence for answer in answers for sequence in _decode_holds(answer).sequences}
         return held.union(*lost)
-
-
-def _read_pulse(host: str, body: bytes) -> Pulse | None:
-    """A heartbeat; None for what is none, whoever has put it there. Its names are used in subjects."""
-    try:
-        pulse = _decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    names = [*pulse.instances, *(name for key in pulse.inflight for name in key.partition(".")[::2])]
-    if pulse.host != host or not all(map(subjects.is_token, (host, *names))):
-        return None
-    return pulse
 
 
 _PURGE = H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])

@@ -307,6 +307,7 @@ class Telemetry:
             late=round(self._late, 3),
             version=self._host.version,
             node=platform.node(),
+            startup=self._host.startup,
         )
         if now - self._looked >= _SLOW:
             self._cpu, self._late = cpu, 0.0

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from callboard.actors.local import LocalMaker
+from callboard.actors.local_maker import LocalMaker
 from callboard.actors.scope import Scope, current
 from callboard.infra.errors import WaitInvalid, WaitMisplaced
 
@@ -91,7 +91,8 @@ def on_board(what: str) -> Scope:
     scope = _board_scope(what)
     if scope is None:
         raise WaitMisplaced(
-            f"{what} needs a board, through which somebody can reach the run: start it with 'callboard run'",
+            f"{what} needs a board, through which somebody can reach the run: start it with 'callboard run', "
+            "without --local",
             wait=what,
         )
     return scope

@@ -20,10 +20,10 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import InvalidResult, StoreRefused, WaitInvalid, WaitMisplaced, WaitTimeout
 from callboard.infra.messages.inbox import Question
-from callboard.infra.messages.run import Result, Signal
+from callboard.infra.messages.run import Awaited, Result, Signal
 
 if TYPE_CHECKING:
-    from callboard.actors.declare import Method
+    from callboard.actors.declared import Method
     from callboard.actors.maker import CallMaker
     from callboard.actors.node import Node
     from callboard.actors.scope import Scope
@@ -99,6 +99,11 @@ class Wait:
         self.question: Question | None = None
         self.unstored = 0
         self.taken: tuple[int, Signal] | None = None
+
+    def told(self) -> Awaited:
+        """What it is, for people."""
+        name = "" if self.question is not None else self.name
+        return Awaited(self.future.id, self.kind.where, name, self.at)
 
     def expiry(self) -> Result:
         """Its outcome when its time has come."""
@@ -364,7 +369,7 @@ def question_subject(future: str) -> str:
 
 def timer_head(at: float, run: str) -> bytes:
     """The headers of a schedule that wakes a run."""
-    from callboard.actors.handling import schedule_at
+    from callboard.actors.outcomes import schedule_at
 
     target = subjects.call(subjects.WAKER)
     return H.encode([(H.RUN, run), (H.SCHEDULE, schedule_at(at)), (H.SCHEDULE_TARGET, target)])

@@ -10,7 +10,7 @@ import sys
 import uvloop
 
 from bench import app, jobs
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 
 ENFORCED = "enforced"

@@ -10,7 +10,7 @@ from nats.js.kv import KeyValue
 
 from bench import app
 from bench.processes import Server, place, start_server
-from callboard.actors.declare import AgentClass, declaration
+from callboard.actors.declared import AgentClass, declaration
 from callboard.actors.node import Node
 from callboard.infra.settings import Settings
 from callboard.state.managed import within

@@ -11,7 +11,7 @@ import sys
 import uvloop
 
 from bench import app
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 
 

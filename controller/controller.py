@@ -19,7 +19,7 @@ from callboard.controller.provisioning.port import Provisioner
 from callboard.controller.view import View
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, ConnectionLost
-from callboard.infra.messages.control import Drain
+from callboard.infra.messages.control import Drain, Kill
 from callboard.infra.messages.runtimes import Curve, Runtime
 from callboard.infra.settings import Settings
 from callboard.state.journal import read_entries
@@ -29,6 +29,7 @@ STORE_EVERY = 2.0
 """Seconds between two writes of what has changed in the runtime table."""
 _STREAM = f"KV_{subjects.RUNTIMES_BUCKET}"
 _DRAIN = msgspec.msgpack.encode(Drain())
+_decode_kill = msgspec.msgpack.Decoder(Kill).decode
 _decode = msgspec.msgpack.Decoder(Runtime).decode
 _decode_curve = msgspec.msgpack.Decoder(Curve).decode
 
@@ -94,6 +95,7 @@ class Controller:
             await self._follower.start()
             if self.fleet is not None:
                 await self.fleet.start()
+                self.node.connection.subscribe(subjects.control(subjects.MINDERS), self._on_kill)
             self.deciders = Deciders(
                 self.node,
                 self.id,
@@ -143,7 +145,17 @@ class Controller:
         await self._led.wait()
 
     def _drain(self, host: str) -> None:
+        """End a host whose process another controller minds."""
         self.node.connection.publish(subjects.control(host), _DRAIN)
+        self.node.connection.publish(subjects.control(subjects.MINDERS), msgspec.msgpack.encode(Kill(host)))
+
+    def _on_kill(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        try:
+            host = _decode_kill(data).host
+        except (msgspec.DecodeError, RecursionError):  # anybody can publish there
+            return
+        if self.fleet is not None:
+            self.fleet.end_if_mine(host)
 
     @property
     def runtimes(self) -> Runtimes:

@@ -29,6 +29,7 @@ GONE = 60.0
 TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
+_STEP = 0.02
 _TIDY_EVERY = 1.0
 _LOOKED_AT = MOST_DECISIONS
 """Entries that are looked at in one round: not more of them can be cleared."""
@@ -200,6 +201,8 @@ class Deciders:
 def within(limit: float, policy: Policy, view: View, act: Act) -> None:
     """Let a policy decide, for so many seconds; nothing else of the event loop goes on meanwhile.
 
+    Seconds in which the whole process stands still do not count.
+
     Raises:
         PolicyTooSlow: it has not ended. Any other: what it has raised.
     """
@@ -215,7 +218,11 @@ def within(limit: float, policy: Policy, view: View, act: Act) -> None:
 
     thread = threading.Thread(target=decide, name="policy", daemon=True)
     thread.start()
-    thread.join(limit)
+    left, at = limit, time.monotonic()
+    while thread.is_alive() and left > 0:
+        thread.join(min(_STEP, left))
+        now = time.monotonic()
+        left, at = left - min(now - at, 2 * _STEP), now
     if thread.is_alive():
         # Python code ends at its next step; what waits in C stays, harmless, until it returns.
         stopped = ctypes.py_object(SystemExit)

@@ -64,7 +64,7 @@ class Decisions:
         node: Node,
         controller: str,
         chosen: Callable[[list[str] | None], None],
-        spawn: Callable[..., None],
+        spawn: Callable[..., object],
         carry: Callable[[Decision], None] = lambda _: None,
     ) -> None:
         self._node = node

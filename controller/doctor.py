@@ -196,7 +196,7 @@ def _foreign(seen: Look) -> Iterator[Finding]:
             "registry",
             "problem",
             f"{messages(count)} in the registry that no host has written: {', '.join(shown)}{more}",
-            f"drop what is there: {dropping(f'KV_{subjects.REGISTRY_BUCKET}', *shown)}",
+            f"drop what is there: {dropping(subjects.REGISTRY, *shown)}",
         )
 
 

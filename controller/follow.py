@@ -18,6 +18,8 @@ from callboard.infra.messages.registry import Pulse
 if TYPE_CHECKING:
     from callboard.actors.node import Node
 
+PATIENCE = 2.0
+"""Seconds for which a host may be asked for its whole state before nobody waits for it."""
 _TICK = 0.2
 _ASK_AGAIN = 1.0
 _PRUNE = 1.0
@@ -44,7 +46,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self._heard: dict[str, float] = {}
         self._asked: dict[str, float] = {}
-        self._behind: set[str] = set()
+        self._behind: dict[str, float] = {}
         self._pruned = self._looked = time.monotonic()
         self._log = log.get("follower")
 
@@ -78,8 +80,12 @@ class Follower:
 
     @property
     def complete(self) -> bool:
-        """Whether every host that reports has told its whole state."""
-        return not self._behind
+        """Whether every host that reports has told its whole state.
+
+        One that has not done so for a while, such as one whose event loop is blocked, holds nobody up.
+        """
+        due = time.monotonic() - PATIENCE
+        return all(since < due for since in self._behind.values())
 
     async def _replay(self) -> None:
         info = await self._node.topology.api(f"STREAM.INFO.{subjects.TELEMETRY}")
@@ -96,9 +102,9 @@ class Follower:
         if report is not None or missed:
             self._heard[source] = time.monotonic()  # also who has no heartbeat is forgotten when it is silent
         if report is not None and report.last:
-            self._behind.discard(source)
+            self._behind.pop(source, None)
         if missed:
-            self._behind.add(source)
+            self._behind.setdefault(source, time.monotonic())
             self._ask(source)
 
     def _on_pulse(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
@@ -118,9 +124,10 @@ class Follower:
         self.view.pulse(pulse)
 
     def _ask_all(self) -> None:
-        self._behind = {self.view.hosts.keys[row] for row in self.view.hosts.rows}
+        now = time.monotonic()
+        self._behind = {self.view.hosts.keys[row]: now for row in self.view.hosts.rows}
         self._node.connection.publish(subjects.control(), _TELL)
-        self._asked = dict.fromkeys(self._behind, time.monotonic())
+        self._asked = dict(self._behind)
 
     def _ask(self, source: str) -> None:
         now = time.monotonic()
@@ -131,15 +138,19 @@ class Follower:
     # -- what is not heard ---------------------------------------------------------------------------
 
     async def _watch(self) -> None:
+        dead_after = self._node.settings.dead_after
+        turned = time.monotonic()
         while True:
             await asyncio.sleep(_TICK)
-            if not self._node.connection.connected.is_set():
-                self._heard = dict.fromkeys(self._heard, time.monotonic())  # nobody can be heard now
-                continue
             now = time.monotonic()
+            late, turned = now - turned - _TICK, now
+            if late > dead_after / 2 or not self._node.connection.connected.is_set():
+                self._heard = dict.fromkeys(self._heard, now)  # nobody could be heard
+            if not self._node.connection.connected.is_set():
+                continue
             for row in self.view.hosts.rows:  # others may tell of hosts that are gone already
                 self._heard.setdefault(self.view.hosts.keys[row], now)
-            for host in [h for h, at in self._heard.items() if now - at > self._node.settings.dead_after]:
+            for host in [h for h, at in self._heard.items() if now - at > dead_after]:
                 self._log.info("host_gone", host=host)
                 self._forget(host)
             for source in self._behind:
@@ -160,7 +171,7 @@ class Follower:
     def _forget(self, host: str) -> None:
         self._heard.pop(host, None)
         self._asked.pop(host, None)
-        self._behind.discard(host)
+        self._behind.pop(host, None)
         self.view.host_gone(host)
 
 

@@ -22,7 +22,6 @@ from callboard.infra.settings import Settings
 from callboard.infra.topology import Topology, declared
 from callboard.state.journal import read_entries
 
-_REGISTRY = f"KV_{subjects.REGISTRY_BUCKET}"
 _SLACK = 1.0
 
 _decode_pulse = msgspec.msgpack.Decoder(Pulse).decode
@@ -80,7 +79,7 @@ async def look(settings: Settings) -> Look:
             for stream in (subjects.CALLS, subjects.REQUESTS)
             for name in await _consumers(topology, stream)
         ]
-        if _REGISTRY in seen.streams:
+        if subjects.REGISTRY in seen.streams:
             await _registry(seen, DirectReader(connection), begun)
     finally:
         await connection.close()
@@ -115,8 +114,8 @@ async def _consumers(topology: Topology, stream: str) -> list[str]:
 
 
 async def _registry(seen: Look, reader: DirectReader, now: float) -> None:
-    actors = _told(await reader.read(_REGISTRY, subjects.registry("actor.*")))
-    hosts = _told(await reader.read(_REGISTRY, subjects.registry("host.*")))
+    actors = _told(await reader.read(subjects.REGISTRY, subjects.registry("actor.*")))
+    hosts = _told(await reader.read(subjects.REGISTRY, subjects.registry("host.*")))
     seen.actors = [actor for _, actor in read_entries(_decode_actor, actors)]
     pulses = list(read_entries(_decode_pulse, hosts))
     seen.alive, seen.vanished = _by_life(pulses, now + seen.clock, seen.settings)
@@ -126,8 +125,8 @@ async def _registry(seen: Look, reader: DirectReader, now: float) -> None:
 
 async def living(node: Node) -> list[Pulse]:
     """The hosts that have told of themselves lately, by the server's clock."""
-    stored = await node.reader.read(_REGISTRY, subjects.registry("host.*"))
-    now = timestamp(str((await node.topology.api(f"STREAM.INFO.{_REGISTRY}")).get("ts", "")))
+    stored = await node.reader.read(subjects.REGISTRY, subjects.registry("host.*"))
+    now = timestamp(str((await node.topology.api(f"STREAM.INFO.{subjects.REGISTRY}")).get("ts", "")))
     return _by_life(read_entries(_decode_pulse, stored), now, node.settings)[0]
 
 

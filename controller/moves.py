@@ -33,7 +33,7 @@ class Moves:
         moving: keys of states that move now, or have just done so, or failed to.
     """
 
-    def __init__(self, node: Node, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, node: Node, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         self._node = node
         self._spawn = spawn
         self._some = asyncio.Semaphore(AT_ONCE)

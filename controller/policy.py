@@ -298,7 +298,9 @@ class Act:
             key, route = subjects.state(actor, token), subjects.session_route(actor, token)
             if route in self.claimed or self.claimed.has_route(view.sessions, session, actor):
                 continue
-            if not self._is_there(actor, destination):
+            routed = self._held.entries.get(route)
+            elsewhere = not isinstance(routed, Route) or destination not in routed.hosts
+            if not self._is_there(actor, destination) or (elsewhere and self._held.bars(route, self._policy)):
                 continue
             decision = Decision("migrate", key, {destination: 1.0}, source, reason=reason)
             if self._decide(decision, same=key in self._held.moving):

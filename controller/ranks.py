@@ -18,6 +18,7 @@ from callboard.controller.table import Rows, Table, grown
 Claim: TypeAlias = str | tuple[str, str]
 """A key, or session and actor of a priority."""
 Values: TypeAlias = NDArray[np.int16]
+_NONE = np.zeros(0, np.bool_)
 
 
 class Column:
@@ -69,7 +70,7 @@ class Claims(set[Claim]):
 
     def ranked(self, sessions: Table, actor: str) -> NDArray[np.bool_]:
         """Which sessions have their priority at an actor, or at all: by row, to be changed in place."""
-        known = self._ranked.get(actor, np.zeros(0, np.bool_))
+        known = self._ranked.get(actor, _NONE)
         self._ranked[actor] = known = grown(known, len(sessions.keys))
         return known
 
@@ -104,6 +105,29 @@ class Claims(set[Claim]):
         """These sessions have their route, as it was."""
         if len(sessions):
             self._routed[actor] = (*self._routed.get(actor, ()), sessions)
+
+    def since(self, before: Claims) -> Self:
+        """What has been decided since ``before`` was copied."""
+        ranked = {}
+        for actor, rows in self._ranked.items():
+            known = grown(before._ranked.get(actor, _NONE), len(rows))
+            ranked[actor] = rows & ~known[: len(rows)]
+        routed = {actor: rows[len(before._routed.get(actor, ())) :] for actor, rows in self._routed.items()}
+        return type(self)(self - before, ranked, routed)
+
+    def stand(self, said: Claims, sessions: Table, mark: int) -> None:
+        """What was decided earlier counts now, too; not for sessions that have come since.
+
+        Args:
+            mark: the highest number in the column ``added`` when it was decided.
+        """
+        self.update(said)
+        same = sessions["added"] <= mark
+        for actor, rows in said._ranked.items():
+            self.ranked(sessions, actor)[: len(rows)] |= rows & same[: len(rows)]
+        for actor, routed in said._routed.items():
+            for sessions_of in routed:
+                self.add_routes(actor, sessions_of[same[sessions_of]])
 
     def copy(self) -> Self:
         """The same, to be changed for itself."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from callboard.infra import subjects
 from callboard.infra.errors import RecordingInvalid
+from callboard.infra.messages.registry import ActorInfo
 from callboard.infra.messages.telemetry import Ended, Made, Queues, Report, RunsEnded
 
 if TYPE_CHECKING:
@@ -65,12 +66,18 @@ class Recorded(msgspec.Struct):
 
     Attributes:
         calls, runs: that have ended; slots: by actor and host, the most that were told.
+        declared: what is known of the actors whose slots were told: ``min_instances`` and the like.
+        startups: seconds that processes of hosts took to start, by host; heard: when the first and the last
+            report of each came.
         began, ended: of the recording, unix seconds; missing: reports that were lost.
     """
 
     calls: list[RecordedCall] = []
     runs: list[RecordedRun] = []
     slots: dict[tuple[str, str], int] = {}
+    declared: dict[str, ActorInfo] = {}
+    startups: dict[str, float] = {}
+    heard: dict[str, tuple[float, float]] = {}
     began: float = 0.0
     ended: float = 0.0
     missing: int = 0
@@ -91,6 +98,7 @@ def read(reports: Iterable[Report], source: str) -> Recorded:
         last[report.source] = report.sequence
         found.began = min(found.began or report.at, report.at - report.every)
         found.ended = max(found.ended, report.at)
+        found.heard[report.source] = found.heard.get(report.source, (report.at, 0.0))[0], report.at
         try:
             _take(found, report, sent)
         except (ValueError, IndexError) as error:
@@ -123,6 +131,8 @@ def _take(found: Recorded, report: Report, sent: dict[str, float]) -> None:
         found.runs.extend(_runs(report, report.runs_ended))
     if report.queues is not None:
         _slots(found, report, report.queues)
+    if report.machine is not None and report.machine.startup > 0:
+        found.startups[report.source] = report.machine.startup
 
 
 def _sent(report: Report, made: Made) -> Iterator[tuple[str, float]]:
@@ -176,10 +186,22 @@ def _slots(found: Recorded, report: Report, queues: Queues) -> None:
     size = len(queues.actor) // 4
     slots = _numbers(queues.slots, "u4", size).tolist()
     drives = _numbers(queues.workflow, "u1", size).tolist()
-    for actor, count, workflow in zip(_names(report, queues.actor, size), slots, drives, strict=True):
+    actors, declared = _names(report, queues.actor, size), _declared(report, queues, size)
+    for actor, count, workflow, directives in zip(actors, slots, drives, declared, strict=True):
         if not workflow and count:
             key = (actor, report.source)
             found.slots[key] = max(count, found.slots.get(key, 0))
+            found.declared[actor] = ActorInfo(actor, "tool", "", directives=directives)
+
+
+def _declared(report: Report, queues: Queues, size: int) -> Iterator[dict[str, Any]]:
+    """What is known of the directives of each instance."""
+    least, most = (_numbers(column, "u4", size).tolist() for column in (queues.least, queues.most))
+    needs = _names(report, queues.needs, size) if queues.needs else [""] * size
+    for fewest, highest, words in zip(least, most, needs, strict=True):
+        amounts = (word.partition("=") for word in words.split(",") if word)
+        resources = {name: float(amount) for name, _, amount in amounts}
+        yield {"min_instances": fewest, "max_instances": highest or None, "resources": resources}
 
 
 def _numbers(column: bytes, kind: str, size: int) -> Any:

@@ -1,4 +1,9 @@
-"""Rounds of a set of policies: whose turn it is, and what they decide together; live and in a simulation."""
+"""Rounds of a set of policies: whose turn it is, and what they decide together; live and in a simulation.
+
+The first has its way. Who decides seldom has it in between, too: what it has stored is not changed by those
+after it (:meth:`Held.bars`), and what it has said without storing anything, such as that a session needs no
+priority, stands until its next round.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,8 @@ class Running:
     Attributes:
         problem: why it does not decide; due: seconds of its next round; seen: of the view, then.
         unprovided: it wanted to start or end what nobody can; told: it was said so.
+        claims: all for which it has decided in its last round, whether or not that changed anything.
+        mark: the highest number of a session then; actors: of which it has changed the instances then.
     """
 
     def __init__(self, name: str, policy: Policy | None, problem: str = "") -> None:
@@ -34,6 +41,9 @@ class Running:
         self.due = 0.0
         self.seen = -1
         self.unprovided = self.told = False
+        self.claims = Claims()
+        self.mark = 0
+        self.actors: frozenset[str] = frozenset()
         self.reason = loading.reason(policy) if policy is not None else ""
 
     @property
@@ -84,25 +94,42 @@ class Rounds:
             now: seconds that never go back.
             first: what has been decided before them in this round; changes: the instances concerned.
         """
-        claimed = Claims()
         decided = list(first)
         self.left = 0
-        for one in self.running:
-            if one.policy is None or one.problem or not self._is_due(one, one.policy, now):
+        due = [
+            one.policy is not None and not one.problem and self._is_due(one, one.policy, now)
+            for one in self.running
+        ]
+        if not any(due):
+            return decided
+        claimed, changes = Claims(), Changes(self._view, changes)
+        for one, is_due in zip(self.running, due, strict=True):
+            if not is_due:  # what it has said stands until its next round
+                claimed.stand(one.claims, self._view.sessions, one.mark)
+                changes.actors |= one.actors
                 continue
-            left = MOST_DECISIONS - len(decided)
-            act = Act(self._view, one.name, one.reason, self._held, claimed.copy(), left, changes)
-            try:
-                self._run(one.policy, self._view, act)
-            except Exception as error:  # noqa: BLE001 - it is somebody else's code
-                one.problem = f"{type(error).__name__}: {error}"
-                self._failed(one, error)
-                continue
-            claimed = act.claimed
-            changes, one.unprovided = act.changes, act.unprovided
-            decided += act.decisions
-            self.left += act.left
+            act = self._once(one, claimed, changes, MOST_DECISIONS - len(decided))
+            if act is not None:
+                claimed, changes = act.claimed, act.changes
+                decided += act.decisions
+                self.left += act.left
         return decided
+
+    def _once(self, one: Running, claimed: Claims, changes: Changes, left: int) -> Act | None:
+        """Have one policy decide; None: it has failed, and nothing of this round counts."""
+        assert one.policy is not None
+        act = Act(self._view, one.name, one.reason, self._held, claimed.copy(), left, changes)
+        try:
+            self._run(one.policy, self._view, act)
+        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            one.problem = f"{type(error).__name__}: {error}"
+            one.claims, one.actors = Claims(), frozenset()  # what it has stored stays
+            self._failed(one, error)
+            return None
+        one.unprovided = act.unprovided
+        one.claims, one.mark = act.claimed.since(claimed), int(self._view.sessions["added"].max())
+        one.actors = frozenset(act.changes.actors - changes.actors)
+        return act
 
     def _is_due(self, one: Running, policy: Policy, now: float) -> bool:
         if now < one.due:

@@ -80,6 +80,11 @@ class Lane:
         self._jobs.append(job)
         self._serve()
 
+    def store_again(self, job: Job) -> None:
+        """A call was given back: it is delivered before those that nobody has had."""
+        self._jobs.appendleft(job)
+        self._serve()
+
     def ask(self, pull: SimulatedPull, generation: int, count: int, *, wait: bool) -> None:
         """Somebody asks for calls: for those that are there, or for those that are yet to come, too."""
         if wait:

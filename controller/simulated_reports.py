@@ -27,12 +27,15 @@ from callboard.infra.messages.telemetry import (
 if TYPE_CHECKING:
     from callboard.controller.programs import Play
     from callboard.controller.simulated import Job
-    from callboard.controller.simulation import Member, Simulation
+    from callboard.controller.simulated_host import Member
+    from callboard.controller.simulation import Simulation
 
 DRIVER = "driver"
 """The one driver of all runs."""
 EPOCH = 1_000_000_000.0
 """Unix seconds at which a simulation begins."""
+_SLOW = 1.0
+"""Seconds after which a source reports, whether or not anything has changed, as live ones do."""
 _SMALL = 2**15 - 1
 
 
@@ -41,21 +44,41 @@ class Source:
 
     Args:
         name: of the host.
+
+    Attributes:
+        over: it tells nothing more.
     """
 
     def __init__(self, simulation: Simulation, name: str) -> None:
         self.name = name
+        self.over = False
         self._simulation = simulation
         self._sequence = 0
+        self._due = 0.0
+        self._queues_told: tuple[list[str], Queues | None] = [], None
 
-    def report(self) -> Report:
-        """What is new since the last report."""
+    def report(self) -> Report | None:
+        """What is new since the last report; None: nothing, and that was told less than a second ago."""
         self._sequence += 1
-        report = Report(self.name, self._sequence, EPOCH + self._simulation.clock.now)
+        report = Report(self.name, self._sequence, EPOCH + self._simulation.clock.now, leaving=self.leaving)
         names = Names()
         self._fill(report, names)
         report.names = list(names)
+        now, body = self._simulation.clock.now, (report.names, report.queues)
+        if report.queues is not None and body == self._queues_told:
+            report.queues = None
+        self._queues_told = body
+        rows = (report.made, report.running, report.ended, report.moved, report.runs_begun, report.runs_ended)
+        if not any((*rows, report.queues, report.leaving)) and now < self._due:
+            self._sequence -= 1
+            return None
+        self._due = now + _SLOW
         return report
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes nothing new."""
+        return False
 
     def _fill(self, report: Report, names: Names) -> None:
         raise NotImplementedError
@@ -78,6 +101,11 @@ class HostSource(Source):
         self._told: dict[Job, float] = {}
         self.ended: list[tuple[Job, float]] = []
         self.moved: list[tuple[Job, str, str]] = []
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes nothing new."""
+        return any(member.leaving for member in self._members)
 
     def _fill(self, report: Report, names: Names) -> None:
         here = {job: job.began for member in self._members for job in member.here}

@@ -14,13 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from callboard.actors.addressing import band_of
-from callboard.actors.feed import Banded, Rate
-from callboard.actors.mailbox import Mailbox
 from callboard.actors.priorities import decided
 from callboard.actors.routes import choose
-from callboard.controller.programs import Play, Program
+from callboard.controller.programs import Play
 from callboard.controller.recording import RecordedCall
-from callboard.controller.simulated import Clock, Events, Gate, Job, Lane, SimulatedPull
+from callboard.controller.simulated import Clock, Events, Gate, Job, Lane
+from callboard.controller.simulated_host import Member, Playing
 from callboard.infra import subjects
 from callboard.infra.messages.policy import Priority, Route
 
@@ -28,185 +27,6 @@ STEAL_AFTER = 0.025
 """Seconds, as a host has it by default."""
 Place = Callable[[str, str, str, Sequence[str]], str]
 """Actor, session and future of a call, and the actor's hosts, to the host that it goes to; ``""``: any."""
-
-
-class Member:
-    """One actor in one host: its mailbox and slots."""
-
-    def __init__(self, simulation: Simulation, actor: str, host: str, slots: int) -> None:
-        self.actor = actor
-        self.host = host
-        self.slots = self.free = slots
-        self.busy = 0.0
-        """Slot-seconds in use."""
-        self.mailbox: Mailbox[Job] = Mailbox()
-        self.here: dict[Job, None] = {}
-        """What waits or runs here."""
-        self._sessions: dict[str, str] = {}
-        """The call that runs of each session, where those of one run one at a time."""
-        self._simulation = simulation
-        clock = self._clock = simulation.clock
-        self._rate = Rate(lambda: clock.now)
-        self._changed = clock.now
-        self._feeding = False
-        pulls = [
-            SimulatedPull(clock, simulation.hop, simulation.lane(actor, band), self.accept, self._ended)
-            for band in subjects.BANDS
-        ]
-        self._feed = Banded(pulls, lambda: self.free, self.mailbox.up_to, self._rate.ahead, _nobody)
-        self._feed_soon()
-
-    @property
-    def idle(self) -> bool:
-        """Whether it has nothing to do."""
-        return self.free > 0 and not len(self.mailbox)
-
-    def accept(self, job: Job) -> None:
-        """A call has come."""
-        job.host = self.host
-        self.here[job] = None
-        self._simulation.rank(job)
-        self.mailbox.push(job)
-        self.pump()
-
-    def reorder(self, sessions: Collection[str]) -> None:
-        """These sessions have got another priority."""
-        rank = self._simulation.rank
-        if self.mailbox.reorder(lambda job: job.step.call.session in sessions and rank(job)):
-            self.pump()
-
-    def give(self, fits: Callable[[Job], bool], most: int) -> list[Job]:
-        """Let calls that wait here go to another member."""
-        given = self.mailbox.take(fits, most)
-        for job in given:
-            del self.here[job]
-        return given
-
-    def has_running(self, session: str) -> bool:
-        """Whether a call of a session runs here."""
-        return any(job.began >= 0 and job.step.call.session == session for job in self.here)
-
-    def _ended(self, pull: SimulatedPull) -> None:
-        self._feed.ended(pull)
-
-    def pump(self) -> None:
-        """Start what can be started, then ask for more."""
-        while self.free > 0 and len(self.mailbox):
-            job = self._next()
-            if job is None:
-                break
-            self._start(job)
-        self._feed_soon()
-
-    def _next(self) -> Job | None:
-        if not self._simulation.keeps:
-            return self.mailbox.pop()
-        fit = self.mailbox.take(self._may_enter, 1)
-        for job in fit:
-            self._sessions.setdefault(job.step.call.session, job.step.call.future)
-        return fit[0] if fit else None
-
-    def _may_enter(self, job: Job) -> bool:
-        """Whether its session is at rest, or waits for this call."""
-        call = job.step.call
-        holder = self._sessions.get(call.session)
-        return holder is None or call.future.startswith(f"{holder}.")
-
-    def _feed_soon(self) -> None:
-        if not self._feeding:
-            self._feeding = True
-            self._clock.after(0.0, self._feed_now)
-
-    def _feed_now(self) -> None:
-        self._feeding = False
-        self._feed.feed()
-        if self.idle:
-            self._simulation.steal_for(self)
-
-    def _start(self, job: Job) -> None:
-        self.take(1)
-        job.began = self._clock.now
-        Playing(self._simulation, job.step.program, lambda: self._finish(job), self)
-
-    def _finish(self, job: Job) -> None:
-        self.take(-1)
-        self._rate.count(1)
-        del self.here[job]
-        if self._sessions.get(job.step.call.session) == job.step.call.future:
-            del self._sessions[job.step.call.session]
-        self._simulation.finished(self, job)
-        job.ended()
-        self.pump()
-
-    def take(self, slots: int) -> None:
-        """Slots are taken; with a number below 0 they are given back, or lent."""
-        now = self._clock.now
-        self.busy += (self.slots - self.free) * (now - self._changed)
-        self._changed = now
-        self.free -= slots
-
-
-def _nobody(band: int) -> int:
-    """Calls that are preempted are not told of, so none is."""
-    return 0
-
-
-class Playing:
-    """A program under way: of a run, or of a call in a member, whose slot is free while it waits.
-
-    Args:
-        ended: called when it has.
-    """
-
-    def __init__(
-        self, simulation: Simulation, program: Program, ended: Callable[[], None], member: Member | None
-    ) -> None:
-        self._simulation = simulation
-        self._program = program
-        self._ended = ended
-        self._member = member
-        self._left = len(program.steps)
-        self._out = 0
-        self._followed: dict[int, list[int]] = {}  # by place: barriers that it is part of
-        self._barriers: list[tuple[list[int], int]] = []  # steps that wait, and for how many ends
-        self._waiting: list[int] = []
-        known: dict[int, int] = {}
-        for place, step in enumerate(program.steps):
-            if not step.after:
-                simulation.clock.after(step.think, self._make, place)
-                continue
-            barrier = known.get(id(step.after))
-            if barrier is None:
-                barrier = known[id(step.after)] = len(self._waiting)
-                self._waiting.append(len(step.after))
-                self._barriers.append(([], barrier))
-                for other in step.after:
-                    self._followed.setdefault(other, []).append(barrier)
-            self._barriers[barrier][0].append(place)
-        if not self._left:
-            simulation.clock.after(program.tail, ended)
-
-    def _make(self, place: int) -> None:
-        step = self._program.steps[place]
-        self._out += 1
-        if self._member is not None and self._out == 1:
-            self._member.take(-1)
-            self._member.pump()
-        self._simulation.send(Job(step, self._simulation.clock.now, lambda: self._over(place)))
-
-    def _over(self, place: int) -> None:
-        self._out -= 1
-        self._left -= 1
-        if self._member is not None and self._out == 0:
-            self._member.take(1)
-        clock, steps = self._simulation.clock, self._program.steps
-        for barrier in self._followed.get(place, ()):
-            self._waiting[barrier] -= 1
-            if not self._waiting[barrier]:
-                for follower in self._barriers[barrier][0]:
-                    clock.after(steps[follower].think, self._make, follower)
-        if not self._left:
-            clock.after(self._program.tail, self._ended)
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -218,6 +38,7 @@ class Setting(msgspec.Struct, frozen=True):
         hop: seconds between a member and the server, one way.
         steal_after: seconds after which a call in a mailbox is taken by an idle member; 0: never.
         keeps: hosts keep sessions: the calls of one run where its first one did, one at a time.
+        fixed: ``place`` knows the hosts of the beginning only.
     """
 
     slots: Mapping[tuple[str, str], int]
@@ -225,10 +46,15 @@ class Setting(msgspec.Struct, frozen=True):
     hop: float
     steal_after: float = STEAL_AFTER
     keeps: bool = False
+    fixed: bool = False
 
 
 class Simulation:
-    """Recorded runs on hosts that are not there."""
+    """Recorded runs on hosts that are not there.
+
+    Attributes:
+        on_ended: told of a host that was to end, when nothing runs there any more.
+    """
 
     def __init__(self, plays: Sequence[Play], setting: Setting) -> None:
         self.clock = Clock()
@@ -249,8 +75,11 @@ class Simulation:
         self._gates: dict[str, Gate] = {}
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._members: dict[str, dict[str, Member]] = {}
+        self._every: list[Member] = []  # also of hosts that have ended
+        self._ending: dict[str, list[Member]] = {}
+        self.on_ended: Callable[[str], None] = lambda _: None
         for (actor, host), slots in sorted(setting.slots.items()):
-            self._members.setdefault(actor, {})[host] = Member(self, actor, host, slots)
+            self._add(actor, host, slots)
         self._hosts = {actor: list(members) for actor, members in self._members.items()}
         for play in plays:
             self.clock.after(play.at, self._arrive, play)
@@ -268,14 +97,18 @@ class Simulation:
 
     def send(self, job: Job) -> None:
         """A call is stored: in the shared lane, or in a host's own."""
-        call = job.step.call
-        host = self._place(call)
         self.rank(job)
-        job.lane = host or subjects.ANY
+        self._store(job)
         if self.events is not None:
             self.events.made.append(job)
+
+    def _store(self, job: Job) -> None:
+        call = job.step.call
+        host = self._place(call)
+        job.lane = host or subjects.ANY
         if host:
-            self.clock.after(self.hop, self._deliver, self._members[call.actor][host], job)
+            member = self._members[call.actor].get(host) or self._leaving(call.actor, host)
+            self.clock.after(self.hop, self._deliver, member, job)
         else:
             self.lane(call.actor, job.band).store(job)
 
@@ -363,12 +196,14 @@ class Simulation:
         where = (member.actor, job.step.call.session)
         if where in self._moving and not member.has_running(where[1]):
             self._move(where, member, self._moving.pop(where))
+        if member.leaving:
+            self._end_if_empty(member.host)
 
     # -- what is decided -----------------------------------------------------------------------------
 
     @property
     def members(self) -> list[Member]:
-        """All of them."""
+        """All that take calls."""
         return [member for one in self._members.values() for member in one.values()]
 
     def reorder(self, sessions: Collection[str]) -> None:
@@ -379,7 +214,7 @@ class Simulation:
     def migrate(self, actor: str, session: str, source: str, destination: str) -> None:
         """Have a session that a host keeps move, with what waits of it; a call that runs ends first."""
         where, members = (actor, session), self._members.get(actor, {})
-        if not self.keeps or self._homes.get(where) != source or destination not in members:
+        if not self.keeps or self._homes.get(where) != source or not {source, destination} <= members.keys():
             return
         if members[source].has_running(session):
             self._moving[where] = destination
@@ -388,9 +223,84 @@ class Simulation:
 
     def _move(self, where: tuple[str, str], source: Member, destination: str, how: str = "migrated") -> None:
         self.migrations += 1
-        self._homes[where] = destination
+        members = self._members[where[0]]
+        if destination not in members:  # it has ended meanwhile
+            destination = self._setting.place(*where, "", self._hosts[where[0]])
         waiting = source.give(lambda job: job.step.call.session == where[1], len(source.mailbox))
-        self._hand_over(source, self._members[where[0]][destination], waiting, how)
+        if destination:
+            self._homes[where] = destination
+            self._hand_over(source, members[destination], waiting, how)
+        else:
+            self._homes.pop(where, None)
+            self.give_back(source, waiting)
+
+    # -- hosts that come and go ----------------------------------------------------------------------
+
+    def add(self, host: str, slots: Mapping[str, int]) -> list[Member]:
+        """A host takes calls from now on; gives its instances.
+
+        Args:
+            slots: by actor.
+        """
+        for actor in slots:
+            if not self._setting.fixed:
+                self._hosts.setdefault(actor, []).append(host)
+        return [self._add(actor, host, count) for actor, count in slots.items()]
+
+    def _add(self, actor: str, host: str, slots: int) -> Member:
+        member = self._members.setdefault(actor, {})[host] = Member(self, actor, host, slots)
+        self._every.append(member)
+        return member
+
+    def drain(self, host: str) -> None:
+        """A host takes nothing more; what waits there goes to others, what runs ends there, however long."""
+        mine = self._ending[host] = [member for member in self.members if member.host == host]
+        for member in mine:
+            del self._members[member.actor][host]
+            self._hosts[member.actor] = [one for one in self._hosts[member.actor] if one != host]
+        for member in mine:
+            waiting = {job.step.call.session for job in member.mailbox.all()}
+            kept = [where for where, home in self._homes.items() if where[0] == member.actor and home == host]
+            for where in kept:
+                if member.has_running(where[1]):
+                    self._moving.setdefault(where, "")
+                elif where[1] in waiting:
+                    self._move(where, member, "")
+                else:  # it is nowhere now
+                    del self._homes[where]
+            member.leave()
+        self._end_if_empty(host)
+
+    def _leaving(self, actor: str, host: str) -> Member:
+        """One that drains, and keeps a session until its call has ended."""
+        return next(member for member in self._ending[host] if member.actor == actor)
+
+    def _end_if_empty(self, host: str) -> None:
+        mine = self._ending[host]
+        if not any(member.here for member in mine):
+            for member in mine:
+                member.ended = self.clock.now
+            self.on_ended(host)
+
+    def holds(self, member: Member, job: Job) -> bool:
+        """Whether a call has to stay at a host that drains: one of its session runs there."""
+        return self.keeps and member.has_running(job.step.call.session)
+
+    def lives_at(self, member: Member, job: Job) -> None:
+        """A session that nobody keeps is kept by who has got its call."""
+        if self.keeps:
+            self._homes.setdefault((member.actor, job.step.call.session), member.host)
+
+    def give_back(self, member: Member, jobs: Sequence[Job]) -> None:
+        """Let others have calls of a host that drains: in the shared lane; or where their session is kept."""
+        for job in reversed(jobs):
+            job.host, job.lane = "", subjects.ANY
+            if self.events is not None:
+                self.events.moved.append((job, member.host, subjects.ANY, "given_back"))
+            if self.keeps:
+                self._store(job)
+            else:
+                self.clock.after(self.hop, self.lane(member.actor, job.band).store_again, job)
 
     def limit(self, workflow: str, rate: float | None) -> None:
         """So many requests of a workflow are accepted a second; None: all."""
@@ -423,5 +333,10 @@ class Simulation:
 
     def used(self) -> float:
         """Share of the slots' time that was used, from the first run to the end of the last."""
-        there = sum(member.slots for member in self.members) * self.last_end
-        return sum(member.busy for member in self.members) / there if there else 0.0
+        end = self.last_end
+        there = sum(one.slots * max(0.0, min(one.ended, end) - one.began) for one in self._every)
+        return self.busy() / there if there else 0.0
+
+    def busy(self) -> float:
+        """Slot-seconds that were used."""
+        return sum(member.busy for member in self._every)

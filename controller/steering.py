@@ -1,8 +1,8 @@
 """Policies at work in a simulation: what they see, and what becomes of what they decide.
 
 Hosts and the driver report as often as live ones; from that the view is built, policies decide by the rounds
-of the controller, and what they have decided holds a moment later. A policy cannot tell a simulation from a
-board.
+of the controller, and what they have decided holds a moment later. Hosts that they start work after a while,
+those that they end drain first (``simulated_fleet.py``). A policy cannot tell a simulation from a board.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from callboard.controller.moves import SETTLES
 from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.rounds import Rounds, Running
 from callboard.controller.simulated import Events
+from callboard.controller.simulated_fleet import Scaling, SimulatedFleet
+from callboard.controller.simulated_host import Member
 from callboard.controller.simulated_reports import EPOCH, DriverSource, HostSource, Source
-from callboard.controller.simulation import Member, Simulation
+from callboard.controller.simulation import Simulation
 from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import PolicyUnusable
@@ -40,6 +42,7 @@ class Steering:
         policies: by name or file; the first goes before the others.
         workflows: those of its runs.
         by_hand: routes that hold whatever policies want.
+        scaling: what is known and allowed where they start and end hosts.
 
     Raises:
         PolicyUnusable: one cannot be loaded; or, while the simulation runs, one raises.
@@ -51,6 +54,7 @@ class Steering:
         policies: Sequence[str],
         workflows: Sequence[str],
         by_hand: Sequence[Route],
+        scaling: Scaling | None = None,
     ) -> None:
         self._simulation = simulation
         self._clock = simulation.clock
@@ -69,18 +73,18 @@ class Steering:
             members.setdefault(member.host, []).append(member)
         self._driver = DriverSource(simulation, workflows)
         self._hosts = {host: HostSource(simulation, host, mine) for host, mine in members.items()}
+        slots = {(member.actor, member.host): member.slots for member in simulation.members}
+        self.fleet = SimulatedFleet(simulation, self._view, slots, scaling or Scaling(), self._begun)
+        simulation.on_ended = self._ended
         self._pruned = self._epoch = 0.0
         self._idle = 0.0
         self._mine = 0  # of what is to be done, how much is to be done here
         self._deciding = False
-        self._view.room = {member.actor: {"simulation": 0} for member in simulation.members}
         self.decisions = 0
         """How many have been made."""
-        self.unplayed: set[str] = set()
-        """Policies that wanted to start or end instances, which is not simulated."""
         sources: list[Source] = [self._driver, *self._hosts.values()]
         for source in sources:  # the controller was there before the load
-            self._view.take(source.report())
+            self._take(source, source.report())
         for place, source in enumerate(sources):  # they are not in step
             self._after(EVERY * place / len(sources), functools.partial(self._report, source))
 
@@ -94,9 +98,11 @@ class Steering:
 
     def _report(self, source: Source) -> None:
         """A source tells what is new, and the policies decide whose turn it is."""
+        if source.over:
+            return
         self._sort()
         report = source.report()
-        self._after(self._simulation.hop, functools.partial(self._hear, report))
+        self._after(self._simulation.hop, functools.partial(self._hear, source, report))
         if len(self._clock) > self._mine:
             self._idle = self._clock.now
         if self._simulation.left and self._clock.now - self._idle < GIVE_UP:
@@ -115,8 +121,15 @@ class Steering:
         for job, here, there, how in events.moved:
             self._hosts[here].moved.append((job, there, how))
 
-    def _hear(self, report: Report) -> None:
+    def _take(self, source: Source, report: Report | None) -> None:
+        if report is None:
+            return
         self._view.take(report)
+        if source is not self._driver:
+            self.fleet.heard(source.name, draining=report.leaving)
+
+    def _hear(self, source: Source, report: Report | None) -> None:
+        self._take(source, report)
         now = self._clock.now
         if now - self._pruned >= _PRUNE:
             self._pruned = now
@@ -126,8 +139,8 @@ class Steering:
             self._after(DECIDED, self._decide)
 
     def _decide(self) -> None:
-        decisions = self._rounds.decide(self._clock.now)
-        self.unplayed |= {one.name for one in self._rounds.running if one.unprovided}
+        kept = self.fleet.keep()
+        decisions = self._rounds.decide(self._clock.now, kept.decisions, kept.changes)
         if decisions:
             self._after(2 * self._simulation.hop, functools.partial(self._apply, decisions))
         else:
@@ -145,6 +158,8 @@ class Steering:
             entry = entry_of(decision, int(self._epoch), EPOCH + self._clock.now, _TERM)
             if decision.what == "migrate":
                 self._migrate(decision)
+            elif decision.what in {"kill", "provision"}:
+                self.fleet.begin(decision)
             elif entry is not None:
                 self._held.put(decision.key, entry)
                 self._begin(entry)
@@ -154,6 +169,20 @@ class Steering:
                 self._held.drop(decision.key)
         if sessions:
             self._simulation.reorder(sessions)
+
+    def _begun(self, host: str, members: list[Member]) -> None:
+        """A host that was started takes calls."""
+        source = self._hosts[host] = HostSource(self._simulation, host, members)
+        self._report(source)
+
+    def _ended(self, host: str) -> None:
+        """A host that was to end tells so, and is gone."""
+        source = self._hosts[host]
+        self._sort()
+        report, source.over = source.report(), True
+        self.fleet.ended(host)
+        self._after(self._simulation.hop, functools.partial(self._hear, source, report))
+        self._after(self._simulation.hop, functools.partial(self.fleet.gone, host))
 
     def _begin(self, entry: Entry) -> None:
         simulation = self._simulation

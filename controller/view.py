@@ -210,16 +210,21 @@ class View:
             self.actors["most"][row] = _count(actor.directives.get("max_instances"))
 
     def pulse(self, pulse: Pulse) -> None:
-        """A host lives; of one that reports nothing this is all that is known."""
+        """A host lives; of an instance of which no report has told this is all that is known.
+
+        So are those of a host whose event loop is blocked, to a controller that has come since.
+        """
         host = self.hosts.row(pulse.host)
         self.processes[pulse.host] = (pulse.node, pulse.pid)
         self.hosts["heard"][host] = max(self.hosts["heard"][host], pulse.at)
         self.hosts["draining"][host] = pulse.draining
         self.hosts["provisioned"][host] = pulse.provisioned
-        if self.hosts["sequence"][host]:
-            return
-        self.hosts["late"][host] = pulse.late
+        reports = bool(self.hosts["sequence"][host])
+        if not reports:
+            self.hosts["late"][host] = pulse.late
         for name, info in pulse.instances.items():
+            if reports and f"{name}@{pulse.host}" in self.instances:
+                continue
             row = self.instance(self.actors.row(name), host)
             self.instances.set(
                 np.array([row], np.intp),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -12,12 +14,15 @@ from callboard.actors.routing import BY_HAND
 from callboard.controller.load import latency_of
 from callboard.controller.programs import programs
 from callboard.controller.recording import Recorded, RecordedCall
+from callboard.controller.simulated_fleet import STARTUP, Scaling, Stay, counts, host_seconds
 from callboard.controller.simulation import Place, Setting, Simulation
 from callboard.controller.steering import Steering
 from callboard.infra.messages.policy import Route
 
 _HOP = 0.001
 """Seconds to the server where no recorded call tells."""
+_CAME = 2.0
+"""Seconds after which a host that is not heard of is not there: each tells of itself once a second."""
 
 
 def _late(actor: str, session: str, future: str, hosts: Sequence[str]) -> str:
@@ -45,15 +50,21 @@ class Scenario(msgspec.Struct, frozen=True):
     Attributes:
         routing: one of :data:`ROUTINGS`.
         policies: by name or file; the first goes before the others.
-        hosts: how many; 0: those that were recorded.
+        hosts: how many, at the beginning; 0: those that were recorded.
         slots: of an actor in each host, where they are to be others than recorded.
         load: how many times as often runs begin.
+        startup: seconds until a host that a policy starts takes calls; below 0: as recorded.
+        most: hosts at one time; 0: no limit.
+        capacity: amounts of resources that all hosts have together; what is not named has no limit.
     """
 
     routing: str = "late"
     hosts: int = 0
     slots: Mapping[str, int] = {}
     load: float = 1.0
+    startup: float = -1.0
+    most: int = 0
+    capacity: Mapping[str, float] = {}
     policies: tuple[str, ...] = ()
 
 
@@ -61,12 +72,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How long runs took, in seconds, from request to outcome.
 
     Attributes:
-        name: for people; hosts: that had slots.
+        name: for people; hosts: that had slots, at the beginning.
+        fewest, most: hosts that took calls at one time.
+        host_seconds: what hosts have cost: each from when it was asked for until it was gone.
+        started, ended: hosts, by policies or ``min_instances``.
         makespan: from the first run's beginning to the last one's end.
         used: share of the slots' time; None if it is not known.
         migrations: sessions that have moved; None if it is not known.
-        decisions: of policies; left: runs that were never accepted.
-        unplayed: policies that wanted to start or end instances, which is not simulated.
+        decisions: of policies.
+        left: runs that have never ended: they were not accepted, or nobody was there for their calls.
     """
 
     name: str
@@ -82,7 +96,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     migrations: int | None = None
     decisions: int = 0
     left: int = 0
-    unplayed: list[str] = []
+    fewest: int = 0
+    most: int = 0
+    host_seconds: float = 0.0
+    started: int = 0
+    ended: int = 0
 
 
 class WhatIf:
@@ -98,12 +116,16 @@ class WhatIf:
         self.left_out = len({run.run for run in recorded.runs}) - len(self.plays)
         self.slots = _slots(recorded)
         self.hop = _hop(recorded, self.slots)
+        starts = recorded.startups.values()
+        self.startup = round(statistics.median(starts), 3) if starts else STARTUP
+        """Seconds until a host that is started takes calls."""
 
     def measured(self) -> Outcome:
         """What was, as the hosts have told."""
         makespan = max((play.at + play.took for play in self.plays), default=0.0)
         hosts = len({host for _, host in self.slots})
-        return _outcome("measured", hosts, [play.took for play in self.plays], makespan, None)
+        stays = self._stays()
+        return _outcome("measured", hosts, [play.took for play in self.plays], makespan, None, stays)
 
     def play(self, scenario: Scenario) -> Outcome:
         """What would have been.
@@ -116,27 +138,43 @@ class WhatIf:
         if scenario.load != 1.0:
             plays = [msgspec.structs.replace(play, at=play.at / scenario.load) for play in plays]
         keeps = scenario.routing == KEPT
-        setting = Setting(slots, ROUTINGS[scenario.routing], self.hop, keeps=keeps)
+        fixed = scenario.routing == "spread"
+        setting = Setting(slots, ROUTINGS[scenario.routing], self.hop, keeps=keeps, fixed=fixed)
         simulation, steering = Simulation(plays, setting), None
         if scenario.policies:
             workflows = sorted({play.workflow for play in plays})
             by_hand = list(_by_hand(slots)) if scenario.routing == "spread" else []
-            steering = Steering(simulation, scenario.policies, workflows, by_hand)
+            startup = scenario.startup if scenario.startup >= 0 else self.startup
+            scaling = Scaling(self._recorded.declared, startup, scenario.most, scenario.capacity)
+            steering = Steering(simulation, scenario.policies, workflows, by_hand, scaling)
         simulation.run()
+        there = {host: Stay(0.0, 0.0) for _, host in slots}
         outcome = _outcome(
             _named(scenario),
             len({host for _, host in slots}),
             simulation.latencies,
             simulation.last_end,
             simulation.used(),
+            there if steering is None else steering.fleet.stays,
         )
         return msgspec.structs.replace(
             outcome,
             migrations=simulation.migrations,
             decisions=steering.decisions if steering is not None else 0,
             left=simulation.left,
-            unplayed=sorted(steering.unplayed) if steering is not None else [],
         )
+
+    def _stays(self) -> dict[str, Stay]:
+        """The hosts that were, from the first run on."""
+        recorded, stays = self._recorded, {}
+        first = min((call.stored for call in recorded.calls), default=0.0)
+        for host in {host for _, host in self.slots}:
+            heard, last = recorded.heard.get(host, (first, recorded.ended))
+            came, left = heard - first > _CAME, recorded.ended - last > _CAME
+            asked = heard - first - recorded.startups.get(host, 0.0)
+            began = heard - first if came else 0.0
+            stays[host] = Stay(max(0.0, asked) if came else 0.0, began, last - first if left else math.inf)
+        return stays
 
     def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:
         slots = dict(self.slots)
@@ -149,7 +187,18 @@ class WhatIf:
                 for actor, counts in by_actor.items()
                 for number in range(scenario.hosts)
             }
-        return {key: scenario.slots.get(key[0], count) for key, count in slots.items()}
+        there = self._that_serve(slots)
+        return {key: scenario.slots.get(key[0], slots[key]) for key in there}
+
+    def _that_serve(self, slots: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+        """Those of ``max_instances``: the others stand by. Those that have had the most calls go first."""
+        calls = Counter((call.actor, call.host) for call in self._recorded.calls)
+        by_actor: dict[str, list[str]] = {}
+        for actor, host in sorted(slots, key=lambda key: (-calls[key], key)):
+            by_actor.setdefault(actor, []).append(host)
+        declared = self._recorded.declared
+        most = {actor: info.directives.get("max_instances") for actor, info in declared.items()}
+        return [(actor, host) for actor, hosts in by_actor.items() for host in hosts[: most.get(actor)]]
 
 
 def _named(scenario: Scenario) -> str:
@@ -165,9 +214,24 @@ def _by_hand(slots: Mapping[tuple[str, str], int]) -> Iterator[Route]:
         yield Route(actor, {host: 1.0 for one, host in slots if one == actor}, policy=BY_HAND)
 
 
-def _outcome(name: str, hosts: int, took: list[float], makespan: float, used: float | None) -> Outcome:
+def _outcome(
+    name: str, hosts: int, took: list[float], makespan: float, used: float | None, stays: Mapping[str, Stay]
+) -> Outcome:
     latency = msgspec.structs.asdict(latency_of(took))
-    return Outcome(name=name, hosts=hosts, runs=len(took), makespan=makespan, used=used, **latency)
+    fewest, most = counts(stays, makespan)
+    return Outcome(
+        name=name,
+        hosts=hosts,
+        runs=len(took),
+        makespan=makespan,
+        used=used,
+        fewest=fewest,
+        most=most,
+        host_seconds=round(host_seconds(stays, makespan), 3),
+        started=sum(0 < stay.asked < makespan for stay in stays.values()),
+        ended=sum(stay.ended < makespan for stay in stays.values()),
+        **latency,
+    )
 
 
 def _slots(recorded: Recorded) -> dict[tuple[str, str], int]:

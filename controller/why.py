@@ -14,6 +14,7 @@ from callboard.actors.entries import STREAM
 from callboard.actors.routes import read_route
 from callboard.controller.decisions import rounds
 from callboard.infra import subjects
+from callboard.infra.durations import seconds
 from callboard.infra.errors import FutureUnknown
 from callboard.infra.messages.policy import Decision, Round
 from callboard.infra.messages.run import Owner, Result
@@ -62,7 +63,7 @@ class Accepted(msgspec.Struct):
 
     def told(self) -> str:
         """In words."""
-        text = f"its run waited {self.waited:.3f} s to be accepted"
+        text = f"its run waited {seconds(self.waited)} to be accepted"
         if self.limit is None:
             return f"{text}; a limit of epoch {self.epoch}, of which nothing is known any more"
         decided = f"{self.limit.policy} has {self.workflow} accept {self.limit.rate:g} requests a second"
@@ -103,6 +104,9 @@ class Why(msgspec.Struct):
 
     def lines(self) -> Iterator[str]:
         """The answer, for people."""
+        if self.done and not self.host:  # a wait, or what was written down of the time or of chance
+            yield f"{self.future}, {self.call}, is over: it belongs to the workflow itself and ran on no host"
+            return
         if self.done:
             yield f"{self.future}, {self.call}, ran on {self.host} (attempt {self.attempt})"
         else:
@@ -134,7 +138,7 @@ class Why(msgspec.Struct):
         return "the shared lane: no decision; whoever had a free slot first"
 
     def _when(self) -> str:
-        text = f"it waited {self.waited:.3f} s, and took {self.took:.3f} s"
+        text = f"it waited {seconds(self.waited)}, and took {seconds(self.took)}"
         if self.priority is not None:
             decided = f"{self.priority.policy} gave its session priority {self.priority.value}"
             return f"{text}; {decided} (epoch {self.ranked}): {_reason(self.priority)}"

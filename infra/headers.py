@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 FUTURE = "Cb-Future"
@@ -48,6 +49,7 @@ SUBJECT = "Nats-Subject"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 
+_CHARGED = re.compile(r"(?:run|key\.=?[A-Za-z0-9_\-]{1,170})(?:,(?:run|key\.=?[A-Za-z0-9_\-]{1,170}))*")
 _MOST = 2**31
 _DIGITS = 19
 _VERSION = b"NATS/1.0"
@@ -102,6 +104,18 @@ def whole(
     if value is None or not least <= value <= most:
         raise ValueError(f"{name} is {text[:40]!r}: expected a whole number, {least} to {most}")
     return value
+
+
+def charged(headers: Mapping[str, str], name: str = BUDGET) -> str:
+    """What calls are charged to; empty: to nothing.
+
+    Raises:
+        ValueError: it names no budgets.
+    """
+    text = headers.get(name, "")
+    if text and not _CHARGED.fullmatch(text):
+        raise ValueError(f"{name} is {text[:80]!r}: expected 'run' or 'key.NAME', comma-separated")
+    return text
 
 
 def moment(headers: Mapping[str, str], name: str) -> float:

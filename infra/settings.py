@@ -6,7 +6,9 @@ server's address. The file is ``$CALLBOARD_SETTINGS`` or ``callboard.toml`` in t
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -118,7 +120,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         try:
             settings = msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsInvalid(f"a setting cannot be used: {error}") from error
+            raise SettingsInvalid(_told(error, values, cls.__struct_fields__)) from error
         return settings.checked()
 
     @property
@@ -171,6 +173,17 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsInvalid(f"the settings file {file} cannot be read: {error}") from error
+
+
+def _told(error: msgspec.ValidationError, values: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """What is wrong with the settings."""
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            return f"there is no setting {name}{f'; did you mean {close[0]}?' if close else ''}"
+    named = re.search(r"`\$\.(\w+)", str(error))
+    what = f"setting {named[1]} is {values.get(named[1])!r}, and" if named else "a setting"
+    return f"{what} cannot be used: {error}"
 
 
 def _from_environment(env: Mapping[str, str], names: tuple[str, ...]) -> dict[str, Any]:

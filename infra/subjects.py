@@ -18,6 +18,7 @@ DEAD = "DEAD"
 
 STATE_BUCKET = "cb_state"
 REGISTRY_BUCKET = "cb_registry"
+REGISTRY = f"KV_{REGISTRY_BUCKET}"
 POLICY_BUCKET = "cb_policy"
 BUDGET_BUCKET = "cb_budget"
 RUNTIMES_BUCKET = "cb_runtimes"
@@ -37,6 +38,8 @@ BANDS = (0, 1, 2)
 MIDDLE_BAND = 1
 
 EVERY_HOST = "all"
+MINDERS = "minders"
+"""Those controllers that mind the processes of hosts: the place of a host's name in :func:`control`."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 _LONGEST_SESSION = 1024

@@ -102,7 +102,7 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         subjects.RUNS: every | runs,
         subjects.TELEMETRY: every | telemetry,
         subjects.DEAD: every | {"subjects": ["cb.dead.>"], "discard": "old", "max_age": _ns(s.dead_max_age)},
-        f"KV_{subjects.REGISTRY_BUCKET}": every | _bucket(subjects.REGISTRY_BUCKET),
+        subjects.REGISTRY: every | _bucket(subjects.REGISTRY_BUCKET),
         f"KV_{subjects.RUNS_BUCKET}": every
         | _bucket(subjects.RUNS_BUCKET)
         | {"max_age": _ns(s.journal_max_age)},

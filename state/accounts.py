@@ -22,6 +22,7 @@ from callboard.infra.direct import DirectReader
 from callboard.infra.errors import Fenced
 from callboard.infra.messages.budget import Account
 from callboard.infra.store import Store
+from callboard.infra.subjects import NameInvalid
 
 T = TypeVar("T")
 Change = Callable[[Account | None], Any]
@@ -30,6 +31,8 @@ Change = Callable[[Account | None], Any]
 STREAM = f"KV_{subjects.BUDGET_BUCKET}"
 NOTHING_FOR = 5.0
 """Seconds for which it is believed that there is no budget, where none was found."""
+LONGEST_KEY = 127
+"""Bytes: it travels in a header of every call."""
 _KEPT = 1000
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Account).decode
@@ -164,4 +167,10 @@ def named(scope: str, of: str) -> str:
     Raises:
         NameInvalid: the id is empty or too long.
     """
+    if scope == "key" and not 0 < len(of.encode()) <= LONGEST_KEY:
+        raise NameInvalid(
+            f"key {of[:140]!r} can have no budget: give it 1 to {LONGEST_KEY} bytes",
+            what="key",
+            value=of[:140],
+        )
     return f"{scope}.{subjects.session_token(of)}"

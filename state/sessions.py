@@ -30,7 +30,8 @@ class Sessions:
         self._settings = settings
         self._most = most
         self._open: OrderedDict[Place, Session] = OrderedDict()
-        self._opening: dict[Place, asyncio.Task[Session]] = {}
+        self._opening: dict[Place, asyncio.Task[Session | None]] = {}
+        self._loads: set[asyncio.Task[Session | None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.get("state")
 
@@ -45,17 +46,39 @@ class Sessions:
             StateDamaged: something is missing.
         """
         place = Place(actor, session)
-        known = self._open.get(place)
-        if known is not None and not (known.lost or known.expired) and known.rules == rules:
-            self._open.move_to_end(place)
-            return known
-        opening = self._opening.get(place)
-        if opening is None:
-            made = Session(place, self.shelf, rules, self._settings, self._in_background)
-            opening = self._opening[place] = asyncio.get_running_loop().create_task(made.load())
-            opening.add_done_callback(lambda _: self._opening.pop(place, None))
-        self._keep(place, await asyncio.shield(opening))
-        return self._open[place]
+        while True:
+            known = self._open.get(place)
+            if known is not None and not (known.lost or known.expired) and known.rules == rules:
+                self._open.move_to_end(place)
+                return known
+            opening = self._opening.get(place)
+            if opening is None:
+                made = Session(place, self.shelf, rules, self._settings, self._in_background)
+                opening = asyncio.get_running_loop().create_task(self._load(place, made))
+                self._opening[place] = opening
+                self._loads.add(opening)
+                opening.add_done_callback(self._loads.discard)
+            if (read := await asyncio.shield(opening)) is not None:
+                return read
+
+    async def _load(self, place: Place, session: Session) -> Session | None:
+        """Read a session and keep it; None if it was forgotten meanwhile.
+
+        It is kept in the very step in which it is not being read any more: there are never two of one place.
+        """
+        this = asyncio.current_task()
+        try:
+            await session.load()
+        except Exception:
+            if self._opening.get(place) is not this:
+                return None
+            del self._opening[place]
+            raise
+        if self._opening.get(place) is not this:
+            return None
+        del self._opening[place]
+        self._keep(place, session)
+        return session
 
     def _keep(self, place: Place, session: Session) -> None:
         self._open[place] = session
@@ -70,8 +93,9 @@ class Sessions:
         return known if known is not None and known.busy else None
 
     def forget(self, actor: str, session: str) -> None:
-        """Have a session read anew when it is next opened."""
+        """Have a session read anew when it is next opened, also where it is being read now."""
         self._open.pop(Place(actor, session), None)
+        self._opening.pop(Place(actor, session), None)
 
     def outdated(self, actor: str, session: str, epoch: int) -> None:
         """Somebody has become the holder with this epoch: what was read before is read anew."""
@@ -91,10 +115,12 @@ class Sessions:
 
     async def stop(self) -> None:
         """Stop removing what is not needed any more; the next fold goes on with it. Idempotent."""
-        for task in (*self._tasks, *self._opening.values()):
+        tasks = (*self._tasks, *self._loads)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._open.clear()
+        self._opening.clear()
 
     def _in_background(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         async def guarded() -> None:

@@ -206,7 +206,7 @@ class States:
             if session.version and not replace:
                 raise StateExists(
                     f"there is a state of session {place.session} at {place.actor}: say that it may be "
-                    "replaced",
+                    "replaced (--replace, or replace=True)",
                     actor=place.actor,
                     session=place.session,
                 )

@@ -28,6 +28,14 @@ class Ask(msgspec.Struct, kw_only=True):
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+
+class AskTokens(msgspec.Struct):
+    """The body of a request to ``/tokenize``."""
+
+    prompt: str
 
 
 class Refused(Exception):
@@ -56,9 +64,10 @@ def plan(ask: Ask, limit: int, usual: int) -> Plan:
         limit: tokens of prompt and answer at most; usual: tokens of an answer that nobody limits.
 
     Raises:
-        Refused: it is too long, or nothing is asked.
+        Refused: it is too long, or nothing is asked, or of two kinds at once.
     """
     prompt = _prompt(ask)
+    before = words.counted(prompt) if ask.continue_final_message or ask.messages is None else 0
     most = ask.max_completion_tokens if ask.max_completion_tokens is not None else ask.max_tokens
     _check(len(prompt), most, limit)
     room = min(limit - len(prompt), most or limit)
@@ -68,7 +77,8 @@ def plan(ask: Ask, limit: int, usual: int) -> Plan:
         whole, reason = words.tokens(made), "tool_calls" if function else "stop"
     else:
         exact = most is not None and (ask.ignore_eos or ask.min_tokens >= most)
-        whole, reason = words.counting(room if exact else max(usual, ask.min_tokens)), "stop"
+        whole, reason = words.counting(before + room if exact else max(usual, ask.min_tokens)), "stop"
+        whole = whole[before:] or [""]  # of an answer that was said to its end only the end is left
         if exact:
             reason = "length"
     if len(whole) > room:
@@ -77,8 +87,10 @@ def plan(ask: Ask, limit: int, usual: int) -> Plan:
 
 
 def _prompt(ask: Ask) -> list[Any]:
+    if ask.continue_final_message and ask.add_generation_prompt:
+        raise Refused("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
     if ask.messages is not None:
-        found: list[Any] = list(words.conversation(ask.messages))
+        found: list[Any] = words.conversation(ask.messages, goes_on=ask.continue_final_message)
     elif isinstance(ask.prompt, str):
         found = list(words.tokens(ask.prompt))
     else:

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from callboard.actors.emulator import metrics, words
-from callboard.actors.emulator.asked import ANSWER_TOKENS, Ask, Plan, Refused, plan
+from callboard.actors.emulator.asked import ANSWER_TOKENS, Ask, AskTokens, Plan, Refused, plan
 from callboard.actors.emulator.engine import EmulatedEngine, Generation
 from callboard.actors.emulator.faults import Fault, Faults
 from callboard.actors.emulator.replies import Reply, reply_to
@@ -27,6 +27,7 @@ _HEADERS: Final = {"Server": LABEL, "X-Engine-Emulator": "true"}
 _DIMENSIONS: Final = 64
 
 _decode = msgspec.json.Decoder(Ask).decode
+_decode_tokens = msgspec.json.Decoder(AskTokens).decode
 _decode_fault = msgspec.json.Decoder(Fault).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -55,6 +56,7 @@ class EmulatorApp:
                 Route("/v1/chat/completions", self._answer, methods=["POST"]),
                 Route("/v1/completions", self._answer, methods=["POST"]),
                 Route("/v1/embeddings", self._embed, methods=["POST"]),
+                Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/emulator/faults", self._add_fault, methods=["POST"]),
                 Route("/emulator/faults", self._clear_faults, methods=["DELETE"]),
             ]
@@ -156,6 +158,14 @@ class EmulatorApp:
             leaving.cancel()
             generating.cancel()
             generation.stop()
+
+    async def _tokenize(self, request: Request) -> Response:
+        try:
+            asked = _decode_tokens(await request.body())
+        except msgspec.MsgspecError as error:
+            return _refusal(400, str(error))
+        count = len(words.tokens(asked.prompt))
+        return _json({"count": count, "max_model_len": self.engine.context_tokens})
 
     async def _embed(self, request: Request) -> Response:
         try:

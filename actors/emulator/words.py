@@ -16,8 +16,12 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def conversation(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tokens of a chat, up to where the answer begins; a chat that goes on begins with the same ones."""
+def conversation(messages: Sequence[Mapping[str, Any]], *, goes_on: bool = False) -> list[str]:
+    """The tokens of a chat, up to where the answer begins; a chat that goes on begins with the same ones.
+
+    Args:
+        goes_on: the last message is to be gone on with, so it has no end.
+    """
     found: list[str] = []
     for message in messages:
         found.append(f"<|{message.get('role', 'user')}|>")
@@ -29,12 +33,23 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> list[str]:
         for call in message.get("tool_calls") or ():
             found += tokens(json.dumps(call))
         found.append("<|end|>")
-    return [*found, "<|assistant|>"]
+    return found[:-1] if goes_on else [*found, "<|assistant|>"]
 
 
 def counting(count: int) -> list[str]:
     """So many tokens: ``emulated 1 2 3 ...``, so that nobody takes it for an answer, and gaps are seen."""
     return ["emulated", *(f" {number}" for number in range(1, count))]
+
+
+def counted(prompt: Sequence[Any]) -> int:
+    """How many tokens at the end of a prompt are the beginning of such an answer."""
+    for count in range(1, len(prompt) + 1):
+        first = str(prompt[-count]).strip()
+        if first == "emulated":
+            return count if list(prompt[-count:])[1:] == counting(count)[1:] else 0
+        if not first.isdecimal():
+            break
+    return 0
 
 
 def fitting(schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:

@@ -14,7 +14,6 @@ from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 from pydantic import InstanceOf, WithJsonSchema
 
 from callboard.actors.bodies import unreadable
-from callboard.actors.budgets import CHARGED
 from callboard.actors.failures import code_of, text_of
 from callboard.actors.gateway.messages import (
     STATUS_OF,
@@ -140,9 +139,10 @@ class Options:
         self.deadline = self._deadline(request.header(H.DEADLINE))
 
     def _budget(self, text: str) -> str:
-        if text and not CHARGED.fullmatch(text):
-            raise _invalid(H.BUDGET, text, "'run' or 'key.NAME'")
-        return text
+        try:
+            return H.charged({H.BUDGET: text})
+        except ValueError:
+            raise _invalid(H.BUDGET, text, "'run' or 'key.NAME'") from None
 
     def _priority(self, text: str) -> int:
         if text and not _PRIORITY.fullmatch(text):

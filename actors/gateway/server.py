@@ -26,7 +26,8 @@ from callboard.infra.settings import Settings
 
 _AT_ONCE = 256
 """Requests in hand beside those that wait for a run: enough to refuse what is too much."""
-_LEAVES_WITHIN = 2.0
+_LEAVES_WITHIN = 10.0
+"""Seconds to take what the server had sent before it heard of the leaving, on a busy machine, too."""
 
 
 class Gateway:

@@ -200,9 +200,10 @@ class Verbs:
 
     async def _read_living(self) -> list[Pulse]:
         """The hosts that have told of themselves lately, by the server's clock."""
-        stream = f"KV_{subjects.REGISTRY_BUCKET}"
-        answer = await self._node.topology.api(f"STREAM.INFO.{stream}")  # first: heartbeats go on meanwhile
-        stored = await self._node.reader.read(stream, subjects.registry("host.*"))
+        answer = await self._node.topology.api(
+            f"STREAM.INFO.{subjects.REGISTRY}"
+        )  # first: heartbeats go on meanwhile
+        stored = await self._node.reader.read(subjects.REGISTRY, subjects.registry("host.*"))
         oldest = timestamp(str(answer.get("ts", ""))) - self._node.settings.dead_after - _SLACK
         recent = (one for one in stored if one.at > oldest)
         return [pulse for _, pulse in read_entries(_decode_pulse, recent)]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from callboard.actors.declare import AgentClass, Method, Stub
+from callboard.actors.declared import AgentClass, Method, Stub
 from callboard.actors.directives import Directives, directives_from
 from callboard.actors.llm.answers import Answers
 from callboard.actors.llm.history import Forgetful, Remembering

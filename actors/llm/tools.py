@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from callboard.actors.declare import Method
+from callboard.actors.declared import Method
 from callboard.actors.failures import text_of
 from callboard.actors.future import Future
 from callboard.actors.llm.passing import PASSED_ON

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors.declare import AgentClass, Method
+from callboard.actors.declared import AgentClass, Method
 from callboard.actors.directives import Directives
 from callboard.actors.mcp.link import Link
 from callboard.actors.mcp.schemas import SchemaError, SchemaSignature

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from callboard.actors.declare import Stub
+from callboard.actors.declared import Stub
 from callboard.actors.directives import Directives
 from callboard.actors.schema import Signature
 from callboard.actors.stubs.remote import RemoteMethod

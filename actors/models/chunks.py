@@ -69,6 +69,15 @@ class Chunk(msgspec.Struct):
     error: Any = None
 
 
+class Counted(msgspec.Struct):
+    """What vLLM answers to ``/tokenize``, as far as it is read; others have other answers."""
+
+    count: int | None = None
+
+
+decode_counted: Final = msgspec.json.Decoder(Counted).decode
+"""From the body of an answer. Raises msgspec.DecodeError: it is something else."""
+
 decode: Final = msgspec.json.Decoder(Chunk).decode
 """A chunk from the data of an event. Raises msgspec.DecodeError: the API does not allow it."""
 

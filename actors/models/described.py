@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from callboard.actors.declare import AgentClass, Method, Stub, Tool
+from callboard.actors.declared import AgentClass, Method, Stub, Tool
 from callboard.actors.models.schemas import opened
 from callboard.infra.errors import InvalidArguments
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from callboard.actors.models.engine import Say
 from callboard.actors.models.types import (
     ChatRequest,
@@ -29,9 +31,18 @@ class FunctionEngine:
         name: of the model.
         function: takes the request; gives the answer, or a coroutine of it, or yields it piece by piece.
         embed: gives a vector for each text; None: it has none.
+        continues: the function gives only what follows ``said`` of the request.
     """
 
-    def __init__(self, name: str, function: ChatFunction, embed: EmbedFunction | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: ChatFunction,
+        embed: EmbedFunction | None = None,
+        *,
+        continues: bool = False,
+    ) -> None:
+        self.continues = continues
         self._name = name
         self._function = function
         self._embed = embed
@@ -50,11 +61,18 @@ class FunctionEngine:
             async for piece in given:
                 pieces.append(piece)
                 say(piece)
-            return self._result("".join(pieces))
+            return self._result(request.said + "".join(pieces))
         answer = await given if inspect.isawaitable(given) else given
         result = self._result(answer)
         say(result.text)
+        if request.said:
+            whole = msgspec.structs.replace(result.message, content=request.said + result.text)
+            result = msgspec.structs.replace(result, message=whole)
         return result
+
+    async def tokens(self, text: str) -> int:
+        """See :class:`callboard.actors.models.continuing.Continues`: a function has none that are counted."""
+        return 0
 
     def _result(self, answer: Answer) -> ChatResult[Any]:
         if isinstance(answer, ChatResult):
@@ -65,7 +83,9 @@ class FunctionEngine:
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """The prompt as the only message of a chat."""
-        asked = ChatRequest(messages=[Message("user", request.prompt)], sampling=request.sampling)
+        asked = ChatRequest(
+            messages=[Message("user", request.prompt)], sampling=request.sampling, said=request.said
+        )
         result = await self.chat(asked, say)
         return Completion(result.text, result.finish_reason, result.usage, result.model)
 

@@ -67,7 +67,7 @@ class Metered:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
-        prompt = tokens_of(request.messages, request.tools, request.schema)
+        prompt = tokens_of(request.messages, request.tools, request.schema, request.said)
         async with self._charged(prompt, request.sampling, say) as (heard, sampling, use):
 
             def ask(sampling: Sampling) -> Awaitable[ChatResult[Any]]:
@@ -79,7 +79,7 @@ class Metered:
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
-        prompt = tokens_of(request.prompt)
+        prompt = tokens_of(request.prompt, request.said)
         async with self._charged(prompt, request.sampling, say) as (heard, sampling, use):
 
             def ask(sampling: Sampling) -> Awaitable[Completion]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from callboard.actors.models.chunks import CallPart, Chunk, decode, events
+from callboard.actors.models.chunks import CallPart, Chunk, decode, decode_counted, events
 from callboard.actors.models.engine import Say
 from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
 from callboard.actors.models.load import EngineLoad, read_load
@@ -26,7 +26,7 @@ from callboard.actors.models.types import (
     ToolCall,
     Usage,
 )
-from callboard.infra.errors import EngineDown, EngineRefused, SettingsInvalid
+from callboard.infra.errors import AnswerUnusable, EngineDown, EngineRefused, SettingsInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -54,6 +54,7 @@ class OpenAIEngine:
         silent_after: seconds without a first word after which it counts as down.
         stalled_after: seconds without a further word after which it does.
         priorities: it takes the field ``priority`` of vLLM.
+        continues: it takes vLLM's ``continue_final_message``.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class OpenAIEngine:
         silent_after: float = SILENT_AFTER,
         stalled_after: float = STALLED_AFTER,
         priorities: bool = False,
+        continues: bool = False,
     ) -> None:
         self.name = name
         self.url = url
+        self.continues = continues
         self._api_key_env = api_key_env
         self._model = engine_model
         self._silent_after = silent_after
@@ -153,14 +156,17 @@ class OpenAIEngine:
         if request.schema is not None:
             form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        heard = _Heard(say)
+        heard = _Heard(say, request.said)
+        if heard.prefix:  # see docs/decisions/0036-answers-go-on.md
+            body["messages"].append({"role": "assistant", "content": heard.prefix})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         await self._stream(heard, body | self._options(request))
         return heard.result()
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
         """See :class:`callboard.actors.models.engine.Engine`."""
-        heard = _Heard(say)
-        await self._stream(heard, {"prompt": request.prompt} | self._options(request))
+        heard = _Heard(say, request.said)
+        await self._stream(heard, {"prompt": request.prompt + heard.prefix} | self._options(request))
         return heard.completion()
 
     async def _stream(self, heard: _Heard, body: dict[str, Any]) -> None:
@@ -169,6 +175,9 @@ class OpenAIEngine:
         The client's own models of requests and chunks are passed by: it goes through each message of a
         conversation to see what to rename, which is nothing, and checks no types of what comes.
         """
+        if body.get("max_tokens") == 0 and heard.before:
+            heard.finish_reason = "length"
+            return
         loop = asyncio.get_running_loop()
         body["stream_options"] = {"include_usage": True}
         try:
@@ -222,12 +231,37 @@ class OpenAIEngine:
         Raises:
             CallboardError: it does not answer now.
         """
-        address = f"{self.url.rstrip('/').removesuffix('/v1')}/metrics"
         try:
             async with self._speaking() as client:
+                address = self._beside("metrics")
                 return read_load(await client.get(address, cast_to=str, options={"timeout": _LOOK}))
         except EngineRefused:
             return None
+
+    async def tokens(self, text: str) -> int | None:
+        """How many tokens a text has, by vLLM's ``/tokenize``; None: it does not tell.
+
+        Raises:
+            CallboardError: it does not answer now.
+        """
+        if not text:
+            return 0
+        try:
+            async with self._asking() as client:
+                asked = {"model": self._model, "prompt": text, "add_special_tokens": False}
+                told = await client.post(
+                    self._beside("tokenize"),
+                    cast_to=str,
+                    body=asked,
+                    options={"timeout": self._stalled_after},
+                )
+                return decode_counted(told).count
+        except (AnswerUnusable, EngineRefused):
+            return None
+
+    def _beside(self, name: str) -> str:
+        """The address of something that is not of the OpenAI API."""
+        return f"{self.url.rstrip('/').removesuffix('/v1')}/{name}"
 
     def _options(self, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
         options = _options(request.sampling)
@@ -277,10 +311,25 @@ def _options(sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None} | sampling.extra
 
 
-class _Heard:
-    """An answer, put together from what was streamed."""
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
-    def __init__(self, say: Say) -> None:
+
+class _Heard:
+    """An answer, put together from what was streamed.
+
+    Attributes:
+        before: what was said of it before.
+        prefix: that without white space at its end. Templates of chats cut it off, and few tokens end with
+            it: the engine says it again, and it is left out then.
+    """
+
+    def __init__(self, say: Say, before: str = "") -> None:
+        self.before = before
+        self.prefix = before.rstrip()
+        self._again = before[len(self.prefix) :]
         self.chunks = 0
         self.finish_reason = ""
         self._say = say
@@ -306,11 +355,18 @@ class _Heard:
             delta = choice.delta
             text = choice.text if delta is None else delta.content
             if text:
-                self._pieces.append(text)
-                self._say(text)
+                self._hear(text)
             if delta is not None:
                 for part in delta.tool_calls or ():
                     self._call(part)
+
+    def _hear(self, text: str) -> None:
+        if self._again:
+            same = _common(self._again, text)
+            self._again = self._again[same:] if same == len(text) else ""
+            text = text[same:]
+        self._pieces.append(text)
+        self._say(text)
 
     def _call(self, part: CallPart) -> None:
         call = self._open.get(part.index)
@@ -325,10 +381,12 @@ class _Heard:
     def result(self) -> ChatResult[Any]:
         """The whole of a chat's answer."""
         calls = [call for _, call in sorted(self._calls, key=lambda one: one[0])]
-        text = "".join(self._pieces)
+        text = self.before + "".join(self._pieces)
         message = Message("assistant", text if text or not calls else None, tool_calls=calls)
         return ChatResult(message, self.finish_reason, self._usage, self._model, self._id)
 
     def completion(self) -> Completion:
         """The whole of a completion."""
-        return Completion("".join(self._pieces), self.finish_reason, self._usage, self._model, self._id)
+        return Completion(
+            self.before + "".join(self._pieces), self.finish_reason, self._usage, self._model, self._id
+        )

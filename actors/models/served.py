@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 import msgspec
 
 from callboard.actors.budgets import Degraded
-from callboard.actors.declare import AgentClass, Method
+from callboard.actors.declared import AgentClass, Method
 from callboard.actors.directives import Directives, directives_from
 from callboard.actors.models.cache import TellsCache
+from callboard.actors.models.continuing import ask
 from callboard.actors.models.engine import Engine
 from callboard.actors.models.function_engine import ChatFunction, EmbedFunction, FunctionEngine
 from callboard.actors.models.gauge import Gauge
@@ -73,12 +74,17 @@ class ModelActor:
         )
         try:
             with _speaker() as speaker:
-                result = await answer(self._metered(), request, repairs, speaker)
+                result = await ask(
+                    self.engine,
+                    request,
+                    speaker,
+                    lambda asked: answer(self._metered(), asked, repairs, speaker),
+                )
             _maker()[0].served(self.name, request)
             return result
         except Degraded as found:
             options = msgspec.structs.asdict(request)
-            del options["priority"]  # it has one of its own there
+            del options["priority"], options["said"]  # it has its own there
             cheaper: ChatResult[Any] = await _elsewhere(found.model, "chat", repairs=repairs, **options)
             return cheaper
 
@@ -87,13 +93,17 @@ class ModelActor:
         request = CompletionRequest(prompt=prompt, sampling=sampling, priority=_priority())
         try:
             with _speaker() as speaker:
-                done = await self._metered().complete(request, speaker.say)
-                speaker.tokens += done.usage.completion_tokens
+                done = await ask(self.engine, request, speaker, lambda asked: self._complete(asked, speaker))
             _maker()[0].served(self.name, request)
             return done
         except Degraded as found:
             cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
             return cheaper
+
+    async def _complete(self, request: CompletionRequest, speaker: Speaker) -> Completion:
+        done = await self._metered().complete(request, speaker.say)
+        speaker.tokens += done.usage.completion_tokens
+        return done
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """Vectors of texts, in their order."""
@@ -122,6 +132,8 @@ class _Speaks(Protocol):
     def speech(self) -> Speech: ...
     @property
     def rank(self) -> float: ...
+    @property
+    def may_have_begun(self) -> bool: ...
 
     def spent(self, tokens: int) -> None: ...
     def served(self, model: str, request: ChatRequest | CompletionRequest) -> None: ...
@@ -138,7 +150,7 @@ def _maker() -> tuple[_Speaks, str]:
 def _speaker() -> Iterator[Speaker]:
     """Who tells what is answered to this call, and what it has cost."""
     maker, path = _maker()
-    with maker.speech.speaker(path) as speaker:
+    with maker.speech.speaker(path, again=maker.may_have_begun) as speaker:
         try:
             yield speaker
         finally:
@@ -243,7 +255,12 @@ def method_of_model(name: str, key: str, result: Any) -> Method:
 def model_function(function: ChatFunction, /) -> ServedModel: ...
 @overload
 def model_function(
-    *, name: str | None = ..., embed: EmbedFunction | None = ..., price: Price | None = ..., **directives: Any
+    *,
+    name: str | None = ...,
+    embed: EmbedFunction | None = ...,
+    continues: bool = ...,
+    price: Price | None = ...,
+    **directives: Any,
 ) -> Callable[[ChatFunction], ServedModel]: ...
 def model_function(
     function: ChatFunction | None = None,
@@ -251,6 +268,7 @@ def model_function(
     *,
     name: str | None = None,
     embed: EmbedFunction | None = None,
+    continues: bool = False,
     price: Price | None = None,
     **directives: Any,
 ) -> ServedModel | Callable[[ChatFunction], ServedModel]:
@@ -262,6 +280,8 @@ def model_function(
     Args:
         name: of the model; the function's by default.
         embed: takes texts and gives a vector for each.
+        continues: it heeds ``said`` of the request, and gives only what follows: so an answer that breaks off
+            goes on there when it is tried again.
         price: what budgets are charged for it.
         directives: see :class:`Directives`.
 
@@ -271,7 +291,7 @@ def model_function(
 
     def declare(function: ChatFunction) -> ServedModel:
         own = name or function.__name__
-        return ServedModel(own, FunctionEngine(own, function, embed), directives, price)
+        return ServedModel(own, FunctionEngine(own, function, embed, continues=continues), directives, price)
 
     return declare if function is None else declare(function)
 
@@ -285,6 +305,7 @@ def model_at(
     silent_after: float = 600.0,
     stalled_after: float = 60.0,
     priorities: bool = False,
+    continues: bool = False,
     price: Price | None = None,
     **directives: Any,
 ) -> ServedModel:
@@ -299,6 +320,8 @@ def model_at(
         stalled_after: seconds without a further word after which it does.
         priorities: it takes vLLM's field ``priority``: requests go first there as calls do in mailboxes. That
             is so for vLLM with ``--scheduling-policy priority``; other servers may refuse the field.
+        continues: it goes on with an answer that was begun, by vLLM's field ``continue_final_message``: so
+            one that breaks off goes on there when it is tried again. Other servers may ignore the field.
         price: what budgets are charged for it.
         directives: see :class:`Directives`; four retries by default.
 
@@ -315,6 +338,7 @@ def model_at(
         silent_after=silent_after,
         stalled_after=stalled_after,
         priorities=priorities,
+        continues=continues,
     )
     retries: dict[str, Any] = {"retries": 4, "backoff": 0.5, "backoff_max": 20.0}
     return ServedModel(name, engine, {**retries, **directives}, price)

@@ -58,6 +58,8 @@ class ChatStream(Generic[T]):
 
     def _done(self, _: Future[Any]) -> None:
         assert self._news is not None
+        if self._listener is not None:
+            self._listener.stop()  # also where nobody reads to the end
         self._news.set()
 
     def __aiter__(self) -> Self:
@@ -89,9 +91,6 @@ class ChatStream(Generic[T]):
 
     def _last(self, piece: Piece | None) -> Piece:
         """What the reader has not been given yet, now that the result is there."""
-        if self._listener is not None:
-            self._listener.stop()
-            self._listener = None
         if self._over:
             raise StopAsyncIteration
         self._over = True

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from callboard.actors.declare import Stub
+from callboard.actors.declared import Stub
 from callboard.actors.future import Future, as_future
 from callboard.actors.models.described import described
 from callboard.actors.models.schemas import json_schema

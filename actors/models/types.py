@@ -150,6 +150,7 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
         tools: in the OpenAI shape; tool_choice: ``auto``, ``none``, ``required`` or one function.
         schema: JSON schema of the answer; None: free text.
         priority: among the requests that the engine has: the smallest goes first; None: it has none.
+        said: how the answer begins: another attempt has said that, and only what follows is to be said.
     """
 
     messages: list[Message]
@@ -158,11 +159,13 @@ class ChatRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
     schema: dict[str, Any] | None = None
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     priority: int | None = None
+    said: str = ""
 
 
 class CompletionRequest(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A prompt to continue; priority as in :class:`ChatRequest`."""
+    """A prompt to continue; priority and said as in :class:`ChatRequest`."""
 
     prompt: str
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     priority: int | None = None
+    said: str = ""

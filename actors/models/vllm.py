@@ -44,6 +44,7 @@ _STEADY: Final = 60.0
 _HOST: Final = "127.0.0.1"
 _TOLD: Final = 400
 _POLICY: Final = "--scheduling-policy"
+_THINKS: Final = "--reasoning-parser"
 
 
 def serve_command(model: str, arguments: Sequence[str]) -> list[str]:
@@ -74,6 +75,8 @@ class VllmEngine:
     first, then after twice as long each time, up to a minute; meanwhile calls fail with EngineDown, which is
     retried.
 
+    It goes on with answers that were begun, unless it takes thoughts out of them: it would begin to think.
+
     Args:
         name: of the model; vLLM serves it under this name.
         command: how it is run; ``--host``, ``--port`` and ``--served-model-name`` are added.
@@ -94,6 +97,7 @@ class VllmEngine:
         self.name = name
         self._command = list(command)
         self._priorities = by_priority(command)
+        self.continues = not any(one.startswith(_THINKS) for one in command)
         self._start_timeout = start_timeout
         self._first = first
         self._tells = kv_events
@@ -152,6 +156,10 @@ class VllmEngine:
         self._read(name, request, done.usage)
         return done
 
+    async def tokens(self, text: str) -> int | None:
+        """See :class:`callboard.actors.models.continuing.Continues`."""
+        return await self._ready().tokens(text)
+
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """See :class:`callboard.actors.models.engine.Engine`."""
         return await self._ready().embed(texts)
@@ -168,7 +176,7 @@ class VllmEngine:
         return name, msgspec.structs.replace(sampling, extra={"session_id": name} | sampling.extra)
 
     def _read(self, name: str, request: ChatRequest | CompletionRequest, usage: Usage) -> None:
-        if name:
+        if name and not request.said:  # else more than its prompt was read
             self._tell(Read(name, request, usage.prompt_tokens))
 
     def _ready(self) -> OpenAIEngine:
@@ -198,7 +206,11 @@ class VllmEngine:
         self._log.info("vllm_starting", pid=self._child.pid, port=port)
         await self._until_healthy(port, begun)
         self._engine = OpenAIEngine(
-            self.name, f"http://{_HOST}:{port}/v1", engine_model=self.name, priorities=self._priorities
+            self.name,
+            f"http://{_HOST}:{port}/v1",
+            engine_model=self.name,
+            priorities=self._priorities,
+            continues=self.continues,
         )
         await self._engine.open()
         self._healthy.set()

@@ -8,9 +8,9 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
-from callboard.actors.declare import Method, Stub
+from callboard.actors.declared import Method, Stub
 from callboard.actors.directives import Directives
-from callboard.actors.local import LocalMaker
+from callboard.actors.local_maker import LocalMaker
 from callboard.actors.schema import Signature
 from callboard.actors.scope import current
 from callboard.infra.errors import CallboardError

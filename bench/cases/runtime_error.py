@@ -48,7 +48,8 @@ async def runtime_error(role: Role) -> Sample:
     """
     draw = random.Random(7)
     data = draw.randbytes(1 << LARGEST - 1).hex().encode()
-    values, details = {}, {}
+    values: dict[str, float] = {}
+    details: dict[str, float] = {}
     for name, tool in TOOLS.items():
         curve, octave = _errors(draw, data, tool, time.thread_time)
         wall, _ = _errors(draw, data, tool, time.perf_counter)

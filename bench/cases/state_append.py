@@ -27,7 +27,7 @@ async def state_append(role: Role) -> Sample:
             written += len(subject) + len(body) + len(head or b"")
             publish(subject, body, head, reply)
 
-        node.connection.publish = counted  # type: ignore[method-assign]
+        node.connection.publish = counted  # type: ignore[method-assign,assignment]
         begun = time.perf_counter()
         for number in range(APPENDS):
             with within(session.begin()):

@@ -15,6 +15,7 @@ from callboard.controller.arrivals import Arrival, poisson
 from callboard.controller.controller import Controller
 from callboard.controller.load import Load
 from callboard.controller.whatif import Outcome, Scenario, WhatIf
+from callboard.infra.messages.telemetry import Report
 from callboard.infra.settings import Settings
 
 SECONDS = 12.0
@@ -106,16 +107,16 @@ async def _recorded(
                 await load.settle(SETTLES_S)
                 if load.done != len(plan):
                     raise RuntimeError(f"of {len(plan)} requests {load.done} are done")
-                recorded = await _told(client, len(plan), calls)
+                recorded = await told(client, len(plan), calls)
         finally:
             await controller.stop()
             await driver.stop()
     return WhatIf(recorded)
 
 
-async def _told(client: callboard.Client, runs: int, calls: int) -> recording.Recorded:
+async def told(client: callboard.Client, runs: int, calls: int) -> recording.Recorded:
     """What was told, once all of it was."""
-    reports: Sequence[recording.Report] = []
+    reports: Sequence[Report] = []
     async with asyncio.timeout(SETTLES_S):
         while True:
             reports = await recording.from_stream(client.node)

@@ -8,31 +8,21 @@ carried out, and only by the controller that leads. So two controllers never sta
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from callboard.controller.changes import running
-from callboard.controller.policy import Act
-from callboard.controller.provisioning.port import Provided, Provisioner
-from callboard.controller.provisioning.room import room
+from callboard.controller.provisioning.roster import Roster
 from callboard.infra import log
 from callboard.infra.errors import CallboardError
 
 if TYPE_CHECKING:
+    from callboard.controller.policy import Act
+    from callboard.controller.provisioning.port import Provisioner
     from callboard.controller.view import View
     from callboard.infra.messages.policy import Decision
-    from callboard.infra.messages.registry import ActorInfo
 
-KEEPER = "callboard"
-"""The policy of what is started because of ``min_instances``."""
 AGAIN = 10.0
 """Seconds after which what has failed may be tried again."""
-KEEP_EVERY = 0.1
-"""Seconds after which it is seen that there are too few."""
-SETTLES = 30.0
-"""Seconds for which a host that is told to end counts as gone, although it does not say that it drains."""
 
 
 class Fleet:
@@ -40,23 +30,15 @@ class Fleet:
 
     Args:
         provisioner: that does so; view: where policies see them.
-        drain: tells a host to drain, of which only its heartbeat is known.
+        drain: ends a host of which only its heartbeat is known, as another controller minds its process.
     """
 
     def __init__(self, provisioner: Provisioner, view: View, drain: Callable[[str], None]) -> None:
         self._provisioner = provisioner
         self._drain = drain
         self._view = view
-        self._declared: list[ActorInfo] = []
-        self._hosts: list[Provided] = []
-        self._by_host: dict[str, Provided] = {}
-        self._were_mine: set[str] = set()
-        self._known = False
-        self._due = 0.0
-        self._begun: Counter[tuple[str, str]] = Counter()
-        self._killed: dict[str, float] = {}
-        self._refused: dict[str, float] = {}
-        self._lacking: dict[str, int] = {}
+        self._roster = Roster(view, provisioner)
+        self._missing: dict[str, int] = {}
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
@@ -68,7 +50,7 @@ class Fleet:
         Raises:
             ProvisionerUnusable: it cannot work.
         """
-        self._declared = await self._provisioner.start()
+        self._roster.declared = await self._provisioner.start()
 
     async def stop(self) -> None:
         """Drain what ends with this process. Idempotent."""
@@ -80,7 +62,7 @@ class Fleet:
     @property
     def least(self) -> dict[str, int]:
         """What is known to be kept: ``min_instances`` by actor."""
-        kept = {info.name: info.directives.get("min_instances", 0) for info in self._declared}
+        kept = {info.name: info.directives.get("min_instances", 0) for info in self._roster.declared}
         return {actor: count for actor, count in kept.items() if count}
 
     def lead(self) -> None:
@@ -93,7 +75,7 @@ class Fleet:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self._known = False
+        self._roster.known = False
         self._view.room = {}
         self._provisioner.lead_no_more()
 
@@ -107,7 +89,7 @@ class Fleet:
                 failing = False
             except Exception as error:  # noqa: BLE001 - a library's surprise must not end all provisioning
                 self._view.room = {actor: {} for actor in self._provisioner.places}
-                self._known = False
+                self._roster.known = False
                 if not failing:
                     self._log.error("provisioner_unavailable", reason=_told(error), exc_info=_surprise(error))
                 failing = True
@@ -115,130 +97,56 @@ class Fleet:
 
     async def _look(self) -> None:
         async with self._looking:
-            self._hosts = await self._provisioner.look()
-            self._known = self._task is not None
-        if self._known:
-            self.show()
-
-    def show(self) -> None:
-        """Put what is known into the view."""
-        view, hosts = self._view, self._view.hosts
-        view.announce(self._declared)
-        self._match()
-        mine = hosts.find(self._by_host)
-        # One that was mine and is not has ended, heard or not; the others are those of who led before.
-        self._were_mine = {host for host in self._were_mine if host in hosts} | self._by_host.keys()
-        hosts["provided"][:] = hosts["provisioned"]
-        hosts["provided"][hosts.find(self._were_mine)] = False
-        hosts["provided"][mine] = True
-        now = time.monotonic()
-        self._killed = {host: until for host, until in self._killed.items() if host in hosts and until > now}
-        hosts["killed"][:] = False
-        hosts["killed"][hosts.find(self._killed)] = True
-        matched = set(self._by_host.values())
-        starting = Counter(one.actor for one in self._hosts if not one.ending and one not in matched)
-        starting.update(actor for actor, _ in self._begun.elements())
-        rows = [view.actors.row(actor) for actor in self._provisioner.places]
-        view.actors["starting"][:] = 0
-        for row in rows:
-            view.actors["starting"][row] = starting[view.actors.keys[row]]
-        view.room = self._room()
-
-    def _match(self) -> None:
-        """Which of the hosts that are heard are those of the provisioner."""
-        processes = self._view.processes
-        known = {process: host for host, process in processes.items()}
-        nodes = {node: host for host, (node, _) in processes.items()}
-        found = {}
-        for one in self._hosts:
-            host = known.get((one.node, one.pid)) if one.pid else nodes.get(one.node)
-            if host is not None and one.node and host in self._view.hosts:
-                found[host] = one
-        self._by_host = found
-
-    def _room(self) -> dict[str, dict[str, int]]:
-        provisioner, now = self._provisioner, time.monotonic()
-        needs = {info.name: info.directives.get("resources", {}) for info in self._declared}
-        used = [(one.actor, one.where) for one in self._hosts]
-        used += self._begun.elements()
-        count = len({one.name for one in self._hosts}) + self._begun.total()
-        others = self._others()
-        count += sum(bool(self._view.hosts["provisioned"][host]) for host in others)
-        used += [one for instances in others.values() for one in instances]
-        found = room(provisioner.places, provisioner.capacity, needs, used, provisioner.most - count)
-        self._refused = {actor: until for actor, until in self._refused.items() if until > now}
-        return {actor: {} if actor in self._refused else places for actor, places in found.items()}
-
-    def _others(self) -> dict[int, list[tuple[str, str]]]:
-        """By host, actor and machine of the instances that others have started where there are places."""
-        view = self._view
-        elsewhere = [host for host in view.processes if host not in self._by_host and host in view.hosts]
-        found = {}
-        for host in elsewhere:
-            node, row = view.processes[host][0], view.hosts.row(host)
-            if node in self._provisioner.capacity:
-                here = view.instances["actor"][view.instances.where(host=row)]
-                found[row] = [(view.actors.keys[actor], node) for actor in here.tolist()]
-        return found
+            self._roster.hosts = await self._provisioner.look()
+            self._roster.known = self._task is not None
+        if not self._roster.known:
+            return
+        self._roster.show()
+        for one in self._roster.silent():
+            self._log.warning(
+                "host_silent", actor=one.actor, where=one.where, pid=one.pid, action="ending it: it hangs"
+            )
+            await self._provisioner.kill(one)
 
     # -- deciding and carrying out -------------------------------------------------------------------
 
     def keep(self) -> Act:
         """Decide what ``min_instances`` asks for."""
-        view = self._view
-        act = Act(view, KEEPER)
-        now = time.monotonic()
-        if not self._known or now < self._due:
-            return act
-        self._due = now + KEEP_EVERY
-        lacking = {}
-        wanted = []
-        for actor in self._provisioner.places:
-            row = view.actors.row(actor)
-            least = int(view.actors["least"][row])
-            have = running(view, row) + int(view.actors["starting"][row])
-            lacking[actor] = least - have
-            reason = f"min_instances is {least}, and there are {have}"
-            wanted += [(number, actor, reason) for number in range(have, least)]
-        for _, actor, reason in sorted(wanted):  # each has one before any has two
-            act.provision(actor, reason=reason)
-        for actor, count in lacking.items():
-            self._miss(actor, count - sum(one.key.endswith(f".{actor}") for one in act.decisions))
+        act = self._roster.keep()
+        for actor, count in self._roster.lacking.items():
+            self._miss(actor, count)
         return act
 
     def _miss(self, actor: str, lacking: int) -> None:
         """Tell, once, of what cannot be started."""
-        if lacking > self._lacking.get(actor, 0):
+        if lacking > self._missing.get(actor, 0):
             self._log.warning(
                 "too_few_instances",
                 actor=actor,
                 lacking=lacking,
                 fix="give the controller more room (--hosts, --resource), or end what else runs there",
             )
-            self._lacking[actor] = lacking
+            self._missing[actor] = lacking
         if lacking <= 0 and not self._view.actors["starting"][self._view.actors.row(actor)]:
-            self._lacking[actor] = 0
+            self._missing[actor] = 0
 
     def begin(self, decision: Decision) -> None:
         """Carry out a decision that is stored; what goes wrong is logged."""
-        name = decision.key.rpartition(".")[2]
+        name = self._roster.begin(decision)
         if decision.what == "kill":
-            self._killed[name] = time.monotonic() + SETTLES
             self._spawn(self._kill(name))
         else:
-            self._begun[name, decision.where] += 1
             self._spawn(self._provision(name, decision.where))
-        self.show()
 
     async def _provision(self, actor: str, where: str) -> None:
         # Nobody looks meanwhile: what is being started is counted once, here or there.
         async with self._looking:
             try:
                 await self._provisioner.provision(actor, where)
-                self._hosts = await self._provisioner.look()
+                self._roster.hosts = await self._provisioner.look()
                 self._log.info("provisioned", actor=actor, where=where)
             except Exception as error:  # noqa: BLE001 - as in _watch
-                self._refused[actor] = time.monotonic() + AGAIN
+                self._roster.refused(actor, AGAIN)
                 self._log.error(
                     "not_provisioned",
                     actor=actor,
@@ -247,12 +155,12 @@ class Fleet:
                     exc_info=_surprise(error),
                 )
             finally:
-                self._begun[actor, where] -= 1
-        if self._known:
-            self.show()
+                self._roster.begun[actor, where] -= 1
+        if self._roster.known:
+            self._roster.show()
 
     async def _kill(self, host: str) -> None:
-        found = self._by_host.get(host)
+        found = self._roster.by_host.get(host)
         try:
             if found is not None:
                 await self._provisioner.kill(found)
@@ -262,7 +170,26 @@ class Fleet:
                 self._log.info("killed", host=host, where=self._view.processes.get(host, ("", 0))[0])
         except Exception as error:  # noqa: BLE001 - as in _watch
             self._log.error("not_killed", host=host, reason=_told(error), exc_info=_surprise(error))
-            self._killed[host] = time.monotonic() + AGAIN
+            self._roster.not_killed(host, AGAIN)
+
+    def end_if_mine(self, host: str) -> None:
+        """End a host if its process is a child of this one, whoever leads."""
+        process = self._view.processes.get(host)
+        if process is not None:
+            self._spawn(self._end(host, process))
+
+    async def _end(self, host: str, process: tuple[str, int]) -> None:
+        try:
+            mine = [
+                one for one in await self._provisioner.look() if one.pid and (one.node, one.pid) == process
+            ]
+            for one in mine:
+                await self._provisioner.kill(one)
+                self._log.info(
+                    "killed", host=host, actor=one.actor, where=one.where, reason="the leader says so"
+                )
+        except Exception as error:  # noqa: BLE001 - as in _watch
+            self._log.error("not_killed", host=host, reason=_told(error), exc_info=_surprise(error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callboard.infra.messages.run import ErrorInfo
+from callboard.infra.messages.run import Awaited, ErrorInfo
 from callboard.infra.messages.tokens import Tokens
 
 
@@ -59,6 +59,16 @@ class Drain(msgspec.Struct, tag="drain", omit_defaults=True):
     grace: float | None = None
 
 
+class Kill(msgspec.Struct, tag="kill"):
+    """Sent to ``cb.control.minders``: whichever controller minds this host's process is to end it.
+
+    It drains, and is killed if it has not ended after its grace: a host whose event loop is blocked does not
+    hear of a :class:`Drain`.
+    """
+
+    host: str
+
+
 class Tell(msgspec.Struct, tag="tell"):
     """Publish your whole state as telemetry: somebody has missed a report, or has just begun to listen."""
 
@@ -106,6 +116,7 @@ Control = (
     | RunQuery
     | SaidQuery
     | Drain
+    | Kill
     | Migrate
     | Activate
     | Moved
@@ -174,11 +185,17 @@ class RunCall(msgspec.Struct, omit_defaults=True):
     took: float | None = None
 
 
-class RunCalls(msgspec.Struct):
-    """The calls of a run that a host has, a thousand at most."""
+class RunCalls(msgspec.Struct, omit_defaults=True):
+    """What a host has of a run.
+
+    Attributes:
+        calls: that have no outcome yet, a thousand at most.
+        waits: what the run waits for, where this host drives it; a thousand at most.
+    """
 
     host: str
     calls: list[RunCall] = []
+    waits: list[Awaited] = []
 
 
 class Said(msgspec.Struct):

@@ -89,6 +89,11 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     draining: bool = False
     provisioned: bool = False
 
+    def serves(self, actor: str) -> bool:
+        """Whether it is not about to leave, and runs an actor, for which it does not stand by."""
+        info = None if self.draining else self.instances.get(actor)
+        return info is not None and not info.standby
+
 
 class Leader(msgspec.Struct):
     """Key ``controller``: the controller that leads; it renews this, and others take it when it is silent.

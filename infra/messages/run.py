@@ -146,13 +146,27 @@ class Signal(msgspec.Struct, omit_defaults=True):
     future: str = ""
 
 
+class Awaited(msgspec.Struct, omit_defaults=True):
+    """What a run waits for besides its calls.
+
+    Attributes:
+        future: its id; call: ``callboard.sleep``, ``callboard.signal`` or ``human.ask``.
+        name: of the signal; until: unix seconds when it ends by itself; 0: never.
+    """
+
+    future: str
+    call: str
+    name: str = ""
+    until: float = 0.0
+
+
 class Aside(msgspec.Struct, omit_defaults=True):
     """The run only waits, and its driver has put it aside (kind ``aside``); written by the owner.
 
     Attributes:
         epoch: the owner's.
         workflow, headers, body: the request, to be published again when the run goes on.
-        waits: ids of what it waits for.
+        waits: ids of what it waits for; awaited: the same for people.
     """
 
     epoch: int
@@ -160,6 +174,7 @@ class Aside(msgspec.Struct, omit_defaults=True):
     headers: dict[str, str] = {}
     body: bytes = b""
     waits: list[str] = []
+    awaited: list[Awaited] = []
 
 
 class Done(msgspec.Struct, omit_defaults=True):

@@ -155,6 +155,8 @@ class Queues(msgspec.Struct, omit_defaults=True):
             of a workflow band_1: requests that no driver had taken.
         standby: u1: 1 while there are more hosts than the actor may have instances.
         workflow: u1: 1 if it drives runs.
+        least, most: ``min_instances`` and ``max_instances``, u4, 0: none; all 0: left out.
+        needs: ``resources``, names, u4, as ``cpu=2,gpu=1``; all empty: left out.
     """
 
     actor: bytes = b""
@@ -167,6 +169,9 @@ class Queues(msgspec.Struct, omit_defaults=True):
     band_2: bytes = b""
     standby: bytes = b""
     workflow: bytes = b""
+    least: bytes = b""
+    most: bytes = b""
+    needs: bytes = b""
 
 
 class Engines(msgspec.Struct, omit_defaults=True):
@@ -201,6 +206,8 @@ class Machine(msgspec.Struct, omit_defaults=True):
         cpu: cores in use since the last report; memory: resident bytes.
         late: seconds by which the event loop was late.
         version: of Callboard; node: name of the machine.
+        startup: seconds from the start of the process until the host took calls; 0: not known, since the
+            process does other things, too.
     """
 
     cpu: float = 0.0
@@ -208,6 +215,7 @@ class Machine(msgspec.Struct, omit_defaults=True):
     late: float = 0.0
     version: str = ""
     node: str = ""
+    startup: float = 0.0
 
 
 class Report(msgspec.Struct, omit_defaults=True):

@@ -9,7 +9,8 @@ class Tokens(msgspec.Struct, omit_defaults=True):
     """A piece of a model's answer. It may be lost or come twice; the call's result is complete.
 
     Of two messages for a future the one with the greater ``(attempt, begun)`` counts: what an older beginning
-    has said, or still says, is void.
+    still says is void. So is what it has said, unless the new one goes on with it: then all that was heard
+    of ``after`` holds if it is no longer than ``kept``.
 
     Attributes:
         future: id of the call; attempt: which.
@@ -18,6 +19,8 @@ class Tokens(msgspec.Struct, omit_defaults=True):
         at: characters of the answer before this piece.
         text: the piece.
         last: the answer is complete.
+        after: ``begun`` of the beginning with whose text this one goes on; 0: with none.
+        kept: characters of that text; they come before everything that this one says.
     """
 
     future: str
@@ -27,3 +30,20 @@ class Tokens(msgspec.Struct, omit_defaults=True):
     at: int = 0
     text: str = ""
     last: bool = False
+    after: int = 0
+    kept: int = 0
+
+
+class TakeUp(msgspec.Struct):
+    """What have you heard of this answer? Published where it is told, by a host that is to go on with it.
+
+    Whoever listens answers with :class:`Tokens` that have all the text of the last beginning that was heard,
+    and from then on hears nothing more of older ones.
+
+    Attributes:
+        future, attempt, begun: of the beginning that takes it up.
+    """
+
+    future: str
+    attempt: int
+    begun: int

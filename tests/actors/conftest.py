@@ -19,7 +19,7 @@ from tests.support.gates import begin_anew  # noqa: E402 - as above
 MAY_BLOCK = [
     # Once, when a process begins:
     ("callboard/infra/settings.py", "load"),
-    ("callboard/actors/declare.py", "code_version"),
+    ("callboard/actors/declared.py", "code_version"),
     ("callboard/actors/resources.py", "capacity"),
     # A process is started or told of a call through a pipe:
     ("callboard/actors/execute.py", "_in_process"),

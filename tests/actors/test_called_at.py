@@ -10,7 +10,7 @@ import pytest
 from tests.support.board import Board
 
 from callboard import tool, workflow
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.infra.errors import InvalidArguments, RunFailed
 
 

@@ -41,9 +41,7 @@ async def test_a_takeover_that_takes_long_is_not_begun_again(
     claims: set[int] = set()
 
     async def renewed() -> bool:
-        claim = await node.reader.last(
-            f"KV_{subjects.REGISTRY_BUCKET}", subjects.registry(f"takeover.{dead.id}")
-        )
+        claim = await node.reader.last(subjects.REGISTRY, subjects.registry(f"takeover.{dead.id}"))
         claims.update({claim.sequence} if claim is not None and claim.body else ())
         return len(claims) > 10
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from callboard import agent, batchable, method, tool, workflow
-from callboard.actors.declare import AgentClass, Tool, Workflow, code_version, declaration
+from callboard.actors.declared import AgentClass, Tool, Workflow, code_version, declaration
 from callboard.actors.directives import Directives
 from callboard.infra.errors import DeclarationInvalid, InvalidArguments, InvalidResult
 

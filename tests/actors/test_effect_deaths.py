@@ -15,7 +15,8 @@ from tests.support.board import Board, instance
 from tests.support.waiting import eventually
 
 from callboard import ManagedCounter, NotDone, OutcomeUnknown, agent, effect_key, method, tool, workflow
-from callboard.actors import handling, managed
+from callboard.actors import managed
+from callboard.actors import outcomes as attempts
 from callboard.infra import subjects
 from callboard.infra.errors import Poisoned
 from callboard.infra.store import Store
@@ -203,7 +204,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> Any:
     DEATHS = Deaths(seed)
     LEDGER = Ledger(tmp_path / "ledger")
     ATTEMPTS.clear()
-    put, outcomes, succeed, commit = Intents.put, Intents.outcomes, handling._succeed, managed.commit
+    put, outcomes, succeed, commit = Intents.put, Intents.outcomes, attempts.succeed, managed.commit
     put_result, store_put = Journal.put_result, Store.put
 
     async def stepping_put(self: Intents, run: str, intent: Any, after: int = 0) -> int:
@@ -240,7 +241,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> Any:
 
     monkeypatch.setattr(Intents, "put", stepping_put)
     monkeypatch.setattr(Intents, "outcomes", stepping_outcomes)
-    monkeypatch.setattr(handling, "_succeed", stepping_succeed)
+    monkeypatch.setattr(attempts, "succeed", stepping_succeed)
     monkeypatch.setattr(managed, "commit", stepping_commit)
     monkeypatch.setattr(Journal, "put_result", stepping_result)
     monkeypatch.setattr(Store, "put", stepping_store)

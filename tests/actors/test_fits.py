@@ -95,6 +95,14 @@ def test_texts_of_a_format(kind: Any, fits: str, does_not: str) -> None:
     assert misfit("anything", {"type": "string", "format": "of somebody else"}) == ""
 
 
+def test_what_fits_none_of_several_kinds() -> None:
+    """The text says what there is to choose from."""
+    assert misfit("soon", schema_of(dt.date | None), "day") == "day is 'soon', expected date or null"
+    assert misfit(True, schema_of(int | str | None)) == "it is True, expected integer or string or null"
+    told = misfit(3, schema_of(Whole | list[int] | Literal["a", "b"]))
+    assert told == "it is 3, expected array or 'a' or 'b' or Whole"
+
+
 def test_a_schema_without_end() -> None:
     """A schema by somebody else that refers to itself ends."""
     assert "too deep" in misfit(1, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})

@@ -173,7 +173,8 @@ def value_flow() -> list[Any]:
         seen.append(error.fields["timeout"])
     done = threading.Event()
     call.add_done_callback(lambda _: done.set())
-    call.arg.get_loop().call_soon_threadsafe(opened, "a")
+    assert call.arg is call
+    call._self_future.get_loop().call_soon_threadsafe(opened, "a")
     seen += [call.value(timeout=SOON), done.wait(SOON), call.available(), call.cancel()]
     return seen
 
@@ -185,6 +186,21 @@ async def test_waiting_for_a_value_in_plain_code(board: Board) -> None:
 
 
 # -- lazy values ------------------------------------------------------------------------------
+
+
+@workflow
+def typed_flow(n: int) -> int:
+    """Plain code that type checkers take as it is, and that decides by what it is given."""
+    total = add(n, 1).arg
+    doubled = add(total, total).arg
+    return doubled + total if total == n + 1 else -1
+
+
+async def test_plain_code_with_types(board: Board) -> None:
+    """What ``arg`` gives there is the lazy value: it may be passed on, compared and counted with."""
+    await board.host(add, typed_flow)
+    assert await board.run(typed_flow, n=2) == 9
+    assert await asyncio.to_thread(typed_flow.run_local, 2) == 9
 
 
 @tool

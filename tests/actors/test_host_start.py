@@ -15,7 +15,7 @@ from tests.support.waiting import SOON, eventually, until
 from callboard import agent, method, tool, workflow
 from callboard.actors import registry
 from callboard.actors.app import AppUnloadable
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.actors.instance import Instance
 from callboard.infra.errors import ConnectFailed, StoreRefused

@@ -60,8 +60,8 @@ class Counter:
 @workflow
 def plain(n: int) -> int:
     """Plain code."""
-    total = add(n)
-    return multiply(total.arg, 10) + total  # type: ignore[operator, no-any-return]
+    total = add(n).arg  # typed as its value, and still waited for when it is touched
+    return multiply(total, 10).arg + total
 
 
 @workflow

@@ -114,6 +114,7 @@ BAD_HEADERS = [
     ("an unknown method", {"Cb_Method": "nope"}),
     ("an odd method", {"Cb_Method": "* >"}),
     ("blobs", {"Cb_Blobs": "zz,,*"}),
+    ("a budget", {"Cb_Budget": "run,key.a b.>"}),
 ]
 
 
@@ -148,6 +149,7 @@ async def test_a_header_that_cannot_be_used_is_told_to_the_waiting_caller(board:
         assert result.future == f"waiting{number}:1"
         told[what] = result.error.code if result.error else "ran"
     assert set(told.values()) <= {Poisoned.code, ValueMissing.code, "ran"}
+    assert told["a budget"] == Poisoned.code
     for what in ("priority", "deadline", "attempt", "stage", "an unknown method", "an odd method"):
         assert told[what] == Poisoned.code, what
     assert told["blobs"] == ValueMissing.code

@@ -23,7 +23,7 @@ from callboard import (
     tool,
     workflow,
 )
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
 

@@ -12,7 +12,7 @@ from tests.support.waiting import SOON, eventually, until
 
 from callboard import ManagedCounter, ManagedList, agent, batchable, method, workflow
 from callboard.actors.client import Client
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.infra import subjects
 from callboard.infra.errors import (

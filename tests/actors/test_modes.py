@@ -21,7 +21,7 @@ from tests.support.waiting import SOON, until
 
 import callboard
 from callboard import Terminal, agent, batchable, method, tool, workflow
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.infra.errors import (
     CallCancelled,
     CallTimeout,

@@ -11,6 +11,7 @@ from tests.support.gates import Gate
 from tests.support.waiting import SOON
 
 from callboard import tool, workflow
+from callboard.actors.bodies import unreadable
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import HeaderInvalid, InvalidArguments, RequestUndecodable, RunFailed, RunIdTaken
@@ -264,3 +265,10 @@ async def test_the_order_of_names_does_not_matter(board: Board) -> None:
     client = await board.client()
     assert await client.run("pair", {"a": {"x": 1, "y": 2}, "b": 2}, run="mine", timeout=SOON) == 3
     assert await client.run("pair", {"b": 2, "a": {"y": 2, "x": 1}}, run="mine", timeout=SOON) == 3
+
+
+def test_an_empty_body_without_a_header() -> None:
+    """Nothing is said of a header that is not there."""
+    error = unreadable("flow", b"", as_json=True, said="")
+    assert error is not None
+    assert "the body of the request is empty; send the arguments as a JSON object" in error.message

@@ -11,7 +11,7 @@ from tests.support.board import Board
 
 from callboard import tool, workflow
 from callboard.actors import registry
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.actors.resources import Placed, ResourcesLacking, capacity, place, place_app
 from callboard.infra.errors import DeclarationInvalid, SettingsInvalid

@@ -15,7 +15,7 @@ from tests.support.gates import Gate, anew
 from tests.support.waiting import SOON, until
 
 from callboard import agent, method, tool, workflow
-from callboard.actors.handling import schedule_at
+from callboard.actors.outcomes import schedule_at
 from callboard.infra import headers as H
 from callboard.infra.errors import CallTimeout, DeadlineExceeded, RunFailed
 

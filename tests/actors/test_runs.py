@@ -20,6 +20,7 @@ from callboard import connect, connect_sync, tool, workflow
 from callboard.actors.driver import Driver
 from callboard.actors.sync_client import SyncClient
 from callboard.infra import headers as H
+from callboard.infra import subjects
 from callboard.infra.direct import DirectReader
 from callboard.infra.errors import (
     InvalidArguments,
@@ -287,8 +288,12 @@ async def test_an_argument_that_the_workflow_has_not(board: Board) -> None:
     """A mistyped name is told, in the place of running with the default."""
     await board.host(flow, add)
     client = await board.client()
-    with pytest.raises(RunFailed, match="numbr") as caught:
+    with pytest.raises(InvalidArguments, match="numbr"):
         await client.run("flow", {"numbr": 2}, timeout=30)
+    node = await board.node()
+    await node.store.stored(subjects.request("flow"), b'{"numbr": 2}', H.encode([(H.RUN, "foreign")]))
+    with pytest.raises(RunFailed, match="numbr") as caught:
+        await client.result("foreign", 30)
     assert isinstance(caught.value.__cause__, InvalidArguments)
     assert not RAN
 
@@ -306,6 +311,10 @@ async def test_the_type_of_a_result(board: Board) -> None:
     client = await board.client()
     run = await client.submit("flow", {"n": 1, "text": "x"})
     assert await client.result(run, SOON, type=Outcome) == Outcome(2, "x")
+    with pytest.raises(
+        InvalidResult, match=f"run {run} of workflow flow gave what is no int: Expected `int`"
+    ):
+        await client.result(run, SOON, type=int)
 
 
 async def test_the_status_of_a_run(board: Board) -> None:

@@ -20,7 +20,7 @@ from tests.support.board import Board
 from tests.support.waiting import until
 
 from callboard import agent, checkpoint, method, tool, workflow
-from callboard.actors.pulse import _culprit
+from callboard.actors.pulse import _culprit, _fix
 from callboard.actors.running import Running
 from callboard.infra.errors import CallCancelled, CallTimeout, DeclarationInvalid
 
@@ -360,6 +360,12 @@ def test_who_blocks_the_loop_is_looked_for_at_any_moment() -> None:
 
     what, where = _culprit(_function("01RUN"))
     assert (what, where.partition(":")[0]) == ("unknown code", "test_slots.py")
+
+
+def test_what_helps_depends_on_who_blocks_the_loop() -> None:
+    """Where no handler stands on the stack, nobody is sent to look for one."""
+    assert "plain 'def'" in _fix("blocks.call")
+    assert "the machine is too busy" in _fix(_culprit(None)[0])
 
 
 async def test_a_quick_handler_is_not_reported(board: Board) -> None:

@@ -18,7 +18,7 @@ from tests.support.waiting import SOON, eventually, until
 import callboard
 from callboard import agent, method, tool, workflow
 from callboard.actors import caller, maker
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.actors.host import Host
 from callboard.actors.node import Node
 from callboard.infra import headers as H

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually, until
 import callboard
 from callboard import human, tool, workflow
 from callboard.actors.client import Client
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.actors.driver import Driver
 from callboard.actors.host import Host
 from callboard.infra import headers as H
@@ -210,6 +210,10 @@ async def test_a_run_that_waits_holds_nothing(board: Board) -> None:
     client = await board.client()
     assert (await client.status(run)).status == "waiting"
     assert not host._waker or not any(pull.held for pull in host.pulls())
+    (told,) = [event.data async for event in client.events(run, follow=False) if event.kind == "aside"]
+    (wait,) = told["awaited"]
+    assert (wait["call"], wait["until"] > time.time()) == ("callboard.sleep", True)
+    assert "body" not in told, "a request may be large, or secret"
     await client.cancel(run)
     with pytest.raises(RunCancelled):
         await client.result(run, 30.0)

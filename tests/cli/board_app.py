@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+import callboard
 from callboard import agent, human, method, tool, workflow
 
 
@@ -78,6 +79,12 @@ class Scarce:
         for number in numbers:
             total = await add(total, number)
         return total
+
+
+@workflow
+async def dozes() -> None:
+    """Waits for a moment."""
+    await callboard.sleep(0.01)
 
 
 @workflow

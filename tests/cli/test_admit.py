@@ -13,7 +13,9 @@ def test_a_limit_is_set_listed_and_ended(board: str, typed: Typed) -> None:
     """For people, and as JSON; top, policy list and why show it."""
     assert typed("admit", url=board).out == "no limits\n"
     known = typed("admit", "totals", "40.5", "--reason", "[big] quota", url=board)
-    assert (known.code, known.out) == (0, "totals: 40.5 requests a second\n")
+    assert (known.code, known.out, known.err) == (0, "totals: 40.5 requests a second\n", "")
+    assert "nobody has announced a workflow totalz" in typed("admit", "totalz", "1", url=board).err
+    assert typed("admit", "totalz", "all", url=board).code == 0
     eventually(lambda: _accepted(typed, board) is not None)
     told = _accepted(typed, board)
     assert (told["workflow"], told["limit"]["rate"], told["limit"]["reason"]) == (

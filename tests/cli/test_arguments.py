@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.cli.terminal import APP
 
 from callboard.actors.app import load
-from callboard.actors.declare import Workflow, workflow
+from callboard.actors.declare import workflow
+from callboard.actors.declared import Workflow
 from callboard.actors.registry import describe
 from callboard.cli.arguments import Parameters
 from callboard.infra.errors import InvalidArguments

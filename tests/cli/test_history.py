@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
+from msgspec import to_builtins
 from rich.console import Console
 
 from callboard.actors.events import Event
-from callboard.cli.history import Call, History, errors, line, seconds
+from callboard.cli.history import Call, History, errors, line
+from callboard.infra.durations import seconds
 from callboard.infra.messages.control import RunCall, RunCalls
+from callboard.infra.messages.run import Awaited
 
 RUN = "01RUN"
 
@@ -52,6 +57,23 @@ def test_a_call_waits_until_what_it_needs_is_there() -> None:
     assert states(told(first, result("1"))) == {"1": "done", "3": "waiting"}
     assert states(told(first, result("1"), result("2"))) == {"1": "done", "2": "done", "3": "sent"}
     assert states(told(result("1"), result("2"), first))["3"] == "sent"
+
+
+def test_waits_are_told() -> None:
+    """What a run waits for besides its calls: as its driver says, or as it was put aside."""
+    paid = Awaited(f"{RUN}:2", "callboard.signal", "paid", 1000.0)
+    slept = Awaited(f"{RUN}:3", "callboard.sleep", until=2000.0)
+    history = History()
+    assert [call.path for call in history.hosts_have([RunCalls("h-1", [], [paid])])] == ["2"]
+    assert not history.hosts_have([RunCalls("h-1", [], [paid])])
+    history.add(Event("aside", 5, 6.0, {"awaited": [to_builtins(paid), to_builtins(slept)]}))
+    assert states(history) == {"2": "waiting", "3": "waiting"}
+    assert re.match(r"2 +callboard.signal +waiting +\(paid, until 1970-.*\)$", line(history.calls["2"]))
+    history.add(Event("result", 7, 8.0, {"future": f"{RUN}:2", "call": "callboard.signal", "signal": 6}))
+    assert states(history) == {"2": "done", "3": "waiting"}
+    screen = Console(width=120, record=True, file=io.StringIO())
+    screen.print(history.table(start=1.0))
+    assert re.search(r"2 +callboard.signal \(paid, until .*\) +done +\+7.00 s", screen.export_text())
 
 
 def test_what_waits_for_a_failure_is_never_called() -> None:

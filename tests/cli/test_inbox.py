@@ -56,3 +56,16 @@ def test_an_answer_that_does_not_fit(board: str, typed: Typed) -> None:
     assert typed("cancel", run, url=board).code == 0
     eventually(lambda: run not in typed("inbox", url=board).out)
     assert typed("inbox", "--to", "nobody", url=board).out == "nobody asks anything\n"
+
+
+def test_show_tells_what_a_run_waits_for(board: str, typed: Typed) -> None:
+    """While its driver has it: the driver is asked. Afterwards it says who was answered, and when it went on."""
+    run, question = asked(board, typed, "asks_text")
+    eventually(lambda: "human.ask" in typed("show", run, url=board).out)
+    _, _, path = question.partition(":")
+    calls = {call["path"]: call for call in typed("show", run, "--json", url=board).json["calls"]}
+    assert (calls[path]["name"], calls[path]["state"]) == ("human.ask", "waiting")
+    assert typed("answer", question, "--value", "x", url=board).code == 0
+    with connect_sync(board) as client:
+        client.result(run, 20)
+    assert f"answer of {question} at " in typed("show", run, url=board).out

@@ -236,3 +236,12 @@ def test_stubs_are_a_module(board: str, typed: Typed, tmp_path: Path) -> None:
     nowhere = typed("stubs", "add", "-o", tmp_path / "no" / "stubs.py", url=board)
     assert nowhere.code == Exit.USAGE
     assert nowhere.err.endswith("stubs.py cannot be written: No such file or directory\n")
+
+
+def test_show_of_a_call(board: str, typed: Typed) -> None:
+    """It is told what shows a call."""
+    shown = typed("show", "some-run:1.2", url=board)
+    assert (shown.code, shown.err) == (
+        2,
+        "error: some-run:1.2 is a call: see 'callboard show some-run', or 'callboard why some-run:1.2'\n",
+    )

@@ -88,6 +88,7 @@ def test_watching(models: str, typed: Typed) -> None:
             ("--model", "writer", "--url", "http://x/v1", "--vllm-arg=--a=1"),
             "--vllm-arg cannot go with --url",
         ),
+        (("--model", "writer", "--url", "localhost:8000/v1"), "--url localhost:8000/v1 is no address"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], told: str, typed: Typed) -> None:

@@ -39,3 +39,10 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
             assert typed("policy", "clear", "--json", url=url).json == {"chosen": []}
         assert typed("policy", "set", "srft", url=url).code == 2
         assert typed("policy", "set", url=url).code == 2
+
+
+def test_a_policy_that_there_is_not(typed: Typed) -> None:
+    """Is told before anything starts."""
+    for command in (("controller",), ("dev", "app.py")):
+        ran = typed(*command, "--policy", "srft")
+        assert (ran.code, "there is no policy 'srft': give FILE:CLASS, or one of" in ran.err) == (2, True)

@@ -10,6 +10,7 @@ def test_a_route_is_set_listed_and_cleared(board: str, typed: Typed) -> None:
     assert typed("route", "list", url=board).out == "no routes\n"
     known = typed("route", "set", "prices", "h-a=3", "h-b=1", "--reason", "[big] and small", url=board)
     assert (known.code, known.out) == (0, "prices: h-a 75%, h-b 25%\n")
+    assert "no prices at h-a, h-b now" in known.err
     one = typed("route", "set", "prices", "h-a", "--session", "chat 7", "--ttl", "60", "--json", url=board)
     assert one.json["hosts"] == {"h-a": 1.0}
     assert round(one.json["until"] - one.json["at"]) == 60

@@ -123,6 +123,13 @@ def test_the_session_is_the_runs(board: str, typed: Typed) -> None:
     assert typed("show", "sessioned", "--json", url=board).json["session"] == "s-1"
 
 
+@pytest.mark.parametrize("option", ["--session", "--run-id", "--key"])
+def test_an_empty_option_is_told(option: str, board: str, typed: Typed) -> None:
+    """A variable of the shell that is not set: not a run of another session, or one more run."""
+    refused = typed("run", "greet", "--name", "x", option, "", url=board)
+    assert (refused.code, refused.err) == (2, f"error: {option} is empty: give one, or leave it out\n")
+
+
 def test_a_result_that_takes_too_long(board: str, gate: Path, typed: Typed) -> None:
     """Exit code 5 after ``--timeout``; the run goes on and can be found."""
     ran = typed("run", "holds", "--gate", gate, "--timeout", "0.3", "--run-id", "slow", url=board)

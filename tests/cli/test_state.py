@@ -97,7 +97,7 @@ def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Pat
         typed("state", "export", "Planner", "chat-7", url=kept).out
     )
     taken = typed("state", "import", file, url=kept)
-    assert (taken.code, "there is a state" in taken.err) == (Exit.FAILED, True)
+    assert (taken.code, "may be replaced (--replace" in taken.err) == (Exit.FAILED, True)
     again = typed("state", "import", file, "--replace", "--json", url=kept)
     assert again.json == {"actor": "Planner", "session": "chat-7", "version": 4}
     assert typed("state", "import", file, "--session", "other", url=kept).code == Exit.OK

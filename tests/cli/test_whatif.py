@@ -67,7 +67,29 @@ def test_policies_side_by_side(recording: Path, typed: Typed, tmp_path: Path) ->
     assert [one["runs"] for one in others[:3]] == [measured["runs"]] * 3
     assert others[3]["runs"] + others[3]["left"] == measured["runs"]
     assert others[3]["left"] > 0
-    assert "were never accepted" in typed("whatif", "--from", recording, "--policy", f"{own}:Own").out
+    assert "have never ended" in typed("whatif", "--from", recording, "--policy", f"{own}:Own").out
+
+
+def test_hosts_come_and_go(recording: Path, typed: Typed, tmp_path: Path) -> None:
+    """As a policy says, after the time that is given, no more than there may be; what they cost is told."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from callboard.controller.policy import Policy\n"
+        "class Own(Policy):\n"
+        "    def decide(self, view, act):\n"
+        "        act.provision(next(iter(view.room)))\n"
+    )
+    tried = ("--from", recording, "--hosts", 1, "--load", 0.01, "--policy", f"{own}:Own", "--startup", 0.5)
+    ran = typed("whatif", *tried, "--most-hosts", 3, "--json")
+    assert ran.code == Exit.OK
+    assert ran.json["startup"] == 0.5
+    measured, played = ran.json["outcomes"]
+    assert measured["host_seconds"] == pytest.approx(measured["makespan"] * measured["hosts"], abs=0.01)
+    assert (played["hosts"], played["fewest"], played["most"], played["started"]) == (1, 1, 3, 2)
+    assert played["makespan"] < played["host_seconds"] < 3 * played["makespan"]
+    ran = typed("whatif", *tried, "--most-hosts", 3)
+    assert "1-3" in ran.out
+    assert "takes calls after 500.0 ms" in ran.out
 
 
 def test_a_policy_that_fails_is_told(recording: Path, typed: Typed, tmp_path: Path) -> None:
@@ -101,6 +123,8 @@ def test_for_people(recording: Path, board: str, typed: Typed) -> None:
         (("--policy", "own.py:Own"), "own.py"),
         (("--hosts", 0), "--hosts"),
         (("--load", 0), "--load"),
+        (("--most-hosts", 0), "--most-hosts"),
+        (("--resource", "gpu"), "gpu=2"),
         (("--slots", "add"), "ACTOR=N"),
         (("--slots", "nobody=3"), "add"),
         (("--last", "1m"), "--last"),

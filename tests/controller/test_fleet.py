@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -16,13 +17,13 @@ from tests.controller import fleet_app
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
-from callboard.controller import decisions
+from callboard.controller import decisions, recording
 from callboard.controller.changes import running
 from callboard.controller.controller import Controller
-from callboard.controller.provisioning import fleet, local
+from callboard.controller.provisioning import fleet, local, roster
 from callboard.controller.provisioning.local import LocalProcesses
 from callboard.controller.why import why
-from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed
+from callboard.infra.errors import ProvisionerUnusable, ProvisionFailed, RecordingInvalid
 from callboard.infra.messages.policy import Decision
 
 APP = Path(fleet_app.__file__)
@@ -160,7 +161,7 @@ async def test_the_least_is_kept_and_what_crashes_comes_back(board: Board, contr
     made = await decided(board, "provision")
     assert [one.key.rpartition(".")[2] for one in made] == ["work", "work"]
     assert {one.reason for one in made} == {"min_instances is 2, and there are 0"}
-    assert {one.policy for one in made} == {fleet.KEEPER}
+    assert {one.policy for one in made} == {roster.KEEPER}
 
 
 async def test_what_is_provisioned_takes_calls(
@@ -223,24 +224,64 @@ def pids(ledger: Path) -> Iterator[int]:
     return (int(line.split()[-1]) for line in ledger.read_text().splitlines())
 
 
-async def test_what_does_not_end_is_killed_after_its_grace(
-    board: Board,
-    controllers: Controllers,
-    policies: Callable[[str], str],
-    ledger: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A handler that blocks the event loop keeps a host from draining; whoever takes over has its call."""
+@pytest.fixture
+async def sticking(board: Board, ledger: Path, policies: object, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A workflow whose call blocks the event loop of its host, and policies that start and end such hosts."""
     monkeypatch.setattr(local, "AFTER_GRACE", 0.3)
     (ledger.parent / "own.py").write_text(POLICIES.replace('"extra"', '"stuck"'))
     await board.host(fleet_app.sticking, **CALM)
+    return board
+
+
+async def test_what_does_not_end_is_killed_after_its_grace(
+    sticking: Board, controllers: Controllers, policies: Callable[[str], str], ledger: Path
+) -> None:
+    """A handler that blocks the event loop keeps a host from draining; whoever takes over has its call."""
     controller = await controllers.lead("stuck", policies("More"), policies("Fewer"), grace=0.2)
-    await board.submit(fleet_app.sticking)
+    await sticking.submit(fleet_app.sticking)
     await until(lambda: ledger.exists() and list(pids(ledger)), WITHIN)
     with capture_logs() as logs:
         (ledger.parent / "fewer").touch()
         await until(lambda: "host_killed" in {one["event"] for one in logs}, WITHIN)
         await until(lambda: not works(controller, "stuck"), WITHIN)
+
+
+async def test_one_that_stands_still_is_replaced_and_ended(
+    board: Board, controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for one that is starting, for ever."""
+    monkeypatch.setattr(local, "AFTER_GRACE", 0.3)
+    controller = await controllers.lead("work", grace=0.2)
+    await until(lambda: len(works(controller, "work")) == 2, WITHIN)
+    victim = min(works(controller, "work"))
+    monkeypatch.setattr(roster, "SILENT", 2 * WITHIN)
+    os.kill(victim, signal.SIGSTOP)
+    await until(lambda: len(works(controller, "work").keys() - {victim}) == 2, WITHIN)
+    assert psutil.pid_exists(victim)
+    monkeypatch.setattr(roster, "SILENT", 0.5)
+    await until(lambda: not psutil.pid_exists(victim), WITHIN)
+    assert len(works(controller, "work").keys() - {victim}) == 2
+
+
+async def test_a_hung_host_of_one_that_leads_no_more_is_killed(
+    sticking: Board, controllers: Controllers, policies: Callable[[str], str], ledger: Path
+) -> None:
+    """It does not hear that it is to drain; whoever minds its process does, and ends it for the one that leads."""
+    first = await controllers.lead("stuck", policies("More"), grace=0.2)
+    lease, hosts = first._lease, first.fleet and first.fleet._provisioner
+    assert lease is not None
+    assert isinstance(hosts, LocalProcesses)
+    await until(lambda: [slot.works for slot in hosts._slots.values()] == [True], WITHIN)
+    await sticking.submit(fleet_app.sticking)
+    await until(lambda: ledger.exists() and list(pids(ledger)), WITHIN)
+    await lease.stop()
+    with capture_logs() as logs:
+        second = await controllers.lead("stuck", policies("Fewer"), grace=0.2)
+        await until(lambda: bool(works(second, "stuck")), WITHIN)
+        (ledger.parent / "fewer").touch()
+        await until(lambda: "host_killed" in {one["event"] for one in logs}, WITHIN)
+        await until(lambda: not works(second, "stuck"), WITHIN)
+    assert [one.key for one in await decided(sticking, "kill")]
 
 
 async def test_no_more_than_there_may_be_and_room_for(
@@ -417,6 +458,29 @@ async def test_scale_starts_what_calls_wait_for(
     await until(lambda: process in works(controller, "extra"), WITHIN)
     (made,) = [one for one in await decided(board, "provision") if one.key.endswith(".extra")]
     assert made.reason == "1 calls need 1 instances"
+
+
+async def test_what_a_simulation_has_to_know_is_told(board: Board, controllers: Controllers) -> None:
+    """How long processes of hosts took to start, and what limits instances have; of a host in a test no start."""
+    driver = await board.host(fleet_app.asking, fleet_app.extra, **CALM)
+    controller = await controllers.lead("work")
+    await until(lambda: len(works(controller, "work")) == 2, WITHIN)
+    await board.run(fleet_app.asking, timeout=WITHIN)
+    node, hosts = await board.node(), set(works(controller, "work").values())
+
+    async def told() -> recording.Recorded | None:
+        with contextlib.suppress(RecordingInvalid):  # nobody has told of the run yet
+            found = recording.read(await recording.from_stream(node), "here")
+            return found if hosts <= found.startups.keys() else None
+        return None
+
+    found = await eventually(told)
+    assert found is not None
+    assert all(0 < seconds < WITHIN for seconds in found.startups.values())
+    assert driver.id not in found.startups
+    directives = found.declared["work"].directives
+    assert directives == {"min_instances": 2, "max_instances": 3, "resources": {}}
+    assert found.declared["extra"].directives["max_instances"] is None
 
 
 async def test_scale_starts_drivers_for_requests_that_wait(

@@ -17,7 +17,7 @@ from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
 from callboard.actors.app import load
-from callboard.actors.declare import Workflow
+from callboard.actors.declared import Workflow
 from callboard.actors.node import Node
 from callboard.controller import lease
 from callboard.controller.follow import Follower

@@ -16,6 +16,8 @@ from callboard import options, tool, workflow
 from callboard.controller.controller import Controller
 from callboard.controller.reading import State
 from callboard.controller.view import View
+from callboard.infra import subjects
+from callboard.infra.messages.registry import InstanceInfo, Pulse
 from callboard.infra.messages.telemetry import Made, Report
 
 GATE: asyncio.Event
@@ -147,6 +149,27 @@ async def test_who_begins_later_sees_the_same(board: Board) -> None:
             assert host.id in controller.view.hosts
     GATE.set()
     await board.done(run)
+
+
+async def test_who_stands_still_forgets_nobody(board: Board) -> None:
+    """A controller that could not listen for a while does not take the silence for the death of all."""
+    async with Controller(board.settings(dead_after=0.5)) as controller:
+        connection, follower = controller.node.connection, controller._follower
+        assert follower is not None
+        gone: list[str] = []
+        controller.view.host_gone = gone.append  # type: ignore[method-assign,assignment]
+
+        def beat() -> None:
+            body = msgspec.msgpack.encode(Pulse("far", time.time()))
+            connection.publish(subjects.registry("host.far"), body)
+
+        beat()
+        await until(lambda: "far" in controller.view.hosts)
+        time.sleep(0.7)  # noqa: ASYNC251 - the machine stands still
+        beat()
+        heard = follower._heard["far"]
+        await until(lambda: follower._heard.get("far", heard) > heard)
+        assert not gone
 
 
 async def test_a_lost_report_is_made_up_for(board: Board, controller: Controller) -> None:
@@ -290,3 +313,16 @@ async def test_a_host_that_only_others_tell_of_is_forgotten(board: Board, contro
     node.connection.publish("cb.telemetry.h-driver", msgspec.msgpack.encode(told))
     await until(lambda: "h-gone" in view.hosts)
     await until(lambda: not len(view.hosts))
+
+
+def test_an_instance_that_no_report_tells_of_is_known_by_the_heartbeat() -> None:
+    """Of a host that hangs a controller that has come since hears reports of before, and nothing but heartbeats."""
+    view = View()
+    view.take(Report("h-1", 7, time.time()))
+    beat = Pulse("h-1", time.time(), pid=5, node="n", instances={"a": InstanceInfo(busy=1, slots=2)})
+    view.pulse(beat)
+    row = view.instances.row("a@h-1")
+    assert (view.instances["busy"][row], view.instances["slots"][row]) == (1, 2)
+    beat.instances["a"].busy = 2
+    view.pulse(beat)
+    assert view.instances["busy"][row] == 1  # reports know better

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -444,6 +446,43 @@ async def test_one_that_does_not_end_is_stopped() -> None:
         within(0.05, policy, view, Act(view, "p"))
     assert time.monotonic() - begun < 5
     await until(lambda: policy.ended)
+
+
+_STOPPED = """
+import os, signal, sys
+from callboard.controller.deciding import within
+from callboard.controller.policy import Act, Policy
+from callboard.controller.view import View
+
+class Asks(Policy):
+    def decide(self, view, act):
+        print("begun", flush=True)
+        sys.stdin.readline()
+        sum(range(3_000_000))
+
+view = View()
+within(1.0, Asks(), view, Act(view, "p"))
+print("decided", flush=True)
+"""
+
+
+async def test_a_machine_that_stands_still_makes_no_policy_slow() -> None:
+    """What counts is how long the controller has waited, not what a clock says afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _STOPPED, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5)
+        process.stdin.write(b"\n")
+        process.send_signal(signal.SIGCONT)
+        assert await process.stdout.readline() == b"decided\n"
+    finally:
+        process.stdin.close()
+        await process.wait()
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A"])

@@ -53,11 +53,6 @@ class Broken(Policy):
     def decide(self, view, act):
         raise ZeroDivisionError("no hosts")
 
-class Ends(Policy):
-    """One less."""
-    def decide(self, view, act):
-        act.kill("h0")
-
 class Learnt(Policy):
     """Knows how long calls take, once one has ended."""
     def decide(self, view, act):
@@ -262,21 +257,6 @@ def test_the_view_is_that_of_a_board(file: Path) -> None:
     """What runs, waits and is open, as told four times a second."""
     plays = [chain(run, run / 20, 2.0) for run in range(20)]
     simulate([*plays, chain(99, 17.0, 0.1)], 2, 1, policy=f"{file}:Looks")
-
-
-@pytest.mark.parametrize(
-    ("policy", "told"),
-    [("scale", {"scale"}), ("reassign", {"reassign"}), ("Ends", {"Ends"}), ("srtf", set())],
-)
-def test_what_is_not_simulated_is_told(policy: str, told: set[str], file: Path) -> None:
-    """A policy that wants to start or end instances: its figures say nothing of that."""
-    name = f"{file}:{policy}" if policy == "Ends" else policy
-    slots = {("a", "h0"): 1, ("idle", "h1"): 4, ("idle", "h2"): 4}
-    plays = [chain(run, run / 20, 2.0) for run in range(40)]
-    simulation = Simulation(plays, Setting(slots, ROUTINGS["late"], 0.001))
-    steering = Steering(simulation, [name], ["flow"], [])
-    simulation.run()
-    assert {one.rpartition(":")[2] for one in steering.unplayed} == told
 
 
 def test_how_long_calls_take_is_learnt(file: Path) -> None:

@@ -16,7 +16,7 @@ from callboard.controller import recording
 from callboard.controller.recording import Recorded
 from callboard.controller.whatif import Scenario, WhatIf
 from callboard.infra.errors import RecordingInvalid
-from callboard.infra.messages.telemetry import Ended, Made, Report, RunsEnded
+from callboard.infra.messages.telemetry import Ended, Made, Queues, Report, RunsEnded
 
 TOOK = 0.05
 RUNS = 30
@@ -101,6 +101,28 @@ def test_lost_reports_are_counted() -> None:
     assert [(run.run, run.took) for run in found.runs] == [("r", 1.0)]
 
 
+def test_limits_of_instances_are_read() -> None:
+    """Of actors, not of workflows; recordings of before they were told have none."""
+    numbers = {"slots": bytes([2, 0, 0, 0] * 2), "workflow": b"\0\1"}
+    queues = Queues(actor=bytes([2, 0, 0, 0, 3, 0, 0, 0]), **numbers)
+    names = [*NAMES, "a", "flow", "", "cpu=0.5,gpu=2"]
+    (info,) = recording.read(
+        [report(1, names=names, queues=queues, runs_ended=ENDED)], "here"
+    ).declared.values()
+    assert info.directives == {"min_instances": 0, "max_instances": None, "resources": {}}
+    queues.least, queues.most = bytes([1, 0, 0, 0, 9, 0, 0, 0]), bytes([3, 0, 0, 0] * 2)
+    queues.needs = bytes([5, 0, 0, 0, 4, 0, 0, 0])
+    (info,) = recording.read(
+        [report(1, names=names, queues=queues, runs_ended=ENDED)], "here"
+    ).declared.values()
+    assert info.name == "a"
+    needs = {"cpu": 0.5, "gpu": 2.0}
+    assert info.directives == {"min_instances": 1, "max_instances": 3, "resources": needs}
+    names[5] = "cpu=much"
+    with pytest.raises(RecordingInvalid, match="here"):
+        recording.read([report(1, names=names, queues=queues, runs_ended=ENDED)], "here")
+
+
 def test_a_call_that_was_moved_has_waited_since_it_was_sent() -> None:
     """It is stored anew in the other lane; its maker tells when it was sent."""
     numbers = array("f", [0.5, 0.25, 1.0])
@@ -121,7 +143,7 @@ def test_actors_of_which_no_slots_were_told() -> None:
         recording.RecordedCall(f"r:{n}", "a", "r", 1, 0, begun, begun, begun + 2.0, "h1")
         for n, begun in enumerate((1.0, 2.0, 2.5, 3.0, 9.0))
     ]
-    playing = WhatIf(Recorded(calls, [recording.RecordedRun("r", "w", 20.0, 15.0)], {}, 0.5))
+    playing = WhatIf(Recorded(calls, [recording.RecordedRun("r", "w", 20.0, 15.0)], began=0.5))
     assert playing.slots == {("a", "h1"): 3}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import callboard
 from callboard import agent, method, tool, workflow
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.actors.node import Node
 from callboard.infra import headers as H

@@ -11,7 +11,7 @@ from tests.docs.pages import DOCS, blocks, table, tables
 
 from callboard import workflow
 from callboard.actors.client import Client
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.directives import Directives
 from callboard.actors.host import Host
 

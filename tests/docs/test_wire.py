@@ -14,7 +14,7 @@ from tests.docs.pages import DOCS, tables
 
 import callboard
 from callboard import agent, method, tool, workflow
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.infra.settings import Settings
 

@@ -42,6 +42,20 @@ async def test_behind_a_blocked_loop(board: Board) -> None:
     await board.verdict(Allowed(starts=1, late=0.0))
 
 
+async def test_by_a_host_that_came_up_after_the_block(board: Board) -> None:
+    """A blocked loop has not heard of it; it is given the calls nevertheless."""
+    (one,), _ = await asyncio.gather(
+        board.hosts(1, "hog", dead_after=PATIENT), board.hosts(1, "crowded", dead_after=PATIENT)
+    )
+    await board.submit("crowded", number=0, host=one.host, width=80, pause=0.0)
+    await board.begun(1)
+    await board.hosts(1, "hog", dead_after=PATIENT)
+    await board.progress(60)
+    assert one.said("calls_given")
+    board.open_gate()
+    await board.verdict(Allowed(starts=1, late=0.0))
+
+
 @pytest.mark.fault(seeds=(1, 2))
 async def test_many_hosts(board: Board) -> None:
     """Hosts that are busy or blocked in turn take from each other: each call runs once."""

@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 from tests.faults import accounts, app, chats, tills
 
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.gateway import Gateway
 from callboard.actors.host import Host
 from callboard.infra import log

@@ -57,6 +57,7 @@ def test_the_file_in_the_working_directory_is_read(tmp_path: Path, monkeypatch: 
         ({"CALLBOARD_PARK_AFTER": "-1"}, ">= 0.*park_after"),
         ({"CALLBOARD_RESOURCES": "gpu=-1"}, ">= 0.*resources"),
         ({"CALLBOARD_RESOURCES": "gpu=nan"}, ">= 0.*resources"),
+        ({"CALLBOARD_STEAL_AFTER": "soon"}, "setting steal_after is 'soon', and cannot be used: Expected"),
         ({"CALLBOARD_SETTINGS": "/no/such/file.toml"}, "/no/such/file.toml"),
     ],
 )
@@ -66,12 +67,19 @@ def test_what_cannot_be_used_is_named(env: dict[str, str], text: str) -> None:
         Settings.load(env)
 
 
-@pytest.mark.parametrize("content", ["replica = 1\n", "replicas = \n", "[server]\nurl = 'x'\n"])
-def test_a_file_with_mistakes(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("replica = 1\n", "there is no setting replica; did you mean replicas\\?"),
+        ("replicas = \n", "board.toml cannot be read"),
+        ("[server]\nurl = 'x'\n", "there is no setting server"),
+    ],
+)
+def test_a_file_with_mistakes(tmp_path: Path, content: str, text: str) -> None:
     """An unknown name or a broken file is an error, not silently ignored."""
     file = tmp_path / "board.toml"
     file.write_text(content)
-    with pytest.raises(SettingsInvalid):
+    with pytest.raises(SettingsInvalid, match=text):
         Settings.load({}, file)
 
 

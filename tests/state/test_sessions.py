@@ -21,6 +21,8 @@ from callboard.state import packing
 from callboard.state.dicts import ManagedDict
 from callboard.state.lists import ManagedList
 from callboard.state.managed import Managed, ManagedCounter, within
+from callboard.state.session import Rules, Session
+from callboard.state.sessions import Sessions
 from callboard.state.shelf import Place, Shelf
 from callboard.state.states import States
 
@@ -569,6 +571,52 @@ async def test_incompatible_types_are_an_error_that_leaves_the_state(
             assert other.agent.notes["x"]
     assert caught.value.fields["attribute"] in {"notes", "items"}
     assert await old.shelf.last(PLACE) == before
+
+
+@pytest.mark.parametrize("late", range(4))
+async def test_who_opens_it_at_the_same_time_has_the_same_session(
+    process: Process, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """However few turns of the event loop lie between: else one call's changes would fence the next one's."""
+    sessions = Sessions(process.shelf, process.settings)
+    rules, loop = Rules({"count": "counter"}), asyncio.get_running_loop()
+    load, others = Session.load, list[asyncio.Task[Session]]()
+
+    def after(turns: int) -> None:
+        if turns:
+            loop.call_soon(after, turns - 1)
+        else:
+            others.append(loop.create_task(sessions.open(*PLACE, rules)))
+
+    async def loaded(self: Session) -> Session:
+        found = await load(self)
+        after(late)
+        return found
+
+    monkeypatch.setattr(Session, "load", loaded)
+    one = await sessions.open(*PLACE, rules)
+    await until(lambda: others)
+    assert await others[0] is one
+    assert await sessions.open(*PLACE, rules) is one
+
+
+async def test_what_is_forgotten_while_it_is_read_is_read_anew(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets a session knows that somebody else has written."""
+    sessions = Sessions(process.shelf, process.settings)
+    rules, load, loads = Rules({"count": "counter"}), Session.load, list[Session]()
+
+    async def loaded(self: Session) -> Session:
+        loads.append(self)
+        found = await load(self)
+        if len(loads) == 1:
+            sessions.forget(*PLACE)
+        return found
+
+    monkeypatch.setattr(Session, "load", loaded)
+    assert await sessions.open(*PLACE, rules) is loads[1]
+    assert await sessions.open(*PLACE, rules) is loads[1]
 
 
 async def test_a_turn_that_is_over_can_not_be_touched(process: Process) -> None:

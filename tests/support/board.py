@@ -11,7 +11,7 @@ from tests.support.waiting import SOON, eventually
 from callboard.actors import registry
 from callboard.actors.client import Client
 from callboard.actors.dead import DeadLetters
-from callboard.actors.declare import Workflow, declaration
+from callboard.actors.declared import Workflow, declaration
 from callboard.actors.driver import Driver
 from callboard.actors.host import Host
 from callboard.actors.instance import Instance

@@ -80,6 +80,8 @@ class StandIn:
         self._pace = pace
         self.metrics: dict[str, float] = {}
         """What it tells of itself, by vLLM's names; empty: nothing."""
+        self.paths: dict[str, bytes] = {}
+        """What it answers elsewhere."""
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.connections = 0
@@ -137,6 +139,8 @@ class StandIn:
             _whole(writer, 200 if self.metrics else 404, _metrics(self.metrics))
         elif asked.path == "/v1/models":
             _whole(writer, 200, json.dumps({"object": "list", "data": [_listed()]}).encode())
+        elif asked.path in self.paths:
+            _whole(writer, 200, self.paths[asked.path])
         elif asked.path == "/v1/embeddings":
             texts = asked.body["input"]
             data = [{"index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(texts)]

@@ -16,6 +16,7 @@ import pytest
 from tests.cli.terminal import Running
 from tests.support.board import Board
 
+from callboard import Client
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.infra.server import EmbeddedServer
 from callboard.infra.settings import Settings
@@ -83,11 +84,32 @@ class Serving:
                 await asyncio.sleep(0.1)
         return load
 
+    async def steps(self) -> int:
+        """How often the engine has computed a batch."""
+        (line,) = [
+            line
+            for line in (await asyncio.to_thread(self._metrics)).splitlines()
+            if line.startswith("vllm:iteration_tokens_total_count")
+        ]
+        return int(float(line.rpartition(" ")[2]))
+
     def _load(self) -> EngineLoad:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answered:
-            found = read_load(answered.read().decode())
+        found = read_load(self._metrics())
         assert found is not None
         return found
+
+    def _metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answered:
+            told: bytes = answered.read()
+        return told.decode()
+
+
+async def speaking(client: Client, run: str) -> None:
+    """Wait until a model has begun to answer in a run."""
+    async with asyncio.timeout(PATIENCE):
+        async for piece in client.tokens(run):
+            if piece.text:
+                return
 
 
 @pytest.fixture(scope="session")

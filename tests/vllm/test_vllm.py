@@ -15,7 +15,7 @@ import pytest
 from tests.cli.terminal import callboard
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
-from tests.vllm.conftest import BATCH, PATIENCE, STARTS_WITHIN, Serving
+from tests.vllm.conftest import BATCH, PATIENCE, STARTS_WITHIN, Serving, speaking
 
 from callboard import ChatResult, Sampling, model, options, workflow
 
@@ -118,7 +118,7 @@ async def test_cancel(board: Board, serving: Serving) -> None:
     client = await board.client()
     before = (await serving.load()).generated
     run = await client.submit("ask", {"text": "on and on", "tokens": 1900})
-    await serving.sees(lambda load: load.running == 1)
+    await speaking(client, run)
     await client.cancel(run)
     after = await serving.sees(lambda load: load.running == 0)
     assert after.generated - before < 1800
@@ -127,10 +127,11 @@ async def test_cancel(board: Board, serving: Serving) -> None:
 async def test_streams_at_once(board: Board, serving: Serving) -> None:
     """They are batched; each is complete."""
     await board.host(*WORKFLOWS)
+    before = await serving.steps()
     run = await board.submit(many, count=24, tokens=400)
-    await serving.sees(lambda load: load.running > 1)
     client = await board.client()
     assert await client.result(run, PATIENCE) == [400] * 24
+    assert await serving.steps() - before < 24 * 400 / 2
 
 
 async def test_what_the_engine_cannot_batch_waits_on_the_board(board: Board, serving: Serving) -> None:
@@ -170,7 +171,7 @@ async def test_killed(board: Board, serving: Serving) -> None:
     vllm = psutil.Process(serving.pid)
     family = [vllm, *vllm.children(recursive=True)]
     run = await client.submit("ask", {"text": "are you there?", "tokens": 1000})
-    await serving.sees(lambda load: load.running == 1)
+    await speaking(client, run)
     os.kill(serving.pid, signal.SIGKILL)
     await asyncio.to_thread(serving.until_ready)
     assert (await client.result(run, STARTS_WITHIN))["tokens"] == 1000
@@ -184,7 +185,7 @@ async def test_drained(board: Board, serving: Serving) -> None:
     vllm = psutil.Process(serving.pid)
     family = [vllm, *vllm.children(recursive=True)]
     run = await client.submit("ask", {"text": "to the end", "tokens": 1000})
-    await serving.sees(lambda load: load.running == 1)
+    await speaking(client, run)
     serving.host.send(signal.SIGTERM)
     assert (await client.result(run, PATIENCE))["tokens"] == 1000
     assert await asyncio.to_thread(serving.host.wait) == 0

@@ -11,7 +11,11 @@ from pathlib import Path
 LENGTH = 2048
 """Tokens of its context."""
 _SPECIAL = ("<s>", "</s>", "<pad>")
-_CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+_CHAT = (
+    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""An answer stands in a conversation exactly as it was given, as with the templates of most models."""
 
 
 def make(folder: Path) -> None:

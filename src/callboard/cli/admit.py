@@ -45,14 +45,22 @@ def admit(
         raise UsageError(f"say how many requests of {workflow} are accepted a second, or 'all'")
     wanted = _rate(rate)
 
-    async def store() -> Admission | None:
-        async with common.client() as client:
-            return await client.admit(workflow, wanted, reason=reason)
+    async def store() -> tuple[Admission | None, bool]:
+        from callboard.actors.registry import actor
 
-    limit = asyncio.run(store())
+        async with common.client() as client:
+            limit = await client.admit(workflow, wanted, reason=reason)
+            known = await actor(client.node, workflow)
+            return limit, known is not None and known.kind == "workflow"
+
+    limit, known = asyncio.run(store())
     data = {"workflow": workflow, "rate": wanted, "limit": limit}
     told = f"{workflow}: {told_rate(limit)}"
     common.output.answer(data, lambda screen: screen.print(told, markup=False))
+    if not known:
+        common.output.hint(
+            f"nobody has announced a workflow {workflow} so far; 'callboard actors' lists what there is"
+        )
     return Exit.OK
 
 

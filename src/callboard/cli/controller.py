@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.policy import check
 from callboard.cli.provisioning import Provisioning
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def controller(
         from callboard.cli.supervised import supervised_controller
 
         return supervised_controller(common, policy or ())
+    check(policy or ())
     provisioner = provisioning.made(common)
     from callboard.cli.serving import run_loop, serve_controller
 

@@ -19,6 +19,7 @@ from callboard.actors.app import source_folder
 from callboard.cli.arguments import Parameters
 from callboard.cli.common import DEFAULTS, Common, Count, Port, Seconds
 from callboard.cli.exits import Exit, UsageError, restored
+from callboard.cli.policy import check
 from callboard.cli.up import nats_option, start_server
 from callboard.controller.dev import Broken, Sources, Supervisor, ended_by
 from callboard.infra.messages.registry import ActorInfo
@@ -68,6 +69,7 @@ def dev(
             f"--port and --store are for an own server, but --nats or NATS_URL says {running}: leave out "
             "the one or the other"
         )
+    check(policy or ())
     work = _Dev(app, hosts, running, port, store, common, grace, policy or ())
     return asyncio.run(work.run(reload=reload, gateway=gateway))
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from callboard.cli.output import table
+from msgspec import convert
+
+from callboard.cli.output import lately, table
+from callboard.infra.durations import seconds
+from callboard.infra.messages.run import Awaited
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,13 +41,14 @@ class Call:
 
     Attributes:
         path: its place, for example ``7.2``: the second call made by call 7.
-        state: ``waiting`` (for other futures), ``sent`` (and queued, as far as is known), ``running`` (as
-            its host says), ``begun`` (its effect was announced, and nobody has told its outcome),
-            ``retrying``, ``done``, ``failed``, ``not called`` (what it waited for failed) or
-            ``unfinished`` (the run ended).
+        state: ``waiting`` (for other futures, or for a time, a signal or an answer), ``sent`` (and queued,
+            as far as is known), ``running`` (as its host says), ``begun`` (its effect was announced,
+            and nobody has told its outcome), ``retrying``, ``done``, ``failed``, ``not called``
+            (what it waited for failed) or ``unfinished`` (the run ended).
         waited, took: seconds in the queue and in the handler; at: unix seconds of the latest news.
         after: paths of the calls whose values it takes.
         effect: ``effect`` and its key, if it has announced one.
+        awaits: of a wait, the signal's name and until when.
     """
 
     path: str
@@ -56,6 +62,7 @@ class Call:
     after: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     effect: str = ""
+    awaits: str = ""
     missed: int = 0
     """How often its host has not told of it since it did."""
 
@@ -98,7 +105,11 @@ class History:
         if event.kind == "owner":
             self.owners.append({"epoch": data["epoch"], "driver": data["driver"], "at": event.at})
         elif event.kind == "signal":
-            self.signals.append({"name": data["name"], "reason": data.get("reason", ""), "at": event.at})
+            told = {"name": data["name"], "reason": data.get("reason", ""), "at": event.at}
+            self.signals.append(told | ({"future": data["future"]} if data.get("future") else {}))
+        elif event.kind == "aside":
+            waits = (self._waits(convert(one, Awaited), event.at) for one in data.get("awaited", ()))
+            return [call for call in waits if call is not None]
         elif event.kind == "done":
             self.done = data
             return self._unfinished(event.at)
@@ -124,6 +135,16 @@ class History:
         if not call.ended:
             call.state, call.host, call.attempt = "begun", data.get("host", ""), data.get("attempt", 1)
             call.at = at
+        return call
+
+    def _waits(self, told: Awaited, at: float) -> Call | None:
+        """A wait as a call, if this is news."""
+        call = self._call(told.future, told.call)
+        if call.ended or call.state == "waiting":
+            return None
+        until = f"until {lately(told.until)}" if told.until else ""
+        call.state, call.at = "waiting", at
+        call.awaits = ", ".join(filter(None, (told.name, until)))
         return call
 
     def _outcome(self, data: Mapping[str, Any], at: float, *, final: bool) -> Call:
@@ -172,6 +193,8 @@ class History:
                 begun.append(call)
             call.state, call.host, call.attempt = "running", host, one.attempt
             call.waited, call.took = one.waited, one.took
+        waits = (self._waits(one, time.time()) for told_by in told for one in told_by.waits)
+        begun += [call for call in waits if call is not None]
         for call in self.calls.values():
             call.missed = call.missed + 1 if call.path not in seen and call.state == "running" else 0
             if call.missed > _GONE and call.host:  # its host has died, or has given it back
@@ -202,7 +225,8 @@ class History:
         calls = table(titles, numbers=("waited", "took", "ended at"), texts=("after",))
         shown = self._most_telling(rows)
         for call in shown:
-            ended = [f"+{seconds(call.at - start)}" if call.ended and call.host else ""] if start else []
+            over = call.state in {"done", "failed"}
+            ended = [f"+{seconds(call.at - start)}" if over else ""] if start else []
             calls.add_row(*_cells(call), *ended)
         left = len(self.calls) - len(shown)
         if left:
@@ -227,8 +251,10 @@ class History:
 def line(call: Call) -> str:
     """A call in one line of plain text."""
     text = f"{call.path:<8} {call.name:<24} {call.state:<8}"
+    if call.awaits:
+        text = f"{text.rstrip()}  ({call.awaits})"
     if call.state == "waiting":
-        return f"{text} for {', '.join(call.after)}"
+        return f"{text} for {', '.join(call.after)}" if call.after else text.rstrip()
     if not call.host:
         return text.rstrip()
     if call.effect:
@@ -239,15 +265,6 @@ def line(call: Call) -> str:
     if call.attempt > 1:
         text += f", attempt {call.attempt}"
     return f"{text}: {call.error['message']}" if call.error else text
-
-
-def seconds(value: float) -> str:
-    """A duration for people."""
-    if value < 1e-3:
-        return f"{value * 1e6:.0f} µs"
-    if value < 1.0:
-        return f"{value * 1e3:.1f} ms"
-    return f"{value:.2f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
 
 
 def errors(calls: Iterable[Call]) -> list[tuple[Call, dict[str, Any]]]:
@@ -262,8 +279,8 @@ def _cells(call: Call) -> list[str]:
     state = call.state if call.attempt == 1 else f"{call.state} ({call.attempt})"
     times = [seconds(call.waited), seconds(call.took)] if call.host else ["", ""]
     name = f"{'  ' * call.depth}{escape(call.name)}"
-    if call.effect:
-        name += f" [dim]({escape(call.effect)})[/]"
+    if more := call.effect or call.awaits:
+        name += f" [dim]({escape(more)})[/]"
     return [call.path, name, f"[{color}]{state}[/]", call.host, *times, ", ".join(call.after)]
 
 

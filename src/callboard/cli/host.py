@@ -20,6 +20,7 @@ def host(
     api_key_env: str | None = None,
     engine_model: str | None = None,
     priorities: Annotated[bool, Parameter(negative=())] = False,
+    continues: Annotated[bool, Parameter(negative=())] = False,
     price: str | None = None,
     vllm: str | None = None,
     vllm_arg: Annotated[list[str] | None, Parameter(negative=(), allow_leading_hyphen=True)] = None,
@@ -54,6 +55,8 @@ def host(
         engine_model: The engine's name of the model. By default the only one that it lists, or NAME.
         priorities: The engine takes vLLM's field 'priority', since it runs with --scheduling-policy priority:
             urgent calls go first there, too. With --vllm that is so anyway.
+        continues: The engine takes vLLM's field 'continue_final_message': an answer that breaks off goes on
+            there when it is tried again. With --vllm that is so anyway.
         price: What budgets are charged for it, INPUT,OUTPUT in dollars for a million tokens.
         vllm: Run vLLM for it, with this model or path; it is started again if it dies.
         vllm_arg: An argument of the vLLM server, as --vllm-arg=--NAME=VALUE; may be given again.
@@ -91,6 +94,7 @@ def host(
         vllm_arg,
         price,
         priorities=priorities,
+        continues=continues,
         kv_events=kv_events,
     )
     if not (app or mcp or served):

@@ -273,6 +273,6 @@ def _show(loaded: _Loaded, screen: Console) -> None:
 
 
 def _cells(latency: Latency) -> list[str]:
-    from callboard.cli.history import seconds
+    from callboard.infra.durations import seconds
 
     return [seconds(getattr(latency, name)) for name in _LATENCIES]

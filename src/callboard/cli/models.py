@@ -23,6 +23,7 @@ def served_model(
     price: str | None,
     *,
     priorities: bool = False,
+    continues: bool = False,
     kv_events: bool = False,
 ) -> ServedModel | None:
     """The model that the options name; None if they name none.
@@ -30,7 +31,12 @@ def served_model(
     Raises:
         UsageError: options are missing, or do not go together.
     """
-    of_url = {"--api-key-env": api_key_env, "--engine-model": engine_model, "--priorities": priorities}
+    of_url = {
+        "--api-key-env": api_key_env,
+        "--engine-model": engine_model,
+        "--priorities": priorities,
+        "--continues": continues,
+    }
     of_vllm = {"--vllm-arg": vllm_arg, "--kv-events": kv_events}
     if name is None:
         given = {"--url": url, "--vllm": vllm, **of_url, **of_vllm, "--price": price}
@@ -51,12 +57,15 @@ def served_model(
     if vllm is not None:
         return model_on_vllm(name, model=vllm, arguments=vllm_arg or (), kv_events=kv_events, price=costs)
     assert url is not None
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--url {url} is no address of an engine: give one as http://127.0.0.1:8000/v1")
     return model_at(
         name,
         url=url,
         api_key_env=api_key_env,
         engine_model=engine_model,
         priorities=priorities,
+        continues=continues,
         price=costs,
     )
 

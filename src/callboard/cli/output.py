@@ -106,11 +106,12 @@ def table(titles: Iterable[str], *, numbers: Collection[str] = (), texts: Collec
 
     Args:
         numbers: titles of columns that are aligned at the right.
-        texts: titles of columns that may be broken where there is no room.
+        texts: titles of columns that may be broken where there is no room, or left out where there is none.
+            The first column is always whole: it is what people copy.
     """
-    from rich.table import Table
+    from callboard.cli.listed import Listed
 
-    made = Table(box=None, pad_edge=False, header_style="dim")
+    made = Listed(box=None, pad_edge=False, header_style="dim")
     for title in titles:
         justify: Literal["left", "right"] = "right" if title in numbers else "left"
         made.add_column(title, justify=justify, no_wrap=title not in texts)
@@ -120,6 +121,12 @@ def table(titles: Iterable[str], *, numbers: Collection[str] = (), texts: Collec
 def clock(unix: float) -> str:
     """A time for people, in their own zone."""
     return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def lately(unix: float) -> str:
+    """A time for people where there is little room: without the date if it is today's."""
+    day, _, time = clock(unix).partition(" ")
+    return time if day == datetime.now().astimezone().strftime("%Y-%m-%d") else f"{day} {time}"
 
 
 def compact(data: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,6 +65,23 @@ def _show(screen: Console, chosen: list[str] | None, running: Deciding | None, k
     screen.print(f"to choose from: {', '.join(known)}, FILE:CLASS", markup=False)
 
 
+def check(policies: Sequence[str]) -> None:
+    """See that there are such policies; whether a FILE:CLASS can be used its controller finds out.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if not policies:  # what decides takes a while to import
+        return
+    from callboard.controller import loading
+
+    for one in policies:
+        if ":" not in one and one not in loading.names():
+            raise UsageError(
+                f"there is no policy {one!r}: give FILE:CLASS, or one of {', '.join(loading.names())}"
+            )
+
+
 @app.command(name="set")
 def set_(*policy: str, common: Common = DEFAULTS) -> int:
     """Have controllers follow these policies from now on, and no others.
@@ -75,11 +93,7 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
     Args:
         policy: Its name, or FILE:CLASS; the first goes before the others.
     """
-    from callboard.controller import loading
-
-    for one in policy:
-        if ":" not in one and one not in loading.names():
-            raise UsageError(f"there is no policy {one!r}: give FILE:CLASS, or one of {loading.names()}")
+    check(policy)
     if not policy:
         raise UsageError("name a policy; 'callboard policy clear' ends all")
     return _choose(list(policy), common)

@@ -47,14 +47,27 @@ def set_(
     """
     weights = dict(map(_weight, host))
 
-    async def store() -> Route:
-        async with common.client() as client:
-            return await client.route(actor, weights, session=session, reason=reason, ttl=ttl)
+    async def store() -> tuple[Route, list[Pulse]]:
+        from callboard.actors.registry import hosts
 
-    route = asyncio.run(store())
+        async with common.client() as client:
+            route = await client.route(actor, weights, session=session, reason=reason, ttl=ttl)
+            return route, await hosts(client.node)
+
+    route, hosts = asyncio.run(store())
     where = ", ".join(_shares(route))
     common.output.answer(route, lambda screen: screen.print(f"{_of(route)}: {where}", markup=False))
+    there = _there(hosts)
+    if missing := [one for one in route.hosts if (one, actor) not in there]:
+        common.output.hint(
+            f"no {actor} at {', '.join(missing)} now, so calls pass that over; see 'callboard top'"
+        )
     return Exit.OK
+
+
+def _there(hosts: list[Pulse]) -> set[tuple[str, str]]:
+    """Which hosts run which actors."""
+    return {(pulse.host, name) for pulse in hosts if not pulse.draining for name in pulse.instances}
 
 
 def _weight(typed: str) -> tuple[str, float]:
@@ -80,7 +93,7 @@ def list_(*, actor: str | None = None, common: Common = DEFAULTS) -> int:
             return await client.routes(actor), await hosts(client.node)
 
     routes, hosts = asyncio.run(look())
-    there = {(pulse.host, name) for pulse in hosts if not pulse.draining for name in pulse.instances}
+    there = _there(hosts)
     told = [
         msgspec.to_builtins(route) | {"missing": [h for h in route.hosts if (h, route.actor) not in there]}
         for route in routes

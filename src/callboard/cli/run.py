@@ -76,6 +76,9 @@ def run(
         local: Run it in this process, from this file or module, without a server.
     """
     common.log("error")
+    for name, text in (("--session", session), ("--run-id", run_id), ("--key", key)):
+        if text == "":
+            raise UsageError(f"{name} is empty: give one, or leave it out")
     given, typed = _given(args), [*argument, *(f"--{one}" for one in arg)]
     if local is not None:
         if watch or session or run_id or deadline is not None or priority or budget or key:

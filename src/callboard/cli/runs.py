@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from callboard.cli.common import DEFAULTS, Common, Count
-from callboard.cli.exits import Exit
-from callboard.cli.history import History, errors, line, seconds
+from callboard.cli.exits import Exit, UsageError
+from callboard.cli.history import History, errors, line
 from callboard.cli.outcome import ended, explained, shortened
-from callboard.cli.output import clock, table
+from callboard.cli.output import clock, lately, table
+from callboard.infra.durations import seconds
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import ErrorInfo, RunSummary
 
@@ -68,7 +69,7 @@ def _print_runs(found: list[RunSummary], screen: Console) -> None:
         took = seconds(one.finished - one.started) if one.finished else ""
         state = f"[{_COLORS.get(one.status, 'default')}]{one.status}[/]"
         listed.add_row(
-            one.run, one.workflow, state, clock(one.started), took, str(one.calls), escape(one.error)
+            one.run, one.workflow, state, lately(one.started), took, str(one.calls), escape(one.error)
         )
     screen.print(listed)
 
@@ -81,6 +82,9 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
     Args:
         run: Its id; 'callboard runs' lists them.
     """
+    its, colon, _ = run.partition(":")
+    if colon:
+        raise UsageError(f"{run} is a call: see 'callboard show {its}', or 'callboard why {run}'")
 
     async def look() -> tuple[RunSummary, History, Any]:
         history = History()
@@ -119,7 +123,9 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
             highlight=False,
         )
     for signal in history.signals:
-        screen.print(f"{signal['name']} at {clock(signal['at'])}: {signal['reason']}", markup=False)
+        to, reason = signal.get("future", ""), signal["reason"]
+        told = f"{signal['name']}{f' of {to}' if to else ''} at {clock(signal['at'])}"
+        screen.print(f"{told}: {reason}" if reason else told, markup=False, highlight=False)
     if history.calls:
         screen.print()
         screen.print(history.table(start=summary.started))

@@ -11,8 +11,8 @@ import msgspec
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound
-from callboard.cli.history import seconds
 from callboard.cli.output import table
+from callboard.infra.durations import seconds
 from callboard.infra.messages.runtimes import Curve
 
 if TYPE_CHECKING:

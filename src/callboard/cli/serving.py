@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,7 @@ async def serve(
     code = Exit.NO_SERVER
     try:
         if await end.comes_after(host.start()):
+            host.startup = _lived()
             on_ready(host)
             await end.comes(asyncio.ensure_future(host.stopped()))  # it may be drained from afar
         await host.stop()
@@ -72,6 +75,18 @@ async def serve(
         if adopted is not None:  # what has not ended by then ends with this process
             await adopted.stop()
     return code
+
+
+def _lived() -> float:
+    """Seconds since this process was started."""
+    import psutil
+
+    born = psutil.Process().create_time()
+    if sys.platform == "linux":  # which counts from the boot, whose time is known to a second only
+        lived = time.clock_gettime(time.CLOCK_BOOTTIME) - (born - psutil.boot_time())
+    else:
+        lived = time.time() - born
+    return round(max(0.0, lived), 3)
 
 
 async def serve_gateway(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
-from callboard.cli.history import seconds
 from callboard.cli.output import console, table
+from callboard.infra.durations import seconds
 
 if TYPE_CHECKING:
     from rich.console import Group

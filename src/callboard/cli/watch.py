@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
 from callboard.actors.client import Client
-from callboard.cli.history import Call, History, line, seconds
+from callboard.cli.history import Call, History, line
 from callboard.cli.output import Output, console, err
 from callboard.cli.saying import Saying, tell
+from callboard.infra.durations import seconds
 
 _EVERY = 0.1
 _ASK_EVERY = 0.5

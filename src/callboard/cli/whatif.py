@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
-from callboard.cli.common import DEFAULTS, Common
+from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.output import table
 from callboard.cli.telemetry import told
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 STREAM = "TELEMETRY"
 _FIGURES = ("mean", "p50", "p95", "p99", "max", "makespan")
-_NUMBERS = ("hosts", "runs", *_FIGURES, "used", "moved")
+_NUMBERS = ("hosts", "runs", *_FIGURES, "used", "moved", "host s")
 _MOST_HOSTS = 1000
+_TENTHS = 100
 
 
 class _Played(msgspec.Struct, kw_only=True):
@@ -32,12 +33,13 @@ class _Played(msgspec.Struct, kw_only=True):
 
     Attributes:
         left_out: runs of which the recording has not all; missing: reports that were lost.
-        hop: seconds from the server to a handler.
+        hop: seconds from the server to a handler; startup: until a host that is started takes calls.
     """
 
     left_out: int
     missing: int
     hop: float
+    startup: float
     outcomes: list[Outcome]
 
 
@@ -48,6 +50,9 @@ def whatif(
     hosts: Annotated[Sequence[int], Parameter(negative=(), show_default=False)] = (),
     slots: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     load: Annotated[Sequence[float], Parameter(negative=(), show_default=False)] = (),
+    most_hosts: Annotated[int | None, Parameter(show_default=False)] = None,
+    resource: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
+    startup: Seconds | None = None,
     from_: Annotated[str, Parameter(name="--from")] = STREAM,
     last: str | None = None,
     plot: Path | None = None,
@@ -62,21 +67,29 @@ def whatif(
         callboard whatif --hosts 1 --hosts 2 --hosts 8
         callboard whatif --routing late --routing spread --load 2 --last 10m
         callboard whatif --from monday.jsonl --slots Planner=4 --plot monday.png
+        callboard whatif --policy none --policy scale --hosts 1 --most-hosts 6 --startup 20
 
     Args:
         policy: A policy, or several with commas of which the first goes before the others; none: without.
         routing: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
             sticky (each session to one host), kept (the same, as with managed state: its calls run one
             at a time, and it moves as a whole).
-        hosts: How many hosts; each has what one host has now.
+        hosts: How many hosts, at the beginning; each has what one host has now.
         slots: Slots of an actor in each host: ACTOR=N.
         load: How many times as often runs begin.
+        most_hosts: Hosts at one time, where a policy starts some. By default there is no limit.
+        resource: What all hosts have together, as gpu=2; may be given again. By default there is no limit.
+        startup: Seconds until a host that a policy starts takes calls. By default what processes of the
+            recorded hosts took, or 3.
         from_: What to play: TELEMETRY, the server's stream, or a file of 'callboard telemetry record'.
         last: Only what was told in this time: 10m, 30s.
         plot: A picture to write (.png, .svg, .pdf); needs callboard[plot].
     """
     scenarios = _scenarios(policy, routing, hosts, slots, load)
+    scenarios = [_limited(one, most_hosts, resource, startup) for one in scenarios]
     played = _play(from_, last, scenarios, common)
+    if startup is not None:
+        played.startup = startup
     common.output.answer(played, lambda screen: _show(played, screen))
     if plot is not None:
         _draw(played, plot)
@@ -103,7 +116,21 @@ def _scenarios(
     given = dict(map(_slots, slots))
     sets = [_set(typed) for typed in policies] or [()]
     every = itertools.product(loads or (1.0,), hosts or (0,), routings or ("late",), sets)
-    return [Scenario(routing, count, given, times, names) for times, count, routing, names in every]
+    return [Scenario(routing, count, given, times, policies=names) for times, count, routing, names in every]
+
+
+def _limited(
+    scenario: Scenario, most: int | None, resources: Sequence[str], startup: float | None
+) -> Scenario:
+    """With what holds of all scenarios where policies start and end hosts."""
+    from callboard.infra.settings import amounts
+
+    if most is not None and not 0 < most <= _MOST_HOSTS:
+        raise UsageError(f"--most-hosts is between 1 and {_MOST_HOSTS}")
+    limits = {"most": most or 0, "capacity": amounts(resources)}
+    if startup is not None:
+        limits["startup"] = startup
+    return msgspec.structs.replace(scenario, **limits)
 
 
 def _set(typed: str) -> tuple[str, ...]:
@@ -117,7 +144,7 @@ def _set(typed: str) -> tuple[str, ...]:
     for name in names:
         if ":" not in name and name not in loading.names():
             raise UsageError(
-                f"there is no policy {name!r}: give FILE:CLASS, none, or one of {loading.names()}"
+                f"there is no policy {name!r}: give FILE:CLASS, none, or one of {', '.join(loading.names())}"
             )
     return names
 
@@ -142,7 +169,13 @@ def _play(source: str, last: str | None, scenarios: Sequence[Scenario], common: 
     playing = WhatIf(recorded)
     _known(playing, scenarios)
     outcomes = [playing.measured(), *map(playing.play, scenarios)]
-    return _Played(left_out=playing.left_out, missing=recorded.missing, hop=playing.hop, outcomes=outcomes)
+    return _Played(
+        left_out=playing.left_out,
+        missing=recorded.missing,
+        hop=playing.hop,
+        startup=playing.startup,
+        outcomes=outcomes,
+    )
 
 
 def _known(playing: WhatIf, scenarios: Sequence[Scenario]) -> None:
@@ -152,25 +185,32 @@ def _known(playing: WhatIf, scenarios: Sequence[Scenario]) -> None:
 
 
 def _show(played: _Played, screen: Console) -> None:
-    from callboard.cli.history import seconds
+    from callboard.infra.durations import seconds
 
     shown = table(("", *_NUMBERS), numbers=_NUMBERS)
     for outcome in played.outcomes:
         used = "" if outcome.used is None else f"{outcome.used:.0%}"
         figures = (seconds(getattr(outcome, name)) for name in _FIGURES)
         moved = "" if outcome.migrations is None else str(outcome.migrations)
-        shown.add_row(outcome.name, str(outcome.hosts), str(outcome.runs), *figures, used, moved)
+        cost = f"{outcome.host_seconds:.{0 if outcome.host_seconds >= _TENTHS else 1}f}"
+        shown.add_row(outcome.name, _hosts(outcome), str(outcome.runs), *figures, used, moved, cost)
     screen.print(shown)
     for outcome in played.outcomes:
         if outcome.left:
-            screen.print(f"[yellow]{outcome.name}: {outcome.left} runs were never accepted[/]")
-        for policy in outcome.unplayed:
-            what = f"{policy} wanted to start or end instances, which is not simulated: try --hosts"
-            screen.print(f"[yellow]{outcome.name}: {what}[/]")
+            why = "they were not accepted, or no host was there for their calls"
+            screen.print(f"[yellow]{outcome.name}: {outcome.left} runs have never ended: {why}[/]")
+    if any(outcome.started for outcome in played.outcomes[1:]):
+        screen.print(f"a host that is started takes calls after {seconds(played.startup)}")
     if played.left_out:
         screen.print(f"{played.left_out} runs are left out: they had begun before what was told")
     if played.missing:
         screen.print(f"[yellow]{played.missing} reports were lost: the figures are of what is left[/]")
+
+
+def _hosts(outcome: Outcome) -> str:
+    """How many, or the fewest and the most where they came and went."""
+    changed = outcome.fewest != outcome.most
+    return f"{outcome.fewest}-{outcome.most}" if changed else str(outcome.most)
 
 
 def _draw(played: _Played, file: Path) -> None:

@@ -62,6 +62,23 @@ async def test_it_says_what_it_is(client: openai.AsyncOpenAI) -> None:
     assert (await metrics(client))["emulator_info"] == 1
 
 
+async def test_going_on(client: openai.AsyncOpenAI) -> None:
+    """As vLLM does: with the last message, which no new one may follow; the rest has what is left."""
+    said = {"role": "assistant", "content": "emulated 1 2"}
+    messages: list[Any] = [{"role": "user", "content": "hi"}, said]
+    ways: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
+    rest = await client.chat.completions.create(model="x", messages=messages, max_tokens=2, extra_body=ways)
+    assert rest.choices[0].message.content == " 3 4"
+    with pytest.raises(openai.BadRequestError, match="add_generation_prompt"):
+        await client.chat.completions.create(
+            model="x", messages=messages, extra_body={"continue_final_message": True}
+        )
+    plain = await client.completions.create(model="x", prompt="so: emulated 1 2", max_tokens=2)
+    assert plain.choices[0].text == " 3 4"
+    other = await client.chat.completions.create(model="x", messages=messages, max_tokens=2)
+    assert other.choices[0].message.content == "emulated 1"
+
+
 async def test_chats_and_completions(engine: Emulated) -> None:
     """Streamed, with the reason and the tokens."""
     asking = OpenAIEngine("x", engine.url)

@@ -121,7 +121,7 @@ async def test_many_share_a_read_of_the_registry(ask: Asker, board: Board) -> No
         answers = await asyncio.gather(*asked)
         assert all(len(answer.body["hosts"]) == 1 for answer in answers[:_ASKERS])
         assert all(answer.body["hosts"] == 1 for answer in answers[_ASKERS:])
-        assert reads.asked[f"KV_{subjects.REGISTRY_BUCKET}"] < _ASKERS
+        assert reads.asked[subjects.REGISTRY] < _ASKERS
         await board.host(greet)
         assert len((await ask("actors", "all")).body["hosts"]) == 2
         assert (await ask("health", "all")).body["hosts"] == 2

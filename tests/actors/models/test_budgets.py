@@ -34,6 +34,7 @@ from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import BudgetInvalid, BudgetSpent, ContextOverflow, RunCancelled, RunFailed
 from callboard.infra.messages.budget import Account, Amounts
+from callboard.infra.subjects import NameInvalid
 from callboard.state.charging import RESERVED_FOR, SETTLED, raise_by, reserve, settle
 
 _asked: list[ChatRequest] = anew([])
@@ -440,6 +441,26 @@ async def test_wrong_budgets() -> None:
         assert caught.value.fields == {"budget": field}
     with pytest.raises(BudgetInvalid, match="say whose budget it is"):
         budgeting.whose("a", "b", None)
+
+
+@pytest.mark.parametrize("key", ["k" * 128, "ä" * 64, ""])
+async def test_a_key_that_cannot_travel(board: Board, key: str) -> None:
+    """Is refused where it is set, and where it is named."""
+    client = await board.client()
+    with pytest.raises(NameInvalid, match="1 to 127 bytes"):
+        await client.set_budget(Budget(calls=1), key=key)
+    with pytest.raises(NameInvalid, match="1 to 127 bytes"):
+        await client.submit("say", {"text": "a"}, key=key)
+
+
+async def test_the_longest_keys_travel(board: Board) -> None:
+    """Whatever they are of."""
+    await board.host(*ALL)
+    client = await board.client()
+    for key in ("k" * 127, "ä" * 63, " " * 127):
+        await client.set_budget(Budget(calls=0), key=key)
+        with pytest.raises(RunFailed, match="is spent: 0 calls"):
+            await client.run("say", {"text": "a"}, key=key, timeout=SOON)
 
 
 def test_a_request_that_was_broken_off_is_charged_when_it_is_made_again() -> None:

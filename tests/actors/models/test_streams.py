@@ -46,6 +46,16 @@ def tell_plainly(text: str) -> str:
 
 
 @workflow
+async def tell_some(text: str) -> str:
+    """Hears the beginning only; the answer itself is whole."""
+    stream = model("remote").stream(text)
+    async for piece in stream:
+        heard.append(piece)
+        break
+    return (await stream.result()).text
+
+
+@workflow
 async def chat(text: str) -> str:
     """Does not listen itself."""
     return (await model("remote").chat(text)).text
@@ -74,6 +84,21 @@ async def test_heard_while_it_is_said(board: Board, engine: StandIn) -> None:
     assert text_of(heard) == "once upon a time"
     assert [piece.done for piece in heard] == [False] * (len(heard) - 1) + [True]
     assert not any(piece.reset or piece.lost for piece in heard)
+
+
+async def test_who_stops_reading_listens_no_more(board: Board, engine: StandIn) -> None:
+    """When the answer is complete, nothing is subscribed for it any more."""
+    reply = Reply(["once ", "upon ", "a time"], hold_after=1)
+    engine.replies.append(reply)
+    host = await board.host(tell_some, model_at("remote", url=engine.url))
+    run = await board.submit(tell_some, text="hi")
+    await until(lambda: text_of(heard) == "once ")
+    subscriptions = host.node.connection.client._subs
+    prefix = subjects.tokens(run, "1")
+    assert [one for one in subscriptions.values() if one._subject == prefix]
+    reply.go.set()
+    assert (await board.done(run)).status == "completed"
+    await until(lambda: not [one for one in subscriptions.values() if one._subject == prefix])
 
 
 async def test_in_a_thread(board: Board, engine: StandIn) -> None:

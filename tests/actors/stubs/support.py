@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from callboard.actors.declare import Declaration, declaration
+from callboard.actors.declared import Declaration, declaration
 from callboard.actors.registry import describe
 from callboard.actors.stubs.module import write
 

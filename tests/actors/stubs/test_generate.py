@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from tests.actors.stubs.support import Load, declared_in, stubs_of
 
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 from callboard.actors.node import Node
 from callboard.actors.stubs import generate

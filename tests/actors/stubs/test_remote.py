@@ -11,9 +11,9 @@ import pytest
 from tests.actors.stubs.support import Load, declared_in, stubs_of
 
 from callboard import ManagedList, agent, method, workflow
-from callboard.actors.declare import Method, declaration
+from callboard.actors.arguments import encode_arguments
+from callboard.actors.declared import Method, declaration
 from callboard.actors.future import Future
-from callboard.actors.local import encode_arguments
 from callboard.actors.scope import Scope, current
 from callboard.actors.stubs.remote import DEFAULT, NoHandlerHere
 from callboard.infra.errors import InvalidArguments

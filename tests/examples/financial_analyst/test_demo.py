@@ -29,7 +29,7 @@ from tests.examples.financial_analyst.own import check_figures
 from tests.support import standin
 
 from callboard import connect
-from callboard.actors.declare import declaration
+from callboard.actors.declared import declaration
 
 ENDS_WITHIN = 100.0  # s; it takes about four where nothing else runs
 GONE_WITHIN = 15.0  # s

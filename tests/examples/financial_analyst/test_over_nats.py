@@ -19,7 +19,7 @@ from tests.examples.financial_analyst.own import EXAMPLE
 from tests.support.waiting import until
 
 from callboard import Client, connect
-from callboard.actors.declare import Declaration, declaration
+from callboard.actors.declared import Declaration, declaration
 from callboard.actors.host import Host
 from callboard.infra import headers as H
 from callboard.infra.errors import DependencyFailed, RunFailed
