@@ -74,6 +74,6 @@ async def test_killed_in_the_middle(board: Board, serving: Serving) -> None:
         assert not any(piece.reset or piece.lost for piece in pieces)
         assert "".join(piece.text for piece in pieces) == result["text"]
         assert (result["why"], result["tokens"]) == ("length", LONG)
-        if pieces[-1].attempt > 1:  # else the machine stood still, and all was said before the server was killed
+        if pieces[-1].attempt > 1:  # else the machine stood still, and it was killed after the last piece
             break
     assert result == await board.run(tell, tokens=LONG, timeout=PATIENCE)
