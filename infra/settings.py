@@ -25,6 +25,8 @@ GIB = 1024 * MIB
 HOUR = 3600.0
 DAY = 24 * HOUR
 
+_PREFIX = "CALLBOARD_"
+_ALIKE = 0.8
 _LONGEST = 100 * 365 * DAY
 _Time = Annotated[float, Meta(gt=0, le=_LONGEST)]
 _TimeOrNone = Annotated[float, Meta(ge=0, le=_LONGEST)]
@@ -191,10 +193,22 @@ def _from_environment(env: Mapping[str, str], names: tuple[str, ...]) -> dict[st
     if env.get("NATS_URL"):
         found["nats_url"] = env["NATS_URL"]
     for name in names:
-        value = env.get(f"CALLBOARD_{name.upper()}")
+        value = env.get(f"{_PREFIX}{name.upper()}")
         if value is not None:
             found[name] = amounts(value.split(",")) if name == "resources" else value
+    _check_spelling(env, names)
     return found
+
+
+def _check_spelling(env: Mapping[str, str], names: tuple[str, ...]) -> None:
+    """Refuse variables that are nearly settings; others are somebody else's, as those of Kubernetes."""
+    known = [name.upper() for name in ("settings", *names)]
+    for variable in env:
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or name in known:
+            continue
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
+            raise SettingsInvalid(f"there is no setting {variable}; did you mean {_PREFIX}{close[0]}?")
 
 
 def amounts(given: Iterable[str]) -> dict[str, float]:

@@ -33,9 +33,21 @@ def test_the_file_in_the_working_directory_is_read(tmp_path: Path, monkeypatch: 
     assert Settings.load({}).production
 
 
+def test_variables_of_others() -> None:
+    """Kubernetes gives every container some for each service."""
+    others = {
+        "CALLBOARD_SERVICE_HOST": "10.0.0.1",
+        "CALLBOARD_PORT": "tcp://10.0.0.1:80",
+        "MY_CALLBOARD_GRACE": "1",
+    }
+    assert Settings.load(others) == Settings.load({})
+
+
 @pytest.mark.parametrize(
     ("env", "text"),
     [
+        ({"CALLBOARD_GRAEC": "1"}, "no setting CALLBOARD_GRAEC; did you mean CALLBOARD_GRACE"),
+        ({"CALLBOARD_SETINGS": "a.toml"}, "did you mean CALLBOARD_SETTINGS"),
         ({"CALLBOARD_REPLICAS": "six"}, "replicas"),
         ({"CALLBOARD_REPLICAS": "6"}, "0 .* to 5"),
         ({"CALLBOARD_REPLICAS": "-1"}, "0 .* to 5"),
