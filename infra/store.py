@@ -35,6 +35,8 @@ _LATE = 5.0
 _SWEEP = 1.0
 _FULL = frozenset({10023, 10047, 10052, 10074, 10076, 10077, 10122, 10167})
 _FENCED = frozenset({10071, 10164})
+_IN_PROCESS = 10158
+"""Of a cluster: the same message was sent before, and it is not known yet whether it will be stored."""
 
 
 class _AckError(msgspec.Struct):
@@ -220,23 +222,28 @@ class Store:
         refusal = _refusal(entry.subject, error)
         if refusal.retryable or not data:
             self.full_at = monotonic()
-            entry.tries += 1
-            delay = min(5.0, 0.05 * 2**entry.tries) * (0.5 + random.random())
-            if entry.tries in {1, 5} or entry.tries % 20 == 0:
-                self._log.warning(
-                    "not_stored_yet",
-                    subject=entry.subject,
-                    reason=error.description,
-                    tries=entry.tries,
-                    action="sending it again; 'callboard doctor' tells what is full or missing",
-                )
-            self._number = number = self._number + 1
-            entry.sent = monotonic() + delay
-            self._outstanding[number] = entry
-            asyncio.get_running_loop().call_later(delay, self._again, number)
-            return
-        self._tell(entry, refusal)
-        self._pump()
+            self._send_later(entry, error.description)
+        elif error.err_code == _IN_PROCESS:
+            self._send_later(entry, error.description)
+        else:
+            self._tell(entry, refusal)
+            self._pump()
+
+    def _send_later(self, entry: _Entry, reason: str) -> None:
+        entry.tries += 1
+        delay = min(5.0, 0.05 * 2**entry.tries) * (0.5 + random.random())
+        if entry.tries in {1, 5} or entry.tries % 20 == 0:
+            self._log.warning(
+                "not_stored_yet",
+                subject=entry.subject,
+                reason=reason,
+                tries=entry.tries,
+                action="sending it again; 'callboard doctor' tells what is full or missing",
+            )
+        self._number = number = self._number + 1
+        entry.sent = monotonic() + delay
+        self._outstanding[number] = entry
+        asyncio.get_running_loop().call_later(delay, self._again, number)
 
     def _too_large(self, entry: _Entry) -> bool:
         """Refuse here what the server would close the connection over, for good."""

@@ -210,6 +210,20 @@ async def test_a_terminal_refusal_is_told_once_and_not_tried_again(store: Store,
     assert refusal.fields["description"] in refusal.message
 
 
+async def test_a_message_that_is_being_stored_is_asked_for_again(
+    connection: Connection, store: Store
+) -> None:
+    """A cluster that chooses a leader answers so what is sent again: it may come to be stored, or not."""
+    answers = [b'{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}']
+
+    def answer(subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        connection.publish(reply.decode(), answers.pop() if answers else b'{"stream":"S","seq":7}')
+
+    connection.subscribe("cluster.a", answer)
+    assert await store.stored("cluster.a", b"x", with_id("1")) == 7
+    assert store.full_at == 0.0, "nothing is full"
+
+
 async def test_a_terminal_refusal_that_nobody_waits_for_is_logged(store: Store, stream: str) -> None:
     """Without a callback the loss stands in the log at least."""
     with capture_logs() as logs:
