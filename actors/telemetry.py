@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 2_000
 """Rows of one report: some milliseconds of encoding."""
+_MANY = 500
+"""New calls that a report tells of at once; where there are more, the next one tells of those open still."""
 _BETWEEN = 0.005
 _SOON = 0.05
 _SLOW = 1.0
@@ -58,6 +60,7 @@ class Telemetry:
         self._moved: list[tuple[str, str, int]] = []
         self._runs_ended: list[RunEndedRow] = []
         self._made: list[Future[Any]] = []
+        self._young: list[Future[Any]] = []
         self._open: dict[str, Future[Any]] = {}
         self._running: dict[tuple[str, int], float] = {}
         self._runs: dict[str, Run] = {}
@@ -260,11 +263,14 @@ class Telemetry:
         self._running = here
 
     def _look_at_futures(self, rows: Rows) -> None:
-        if self._made:
-            fresh = {future.id: future for future in self._made if not future.done()}
-            self._made.clear()
-            self._open |= fresh
-            rows.made = [one for one in fresh.values() if isinstance(one.maker, CallMaker)]
+        if not self._made and not self._young:
+            return
+        due, fresh = self._young, [future for future in self._made if not future.done()]
+        self._made.clear()
+        self._young = fresh if len(fresh) > _MANY else []
+        told = {future.id: future for future in (due if self._young else due + fresh) if not future.done()}
+        self._open |= told
+        rows.made = [future for future in told.values() if isinstance(future.maker, CallMaker)]
 
     def _look_for_closed(self, rows: Rows) -> None:
         rows.closed = [name for name, future in self._open.items() if future.done()]

@@ -184,6 +184,35 @@ async def test_stolen_calls_are_told_of(board: Board) -> None:
     assert (await board.done(first)).status == "completed"
 
 
+@workflow
+async def many_busy(count: int) -> int:
+    """So many calls at once, behind the gate."""
+    return sum(await asyncio.gather(*(busy(number) for number in range(count))))
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(500, True), (501, False)])
+async def test_a_burst_is_told_of_when_it_has_lasted(board: Board, count: int, *, at_once: bool) -> None:
+    """Of very many calls those are told of that are open still when the next report is due, and none twice."""
+    global GATE  # noqa: PLW0603 - of the test's own loop
+    GATE = asyncio.Event()
+    await board.host(busy)
+    driver = await board.host(many_busy, telemetry_every=30.0)
+    told = await listen(board)
+    run = await board.submit(many_busy, count=count)
+    await until(lambda: len(driver.caller.made) == count)
+
+    async def flushed() -> int:
+        driver.telemetry.flush()
+        await driver.node.connection.flush()
+        return sum(len(report.made.future) for report in told if report.made is not None)
+
+    assert await flushed() == (count if at_once else 0)
+    assert await flushed() == count
+    assert await flushed() == count
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+
+
 async def test_what_cannot_be_told_hurts_nobody(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error on the way to a report is logged, and calls run as ever."""
 
