@@ -229,6 +229,16 @@ class Board:
         await asyncio.gather(*(worker.ready() for worker in made))
         return made
 
+    async def mortals(self, count: int, *names: str) -> list[Worker]:
+        """The same; a call may kill one of them before it can say that it is ready."""
+        made = [await self.spawn(*names) for _ in range(count)]
+        said = await asyncio.gather(*(worker.ready() for worker in made), return_exceptions=True)
+        for worker, outcome in zip(made, said, strict=True):
+            if isinstance(outcome, BaseException):
+                ended = await asyncio.wait_for(worker.process.wait(), STUCK)
+                assert ended == -signal.SIGKILL, worker.tail()
+        return made
+
     # -- load -------------------------------------------------------------------------------------------
 
     async def submit(self, workflow: str, **arguments: Any) -> str:

@@ -19,7 +19,7 @@ async def _always_two(board: Board) -> None:
     working: list[Worker] = []
     while True:
         working = [worker for worker in working if worker.running]
-        working += await board.hosts(2 - len(working), "Till")
+        working += await board.mortals(2 - len(working), "Till")
         ends = [asyncio.ensure_future(worker.process.wait()) for worker in working]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -31,12 +31,10 @@ async def _always_two(board: Board) -> None:
 async def test_hosts_die_between_the_commits_of_a_batch(board: Board) -> None:
     """Each item's change is there once, whatever became of the others of its batch."""
     await board.hosts(1, "ringing")
-    hosts = asyncio.create_task(_always_two(board))
-    try:
+    async with asyncio.TaskGroup() as beside:
+        hosts = beside.create_task(_always_two(board))
         told = await ring_all(board.client, SESSIONS, CALLS, 2 * STUCK)
-    finally:
         hosts.cancel()
-        await asyncio.wait([hosts])
     for places, rung, counted in told:
         assert places == list(range(1, CALLS + 1))
         assert rung == list(range(CALLS))

@@ -18,7 +18,7 @@ KILLED_AT_ANY_TIME = 5
 
 async def _always_two(board: Board, killed: list[Worker]) -> None:
     """Two hosts work; for one that has died another one comes. Some are killed at any time."""
-    working = await board.hosts(2, "charge")
+    working = await board.mortals(2, "charge")
     while True:
         if len(killed) < KILLED_AT_ANY_TIME:
             await asyncio.sleep(board.chance.uniform(0.0, 0.3))
@@ -33,7 +33,7 @@ async def _always_two(board: Board, killed: list[Worker]) -> None:
                 for end in ends:
                     end.cancel()
         working = [worker for worker in working if worker.running]
-        working += await board.hosts(2 - len(working), "charge")
+        working += await board.mortals(2 - len(working), "charge")
 
 
 async def test_hosts_die_in_the_middle_of_effects(board: Board) -> None:
@@ -45,12 +45,10 @@ async def test_hosts_die_in_the_middle_of_effects(board: Board) -> None:
         for at in range(0, EFFECTS, 20)
     ]
     killed: list[Worker] = []
-    hosts = asyncio.create_task(_always_two(board, killed))
-    try:
+    async with asyncio.TaskGroup() as beside:
+        hosts = beside.create_task(_always_two(board, killed))
         told = [one for run in runs for one in await board.client.result(run, 2 * STUCK)]
-    finally:
         hosts.cancel()
-        await asyncio.wait([hosts])
     with closing(sqlite3.connect(board.folder / "effects")) as base:
         times = Counter(name for (name,) in base.execute("SELECT name FROM done"))
     assert [name for name, count in times.items() if count > 1] == []
