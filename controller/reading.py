@@ -118,7 +118,7 @@ class Reading:
         """A column of names, as rows of a table."""
         places = self._numbers(column, "u4", size)
         found = np.full(len(self._report.names) + 1, -1, np.intp)
-        for place in np.unique(places):
+        for place in _different(places, len(self._report.names)):
             found[place] = row_of(self._report.names[place])
         rows: Rows = found[places]
         return rows
@@ -266,7 +266,7 @@ class Reading:
         if ended.tokens:
             np.add.at(view.actors["tokens"], actors, self._numbers(ended.tokens, "u4", size))
         _smooth(view.actors, actors, waited=calls.waited, took=calls.took)
-        instances = [view.instance(int(actor), self._host) for actor in np.unique(actors)]
+        instances = [view.instance(actor, self._host) for actor in _different(actors, len(view.actors.keys))]
         for instance in instances:
             view.instances["done"][instance] += np.count_nonzero(actors == view.instances["actor"][instance])
         if view.on_ended is not None:
@@ -332,6 +332,18 @@ class Reading:
 
 def _there(rows: Rows) -> Rows:
     return rows[rows >= 0]
+
+
+def _different(numbers: NDArray[Any], below: int) -> list[int]:
+    """The different numbers among many that are all below a small one; cheaper than sorting them.
+
+    Raises:
+        IndexError: one is not below it.
+    """
+    there = np.zeros(below, np.bool_)
+    there[numbers] = True
+    found: list[int] = np.flatnonzero(there).tolist()
+    return found
 
 
 def _smooth(table: Table, rows: Rows, **columns: NDArray[np.float64]) -> None:

@@ -102,8 +102,8 @@ class Table:
     def drop(self, rows: Rows) -> None:
         """These rows are no more; those that are not there, and -1, are passed over."""
         alive = self._columns["alive"]
-        rows = np.unique(rows[rows >= 0])
-        gone = rows[alive[rows]].tolist()
+        rows = rows[rows >= 0]
+        gone = list(dict.fromkeys(rows[alive[rows]].tolist()))
         alive[gone] = False
         for row in gone:
             del self._index[self.keys[row]]
