@@ -20,6 +20,7 @@ from callboard import (
     Client,
     LlmAgent,
     Price,
+    Sampling,
     agent,
     method,
     model,
@@ -179,6 +180,26 @@ async def test_an_answer_has_a_length_where_tokens_are_limited(board: Board) -> 
     await client.run("say", {"text": "a"}, budget=Budget(tokens=9999), timeout=SOON)
     await client.run("say", {"text": "a"}, budget=Budget(calls=9), timeout=SOON)
     assert [one.sampling.max_tokens for one in _asked] == [4096, None]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+async def test_a_length_in_further_fields_is_reserved(board: Board, field: str) -> None:
+    """They go into the request as they are, so they are what it may take."""
+
+    @workflow
+    async def at_length() -> str:
+        """One request that waits."""
+        return (await model("dear").chat("wait", sampling=Sampling(extra={field: 9000}))).text
+
+    await board.host(at_length, dear)
+    client = await board.client()
+    run = await client.submit("at_length", budget=Budget(tokens=20_000))
+    await until(lambda: len(_asked) == 1)
+    (reserved,) = (await account(client)).open.values()
+    assert reserved.tokens == 9000 + tokens_of([Message("user", "wait")])
+    assert _asked[0].sampling.max_tokens is None
+    _gate.set()
+    assert await client.result(run, SOON) == "dear"
 
 
 @pytest.mark.parametrize(
