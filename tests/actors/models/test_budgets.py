@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support import spender
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
@@ -260,6 +261,25 @@ async def test_a_cheaper_model(board: Board) -> None:
     assert answers == ["dear", "cheap", "cheap"]
     found = await account(client)
     assert (found.spent.calls, found.spent.tokens) == (3, 120)
+
+
+async def test_a_model_without_a_price_is_told_of(board: Board) -> None:
+    """Once, under a budget of money: that does not limit it."""
+
+    @workflow
+    async def cheaply() -> str:
+        """Two requests that cost nothing."""
+        return (await model("cheap").chat("a")).text + (await model("cheap").chat("b")).text
+
+    await board.host(cheaply, *ALL)
+    client = await board.client()
+    with capture_logs() as logs:
+        await client.run("cheaply", budget=Budget(tokens=9999), timeout=SOON)
+        await client.run("say", {"text": "a"}, budget=Budget(usd=1.0), timeout=SOON)
+        assert not [one for one in logs if one["event"] == "model_has_no_price"]
+        await client.run("cheaply", budget=Budget(usd=1.0), timeout=SOON)
+    (told,) = (one for one in logs if one["event"] == "model_has_no_price")
+    assert told["model"] == "cheap"
 
 
 async def test_budgets_that_degrade_to_each_others_models(board: Board) -> None:
