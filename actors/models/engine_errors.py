@@ -111,8 +111,11 @@ class Faults:
             )
         if status >= 500 or status in {408, 409}:
             return self._down(f"answers with status {status}: {text}", status)
+        hint = ""
+        if status == 404 and "/v1" not in self._url:
+            hint = f". Is {self._url} the address of its API? Most end with /v1"
         return self._overflow(text, code) or EngineRefused(
-            f"the engine of model {self._name} refuses this, with status {status}: {text}",
+            f"the engine of model {self._name} refuses this, with status {status}: {text}{hint}",
             engine=self._url,
             status=status,
         )

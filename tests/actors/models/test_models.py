@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from httpcore2._async.connection import AsyncHTTPConnection
 from tests.support.board import Board
+from tests.support.emulated import emulated
 from tests.support.standin import Reply, StandIn, refusal
 from tests.support.waiting import SOON
 
@@ -345,6 +346,14 @@ async def test_idle_connections_are_closed_however_long_that_takes(
     await asking.chat(ChatRequest(messages=[Message("user", "hi")]), lambda _: None)
     assert len(closed) == engine.connections == 2  # the list of its models was asked for before
     await asking.close()
+
+
+async def test_an_address_without_its_end() -> None:
+    """What is there answers, and has no API at that place: the error says what to look at."""
+    async with emulated() as engine:
+        model_at("remote", url=engine.url.removesuffix("/v1"), retries=0)
+        with pytest.raises(EngineRefused, match=r"status 404: .*Most end with /v1"):
+            await model("remote").chat("hi")
 
 
 async def test_nobody_there() -> None:
