@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from callboard.actors.budget_questions import asked
+from callboard.infra import log
 from callboard.infra.errors import BudgetSpent
 from callboard.infra.messages.budget import Account, Amounts
 from callboard.infra.subjects import NameInvalid
@@ -42,6 +43,18 @@ class Budgets:
         self.asking: Counter[str] = Counter()
         """Calls of this host that wait for an answer, by the question's place in the inbox."""
         self.accounts = Accounts(node.store, node.reader, node.settings.journal_max_age)
+        self._free: set[str] = set()
+
+    def takes_nothing(self, model: str) -> None:
+        """A model without a price is asked under a budget of money; it is told of once."""
+        if model not in self._free:
+            self._free.add(model)
+            log.get("budgets").warning(
+                "model_has_no_price",
+                model=model,
+                action="budgets in dollars do not limit it",
+                fix="callboard host --price INPUT,OUTPUT, or price=Price(...), if it costs anything",
+            )
 
     def purse(self, call: Call, path: str) -> Purse | None:
         """What a call's requests are charged to; None: to nothing.
@@ -134,6 +147,8 @@ class Purse:
                 await self._release(charge, self._names[:place])
                 return bounded, (taken.account, taken.unit)
             budget = taken.account.budget
+            if budget.usd is not None and not estimate.usd:
+                self._budgets.takes_nothing(model)
             bounded = bounded or budget.tokens is not None or budget.usd is not None
         return bounded, None
 

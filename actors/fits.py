@@ -20,11 +20,22 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda v: isinstance(v, str),
     "boolean": lambda v: isinstance(v, bool),
     "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v),
+    "number": lambda v: (isinstance(v, int) and not isinstance(v, bool)) or _is_finite(v),
     "array": lambda v: isinstance(v, list),
     "object": lambda v: isinstance(v, dict),
     "null": lambda v: v is None,
 }
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_multiple(value: float, of: float) -> bool:
+    if isinstance(value, int) and isinstance(of, int):
+        return of == 0 or value % of == 0
+    return of == 0 or math.isclose(math.remainder(value, of), 0.0, abs_tol=1e-9)
+
 
 _BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], str]] = {
     "minimum": ((int, float), lambda v, b: v >= b, "is less than"),
@@ -35,6 +46,7 @@ _BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], st
     "maxLength": (str, lambda v, b: len(v) <= b, "is longer than"),
     "minItems": (list, lambda v, b: len(v) >= b, "has fewer items than"),
     "maxItems": (list, lambda v, b: len(v) <= b, "has more items than"),
+    "multipleOf": ((int, float), _is_multiple, "is no multiple of"),
     "pattern": (str, lambda v, b: re.search(b, v) is not None, "does not match"),
 }
 
@@ -46,6 +58,7 @@ _FORMATS: dict[str, type] = {
     "duration": dt.timedelta,
     "uuid": uuid.UUID,
     "decimal": decimal.Decimal,
+    "base64": bytes,
 }
 
 
@@ -55,7 +68,8 @@ def misfit(value: Any, schema: Mapping[str, Any], name: str = "it") -> str:
     Args:
         name: what the value is called in the answer.
     """
-    return _misfit(value, schema, schema.get("$defs", {}), name, _DEEPEST)
+    known = {**schema.get("definitions", {}), **schema.get("$defs", {})}
+    return _misfit(value, schema, known, name, _DEEPEST)
 
 
 def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at: str, depth: int) -> str:
@@ -73,7 +87,12 @@ def _misfit(value: Any, schema: Mapping[str, Any], known: Mapping[str, Any], at:
         if len(meant) == 1:
             return meant[0]
         return f"{at} is {_short(value)}, expected {' or '.join(_named(one, known) for one in options)}"
-    return _plain(value, schema, at) or _parts(value, schema, known, at, depth - 1)
+    also = (_misfit(value, one, known, at, depth - 1) for one in schema.get("allOf", ()))
+    return (
+        _plain(value, schema, at)
+        or _parts(value, schema, known, at, depth - 1)
+        or next(filter(None, also), "")
+    )
 
 
 def _named(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -107,7 +126,7 @@ def _plain(value: Any, schema: Mapping[str, Any], at: str) -> str:
     for name, (types, holds, words) in _BOUNDS.items():
         if name in schema and isinstance(value, types) and not holds(value, schema[name]):
             return f"{at} is {_short(value)}, which {words} {schema[name]}"
-    form = schema.get("format") or schema.get(KEYWORD, {}).get("type")
+    form = schema.get("format") or schema.get("contentEncoding") or schema.get(KEYWORD, {}).get("type")
     if isinstance(value, str) and form in _FORMATS and not _reads(value, _FORMATS[form]):
         return f"{at} is {_short(value)}, which is no {form}"
     return ""

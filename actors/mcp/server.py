@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -19,12 +21,26 @@ from callboard.actors import registry
 from callboard.actors.client import Client
 from callboard.actors.mcp.offers import Offer, offers
 from callboard.infra import log
-from callboard.infra.errors import CallboardError, RunFailed
+from callboard.infra.errors import CallboardError, RunFailed, ServerStartFailed
 from mcp import MCPError
 
 _LOOPBACK = "127.0.0.1"
 
 Context = ServerRequestContext[Any]
+
+
+def listening(port: int) -> socket.socket:
+    """A socket of the loopback interface.
+
+    Raises:
+        ServerStartFailed: nobody can listen there.
+    """
+    try:
+        return socket.create_server((_LOOPBACK, port))
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        text = f"MCP clients cannot be answered at {_LOOPBACK}:{port}: {why}; name another port"
+        raise ServerStartFailed(text) from error
 
 
 class BoardServer:
@@ -56,15 +72,21 @@ class BoardServer:
         async with stdio_server() as (read, write):
             await self._server.run(read, write, self._server.create_initialization_options())
 
-    async def over_http(self, port: int) -> None:
-        """Serve clients of the streamable HTTP transport on the loopback interface, at ``/mcp``."""
+    async def over_http(self, at: socket.socket) -> None:
+        """Serve clients of the streamable HTTP transport, at ``/mcp``, until this is cancelled."""
         import uvicorn
 
         app = self._server.streamable_http_app(host=_LOOPBACK)
-        config = uvicorn.Config(
-            app, host=_LOOPBACK, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
-        await uvicorn.Server(config).serve()
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        server.capture_signals = nullcontext  # type: ignore[assignment,method-assign] # they are the process's own
+        running = asyncio.ensure_future(server.serve([at]))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await asyncio.wait([running])
+            raise
 
     # -- what clients ask --------------------------------------------------------------------------
 

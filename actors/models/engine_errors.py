@@ -29,18 +29,26 @@ _WAIT: Final = 1.0
 _LONGEST: Final = 3600.0
 _OVERFLOW: Final = re.compile(
     r"context.?(?:length|size|window)|too many tokens|prompt is too long|input is too long|"
+    r"maximum prompt length|"
+    r"input tokens? (?:count .{0,20})?exceeds? the (?:configured limit|maximum number of tokens)|"
     r"tokens=\d+ cannot be greater than max_model_len",
     re.IGNORECASE,
 )
 _LIMITS: Final = (
     re.compile(r"(?:maximum )?context (?:length|window|size)(?: is| of)?(?: only)? \(?(\d+)", re.IGNORECASE),
-    re.compile(r"max(?:imum)?(?: model)?[ _](?:context |model_? ?)?len(?:gth)?\D{0,20}(\d+)", re.IGNORECASE),
+    re.compile(
+        r"max(?:imum)?(?: model)?[ _](?:context |prompt |model_? ?)?len(?:gth)?\D{0,20}(\d+)", re.IGNORECASE
+    ),
+    re.compile(r"(?:configured limit of|tokens allowed) \(?(\d+)", re.IGNORECASE),
+    re.compile(r"(?:>|with) (\d+) maximum", re.IGNORECASE),
 )
 _ASKED: Final = (
     re.compile(
-        r"(?:resulted in|requested|contains(?: at least)?|request has) (\d+) (?:\w+ )?tokens", re.IGNORECASE
+        r"(?:resulted in|requested(?: a total of)?|contains(?: at least)?|request has|too long:) (\d+) "
+        r"(?:\w+ )?tokens",
+        re.IGNORECASE,
     ),
-    re.compile(r"\((\d+) tokens\)", re.IGNORECASE),
+    re.compile(r"(?:(?:request|input) \((\d+) tokens|token count \((\d+))\)", re.IGNORECASE),
     re.compile(r"max_(?:completion_)?tokens=(\d+) cannot be greater", re.IGNORECASE),
 )
 
@@ -103,8 +111,11 @@ class Faults:
             )
         if status >= 500 or status in {408, 409}:
             return self._down(f"answers with status {status}: {text}", status)
+        hint = ""
+        if status == 404 and "/v1" not in self._url:
+            hint = f". Is {self._url} the address of its API? Most end with /v1"
         return self._overflow(text, code) or EngineRefused(
-            f"the engine of model {self._name} refuses this, with status {status}: {text}",
+            f"the engine of model {self._name} refuses this, with status {status}: {text}{hint}",
             engine=self._url,
             status=status,
         )
@@ -164,5 +175,5 @@ def _number(patterns: tuple[re.Pattern[str], ...], text: str) -> int:
     for pattern in patterns:
         found = pattern.search(text)
         if found:
-            return int(found[1])
+            return int(found[found.lastindex or 1])
     return 0

@@ -29,6 +29,8 @@ class Gauge:
         self._instance = instance
         self._engine = engine
         self._room = Room(instance.declared.directives.concurrency or MOST)
+        self._slots = instance.slots.size
+        self._told = False
         self._queried = 0
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("engine").bind(model=instance.name)
@@ -40,8 +42,7 @@ class Gauge:
         except CallboardError as error:  # it may tell later
             self._log.warning("engine_load_unknown", error=error.message)
         else:
-            if load is None:
-                self._log.info("engine_tells_no_load", slots=self._instance.slots.size)
+            if self._tells_nothing(load):
                 return
             self._instance.engine = load
         self._instance.resize(self._room.size)
@@ -62,9 +63,21 @@ class Gauge:
             except CallboardError as error:
                 self._log.debug("engine_load_unknown", error=error.message)
                 load = None
+            else:
+                if self._tells_nothing(load):
+                    return
             self._instance.engine = load
             if load is not None:
                 self._follow(load)
+
+    def _tells_nothing(self, load: EngineLoad | None) -> bool:
+        """Whether it has answered, and never told how busy it is: then it has the slots of any actor."""
+        self._told = self._told or load is not None
+        if self._told:
+            return False
+        self._log.info("engine_tells_no_load", slots=self._slots)
+        self._instance.resize(self._slots)
+        return True
 
     def _follow(self, load: EngineLoad) -> None:
         if load.queried < self._queried:  # its counts have begun anew, and so has its cache

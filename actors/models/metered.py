@@ -101,11 +101,12 @@ class Metered:
         self, prompt: int, sampling: Sampling, say: Say = lambda _: None
     ) -> AsyncIterator[tuple[Say, Sampling, Callable[[Usage], None]]]:
         """Reserve; what was said before a failure is charged as far as it was heard."""
-        answer = ANSWER if sampling.max_tokens is None else sampling.max_tokens
+        said = length_of(sampling)
+        answer = ANSWER if said is None else said
         estimate = self._amounts(Usage(prompt, answer, prompt + answer))
         estimate.calls, estimate.seconds = 1, SECONDS
         async with self._purse.charged(self._name, estimate) as reserved:
-            if reserved.bounded and sampling.max_tokens is None:
+            if reserved.bounded and said is None:
                 sampling = msgspec.structs.replace(sampling, max_tokens=answer)
             pieces = 0
 
@@ -133,13 +134,22 @@ async def _fitting(
     try:
         return await ask(bounded)
     except ContextOverflow as error:
-        if given.max_tokens is not None or bounded.max_tokens is None:
+        if length_of(given) is not None or bounded.max_tokens is None:
             raise
         limit, asked = error.fields["limit"], error.fields["asked"] or prompt
         room = limit - (asked if asked <= limit else asked - bounded.max_tokens)  # some count the answer, too
         if not 0 < room < bounded.max_tokens:
             raise
         return await ask(msgspec.structs.replace(bounded, max_tokens=room))
+
+
+def length_of(sampling: Sampling) -> int | None:
+    """Tokens that an answer takes at most, as its call says; fields in ``extra`` go before."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        said = sampling.extra.get(name)
+        if type(said) is int and said >= 0:
+            return said
+    return sampling.max_tokens
 
 
 def tokens_of(*parts: Any) -> int:

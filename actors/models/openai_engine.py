@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -41,6 +43,9 @@ _REST: Final = 1.0
 """Seconds for a response to end after its last event."""
 _LOOK: Final = 2.0
 """Seconds that it gets to tell its metrics."""
+_RENAMED: Final = re.compile(r"max_tokens\W+is not supported.*max_completion_tokens", re.DOTALL)
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_NAME_LIMIT: Final = 64
 
 
 class OpenAIEngine:
@@ -77,6 +82,7 @@ class OpenAIEngine:
         self._silent_after = silent_after
         self._stalled_after = stalled_after
         self._priorities = priorities
+        self._renamed = False
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -154,7 +160,7 @@ class OpenAIEngine:
         if request.tool_choice is not None:
             body["tool_choice"] = request.tool_choice
         if request.schema is not None:
-            form = {"name": str(request.schema.get("title", "answer")), "schema": request.schema}
+            form = {"name": _name(request.schema), "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         heard = _Heard(say, request.said)
         if heard.prefix:  # see docs/decisions/0036-answers-go-on.md
@@ -170,16 +176,32 @@ class OpenAIEngine:
         return heard.completion()
 
     async def _stream(self, heard: _Heard, body: dict[str, Any]) -> None:
-        """Ask, and hear the answer to its end.
+        """Ask, and hear the answer to its end; where the API has a newer name for ``max_tokens``, by that."""
+        if body.get("max_tokens") == 0 and heard.before:
+            heard.finish_reason = "length"
+            return
+        body["stream_options"] = {"include_usage": True}
+        sent = self._named(body)
+        try:
+            await self._hear(heard, sent)
+        except EngineRefused as error:
+            if "max_tokens" not in sent or not _RENAMED.search(error.message):
+                raise
+            self._renamed = True
+            await self._hear(heard, self._named(body))
+
+    def _named(self, body: dict[str, Any]) -> dict[str, Any]:
+        if not self._renamed or "messages" not in body:
+            return body
+        return {"max_completion_tokens" if name == "max_tokens" else name: of for name, of in body.items()}
+
+    async def _hear(self, heard: _Heard, body: dict[str, Any]) -> None:
+        """The same in one request.
 
         The client's own models of requests and chunks are passed by: it goes through each message of a
         conversation to see what to rename, which is nothing, and checks no types of what comes.
         """
-        if body.get("max_tokens") == 0 and heard.before:
-            heard.finish_reason = "length"
-            return
         loop = asyncio.get_running_loop()
-        body["stream_options"] = {"include_usage": True}
         try:
             async with (
                 asyncio.timeout(self._silent_after) as patience,
@@ -236,6 +258,10 @@ class OpenAIEngine:
                 address = self._beside("metrics")
                 return read_load(await client.get(address, cast_to=str, options={"timeout": _LOOK}))
         except EngineRefused:
+            return None
+        except EngineDown as error:
+            if error.fields["status"] != HTTPStatus.NOT_IMPLEMENTED:  # as llama.cpp has it without --metrics
+                raise
             return None
 
     async def tokens(self, text: str) -> int | None:
@@ -303,6 +329,11 @@ def _sent(message: Message) -> Any:
         if not isinstance(given, dict):
             call["function"]["arguments"] = "{}"
     return sent
+
+
+def _name(schema: dict[str, Any]) -> str:
+    """Of a schema, as the API allows names; titles may be anything."""
+    return _NO_NAME.sub("_", str(schema.get("title", ""))).strip("_")[:_NAME_LIMIT] or "answer"
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from callboard.actors.models.function_engine import ChatFunction, EmbedFunction,
 from callboard.actors.models.gauge import Gauge
 from callboard.actors.models.load import TellsLoad
 from callboard.actors.models.metered import Metered
+from callboard.actors.models.schemas import AnswerSignature
 from callboard.actors.models.structured import answer
 from callboard.actors.models.types import (
     ChatRequest,
@@ -32,6 +33,7 @@ from callboard.actors.models.types import (
     Price,
     Sampling,
 )
+from callboard.actors.schema import Signature
 from callboard.actors.scope import current
 from callboard.actors.speech import Speaker, Speech
 from callboard.infra.errors import UnknownActor
@@ -248,7 +250,17 @@ def method_of_model(name: str, key: str, result: Any) -> Method:
     own = list(signature.parameters.values())[1:]
     ask.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     assert key in METHODS
-    return Method(name, key, ask, Directives(), None)
+    return _AskMethod(name, key, ask, Directives(), None)
+
+
+class _AskMethod(Method):
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """As of any method; an answer that has a type is read as JSON has it."""
+        kinds = typing.get_args(self.function.__annotations__["return"])
+        if not kinds or kinds[0] is Any:
+            return super().signature
+        return AnswerSignature(self.where, self.function, kinds[0])
 
 
 @overload

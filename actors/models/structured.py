@@ -67,6 +67,10 @@ def _parse(result: ChatResult[Any], schema: dict[str, Any]) -> str:
         return f"it is no JSON: {error}"
     problem = misfit(value, schema)
     if not problem:
+        try:
+            msgspec.msgpack.encode(value)
+        except OverflowError:
+            return "it has a number that is too large"
         result.parsed = value
     return problem
 

@@ -37,6 +37,9 @@ from callboard.infra.kept import KeptProcess
 
 _LOOK_EVERY: Final = 0.25
 _TELL_EVERY: Final = 10.0
+_ATTEND_EVERY: Final = 10.0
+_MISSED: Final = 4
+"""Looks in a row at which a server does not say that it is well, after which it counts as hanging."""
 _FIRST: Final = 1.0
 _LONGEST: Final = 60.0
 _STEADY: Final = 60.0
@@ -73,7 +76,7 @@ class VllmEngine:
 
     It ends with the host, also after ``kill -9``. One that ends by itself is started again, after 1 s at
     first, then after twice as long each time, up to a minute; meanwhile calls fail with EngineDown, which is
-    retried.
+    retried. One that does not say that it is well for a minute or so is ended.
 
     It goes on with answers that were begun, unless it takes thoughts out of them: it would begin to think.
 
@@ -82,6 +85,7 @@ class VllmEngine:
         command: how it is run; ``--host``, ``--port`` and ``--served-model-name`` are added.
         start_timeout: seconds until a server that is not healthy counts as failed.
         first: seconds before the first restart.
+        attend_every: seconds between two looks whether it is well; each takes as long at most.
         kv_events: it tells of its prefix cache, over a socket in the file system.
     """
 
@@ -92,6 +96,7 @@ class VllmEngine:
         *,
         start_timeout: float = 1800.0,
         first: float = _FIRST,
+        attend_every: float = _ATTEND_EVERY,
         kv_events: bool = False,
     ) -> None:
         self.name = name
@@ -100,6 +105,8 @@ class VllmEngine:
         self.continues = not any(one.startswith(_THINKS) for one in command)
         self._start_timeout = start_timeout
         self._first = first
+        self._attend_every = attend_every
+        self._port = 0
         self._tells = kv_events
         self._tell: Tell = _nobody
         self._events: KvEvents | None = None
@@ -195,7 +202,7 @@ class VllmEngine:
     # -- the process -------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        port = _free_port()
+        port = self._port = _free_port()
         own = ["--host", _HOST, "--port", str(port), "--served-model-name", self.name, *self._listen()]
         begun = time.monotonic()
         try:
@@ -272,7 +279,7 @@ class VllmEngine:
             began = time.monotonic()
             child = self._child
             if child is not None:
-                await asyncio.to_thread(child.wait, None)  # which ends with the child, whoever ends it
+                await self._over(child)
             failures = 0 if time.monotonic() - began > _STEADY else failures
             self._log.error("vllm_ended", said=await self._last_lines())
             await self._end()
@@ -286,6 +293,20 @@ class VllmEngine:
                 self._log.error("vllm_not_started", error=error.message)
                 await self._end()  # it may still load, or hang, and would hold the memory of the next one
 
+    async def _over(self, child: KeptProcess) -> None:
+        """Wait until the server has ended; one that hangs is ended."""
+        ending = asyncio.ensure_future(asyncio.to_thread(child.wait, None))  # whoever ends it
+        missed = 0
+        try:
+            while not (await asyncio.wait([ending], timeout=self._attend_every))[0]:
+                well = await _is_healthy(self._port, self._attend_every)
+                missed = 0 if well else missed + 1
+                if missed == _MISSED:
+                    self._log.error("vllm_hangs", pid=child.pid, port=self._port)
+                    await asyncio.to_thread(child.end, keeper.KILL)
+        finally:
+            ending.cancel()
+
 
 def _nobody(_: CacheEvent) -> None:
     """Nobody is told."""
@@ -298,10 +319,10 @@ def _free_port() -> int:
         return port
 
 
-async def _is_healthy(port: int) -> bool:
-    """Whether ``/health`` answers with 200."""
+async def _is_healthy(port: int, patience: float = 2.0) -> bool:
+    """Whether ``/health`` answers with 200, within so many seconds."""
     try:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(patience):
             reader, writer = await asyncio.open_connection(_HOST, port)
             try:
                 writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

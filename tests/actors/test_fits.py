@@ -86,6 +86,7 @@ def test_what_does_not_fit(value: Any, says: str) -> None:
         (uuid.UUID, "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "f81d4fae"),
         (decimal.Decimal, "1.50", "one"),
         (dt.date | None, "2026-01-31", "soon"),
+        (bytes, "aGk=", "???"),
     ],
 )
 def test_texts_of_a_format(kind: Any, fits: str, does_not: str) -> None:
@@ -106,3 +107,25 @@ def test_what_fits_none_of_several_kinds() -> None:
 def test_a_schema_without_end() -> None:
     """A schema by somebody else that refers to itself ends."""
     assert "too deep" in misfit(1, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})
+
+
+@pytest.mark.parametrize(
+    ("of", "fits", "does_not"), [(2, 4, 3), (2, 2**60, 2**60 + 1), (0.1, 0.3, 0.35), (0.5, 3, 3.25)]
+)
+def test_multiples(of: float, fits: float, does_not: float) -> None:
+    """Whole numbers exactly, others as far as floats are exact."""
+    schema = {"type": "number", "multipleOf": of}
+    assert misfit(fits, schema) == ""
+    assert f"is no multiple of {of}" in misfit(does_not, schema)
+
+
+def test_schemas_of_other_makes() -> None:
+    """Parts that all have to fit, and definitions under their older name."""
+    schema = {
+        "type": "object",
+        "properties": {"n": {"allOf": [{"$ref": "#/definitions/Count"}, {"maximum": 5}]}},
+        "definitions": {"Count": {"type": "integer"}},
+    }
+    assert misfit({"n": 5}, schema) == ""
+    assert misfit({"n": "5"}, schema) == "it.n is '5', expected integer"
+    assert misfit({"n": 6}, schema) == "it.n is 6, which is more than 5"

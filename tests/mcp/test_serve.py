@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,6 +140,15 @@ async def test_over_http(board: str) -> None:
             assert "42" in str((await client.call_tool("double", {"n": 21})).content)
         serving.send(signal.SIGTERM)
         assert await asyncio.to_thread(serving.wait) == Exit.OK
+        assert "Traceback" not in serving.output
+
+
+def test_a_port_that_is_taken(board: str) -> None:
+    """Is told before anybody is told that clients are answered."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ended = callboard("mcp", "serve", "--http", other.getsockname()[1], url=board)
+    assert (ended.code, ended.out) == (Exit.NO_SERVER, "")
+    assert "Address already in use; name another port" in ended.err
 
 
 def test_nothing_but_the_protocol_is_on_stdout(board: str) -> None:

@@ -82,6 +82,8 @@ class StandIn:
         """What it tells of itself, by vLLM's names; empty: nothing."""
         self.paths: dict[str, bytes] = {}
         """What it answers elsewhere."""
+        self.statuses: dict[str, int] = {}
+        """With which error it answers there."""
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.connections = 0
@@ -133,7 +135,9 @@ class StandIn:
             self._tasks.discard(task)
 
     async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if asked.path == "/health":
+        if asked.path in self.statuses:
+            _whole(writer, self.statuses[asked.path], b"")
+        elif asked.path == "/health":
             _whole(writer, 200, b"")
         elif asked.path == "/metrics":
             _whole(writer, 200 if self.metrics else 404, _metrics(self.metrics))

@@ -156,11 +156,13 @@ async def serve_mcp(
     Raises:
         ConnectionLost: the connection is closed for good.
         UnknownActor: nothing of a chosen name is on the board.
+        ServerStartFailed: nobody can listen at the port.
     """
     from callboard.actors.client import Client
     from callboard.actors.mcp.calls import mcp_call
-    from callboard.actors.mcp.server import BoardServer
+    from callboard.actors.mcp.server import BoardServer, listening
 
+    at = listening(port) if port else None
     end = _End(None)
     host = Host([mcp_call], settings, end.on_lost)
     code = Exit.NO_SERVER
@@ -170,7 +172,7 @@ async def serve_mcp(
                 server = BoardServer(client, chosen)
                 await server.check()
                 on_ready()
-                serving = asyncio.ensure_future(server.over_http(port) if port else server.over_stdio())
+                serving = asyncio.ensure_future(server.over_stdio() if at is None else server.over_http(at))
                 await end.comes(serving)
                 serving.cancel()
                 await asyncio.wait([serving], timeout=_LINGER)  # a read of standard input cannot be stopped

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support import spender
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
@@ -20,6 +21,7 @@ from callboard import (
     Client,
     LlmAgent,
     Price,
+    Sampling,
     agent,
     method,
     model,
@@ -181,6 +183,26 @@ async def test_an_answer_has_a_length_where_tokens_are_limited(board: Board) -> 
     assert [one.sampling.max_tokens for one in _asked] == [4096, None]
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+async def test_a_length_in_further_fields_is_reserved(board: Board, field: str) -> None:
+    """They go into the request as they are, so they are what it may take."""
+
+    @workflow
+    async def at_length() -> str:
+        """One request that waits."""
+        return (await model("dear").chat("wait", sampling=Sampling(extra={field: 9000}))).text
+
+    await board.host(at_length, dear)
+    client = await board.client()
+    run = await client.submit("at_length", budget=Budget(tokens=20_000))
+    await until(lambda: len(_asked) == 1)
+    (reserved,) = (await account(client)).open.values()
+    assert reserved.tokens == 9000 + tokens_of([Message("user", "wait")])
+    assert _asked[0].sampling.max_tokens is None
+    _gate.set()
+    assert await client.result(run, SOON) == "dear"
+
+
 @pytest.mark.parametrize(
     ("asked", "room"),
     [(0, 2000 - tokens_of([Message("user", "go")])), (10, 1990), (4106, 1990)],
@@ -239,6 +261,25 @@ async def test_a_cheaper_model(board: Board) -> None:
     assert answers == ["dear", "cheap", "cheap"]
     found = await account(client)
     assert (found.spent.calls, found.spent.tokens) == (3, 120)
+
+
+async def test_a_model_without_a_price_is_told_of(board: Board) -> None:
+    """Once, under a budget of money: that does not limit it."""
+
+    @workflow
+    async def cheaply() -> str:
+        """Two requests that cost nothing."""
+        return (await model("cheap").chat("a")).text + (await model("cheap").chat("b")).text
+
+    await board.host(cheaply, *ALL)
+    client = await board.client()
+    with capture_logs() as logs:
+        await client.run("cheaply", budget=Budget(tokens=9999), timeout=SOON)
+        await client.run("say", {"text": "a"}, budget=Budget(usd=1.0), timeout=SOON)
+        assert not [one for one in logs if one["event"] == "model_has_no_price"]
+        await client.run("cheaply", budget=Budget(usd=1.0), timeout=SOON)
+    (told,) = (one for one in logs if one["event"] == "model_has_no_price")
+    assert told["model"] == "cheap"
 
 
 async def test_budgets_that_degrade_to_each_others_models(board: Board) -> None:

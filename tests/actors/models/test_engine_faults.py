@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
@@ -138,17 +139,24 @@ async def test_a_late_client(board: Board, engine: Emulated) -> None:
 
 
 async def test_a_cancelled_run_leaves_the_engine(board: Board) -> None:
-    """Its generation ends, and its room is free."""
+    """Within half a second its generation ends, and its room is free."""
     async with emulated(answer_tokens=2000, step_ms=5.0) as engine:
         await board.host(tell, model_at("writer", url=engine.url))
         client = await board.client()
-        run = await client.submit("tell", {"text": "hi"})
-        await until(lambda: len(text_of(heard)) > 10)
-        assert engine.running == 1
-        await client.cancel(run)
-        await until(lambda: engine.running == 0)
-        assert engine.app.engine.batcher.blocks.usage == 0.0
-        assert engine.app.engine.batcher.counts.generated < 2000
+        took: list[float] = []
+        while not took or min(took) > 0.5:  # unless the machine stood still meanwhile
+            assert len(took) < 5, took
+            heard.clear()
+            generated = engine.app.engine.batcher.counts.generated
+            run = await client.submit("tell", {"text": "hi"})
+            await until(lambda: len(text_of(heard)) > 10)
+            assert engine.running == 1
+            begun = time.monotonic()
+            await client.cancel(run)
+            await until(lambda: engine.running == 0)
+            took.append(time.monotonic() - begun)
+            assert engine.app.engine.batcher.blocks.usage == 0.0
+            assert engine.app.engine.batcher.counts.generated - generated < 2000
 
 
 # -- what it is called -----------------------------------------------------------------------------

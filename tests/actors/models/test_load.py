@@ -150,6 +150,26 @@ async def test_an_engine_that_tells_nothing(board: Board, engine: StandIn) -> No
     assert [one.path for one in engine.asked] == ["/metrics"]
 
 
+async def test_an_engine_that_has_no_metrics_to_tell(board: Board, engine: StandIn) -> None:
+    """And says so with a server's error, as llama.cpp does."""
+    engine.statuses["/metrics"] = 501
+    remote: Any = model_at("remote", url=engine.url)
+    there = instance(await board.host(many, remote), remote)
+    assert (there.slots.size, there.engine) == (256, None)
+    assert [one.path for one in engine.asked] == ["/metrics"]
+
+
+async def test_one_that_comes_later_and_tells_nothing(board: Board, engine: StandIn) -> None:
+    """Has the slots that it would have had, if it had been there."""
+    url = engine.url
+    await engine.__aexit__()
+    remote: Any = model_at("remote", url=url, concurrency=100)
+    there = instance(await board.host(many, remote), remote)
+    assert there.slots.size == FIRST
+    await engine.__aenter__()
+    await until(lambda: there.slots.size == 100)
+
+
 async def test_one_that_is_not_there_yet(board: Board, engine: StandIn) -> None:
     """Is asked again."""
     engine.metrics = {"num_requests_running": 0, "num_requests_waiting": 0}

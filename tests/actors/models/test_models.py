@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from httpcore2._async.connection import AsyncHTTPConnection
 from tests.support.board import Board
+from tests.support.emulated import emulated
 from tests.support.standin import Reply, StandIn, refusal
 from tests.support.waiting import SOON
 
@@ -255,6 +256,66 @@ async def test_errors(engine: StandIn, reply: Reply, error: type[Exception], fie
     assert {name: told[name] for name in fields} == fields
 
 
+@pytest.mark.parametrize(
+    ("told", "limit", "asked"),
+    [
+        ("request (5000 tokens) exceeds the available context size (4096 tokens), try it", 4096, 5000),
+        ("the request exceeds the available context size (2048 tokens)", 2048, 0),
+        ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 4096, 5000),
+        (
+            "It exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 tokens",
+            4096,
+            5000,
+        ),
+        (
+            "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300007 tokens.",
+            272000,
+            300007,
+        ),
+        (
+            "The input token count (1300000) exceeds the maximum number of tokens allowed (1048575).",
+            1048575,
+            1300000,
+        ),
+        ("The input token count exceeds the maximum number of tokens allowed 1048576.", 1048576, 0),
+        ("prompt is too long: 205000 tokens > 200000 maximum", 200000, 205000),
+        (
+            "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+            131072,
+            537812,
+        ),
+        (
+            "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+            32768,
+            40000,
+        ),
+    ],
+)
+async def test_limits_as_engines_tell_them(engine: StandIn, told: str, limit: int, asked: int) -> None:
+    """Each in its own words."""
+    model_at("remote", url=engine.url, retries=0)
+    engine.replies.append(refusal(400, told))
+    with pytest.raises(ContextOverflow) as found:
+        await model("remote").chat("hi")
+    assert (found.value.fields["limit"], found.value.fields["asked"]) == (limit, asked)
+
+
+async def test_a_newer_name_for_max_tokens(engine: StandIn) -> None:
+    """Hosted models want it in the place of the older one, which other engines know only; it is found out once."""
+    told = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead."
+    )
+    model_at("remote", url=engine.url, retries=0)
+    engine.replies.append(refusal(400, told, "unsupported_parameter"))
+    for _ in range(2):
+        assert (await model("remote").chat("hi", max_tokens=9)).text == "hi "
+    await model("remote").complete("hi", max_tokens=9)
+    lengths = [(one.body.get("max_tokens"), one.body.get("max_completion_tokens")) for one in engine.chats]
+    assert lengths == [(9, None), (None, 9), (None, 9)]
+    assert engine.asked[-1].body["max_tokens"] == 9
+
+
 async def test_connections_are_used_again(engine: StandIn) -> None:
     """One request after the other goes over one connection."""
     asking = OpenAIEngine("remote", engine.url)
@@ -285,6 +346,14 @@ async def test_idle_connections_are_closed_however_long_that_takes(
     await asking.chat(ChatRequest(messages=[Message("user", "hi")]), lambda _: None)
     assert len(closed) == engine.connections == 2  # the list of its models was asked for before
     await asking.close()
+
+
+async def test_an_address_without_its_end() -> None:
+    """What is there answers, and has no API at that place: the error says what to look at."""
+    async with emulated() as engine:
+        model_at("remote", url=engine.url.removesuffix("/v1"), retries=0)
+        with pytest.raises(EngineRefused, match=r"status 404: .*Most end with /v1"):
+            await model("remote").chat("hi")
 
 
 async def test_nobody_there() -> None:
@@ -367,6 +436,18 @@ async def test_schema(board: Board, engine: StandIn) -> None:
     assert "it.tickers is 'AAPL', expected array" in told[4]["content"]
 
 
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [("Trip plan (v2)", "Trip_plan_v2"), ("Box[int]", "Box_int"), ("x" * 99, "x" * 64), ("?", "answer")],
+)
+async def test_names_of_schemas(engine: StandIn, title: str, name: str) -> None:
+    """As the API allows them, whatever the title is."""
+    model_at("remote", url=engine.url)
+    engine.replies.append(Reply(["{}"]))
+    await model("remote").chat("x", schema={"title": title, "type": "object"})
+    assert engine.chats[0].body["response_format"]["json_schema"]["name"] == name
+
+
 async def test_types_of_parsed() -> None:
     """A struct, a dataclass, or plain values for a JSON schema."""
 
@@ -380,6 +461,41 @@ async def test_types_of_parsed() -> None:
         await model("points").chat("x", schema=StandIn)
 
 
+@dataclass
+class Span:
+    """A type that says more than its schema."""
+
+    first: int
+    last: int
+    by_year: dict[int, float]
+    seal: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.first > self.last:
+            raise ValueError("it ends before it begins")
+
+
+@workflow
+async def spanned() -> dict[str, Any]:
+    """What is made of the answer."""
+    try:
+        found = (await model("remote").chat("when?", schema=Span)).parsed
+    except OutputInvalid as error:
+        return {"problem": error.fields["problem"]}
+    assert isinstance(found, Span)
+    return {"keys": [*found.by_year], "seal": found.seal.decode()}
+
+
+async def test_types_say_more_than_schemas(board: Board, engine: StandIn) -> None:
+    """An answer is read as the JSON that it is; what its type alone refuses is no valid output either."""
+    good = '{"first": 1, "last": 2, "by_year": {"2004": 1.5}, "seal": "aGk="}'
+    bad = good.replace('"first": 1', '"first": 3')
+    engine.replies.extend([Reply([good]), Reply([bad])])
+    await board.host(spanned, model_at("remote", url=engine.url))
+    assert await board.run(spanned) == {"keys": [2004], "seal": "hi"}
+    assert "it ends before it begins" in (await board.run(spanned))["problem"]
+
+
 async def test_output_that_never_fits(engine: StandIn) -> None:
     """After the repairs it is an error with the problem and the text; one that was cut off fails at once."""
     model_at("remote", url=engine.url)
@@ -390,6 +506,9 @@ async def test_output_that_never_fits(engine: StandIn) -> None:
     engine.replies.append(Reply(['{"tick'], finish="length"))
     with pytest.raises(OutputInvalid, match="cut off at max_tokens"):
         await model("remote").chat("plan", schema=Plan)
+    engine.replies.append(Reply([f'{{"tickers": [], "years": {10**400}}}']))
+    with pytest.raises(OutputInvalid, match="number that is too large"):
+        await model("remote").chat("plan", schema=Plan, repairs=0)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,19 @@ async def test_it_is_started_again(board: Board) -> None:
     assert engine.pid not in {None, first}
 
 
+async def test_one_that_hangs_is_started_again(board: Board) -> None:
+    """It lives, and answers nothing any more: nobody would hear of the calls that it has."""
+    engine = VllmEngine("child", STANDIN, first=0.1, attend_every=0.5)
+    options = {"retries": 1000, "backoff": 0.2, "backoff_max": 0.5}
+    await board.host(ask, ServedModel("child", engine, options))
+    first = engine.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    assert await board.run(ask, text="again", timeout=3 * SOON) == "again "
+    assert engine.pid not in {None, first}
+    await until(lambda: not psutil.pid_exists(first))
+
+
 async def test_its_workers_end_with_it(tmp_path: Path) -> None:
     """A server that is killed leaves nobody behind, who would hold the memory that the next one needs."""
     told = tmp_path / "worker"
