@@ -53,6 +53,7 @@ _BY_CODE = {
     "question_unknown": Exit.NOT_FOUND,
     "route_invalid": Exit.USAGE,
     "admission_invalid": Exit.USAGE,
+    "budget_invalid": Exit.USAGE,
     "load_invalid": Exit.USAGE,
     "recording_invalid": Exit.USAGE,
     "policy_unusable": Exit.USAGE,
