@@ -491,6 +491,14 @@ async def test_what_stands_in_the_process_moves(board: Board) -> None:
     assert set(RAN.values()) == {1}
 
 
+async def test_what_stands_in_the_process_goes_with_a_state_that_is_deleted(board: Board) -> None:
+    """Nothing of the session is left, also where it had only one holder."""
+    client, source, _ = await thinking(board)
+    await client.state.delete("Brain", "s")
+    assert await heard(client, "two") == ["two"]
+    assert instance(source, Brain).executor.agent.heard.get("s", ["two"]) == ["two"]
+
+
 async def test_a_move_that_fails_takes_nothing_along(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the process is there as before."""
     client, source, _ = await thinking(board)
