@@ -179,7 +179,7 @@ class Waits:
 
     def _check(self, seconds: float, what: str) -> None:
         kept = self._node.settings.journal_max_age
-        if seconds >= kept:
+        if 0 < kept <= seconds:
             text = f"{what} of {seconds:,.0f} s is longer than journals are kept ({kept:,.0f} s)"
             raise WaitInvalid(f"{text}: raise the setting journal_max_age", wait=what)
 

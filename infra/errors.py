@@ -528,6 +528,12 @@ class Diverged(CallboardError):
     code = "diverged"
 
 
+class JournalExpired(CallboardError):
+    """A run has lasted longer than its journal is kept, and cannot go on. Fields: run, kept (s)."""
+
+    code = "journal_expired"
+
+
 class ResultTimeout(CallboardError, TimeoutError):
     """No result yet; a ``TimeoutError``, too. Fields: run or future, timeout (s)."""
 
