@@ -551,7 +551,7 @@ class WaitMisplaced(CallboardError):
 
 
 class WaitInvalid(CallboardError):
-    """A wait cannot be: too long, or under a name that is taken. Fields: wait."""
+    """A wait cannot be: too long, for what is no type, or under a name that is taken. Fields: wait."""
 
     code = "wait_invalid"
 

@@ -119,6 +119,12 @@ async def asker(timeout: float | None = None) -> Verdict:
 
 
 @workflow
+async def asks_for_nothing() -> Any:
+    """Ask for what is no type."""
+    return await human.ask("Shall we?", schema=len)
+
+
+@workflow
 async def leaver() -> str:
     """Leave waits behind."""
     waits = [human.ask("Anybody?"), callboard.sleep(60), callboard.signal("never", timeout=60)]
@@ -538,6 +544,14 @@ async def test_waits_in_handlers_are_refused(board: Board) -> None:
     with pytest.raises(RunFailed) as caught:
         await board.run(misplacing)
     assert isinstance(caught.value.__cause__, WaitMisplaced)
+
+
+async def test_what_nobody_could_answer_is_refused(board: Board) -> None:
+    """The question is not put."""
+    await board.host(asks_for_nothing)
+    with pytest.raises(RunFailed, match="give a type") as caught:
+        await board.run(asks_for_nothing, timeout=5.0)
+    assert isinstance(caught.value.__cause__, WaitInvalid)
 
 
 async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
