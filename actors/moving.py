@@ -71,6 +71,15 @@ async def migrate(
     for one in moved.values():
         if one.error is not None:
             raise restore(one.error)
+    for one in moved.values():
+        if destination is not None and one.host != destination:
+            raise MigrationFailed(
+                f"session {one.session} of {actor} was on its way already, and is on host {one.host} now: "
+                "ask for it once more",
+                actor=actor,
+                session=one.session,
+                host=one.host,
+            )
     return [moved[session] for session in sessions]
 
 

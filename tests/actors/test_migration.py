@@ -148,6 +148,27 @@ async def test_a_call_that_runs_ends_first(board: Board) -> None:
     await until(lambda: instance(source, Diary).running == {})
 
 
+async def test_two_who_want_it_elsewhere(board: Board) -> None:
+    """The first one has it moved; the other one is told where it is."""
+    client, source, other = await parted(board)
+    third = await board.host(Diary)
+    await until(lambda: source.watch.serves(third.id, "Diary"))
+    run = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    first = asyncio.create_task(client.migrate("s", "Diary", source.id, other.id))
+    await until(lambda: bool(source.migrations._moves))
+    second = asyncio.create_task(client.migrate("s", "Diary", source.id, third.id))
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(second), 0.2)
+    GATE.set()
+    assert (await first)[0].host == other.id
+    with pytest.raises(MigrationFailed, match="ask for it once more") as caught:
+        await second
+    assert caught.value.fields["host"] == other.id
+    await client.result(run, SOON)
+    assert (await client.migrate("s", "Diary", None, third.id))[0].host == third.id
+
+
 async def test_a_preemptable_call_is_stopped(board: Board) -> None:
     """It runs again where the session is then, before those that waited behind it."""
     client, source, other = await parted(board)
