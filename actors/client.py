@@ -278,7 +278,7 @@ class Client:
             value: what JSON can say, or what the question's type takes.
 
         Raises:
-            QuestionUnknown: it is not open.
+            QuestionUnknown: it is not open, or somebody has answered it.
             AnswerInvalid: the answer does not fit the question's schema.
         """
         from callboard.actors.inbox import answer

@@ -29,6 +29,7 @@ from callboard.infra.errors import (
     CallboardError,
     Diverged,
     Fenced,
+    JournalExpired,
     Overloaded,
     Poisoned,
     StoreRefused,
@@ -346,10 +347,14 @@ class Driver:
             self.host.caller.spawn(journal.restate(self.summary(run, "running")))
         else:
             self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
-        if known.owners >= _DEADLY * self.host.node.settings.max_deliver:
+        begun = request.resumed or request.delivered.delivered > 1
+        if known.is_cut and begun and not run.cancelled:
+            await self._expired(run)
+        elif known.owners >= _DEADLY * self.host.node.settings.max_deliver:
             await self._give_up(run)
-            return False
-        return True
+        else:
+            return True
+        return False
 
     def _is_taken(self, request: Request, owner: Owner | None) -> bool:
         """Whether the run of this id is another request's; who has published this one cannot be told."""
@@ -371,6 +376,20 @@ class Driver:
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
         self.host.node.journal.put_summary(self.summary(run, done.status, done))
         self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
+
+    async def _expired(self, run: Run) -> None:
+        """A run whose first calls nobody knows any more would make them again: it ends here."""
+        assert run.lease is not None
+        node, name = self.host.node, run.request.run
+        kept = node.settings.journal_max_age
+        text = (
+            f"run {name} of {self.name} has lasted longer than its journal is kept ({kept:,.0f} s): what it "
+            "did first is not known any more; raise the setting journal_max_age for runs that last longer"
+        )
+        done = self._running.failed(run, JournalExpired(text, run=name, kept=kept))
+        await node.journal.close(run.lease, done, as_json=run.request.as_json)
+        self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
+        await self._clear(run, [])
 
     def _owner(self, request: Request, epoch: int) -> Owner:
         return Owner(

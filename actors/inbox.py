@@ -9,10 +9,17 @@ import msgspec
 from callboard.actors.fits import misfit
 from callboard.actors.waits import ANSWER, INBOX, RESERVED, question_subject
 from callboard.infra import subjects
-from callboard.infra.errors import AnswerInvalid, InvalidArguments, QuestionUnknown, RunUnknown, ValueTooLarge
+from callboard.infra.errors import (
+    AnswerInvalid,
+    Fenced,
+    InvalidArguments,
+    QuestionUnknown,
+    RunUnknown,
+    ValueTooLarge,
+)
 from callboard.infra.messages.inbox import Question
 from callboard.infra.messages.run import Signal
-from callboard.state.journal import read_entries, read_entry
+from callboard.state.journal import decode_signal, read_entries, read_entry
 
 if TYPE_CHECKING:
     from callboard.actors.client import Client
@@ -51,7 +58,37 @@ async def answer(client: Client, question: str, value: Any) -> None:
             f"the answer does not fit question {asked.id}: {problem}; 'callboard inbox' shows what is asked"
         )
         raise AnswerInvalid(text, question=asked.id, problem=problem)
-    await _send(client, asked.run, Signal(ANSWER, value=plain, future=asked.id))
+    fenced = False
+    while True:
+        earlier, last = await _answered(client, asked)
+        if earlier is not None:
+            if fenced and earlier.value == plain:
+                return  # an answer whose ack was lost is sent again, and the second is fenced by the first
+            raise QuestionUnknown(
+                f"question {asked.id} is answered already: its run goes on when a host drives it",
+                question=asked.id,
+            )
+        try:
+            await _send(client, asked.run, Signal(ANSWER, value=plain, future=asked.id), last)
+        except Fenced:  # another signal has come, perhaps an answer
+            fenced = True
+        else:
+            return
+
+
+async def _answered(client: Client, asked: Question) -> tuple[Signal | None, int]:
+    """The answer that a run has got and not taken yet; and the sequence of its last signal."""
+    node = client.node
+    stored = await node.journal.read(asked.run, "signal")
+    shown = await node.reader.last(INBOX, question_subject(asked.id))
+    since = shown.at if shown else 0.0  # an answer that was refused came before the question was shown anew
+    answers = (
+        signal
+        for entry, signal in read_entries(decode_signal, stored)
+        if (signal.name, signal.future) == (ANSWER, asked.id) and entry.at > since
+    )
+    fitting = (signal for signal in answers if not misfit(signal.value, asked.schema))
+    return next(fitting, None), stored[-1].sequence if stored else 0
 
 
 async def find(client: Client, named: str) -> Question:
@@ -78,7 +115,7 @@ async def find(client: Client, named: str) -> Question:
     return found[0]
 
 
-async def _send(client: Client, run: str, sent: Signal) -> None:
+async def _send(client: Client, run: str, sent: Signal, after: int | None = None) -> None:
     try:
         size = len(msgspec.msgpack.encode(sent))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -92,4 +129,4 @@ async def _send(client: Client, run: str, sent: Signal) -> None:
     summary = await client.status(run)
     if summary.finished:
         raise RunUnknown(f"run {run} has ended: {summary.status}; nothing reaches it any more", run=run)
-    await client.node.journal.put_signal(run, sent)
+    await client.node.journal.put_signal(run, sent, after)

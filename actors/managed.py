@@ -145,6 +145,8 @@ async def commit(instance: Instance, session: Session, call: Call, result: Resul
         await session.commit(call.id, msgspec.Raw(encode(result)))
     except Fenced:
         instance.host.states.forget(instance.name, call.session)
+        if instance.snapshots is not None:
+            instance.snapshots.doubt(call.session)
         return False
     finally:
         session.rollback()  # of a commit that has succeeded nothing is left to drop

@@ -47,23 +47,23 @@ async def migrate(
     info, pulses, holders = await asyncio.gather(
         registry.actor(node, actor),
         registry.hosts(node),
-        asyncio.gather(*(_holder(node, Place(actor, session)) for session in sessions)),
+        asyncio.gather(*(holder(node, Place(actor, session)) for session in sessions)),
     )
     _check(actor, info, sessions, holders)
     serving = {pulse.host: pulse for pulse in pulses if actor in pulse.instances}
-    found = {session: str(holder) for session, holder in zip(sessions, holders, strict=True)}
-    for session, holder in found.items():
-        if source is not None and holder != source:
+    found = {session: str(host) for session, host in zip(sessions, holders, strict=True)}
+    for session, host in found.items():
+        if source is not None and host != source:
             raise MigrationFailed(
-                f"session {session} of {actor} is held by host {holder}, not by {source}: nothing was moved",
+                f"session {session} of {actor} is held by host {host}, not by {source}: nothing was moved",
                 actor=actor,
                 session=session,
-                host=holder,
+                host=host,
             )
     to = _destination(actor, serving.values(), set(found.values()), destination)
     asked: dict[str, list[str]] = defaultdict(list)
-    for session, holder in found.items():
-        asked[holder if holder in serving else to].append(session)  # of one that is gone anybody may take it
+    for session, host in found.items():
+        asked[host if host in serving else to].append(session)  # of one that is gone anybody may take it
     answers = await asyncio.gather(
         *(_asked(node, host, actor, some, to, timeout) for host, some in asked.items())
     )
@@ -71,12 +71,25 @@ async def migrate(
     for one in moved.values():
         if one.error is not None:
             raise restore(one.error)
+    for one in moved.values():
+        if destination is not None and one.host != destination:
+            raise MigrationFailed(
+                f"session {one.session} of {actor} was on its way already, and is on host {one.host} now: "
+                "ask for it once more",
+                actor=actor,
+                session=one.session,
+                host=one.host,
+            )
     return [moved[session] for session in sessions]
 
 
-async def _holder(node: Node, place: Place) -> str | None:
+async def holder(node: Node, place: Place) -> str | None:
+    """The host that holds a session; None if nothing is kept for it, empty if nobody can tell."""
     stored = await node.shelf.last(place)
-    return None if stored is None else decode_commit(stored.body).holder
+    try:
+        return None if stored is None else decode_commit(stored.body).holder
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
 
 
 def _check(actor: str, info: ActorInfo | None, sessions: Sequence[str], holders: Sequence[object]) -> None:
@@ -85,8 +98,8 @@ def _check(actor: str, info: ActorInfo | None, sessions: Sequence[str], holders:
         raise UnknownActor(f"there is no agent {actor}; see 'callboard actors'", actor=actor)
     if not any(method.directives.get("managed") for method in info.methods):
         raise unmovable(actor, stateful=bool(info.directives.get("stateful")))
-    for session, holder in zip(sessions, holders, strict=True):
-        if holder is None:
+    for session, host in zip(sessions, holders, strict=True):
+        if host is None:
             raise StateUnknown(
                 f"{actor} has no state of session {session}, so that there is nothing to move; 'callboard "
                 "state list' shows all",

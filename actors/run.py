@@ -17,7 +17,15 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.run import Done, Owner, Signal
 from callboard.infra.pull import Delivered
-from callboard.state.journal import Lease, decode_aside, decode_owner, decode_signal, read_done, read_entry
+from callboard.state.journal import (
+    Lease,
+    decode_aside,
+    decode_owner,
+    decode_signal,
+    read_done,
+    read_entry,
+    read_results,
+)
 
 if TYPE_CHECKING:
     from callboard.infra.direct import Stored
@@ -123,6 +131,7 @@ class Known:
         self.done: Done | None = None
         self.owner: Owner | None = None
         self.owner_sequence = 0
+        self.first_epoch = 0
         self.since = 0.0
         self.sequence = 0
         self.cancelled = ""
@@ -138,6 +147,7 @@ class Known:
                 self.results.append(entry)
             elif kind == "owner":
                 self.owner = read_entry(decode_owner, entry.body) or self.owner
+                self.first_epoch = self.first_epoch or (self.owner.epoch if self.owner else 0)
                 self.since = self.since or entry.at
                 self.owner_sequence = entry.sequence
                 self.owners += 1
@@ -153,6 +163,13 @@ class Known:
                     self.cancelled = signal.reason or NO_REASON
                 elif signal is not None:
                     self.signals.append((entry.sequence, signal))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether what stood first was too old, and has been removed."""
+        if self.owner is None:
+            return self.aside_sequence > 0 or any(read_results(entry.body) for entry in self.results)
+        return self.first_epoch > 1
 
     @property
     def is_aside(self) -> bool:

@@ -84,6 +84,11 @@ class Snapshots:
             if session not in self.here:
                 await self._call("restore", session, None)
 
+    def doubt(self, session: str) -> None:
+        """Somebody else has written, or deleted the session: what the agent here has of it is void."""
+        if session in self.here:
+            self.here[session] = 0
+
     async def restored(self, session: Session) -> None:
         """See to it that the agent here has what the last holder kept for the session, once.
 
@@ -92,7 +97,7 @@ class Snapshots:
         async with self._lock:
             if self.here.get(session.id) == session.epoch:
                 return
-            if session.epoch > 1:
+            if session.epoch > 1 or session.id in self.here:
                 await self._call("restore", session.id, await self._brought(session))
             self.here[session.id] = session.epoch
 

@@ -41,6 +41,9 @@ class Kind:
     Args:
         where: what the journal calls it.
         type: of the value: a type, or a JSON schema.
+
+    Raises:
+        WaitInvalid: nothing that is sent can be of this type.
     """
 
     def __init__(self, where: str, type: Any = None) -> None:  # noqa: A002
@@ -49,6 +52,11 @@ class Kind:
         self._schema: dict[str, Any] | None = type if isinstance(type, dict) else None
         self._type: Any = Any if self._schema is not None else type
         self.signature = self
+        try:
+            msgspec.msgpack.Decoder(self._type)
+        except TypeError as error:
+            text = f"{where}: no value can be read as {type!r}: give a type"
+            raise WaitInvalid(text, wait=where) from error
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of the value; empty where it has none."""
@@ -179,7 +187,7 @@ class Waits:
 
     def _check(self, seconds: float, what: str) -> None:
         kept = self._node.settings.journal_max_age
-        if seconds >= kept:
+        if 0 < kept <= seconds:
             text = f"{what} of {seconds:,.0f} s is longer than journals are kept ({kept:,.0f} s)"
             raise WaitInvalid(f"{text}: raise the setting journal_max_age", wait=what)
 

@@ -528,6 +528,12 @@ class Diverged(CallboardError):
     code = "diverged"
 
 
+class JournalExpired(CallboardError):
+    """A run has lasted longer than its journal is kept, and cannot go on. Fields: run, kept (s)."""
+
+    code = "journal_expired"
+
+
 class ResultTimeout(CallboardError, TimeoutError):
     """No result yet; a ``TimeoutError``, too. Fields: run or future, timeout (s)."""
 
@@ -545,7 +551,7 @@ class WaitMisplaced(CallboardError):
 
 
 class WaitInvalid(CallboardError):
-    """A wait cannot be: too long, or under a name that is taken. Fields: wait."""
+    """A wait cannot be: too long, for what is no type, or under a name that is taken. Fields: wait."""
 
     code = "wait_invalid"
 

@@ -102,6 +102,15 @@ class Codec:
         """
         return self.encode(value)[0]
 
+    def is_changed(self, raw: bytes, now: bytes) -> bool:
+        """Whether an item that was fetched has been changed since.
+
+        Args:
+            raw: as it is stored, perhaps under another annotation, or with a set in another order.
+            now: what :meth:`encoded_again` gave.
+        """
+        return now != raw and now != _encode(self.decode(raw))
+
     def mutable(self, value: Any) -> bool:
         """Whether an item can be changed without being put back."""
         return self._mutable and type(value) not in _FIXED_VALUES

@@ -183,9 +183,17 @@ class Journal:
         """Announce futures that wait for others."""
         self._store.put(subjects.run(run, "pending"), encode(pending))
 
-    async def put_signal(self, run: str, signal: Signal) -> int:
-        """Send something to a run from outside; it is kept until the run's driver sees it."""
-        return await self._store.stored(subjects.run(run, "signal"), encode(signal))
+    async def put_signal(self, run: str, signal: Signal, after: int | None = None) -> int:
+        """Send something to a run from outside; it is kept until the run's driver sees it.
+
+        Args:
+            after: sequence of the signal that must still be the last; 0: there is none; None: any may be.
+
+        Raises:
+            Fenced: it is not.
+        """
+        head = None if after is None else H.encode([(H.EXPECTED_SEQUENCE, str(after))])
+        return await self._store.stored(subjects.run(run, "signal"), encode(signal), head)
 
     async def put_aside(self, lease: Lease, aside: Aside) -> int:
         """Say that the run is put aside; only the owner can. Returns the entry's sequence.

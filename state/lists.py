@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence
 from typing import Any, Self, SupportsIndex, TypeVar, overload
 
@@ -87,7 +88,7 @@ class ManagedList(MutableSequence[T]):
         return value
 
     def _place(self, index: SupportsIndex, problem: str) -> int:
-        place = index.__index__()
+        place = operator.index(index)
         count = self._kept.count
         if not -count <= place < count:
             raise IndexError(problem)
@@ -183,7 +184,7 @@ class ManagedList(MutableSequence[T]):
 
     def insert(self, index: SupportsIndex, value: T) -> None:
         """As ``list.insert``."""
-        place, count = index.__index__(), len(self)
+        place, count = operator.index(index), len(self)
         place = max(place + count, 0) if place < 0 else min(place, count)
         self._splice(place, place, [value])
 

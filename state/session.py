@@ -357,7 +357,7 @@ class Session(Parts):
         if changes and limit and size > limit and size > sum(one.size for one in self.kept.values()):
             raise StateTooLarge(
                 f"the state of session {self.id} at {self.actor} would have {size:,} bytes, and {limit:,} "
-                "are allowed (max_bytes of the agent): keep less of it, or raise the limit",
+                "are allowed (state_max_bytes of the agent): keep less of it, or raise the limit",
                 actor=self.actor,
                 session=self.id,
                 size=size,

@@ -220,7 +220,8 @@ class Turn:
         changed: dict[Cell, Cell] = {}
         for cell, fetched in self._fetched.items():
             raw = fetched.codec.encoded_again(fetched.value)
-            if raw != cell.raw:
+            assert cell.raw is not None
+            if fetched.codec.is_changed(cell.raw, raw):
                 new = cell_of(raw, self.session.inline_limit)
                 if isinstance(fetched.place, bytes):
                     self._put_back(fetched.name, fetched.place, cell, new)

@@ -184,8 +184,7 @@ async def research(
     Args:
         question: In plain English.
         previous: The `plan` of the last report in the same session, for a follow-up such as "And
-            what about IBM?". The client keeps it and passes it on for now; once sessions have
-            managed state, the Analyst will remember it.
+            what about IBM?". The client keeps it and passes it on.
         approve: Ask somebody whether the plan is right before any data are read: `callboard inbox`
             shows the question, `callboard answer` answers it. The run holds nothing meanwhile.
         model: The name of a model on the board that is to plan and to write; without one, fixed rules do.

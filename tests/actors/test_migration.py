@@ -148,6 +148,27 @@ async def test_a_call_that_runs_ends_first(board: Board) -> None:
     await until(lambda: instance(source, Diary).running == {})
 
 
+async def test_two_who_want_it_elsewhere(board: Board) -> None:
+    """The first one has it moved; the other one is told where it is."""
+    client, source, other = await parted(board)
+    third = await board.host(Diary)
+    await until(lambda: source.watch.serves(third.id, "Diary"))
+    run = await client.submit("entry", {"text": "long", "how": "wait"}, session="s")
+    await until(lambda: RAN["long"] == 1)
+    first = asyncio.create_task(client.migrate("s", "Diary", source.id, other.id))
+    await until(lambda: bool(source.migrations._moves))
+    second = asyncio.create_task(client.migrate("s", "Diary", source.id, third.id))
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(second), 0.2)
+    GATE.set()
+    assert (await first)[0].host == other.id
+    with pytest.raises(MigrationFailed, match="ask for it once more") as caught:
+        await second
+    assert caught.value.fields["host"] == other.id
+    await client.result(run, SOON)
+    assert (await client.migrate("s", "Diary", None, third.id))[0].host == third.id
+
+
 async def test_a_preemptable_call_is_stopped(board: Board) -> None:
     """It runs again where the session is then, before those that waited behind it."""
     client, source, other = await parted(board)
@@ -489,6 +510,14 @@ async def test_what_stands_in_the_process_moves(board: Board) -> None:
     assert await holder(client, "s", "Brain") == source.id
     assert await heard(client, "three") == ["one", "two", "three"]
     assert set(RAN.values()) == {1}
+
+
+async def test_what_stands_in_the_process_goes_with_a_state_that_is_deleted(board: Board) -> None:
+    """Nothing of the session is left, also where it had only one holder."""
+    client, source, _ = await thinking(board)
+    await client.state.delete("Brain", "s")
+    assert await heard(client, "two") == ["two"]
+    assert instance(source, Brain).executor.agent.heard.get("s", ["two"]) == ["two"]
 
 
 async def test_a_move_that_fails_takes_nothing_along(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from callboard.infra.errors import (
     AnswerInvalid,
     DeadlineExceeded,
     InvalidArguments,
+    JournalExpired,
     QuestionUnknown,
     RunCancelled,
     RunFailed,
@@ -95,6 +96,15 @@ async def listener(count: int = 1, timeout: float | None = None) -> list[Any]:
 
 
 @workflow
+async def twice() -> str:
+    """Work, and wait twice."""
+    first = await step("before")
+    for _ in range(2):
+        await callboard.signal("go")
+    return first
+
+
+@workflow
 async def branches() -> list[Any]:
     """Wait for several things at once, and pass a value on."""
     a, b = callboard.signal("a"), callboard.signal("b")
@@ -106,6 +116,12 @@ async def asker(timeout: float | None = None) -> Verdict:
     """Ask somebody."""
     RAN["from the top"] += 1
     return await human.ask("Shall we?", schema=Verdict, timeout=timeout, to="boss")
+
+
+@workflow
+async def asks_for_nothing() -> Any:
+    """Ask for what is no type."""
+    return await human.ask("Shall we?", schema=len)
 
 
 @workflow
@@ -487,6 +503,26 @@ async def test_an_answer_by_any_client(board: Board) -> None:
     assert await value(board, run) == {"ok": False, "note": "no"}
 
 
+async def test_the_first_answer_counts(board: Board) -> None:
+    """Who answers after somebody else is told so, also while no host is there, and at the same time."""
+    host = await board.host(asker, **SOON)
+    run = await put_aside(board, host, asker)
+    await host.stop(grace=0.2)
+    clients = [await board.client() for _ in range(5)]
+    await clients[0].signal(run, "other")
+    asked = await question(board)
+    body = {"name": "answer", "future": asked.id, "value": 3}  # counts for nothing
+    await clients[0].node.store.stored(subjects.run(run, "signal"), msgspec.json.encode(body))
+    answers = [client.answer(run, {"ok": True, "note": f"{n}"}) for n, client in enumerate(clients)]
+    told = await asyncio.gather(*answers, return_exceptions=True)
+    (first,) = (n for n, outcome in enumerate(told) if outcome is None)
+    assert all(isinstance(outcome, QuestionUnknown) for n, outcome in enumerate(told) if n != first)
+    with pytest.raises(QuestionUnknown, match="answered already"):
+        await clients[0].answer(asked.id, {"ok": False})
+    await board.host(asker, **SOON)
+    assert (await value(board, run))["note"] == f"{first}"
+
+
 async def test_nobody_answers(board: Board) -> None:
     """The time-out ends the question."""
     host = await board.host(asker, **SOON)
@@ -510,12 +546,56 @@ async def test_waits_in_handlers_are_refused(board: Board) -> None:
     assert isinstance(caught.value.__cause__, WaitMisplaced)
 
 
+async def test_what_nobody_could_answer_is_refused(board: Board) -> None:
+    """The question is not put."""
+    await board.host(asks_for_nothing)
+    with pytest.raises(RunFailed, match="give a type") as caught:
+        await board.run(asks_for_nothing, timeout=5.0)
+    assert isinstance(caught.value.__cause__, WaitInvalid)
+
+
 async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
     """Nobody could go on with the run then."""
     await board.host(unending)
     with pytest.raises(RunFailed) as caught:
         await board.run(unending, seconds=8 * 86_400)
     assert isinstance(caught.value.__cause__, WaitInvalid)
+
+
+async def test_where_journals_stay_waits_may_be_as_long_as_they_like(board: Board) -> None:
+    """An age of 0 removes nothing."""
+    host = await board.host(listener, journal_max_age=0, **SOON)
+    run = await put_aside(board, host, listener, timeout=400 * 86_400)
+    client = await board.client()
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 30.0) == [1]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_waits_that_are_together_longer_than_journals(board: Board, cancelled: bool) -> None:  # noqa: FBT001 - a parameter
+    """What was done first is known no more when the run comes back: it ends, and does nothing again."""
+    host = await board.host(twice, step, **SOON)
+    run = await put_aside(board, host, twice)
+    client = await board.client()
+    (first,) = await board.entries(run, "aside")
+    await client.signal(run, "go")
+    await board.entries(run, "aside", 2)
+    await until(lambda: not driving(host))
+    await board.emptied(subjects.REQUESTS)
+    await client.node.topology.api(
+        f"STREAM.PURGE.{subjects.RUNS}", {"seq": first.sequence}
+    )  # as its age does
+    if cancelled:
+        await client.cancel(run)
+        with pytest.raises(RunCancelled):
+            await client.result(run, 30.0)
+    else:
+        await client.signal(run, "go")
+        with pytest.raises(RunFailed, match="journal_max_age") as caught:
+            await client.result(run, 30.0)
+        assert isinstance(caught.value.__cause__, JournalExpired)
+    await board.emptied(subjects.REQUESTS)
+    assert (RAN["before"], (await client.status(run)).finished > 0) == (1, True)
 
 
 async def test_without_a_board() -> None:

@@ -58,6 +58,14 @@ def test_an_answer_that_does_not_fit(board: str, typed: Typed) -> None:
     assert typed("inbox", "--to", "nobody", url=board).out == "nobody asks anything\n"
 
 
+def test_fields_for_what_has_none(board: str, typed: Typed) -> None:
+    """It says how to give one value."""
+    run, question = asked(board, typed, "asks_text")
+    refused = typed("answer", question, "--ok", "true", url=board)
+    assert (refused.code, "give it as --value (string)" in refused.err) == (2, True)
+    assert typed("cancel", run, url=board).code == 0
+
+
 def test_show_tells_what_a_run_waits_for(board: str, typed: Typed) -> None:
     """While its driver has it: the driver is asked. Afterwards it says who was answered, and when it went on."""
     run, question = asked(board, typed, "asks_text")

@@ -51,6 +51,11 @@ def test_a_session_is_moved(app: Path, nats_url: str, typed: Typed) -> None:
         told = typed("migrate", "s", "Notes", "--also", "t", "--to", first, url=nats_url)
         assert told.out.splitlines() == [f"session s is on {first}", f"session t is on {first}"]
         assert _holder(typed, nats_url) == _holder(typed, nats_url, "t") == first
+        second = moved["host"]
+        stays = typed("route", "set", "Notes", second, "--session", "s", url=nats_url)
+        assert (stays.code, f"session s is at {first}, and stays there" in stays.err) == (Exit.OK, True)
+        there = typed("route", "set", "Notes", first, "--session", "s", url=nats_url)
+        assert "stays there" not in there.err
         elsewhere = typed("migrate", "s", "Notes", "--from", "h-other", url=nats_url)
         assert (elsewhere.code, first in elsewhere.err) == (Exit.FAILED, True)
         assert typed("migrate", "nobody", "Notes", url=nats_url).code == Exit.NOT_FOUND

@@ -100,6 +100,8 @@ def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Pat
     assert (taken.code, "may be replaced (--replace" in taken.err) == (Exit.FAILED, True)
     again = typed("state", "import", file, "--replace", "--json", url=kept)
     assert again.json == {"actor": "Planner", "session": "chat-7", "version": 4}
+    nameless = typed("state", "import", file, "--session", "", "--replace", url=kept)
+    assert (nameless.code, "--session is empty" in nameless.err) == (Exit.USAGE, True)
     assert typed("state", "import", file, "--session", "other", url=kept).code == Exit.OK
     shown = typed("state", "show", "Planner", "other", "--json", url=kept).json
     assert len(shown["attributes"]["history"]) == 30

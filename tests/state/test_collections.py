@@ -92,6 +92,8 @@ LISTS: dict[str, Callable[[Items, Op], Any]] = {
     "insert": lambda x, o: x.insert(o.a, o.item),
     "set": lambda x, o: x.__setitem__(o.a, o.item),
     "get": lambda x, o: x[o.a],
+    "no index": lambda x, o: x[o.key],
+    "insert nowhere": lambda x, o: x.insert(o.key, o.item),
     "slice": lambda x, o: x[o.a : o.b],
     "step": lambda x, o: x[o.a : o.b : o.c % 5 - 2],
     "set slice": lambda x, o: x.__setitem__(slice(o.a, o.b), o.many),
@@ -161,7 +163,7 @@ def outcome(function: Callable[[], Any]) -> Any:
     """What it gives, or which exception it raises."""
     try:
         given = function()
-    except (IndexError, ValueError, KeyError, RuntimeError) as error:
+    except (IndexError, ValueError, KeyError, RuntimeError, TypeError) as error:
         return type(error)
     return given.copy() if isinstance(given, ManagedList | ManagedDict) else given
 

@@ -556,6 +556,23 @@ async def test_old_state_opens_under_newer_types(process: Process, join: Join) -
         assert (old.agent.notes["x"], old.agent.count) == (Note("one", 2), 5)
 
 
+async def test_reading_under_other_types_changes_nothing(process: Process, join: Join) -> None:
+    """Newer code stores nothing of what it only reads, and older code keeps fields that it does not know."""
+    old, new = await _old_state(process), actor(await join(), NewDesk)
+    async with new.call() as turn:
+        assert new.agent.notes["x"].tags == []
+        turn.settle()
+        assert turn.changes(packing.Packer()) == {}
+    async with new.call():
+        new.agent.notes["x"].tags.append("new")
+    old.restart()
+    async with old.call():
+        assert old.agent.notes["x"] == Note("one", 2)
+    new.restart()
+    async with new.call():
+        assert new.agent.notes["x"].tags == ["new"]
+
+
 @pytest.mark.parametrize("cls", [OtherDesk, KindDesk])
 async def test_incompatible_types_are_an_error_that_leaves_the_state(
     process: Process, join: Join, cls: type[Any]

@@ -58,12 +58,17 @@ def _print(found: list[Question], screen: Console) -> None:
 
 def _takes(schema: dict[str, Any]) -> list[str]:
     """What to give, in a word or two."""
-    body = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    body = _body(schema)
     if "properties" in body:
         return [f"--{name}" for name in body["properties"]]
     if "enum" in body:
         return ["|".join(map(str, body["enum"]))]
     return [str(body.get("type", "anything"))]
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    return body
 
 
 def answer(
@@ -106,6 +111,9 @@ def _fields(asked: Question, typed: Sequence[str]) -> dict[str, Any]:
     from callboard.cli.arguments import Parameters
     from callboard.infra.messages.registry import ActorInfo, MethodInfo
 
+    if "properties" not in _body(asked.schema):
+        takes = ", ".join(_takes(asked.schema))
+        raise UsageError(f"question {asked.id} takes one value and no fields: give it as --value ({takes})")
     method = MethodInfo("answer", arguments=asked.schema)
     return Parameters(ActorInfo("the answer", "tool", "", [method])).read(typed, {})
 

@@ -47,20 +47,27 @@ def set_(
     """
     weights = dict(map(_weight, host))
 
-    async def store() -> tuple[Route, list[Pulse]]:
+    async def store() -> tuple[Route, list[Pulse], str | None]:
+        from callboard.actors.moving import holder
         from callboard.actors.registry import hosts
+        from callboard.state.shelf import Place
 
         async with common.client() as client:
             route = await client.route(actor, weights, session=session, reason=reason, ttl=ttl)
-            return route, await hosts(client.node)
+            held = await holder(client.node, Place(actor, session)) if session else None
+            return route, await hosts(client.node), held
 
-    route, hosts = asyncio.run(store())
+    route, hosts, held = asyncio.run(store())
     where = ", ".join(_shares(route))
     common.output.answer(route, lambda screen: screen.print(f"{_of(route)}: {where}", markup=False))
     there = _there(hosts)
     if missing := [one for one in route.hosts if (one, actor) not in there]:
         common.output.hint(
             f"no {actor} at {', '.join(missing)} now, so calls pass that over; see 'callboard top'"
+        )
+    if held not in route.hosts and (held, actor) in there:
+        common.output.hint(
+            f"session {session} is at {held}, and stays there; 'callboard migrate {session} {actor}' moves it"
         )
     return Exit.OK
 

@@ -201,6 +201,8 @@ def import_(
         raise NotFound(f"there is no file {file}", what="file", name=str(file)) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} is no document of 'callboard state export': {error}") from error
+    if session == "":
+        raise UsageError("--session is empty: name a session, or leave it out to take the document's")
     document.session = session or document.session
     version = _with_states(common, lambda states: states.import_(document, replace=replace))
     data = {"actor": document.actor, "session": document.session, "version": version}
