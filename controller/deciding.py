@@ -30,6 +30,7 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _STEP = 0.02
+_AFTER_SURPRISE = 1.0
 _TIDY_EVERY = 1.0
 _LOOKED_AT = MOST_DECISIONS
 """Entries that are looked at in one round: not more of them can be cleared."""
@@ -137,6 +138,9 @@ class Deciders:
                     return
             except CallboardError as error:  # what was not stored is decided again
                 self._log.warning("not_decided", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a surprise of one policy must not end all deciding
+                self._log.error("not_decided", error=f"{type(error).__name__}: {error}", exc_info=error)
+                await asyncio.sleep(_AFTER_SURPRISE)
             await asyncio.sleep(_TICK)
 
     async def _once(self) -> None:

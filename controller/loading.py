@@ -37,7 +37,7 @@ def load(name: str) -> Policy:
             return _made(importlib.import_module(f"{policies.__name__}.{name}"), "", name)
     except PolicyUnusable:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unusable(name, f"{type(error).__name__}: {error}") from error
     raise _unusable(name, f"there is no such policy; give FILE:CLASS, or one of {', '.join(names())}")
 
@@ -67,6 +67,9 @@ def _made(module: ModuleType, chosen: str, name: str) -> Policy:
     if chosen not in found and (chosen or len(found) != 1):
         raise _unusable(name, f"it has no class {chosen} that derives from Policy; it has {list(found)}")
     made: Policy = found[chosen]() if chosen else next(iter(found.values()))()
+    every: object = made.every  # as somebody has written it
+    if not isinstance(every, int | float) or not every >= 0:
+        raise _unusable(name, f"'every' is a number of seconds, 0 or more, not {every!r}")
     return made
 
 

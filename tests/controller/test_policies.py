@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
@@ -20,7 +21,7 @@ from callboard.actors.host import Host
 from callboard.controller import loading
 from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders, within
-from callboard.controller.decisions import Decisions, choose, chosen, running
+from callboard.controller.decisions import Decisions, choose, chosen, rounds, running
 from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.view import View
 from callboard.infra import subjects
@@ -71,6 +72,23 @@ class Broken(Policy):
         act.set_priority(f"round-{self.rounds}", 1)
         if self.rounds > 1:
             raise ZeroDivisionError("no hosts")
+
+class Odd(Policy):
+    """Decides once what cannot be written down."""
+    every = 0.02
+    rounds = 0
+    def decide(self, view, act):
+        self.rounds += "double" in view.actors
+        if self.rounds == 1:
+            hosts = [view.hosts.keys[row] for row in view.hosts.rows]
+            act.route("double", hosts, [1.0] * len(hosts), by=object())
+
+class Wordy(Policy):
+    """Has much to say."""
+    every = 0.02
+    def decide(self, view, act):
+        for number in range(1000):
+            act.set_priority(f"s-{number}", 1, reason="x" * 5000)
 
 class Many(Policy):
     """Too much at once."""
@@ -228,6 +246,15 @@ def test_a_rate_that_is_none_is_an_error(rate: float) -> None:
         Act(View(), "p").admit("doubling", rate)
 
 
+@pytest.mark.parametrize("rate", [np.int64(3), np.float32(3), "3"])
+def test_a_rate_may_come_from_a_column(rate: float) -> None:
+    """It is stored as any other."""
+    act = Act(View(), "p")
+    act.admit("doubling", rate, reason=7)  # type: ignore[arg-type]
+    (decision,) = msgspec.msgpack.decode(msgspec.msgpack.encode(act.decisions), type=list[Decision])
+    assert (decision.rate, decision.reason) == (3.0, "7")
+
+
 def test_a_limit_that_holds_already_is_not_decided_again() -> None:
     """Nor is the end of one that is not there."""
     known = Held({subjects.admission("w"): Admission("w", 2.0, term=1, policy="p")})
@@ -278,6 +305,29 @@ async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
     await until(lambda: len(held(controller)) == 2)
     entries = [entry for entry in held(controller).values() if isinstance(entry, Priority)]
     assert {entry.session for entry in entries} == {"round-1", "chat/7"}
+
+
+async def test_what_cannot_be_stored_does_not_end_deciding(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Whoever has decided it: the others are heard in the next round."""
+    await board.host(double)
+    controller = await lead(board, controllers, f"{file}:Odd", f"{file}:Chat")
+    await until(lambda: held(controller))
+    assert {entry.policy for entry in held(controller).values()} == {f"{file}:Chat"}
+
+
+async def test_more_than_fits_into_a_message_is_decided(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """As several rounds; of a long reason the beginning is kept."""
+    controller, node = await lead(board, controllers, f"{file}:Wordy"), await board.node()
+    await until(lambda: len(held(controller)) == 1000)
+    found = await rounds(node, 3000)
+    assert [one.epoch for one in found] == sorted({one.epoch for one in found})
+    told = [decision for one in found for decision in one.decisions]
+    assert len(told) == 1000
+    assert {decision.reason for decision in told} == {"x" * 1000}
 
 
 async def test_policies_are_changed_while_the_controller_runs(
@@ -485,11 +535,20 @@ async def test_a_machine_that_stands_still_makes_no_policy_slow() -> None:
         await process.wait()
 
 
-@pytest.mark.parametrize("name", ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A", "{exits}:A", "{never}:Never"],
+)
 def test_what_cannot_be_loaded_is_told(name: str, file: Path, tmp_path: Path) -> None:
-    """With its name and what is wrong."""
-    (tmp_path / "broken.py").write_text("import nothing_like_this")
-    given = name.format(file=file, broken=tmp_path / "broken.py")
+    """With its name and what is wrong; a file that ends its process ends no controller."""
+    texts = {
+        "broken": "import nothing_like_this",
+        "exits": "import sys\nsys.exit(2)",
+        "never": f"{FILE}\nclass Never(Chat):\n    every = '1s'\n",
+    }
+    for key, text in texts.items():
+        (tmp_path / f"{key}.py").write_text(text)
+    given = name.format(file=file, **{key: tmp_path / f"{key}.py" for key in texts})
     with pytest.raises(PolicyUnusable) as refused:
         loading.load(given)
     assert refused.value.fields["policy"] == given
