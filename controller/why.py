@@ -11,6 +11,7 @@ import numpy as np
 
 from callboard.actors.admission import read_admission
 from callboard.actors.entries import STREAM
+from callboard.actors.priorities import read_priority
 from callboard.actors.routes import read_route
 from callboard.controller.decisions import rounds
 from callboard.infra import subjects
@@ -211,12 +212,23 @@ async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision |
                     return decision
     for key in keys:
         last = await node.reader.last(STREAM, key)
-        route = read_route(key, last.body) if last is not None and last.body else None
-        if route is not None and route.epoch == epoch:
-            return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
-        limit = read_admission(key, last.body) if last is not None and last.body else None
-        if limit is not None and limit.epoch == epoch:
-            return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
+        held = _held(key, last.body, epoch) if last is not None and last.body else None
+        if held is not None:
+            return held
+    return None
+
+
+def _held(key: str, body: bytes, epoch: int) -> Decision | None:
+    """What holds of what was decided under this epoch; it does for longer than what is known of why."""
+    route = read_route(key, body)
+    if route is not None and route.epoch == epoch:
+        return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
+    rank = read_priority(key, body)
+    if rank is not None and rank.epoch == epoch:
+        return Decision("priority", key, value=rank.value, policy=rank.policy, reason=rank.reason)
+    limit = read_admission(key, body)
+    if limit is not None and limit.epoch == epoch:
+        return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
     return None
 
 

@@ -35,8 +35,12 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
             first, second = told["running"]["policies"]
             assert (first["state"], second["state"]) == ("deciding", "disabled")
             assert second["problem"] == "ValueError: [not] yet"
-            assert "disabled" in typed("policy", "list", url=url).out
+            listed = typed("policy", "list", url=url).out
+            assert ("disabled" in listed, "no controller leads" in listed) == (True, False)
+            assert told["leader"].startswith("c-")
             assert typed("policy", "clear", "--json", url=url).json == {"chosen": []}
+        assert "no controller leads" in typed("policy", "list", url=url).out
+        assert typed("policy", "list", "--json", url=url).json["leader"] == ""
         assert typed("policy", "set", "srft", url=url).code == 2
         assert typed("policy", "set", url=url).code == 2
 

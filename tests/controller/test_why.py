@@ -81,6 +81,8 @@ async def test_by_whose_decision(board: Board) -> None:
     assert (found.policy, found.ranked, found.host) == (first, second, host.id)
     assert f"a has routed it to {host.id} (epoch {first}): room" in text(found)
     assert f"b gave its session priority 2 (epoch {second}): it is old" in text(found)
+    await node.topology.api(f"STREAM.PURGE.{STREAM}", {"filter": subjects.decided("*")})
+    assert text(await why(node, f"{run}:1")) == text(found)  # what holds is known for longer than an hour
 
 
 async def test_by_hand_and_by_nobody(board: Board) -> None:
