@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 import uuid
 from pathlib import Path
 from types import ModuleType
@@ -49,10 +50,13 @@ def reason(policy: Policy) -> str:
 
 
 def _of_file(path: Path) -> ModuleType:
-    """A file as a module, read anew each time."""
+    """A file as a module, read anew each time; what it imports is not."""
     spec = importlib.util.spec_from_file_location(f"callboard_policy_{uuid.uuid4().hex}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"{path} is no Python file")
+        raise FileNotFoundError(f"{path.resolve()} is no Python file")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # what stands beside it can be imported
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -107,7 +107,7 @@ async def test_every_attempt_is_told_of_once(board: Board) -> None:
 async def test_how_attempts_end(board: Board) -> None:
     """One that is repeated is told apart from one that failed for good; that is told at once."""
     told = await listen(board)
-    await board.host(twice, tries, telemetry_every=30.0)
+    await board.host(twice, tries, telemetry_every=120.0)
     await board.done(await board.submit(tries))
     await until(lambda: len(ended(told)) == 2)
     how = b"".join(report.ended.how for report in told if report.ended is not None)
@@ -121,7 +121,7 @@ async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
     told = await listen(board)
     first = await board.host(Notes, notes)
     assert await board.run(notes, session="s") == 1
-    second = await board.host(Notes, telemetry_every=30.0)
+    second = await board.host(Notes, telemetry_every=120.0)
     await until(lambda: second.watch.serves(first.id, "Notes"))
     instance(first, Notes).pause()  # so that the second one gets the call
     first.caller._holders.clear()

@@ -23,7 +23,7 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
         assert "no policies\n" in typed("policy", "list", url=url).out
         with Running("controller", "--policy", "srtf", "--json", url=url) as controller:
             controller.until('"event": "policies"')
-            assert typed("policy", "set", "srtf", f"{own}:Own", url=url).out == f"srtf, {own}:Own\n"
+            assert typed("policy", "set", "srtf", f"{own}:Own", "srtf", url=url).out == f"srtf, {own}:Own\n"
             controller.until('"event": "policy_disabled"')
             while (
                 (told := typed("policy", "list", "--json", url=url).json)["running"] is None

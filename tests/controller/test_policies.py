@@ -181,6 +181,21 @@ async def test_what_a_policy_decides_is_followed(
     assert {(result.host, result.policy) for result in results} == {(last, route.epoch)}
 
 
+async def test_a_decision_is_followed_within_50_ms(board: Board) -> None:
+    """By whoever makes calls, and whoever has them; the best of ten, on a machine that does other work, too."""
+    driver, host, node = await board.host(doubling), await board.host(double), await board.node()
+    decisions = Decisions(node, "c-1", lambda _: None, host.caller.spawn)
+    await decisions.lead(1)
+    took = []
+    for number in range(10):
+        key, begun = subjects.priority(f"s-{number}"), time.monotonic()
+        await decisions.write([Decision("priority", key, value=1, policy="p", reason="a test")])
+        for one in (driver, host):
+            await until(lambda count=number + 1, one=one: len(one.priorities) == count)  # type: ignore[misc]
+        took.append(time.monotonic() - begun)
+    assert min(took) < 0.05
+
+
 async def test_a_limit_is_followed_and_ends_with_its_policy(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:
@@ -552,6 +567,14 @@ def test_what_cannot_be_loaded_is_told(name: str, file: Path, tmp_path: Path) ->
     with pytest.raises(PolicyUnusable) as refused:
         loading.load(given)
     assert refused.value.fields["policy"] == given
+
+
+def test_what_stands_beside_a_file_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the controller was started."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_own.py").write_text("MOST = 0.75")
+    (tmp_path / "own.py").write_text(f"from beside_own import MOST\n{FILE}\nChat.every = MOST\n")
+    assert loading.load(f"{tmp_path / 'own.py'}:Chat").every == 0.75
 
 
 async def test_earlier_policies_go_before_later_ones(

@@ -47,7 +47,7 @@ def list_(*, common: Common = DEFAULTS) -> int:
     def show(screen: Console) -> None:
         _show(screen, chosen, running, loading.names())
         if not leader:
-            screen.print("no controller leads: what was decided stays, and nothing else is decided")
+            screen.print("no controller leads: what was decided stays. Start one: callboard controller")
         for one in limits:
             screen.print(f"{one.workflow} accepts {told_rate(one)}: {one.policy} {one.reason}", markup=False)
 
@@ -101,7 +101,7 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
     check(policy)
     if not policy:
         raise UsageError("name a policy; 'callboard policy clear' ends all")
-    return _choose(list(policy), common)
+    return _choose(list(dict.fromkeys(policy)), common)
 
 
 @app.command
