@@ -148,6 +148,9 @@ class Deciders:
             self._changed = False
             await asyncio.to_thread(self._rounds.load, self._names or [])
             self._log.info("policies", policies=[one.name for one in self._rounds.running])
+            if self._given and self._names != self._given:
+                fix = "'callboard policy set' has chosen others for all controllers: set these, too"
+                self._log.warning("policies_not_followed", policies=self._given, fix=fix)
         if not self._complete():
             return
         decisions = [*self._tidy(), *self._round()]

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
@@ -360,6 +361,20 @@ async def test_policies_are_changed_while_the_controller_runs(
     await choose(node, [])
     await until(lambda: held(controller) == {subjects.route("other"): by_hand})
     await until(lambda: host.routes.all() == [by_hand])
+
+
+async def test_what_was_chosen_goes_before_what_is_given(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Whoever starts a controller with others hears so."""
+    await choose(await board.node(), [f"{file}:Last"])
+    with capture_logs() as logs:
+        controller = await lead(board, controllers, f"{file}:Chat")
+        await until(lambda: states(controller) == {"Last": "deciding"})
+        await until(lambda: [one for one in logs if one["event"] == "policies_not_followed"])
+    (told,) = [one for one in logs if one["event"] == "policies_not_followed"]
+    assert told["policies"] == [f"{file}:Chat"]
+    assert "callboard policy set" in told["fix"]
 
 
 async def test_what_people_decide_is_left_alone(
