@@ -116,6 +116,29 @@ async def test_how_attempts_end(board: Board) -> None:
     assert attempts == b"\x01\x00\x02\x00"
 
 
+@tool(concurrency=1)
+async def takes_a_while() -> None:
+    """Longer than it takes to ask for the next."""
+    await asyncio.sleep(0.1)
+
+
+@workflow
+async def takes_many(count: int) -> None:
+    """At once."""
+    await asyncio.gather(*(takes_a_while() for _ in range(count)))
+
+
+async def test_what_others_have_taken_waits_no_more(board: Board) -> None:
+    """Whoever heard at the last delivery that there was more hears it when that is gone."""
+    hosts = [await board.host(takes_a_while, telemetry_every=0.05) for _ in range(3)]
+    await board.host(takes_many)
+    members = [instance(host, takes_a_while) for host in hosts]
+    run = await board.submit(takes_many, count=10)
+    await until(lambda: sum(member.info().waiting for member in members) > 0)
+    await board.done(run)
+    await until(lambda: sum(sum(member.waiting()) + member.info().waiting for member in members) == 0, 5.0)
+
+
 async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
     """To whose lane, and why, and at once."""
     told = await listen(board)
