@@ -218,10 +218,10 @@ def within(limit: float, policy: Policy, view: View, act: Act) -> None:
     def decide() -> None:
         try:
             policy.decide(view, act)
-        except SystemExit as error:
-            raised.append(RuntimeError(f"it wanted to exit: {error}"))
         except Exception as error:  # noqa: BLE001 - raised again below
             raised.append(error)
+        except BaseException as error:  # noqa: BLE001 - it wanted to end more than itself
+            raised.append(RuntimeError(f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=decide, name="policy", daemon=True)
     thread.start()

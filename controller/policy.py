@@ -32,6 +32,7 @@ Entry: TypeAlias = Route | Priority | Admission
 """What holds, as it stands in the bucket of decisions."""
 _SAME = 1e-3
 _LONGEST_REASON = 1000
+_read = msgspec.msgpack.Decoder(Decision).decode
 
 
 class Policy:
@@ -371,6 +372,7 @@ class Act:
     def _take(self, decision: Decision) -> None:
         decision.policy = self._policy
         decision.reason = str(decision.reason or self._reason)[:_LONGEST_REASON]
+        _read(msgspec.msgpack.encode(decision))  # what nobody could read ends its policy
         self.decisions.append(decision)
 
     def _rank(self, session: str, value: int, actor: str, reason: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders, within
 from callboard.controller.decisions import Decisions, choose, chosen, rounds, running
 from callboard.controller.policy import Act, Entry, Held, Policy
+from callboard.controller.rounds import Rounds
 from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
@@ -75,14 +77,21 @@ class Broken(Policy):
             raise ZeroDivisionError("no hosts")
 
 class Odd(Policy):
-    """Decides once what cannot be written down."""
+    """Decides what cannot be written down."""
     every = 0.02
-    rounds = 0
+    by = object()
     def decide(self, view, act):
-        self.rounds += "double" in view.actors
-        if self.rounds == 1:
-            hosts = [view.hosts.keys[row] for row in view.hosts.rows]
-            act.route("double", hosts, [1.0] * len(hosts), by=object())
+        hosts = [view.hosts.keys[row] for row in view.hosts.rows]
+        act.route("double", hosts, [1.0] * len(hosts), by=self.by)
+
+class Odder(Odd):
+    """What nobody could read."""
+    by = 5
+
+class Ends(Policy):
+    """Ends everything."""
+    def decide(self, view, act):
+        raise KeyboardInterrupt("all")
 
 class Wordy(Policy):
     """Has much to say."""
@@ -326,11 +335,31 @@ async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
 async def test_what_cannot_be_stored_does_not_end_deciding(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:
-    """Whoever has decided it: the others are heard in the next round."""
+    """Whoever has decided it is switched off; the others go on."""
     await board.host(double)
-    controller = await lead(board, controllers, f"{file}:Odd", f"{file}:Chat")
+    odd = "Odd", "Odder", "Ends"
+    controller = await lead(board, controllers, *(f"{file}:{name}" for name in odd), f"{file}:Chat")
+    await until(lambda: states(controller) == dict.fromkeys(odd, "disabled") | {"Chat": "deciding"})
     await until(lambda: held(controller))
     assert {entry.policy for entry in held(controller).values()} == {f"{file}:Chat"}
+
+
+async def test_a_surprise_does_not_end_deciding(
+    board: Board, controllers: list[Controller], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever kind."""
+    surprises = [ValueError("nobody knows why")]
+    decide = Rounds.decide
+
+    def surprising(*args: Any) -> list[Decision]:
+        if surprises:
+            raise surprises.pop()
+        return decide(*args)
+
+    monkeypatch.setattr(Rounds, "decide", surprising)
+    controller = await lead(board, controllers, f"{file}:Chat")
+    await until(lambda: held(controller))
+    assert not surprises
 
 
 async def test_more_than_fits_into_a_message_is_decided(
