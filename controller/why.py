@@ -24,9 +24,12 @@ from callboard.state.journal import read_results
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.infra.direct import Stored
 
 REPORTS = 4096
-"""The latest reports of telemetry in which a call is looked for."""
+"""The latest reports of telemetry in which a call is looked for, and those from when it came to its host."""
+_BEFORE = 1.0
+"""Seconds before it has come there from which on they are read."""
 ENTRIES = 20_000
 """The latest entries of the bucket of decisions in which the ends of hosts are looked for."""
 _round = msgspec.msgpack.Decoder(Round).decode
@@ -159,9 +162,8 @@ async def why(node: Node, future: str) -> Why:
     """
     run, _, _ = future.partition(":")
     subjects.token("run id", run)
-    found, told, owner = await asyncio.gather(
-        _result(node, run, future), _told(node, future), _owner(node, run)
-    )
+    (found, came), owner = await asyncio.gather(_result(node, run, future), _owner(node, run))
+    told = await _told(node, future, came)
     if found is None and not told.call:
         raise FutureUnknown(
             f"nothing is known of {future}: 'callboard show {run}' lists the calls of its run, as RUN:PATH",
@@ -185,10 +187,13 @@ async def why(node: Node, future: str) -> Why:
     return answer
 
 
-async def _result(node: Node, run: str, future: str) -> Result | None:
-    entries = await node.journal.read(run, subjects.result_kind(future))
-    found = (one for entry in entries for one in read_results(entry.body) if one.future == future)
-    return next(found, None)
+async def _result(node: Node, run: str, future: str) -> tuple[Result | None, float]:
+    """The outcome, if there is one, and when the call had come to its host, in unix seconds."""
+    for entry in await node.journal.read(run, subjects.result_kind(future)):
+        for one in read_results(entry.body):
+            if one.future == future:
+                return one, entry.at - one.took - one.waited
+    return None, 0.0
 
 
 async def _owner(node: Node, run: str) -> Owner | None:
@@ -239,16 +244,23 @@ async def _ended(node: Node, hosts: set[str]) -> dict[str, Decision]:
     return {keys[one.key]: one for one in made if one.key in keys}
 
 
-async def _told(node: Node, future: str) -> Told:
+async def _told(node: Node, future: str, came: float) -> Told:
+    """What the latest reports tell, and those from when the call came to its host; 0: nobody knows when."""
+    reader, subject = node.reader, subjects.telemetry(">")
     info = await node.topology.api(f"STREAM.INFO.{subjects.TELEMETRY}")
-    after = max(0, int(info["state"]["last_seq"]) - REPORTS)
-    told = Told()
-    wanted = future.encode()
-    for stored in await node.reader.read(subjects.TELEMETRY, subjects.telemetry(">"), after):
-        if wanted not in stored.body:
+    latest = max(0, int(info["state"]["last_seq"]) - REPORTS)
+    stored: list[Stored] = []
+    first = await reader.first_since(subjects.TELEMETRY, subject, came - _BEFORE) if came else 0
+    if 0 < first <= latest:
+        most = min(REPORTS, latest + 1 - first)
+        stored = await reader.read(subjects.TELEMETRY, subject, first - 1, most)
+    stored += await reader.read(subjects.TELEMETRY, subject, latest)
+    told, wanted = Told(), future.encode()
+    for one in stored:
+        if wanted not in one.body:
             continue
         try:
-            _take(told, _report(stored.body), future)
+            _take(told, _report(one.body), future)
         except (msgspec.DecodeError, RecursionError, ValueError, IndexError):
             continue  # anybody can publish there
     return told
