@@ -87,7 +87,7 @@ class Driver:
         """See to the consumer and begin to pull."""
         node = self.host.node
         name, config = request_consumer(self.name, node.settings)
-        self._pull = Pull(node.connection, subjects.REQUESTS, name, self.accept, lambda _: self._feed.feed())
+        self._pull = Pull(node.connection, subjects.REQUESTS, name, self.accept, self._emptied)
         self._feed = Steady(self._pull, self._room)
         await self.host.renew(self._pull, config)
         node.connection.on_reconnect(self._catch_up_all)
@@ -188,6 +188,10 @@ class Driver:
                 break
             del self._untold[run]
             self.host.node.journal.put_summary(self.summary(run, "running"))
+
+    def _emptied(self, pull: Pull) -> None:
+        self.left = 0  # others may have taken what there was
+        self._feed.feed()
 
     def _room(self) -> int:
         return self.slots - len(self._tasks) - len(self._door) - self._looking

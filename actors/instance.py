@@ -171,6 +171,7 @@ class Instance:
         return self.slots.free * self._width - self._looking
 
     def _ended(self, pull: Pull) -> None:
+        self._waiting[id(pull)] = 0  # others may have taken what there was
         self._feed.ended(pull)
 
     def accept(self, delivered: Delivered) -> None:

@@ -108,10 +108,12 @@ def poisson(
         skew: of sessions and values alike.
 
     Raises:
-        LoadInvalid: the rate or the time is not above 0, or it would be too many.
+        LoadInvalid: the rate or the time is not above 0, or sessions are below; or it would be too many.
     """
     if not (0 < rate < math.inf and 0 < seconds < math.inf):
         raise LoadInvalid("--rate and --for must be above 0", problem="rate")
+    if sessions < 0:
+        raise LoadInvalid("--sessions must be 0 or above", problem="sessions")
     if rate * seconds > _MOST:
         raise LoadInvalid(f"that would be {rate * seconds:,.0f} requests; at most {_MOST:,}", problem="rate")
     rng, how = random.Random(seed), skew or Skew()

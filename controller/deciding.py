@@ -30,6 +30,7 @@ TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
 _STEP = 0.02
+_AFTER_SURPRISE = 1.0
 _TIDY_EVERY = 1.0
 _LOOKED_AT = MOST_DECISIONS
 """Entries that are looked at in one round: not more of them can be cleared."""
@@ -137,6 +138,9 @@ class Deciders:
                     return
             except CallboardError as error:  # what was not stored is decided again
                 self._log.warning("not_decided", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a surprise of one policy must not end all deciding
+                self._log.error("not_decided", error=f"{type(error).__name__}: {error}", exc_info=error)
+                await asyncio.sleep(_AFTER_SURPRISE)
             await asyncio.sleep(_TICK)
 
     async def _once(self) -> None:
@@ -144,6 +148,9 @@ class Deciders:
             self._changed = False
             await asyncio.to_thread(self._rounds.load, self._names or [])
             self._log.info("policies", policies=[one.name for one in self._rounds.running])
+            if self._given and self._names != self._given:
+                fix = "'callboard policy set' has chosen others for all controllers: set these, too"
+                self._log.warning("policies_not_followed", policies=self._given, fix=fix)
         if not self._complete():
             return
         decisions = [*self._tidy(), *self._round()]
@@ -211,10 +218,10 @@ def within(limit: float, policy: Policy, view: View, act: Act) -> None:
     def decide() -> None:
         try:
             policy.decide(view, act)
-        except SystemExit as error:
-            raised.append(RuntimeError(f"it wanted to exit: {error}"))
         except Exception as error:  # noqa: BLE001 - raised again below
             raised.append(error)
+        except BaseException as error:  # noqa: BLE001 - it wanted to end more than itself
+            raised.append(RuntimeError(f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=decide, name="policy", daemon=True)
     thread.start()

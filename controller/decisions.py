@@ -134,14 +134,20 @@ class Decisions:
     async def write(self, decisions: Sequence[Decision]) -> int:
         """Store decisions of one round: first why, then what; gives their epoch.
 
+        What is too much for one message is stored as several rounds; then the epoch is that of the last.
+
         Raises:
             Fenced: a later controller decides. StoreRefused: the bucket is full.
         """
         heard = max(entries.last for entries in self._followed)
-        epoch = self._epoch = max(self._epoch, heard, self._fence) + 1
-        at = time.time()
-        made = Round(epoch, self._term, self._controller, at, list(decisions))
-        await self._stored(subjects.decided(str(epoch)), msgspec.msgpack.encode(made), REMEMBERED)
+        epoch, at = max(self._epoch, heard, self._fence) + 1, time.time()
+        body = msgspec.msgpack.encode(Round(epoch, self._term, self._controller, at, list(decisions)))
+        if len(body) > self._node.store.max_body and len(decisions) > 1:
+            half = len(decisions) // 2
+            await self.write(decisions[:half])
+            return await self.write(decisions[half:])
+        self._epoch = epoch
+        await self._stored(subjects.decided(str(epoch)), body, REMEMBERED)
         await asyncio.gather(*(self._apply(decision, epoch, at) for decision in decisions))
         return epoch
 

@@ -16,6 +16,7 @@ import msgspec
 
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
+from callboard.infra.direct import timestamp
 from callboard.infra.errors import CallboardError, Fenced
 from callboard.infra.messages.registry import Leader
 
@@ -27,6 +28,7 @@ NOBODY = ""
 """In the place of a controller: the last one has left in good order."""
 _LEAVE = 1.0
 _LOOK = 0.1
+_SLACK = 1.0
 _STREAM = f"KV_{subjects.REGISTRY_BUCKET}"
 _decode = msgspec.msgpack.Decoder(Leader).decode
 
@@ -143,10 +145,13 @@ class Lease:
 
 
 async def leader(node: Node) -> str:
-    """Id of the controller that leads, or led until a moment ago; empty: there is none."""
+    """Id of the controller that leads; empty: there is none, or it has been silent for too long."""
     stored = await node.reader.last(_STREAM, subjects.registry(KEY))
     found = _read(stored.body) if stored is not None else None
-    return found.controller if found is not None else ""
+    if stored is None or found is None:
+        return NOBODY
+    now = timestamp(str((await node.topology.api(f"STREAM.INFO.{_STREAM}")).get("ts", "")))
+    return found.controller if stored.at > now - node.settings.dead_after - _SLACK else NOBODY
 
 
 def _read(body: bytes) -> Leader | None:

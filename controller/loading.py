@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 import uuid
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +38,7 @@ def load(name: str) -> Policy:
             return _made(importlib.import_module(f"{policies.__name__}.{name}"), "", name)
     except PolicyUnusable:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unusable(name, f"{type(error).__name__}: {error}") from error
     raise _unusable(name, f"there is no such policy; give FILE:CLASS, or one of {', '.join(names())}")
 
@@ -49,10 +50,13 @@ def reason(policy: Policy) -> str:
 
 
 def _of_file(path: Path) -> ModuleType:
-    """A file as a module, read anew each time."""
+    """A file as a module, read anew each time; what it imports is not."""
     spec = importlib.util.spec_from_file_location(f"callboard_policy_{uuid.uuid4().hex}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"{path} is no Python file")
+        raise FileNotFoundError(f"{path.resolve()} is no Python file")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # what stands beside it can be imported
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -67,6 +71,9 @@ def _made(module: ModuleType, chosen: str, name: str) -> Policy:
     if chosen not in found and (chosen or len(found) != 1):
         raise _unusable(name, f"it has no class {chosen} that derives from Policy; it has {list(found)}")
     made: Policy = found[chosen]() if chosen else next(iter(found.values()))()
+    every: object = made.every  # as somebody has written it
+    if not isinstance(every, int | float) or not every >= 0:
+        raise _unusable(name, f"'every' is a number of seconds, 0 or more, not {every!r}")
     return made
 
 

@@ -31,6 +31,8 @@ MOST_PRIORITY = 9
 Entry: TypeAlias = Route | Priority | Admission
 """What holds, as it stands in the bucket of decisions."""
 _SAME = 1e-3
+_LONGEST_REASON = 1000
+_read = msgspec.msgpack.Decoder(Decision).decode
 
 
 class Policy:
@@ -316,6 +318,7 @@ class Act:
         Raises:
             ValueError: the rate is none.
         """
+        rate = None if rate is None else float(rate)  # a number out of a column, too
         if rate is not None and not 0 <= rate < math.inf:
             raise ValueError(f"a rate is 0 or more, or None, not {rate}")
         if not subjects.is_token(workflow):
@@ -368,7 +371,8 @@ class Act:
 
     def _take(self, decision: Decision) -> None:
         decision.policy = self._policy
-        decision.reason = decision.reason or self._reason
+        decision.reason = str(decision.reason or self._reason)[:_LONGEST_REASON]
+        _read(msgspec.msgpack.encode(decision))  # what nobody could read ends its policy
         self.decisions.append(decision)
 
     def _rank(self, session: str, value: int, actor: str, reason: str) -> bool:

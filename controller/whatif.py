@@ -198,7 +198,18 @@ class WhatIf:
             by_actor.setdefault(actor, []).append(host)
         declared = self._recorded.declared
         most = {actor: info.directives.get("max_instances") for actor, info in declared.items()}
-        return [(actor, host) for actor, hosts in by_actor.items() for host in hosts[: most.get(actor)]]
+        return [
+            (actor, host)
+            for actor, hosts in by_actor.items()
+            for host in hosts[: self._at_one_time(hosts)][: most.get(actor)]
+        ]
+
+    def _at_one_time(self, hosts: Sequence[str]) -> int:
+        """How many of these hosts were there at one time, at most: one that was started again counts once."""
+        heard = self._recorded.heard
+        told = [heard[host] for host in hosts if host in heard]
+        most = max((sum(first <= at <= last for first, last in told) for at, _ in told), default=0)
+        return len(hosts) - len(told) + most
 
 
 def _named(scenario: Scenario) -> str:
@@ -255,17 +266,22 @@ def _at_once(calls: list[RecordedCall]) -> int:
 
 
 def _hop(recorded: Recorded, slots: Mapping[tuple[str, str], int]) -> float:
-    """Seconds from the server to a handler: what calls waited for which there were free slots."""
+    """Seconds from the server to a handler: what calls waited for which there were free slots.
+
+    Of calls that were stored before the recording began nobody knows what they have waited for.
+    """
     by_actor: dict[str, list[RecordedCall]] = {}
     for call in recorded.calls:
         by_actor.setdefault(call.actor, []).append(call)
     waited: list[float] = []
     for actor, calls in by_actor.items():
-        there = sum(count for (one, _), count in slots.items() if one == actor)
+        hosts = [(count, recorded.heard.get(host)) for (one, host), count in slots.items() if one == actor]
         ends, over = sorted(call.ended for call in calls), 0
         for before, call in enumerate(sorted(calls, key=lambda call: call.stored)):
             while ends[over] <= call.stored:
                 over += 1
-            if before - over < there:
-                waited.append(call.started - call.stored)
+            at = call.stored
+            there = sum(count for count, told in hosts if told is None or told[0] <= at <= told[1])
+            if before - over < there and at >= recorded.began:
+                waited.append(call.started - at)
     return max(0.0, statistics.median(waited)) if waited else _HOP

@@ -11,6 +11,7 @@ import numpy as np
 
 from callboard.actors.admission import read_admission
 from callboard.actors.entries import STREAM
+from callboard.actors.priorities import read_priority
 from callboard.actors.routes import read_route
 from callboard.controller.decisions import rounds
 from callboard.infra import subjects
@@ -23,9 +24,12 @@ from callboard.state.journal import read_results
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.infra.direct import Stored
 
 REPORTS = 4096
-"""The latest reports of telemetry in which a call is looked for."""
+"""The latest reports of telemetry in which a call is looked for, and those from when it came to its host."""
+_BEFORE = 1.0
+"""Seconds before it has come there from which on they are read."""
 ENTRIES = 20_000
 """The latest entries of the bucket of decisions in which the ends of hosts are looked for."""
 _round = msgspec.msgpack.Decoder(Round).decode
@@ -158,9 +162,8 @@ async def why(node: Node, future: str) -> Why:
     """
     run, _, _ = future.partition(":")
     subjects.token("run id", run)
-    found, told, owner = await asyncio.gather(
-        _result(node, run, future), _told(node, future), _owner(node, run)
-    )
+    (found, came), owner = await asyncio.gather(_result(node, run, future), _owner(node, run))
+    told = await _told(node, future, came)
     if found is None and not told.call:
         raise FutureUnknown(
             f"nothing is known of {future}: 'callboard show {run}' lists the calls of its run, as RUN:PATH",
@@ -184,10 +187,13 @@ async def why(node: Node, future: str) -> Why:
     return answer
 
 
-async def _result(node: Node, run: str, future: str) -> Result | None:
-    entries = await node.journal.read(run, subjects.result_kind(future))
-    found = (one for entry in entries for one in read_results(entry.body) if one.future == future)
-    return next(found, None)
+async def _result(node: Node, run: str, future: str) -> tuple[Result | None, float]:
+    """The outcome, if there is one, and when the call had come to its host, in unix seconds."""
+    for entry in await node.journal.read(run, subjects.result_kind(future)):
+        for one in read_results(entry.body):
+            if one.future == future:
+                return one, entry.at - one.took - one.waited
+    return None, 0.0
 
 
 async def _owner(node: Node, run: str) -> Owner | None:
@@ -211,12 +217,23 @@ async def _decision(node: Node, epoch: int, keys: tuple[str, ...]) -> Decision |
                     return decision
     for key in keys:
         last = await node.reader.last(STREAM, key)
-        route = read_route(key, last.body) if last is not None and last.body else None
-        if route is not None and route.epoch == epoch:
-            return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
-        limit = read_admission(key, last.body) if last is not None and last.body else None
-        if limit is not None and limit.epoch == epoch:
-            return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
+        held = _held(key, last.body, epoch) if last is not None and last.body else None
+        if held is not None:
+            return held
+    return None
+
+
+def _held(key: str, body: bytes, epoch: int) -> Decision | None:
+    """What holds of what was decided under this epoch; it does for longer than what is known of why."""
+    route = read_route(key, body)
+    if route is not None and route.epoch == epoch:
+        return Decision("route", key, route.hosts, policy=route.policy, reason=route.reason)
+    rank = read_priority(key, body)
+    if rank is not None and rank.epoch == epoch:
+        return Decision("priority", key, value=rank.value, policy=rank.policy, reason=rank.reason)
+    limit = read_admission(key, body)
+    if limit is not None and limit.epoch == epoch:
+        return Decision("admit", key, policy=limit.policy, reason=limit.reason, rate=limit.rate)
     return None
 
 
@@ -227,16 +244,23 @@ async def _ended(node: Node, hosts: set[str]) -> dict[str, Decision]:
     return {keys[one.key]: one for one in made if one.key in keys}
 
 
-async def _told(node: Node, future: str) -> Told:
+async def _told(node: Node, future: str, came: float) -> Told:
+    """What the latest reports tell, and those from when the call came to its host; 0: nobody knows when."""
+    reader, subject = node.reader, subjects.telemetry(">")
     info = await node.topology.api(f"STREAM.INFO.{subjects.TELEMETRY}")
-    after = max(0, int(info["state"]["last_seq"]) - REPORTS)
-    told = Told()
-    wanted = future.encode()
-    for stored in await node.reader.read(subjects.TELEMETRY, subjects.telemetry(">"), after):
-        if wanted not in stored.body:
+    latest = max(0, int(info["state"]["last_seq"]) - REPORTS)
+    stored: list[Stored] = []
+    first = await reader.first_since(subjects.TELEMETRY, subject, came - _BEFORE) if came else 0
+    if 0 < first <= latest:
+        most = min(REPORTS, latest + 1 - first)
+        stored = await reader.read(subjects.TELEMETRY, subject, first - 1, most)
+    stored += await reader.read(subjects.TELEMETRY, subject, latest)
+    told, wanted = Told(), future.encode()
+    for one in stored:
+        if wanted not in one.body:
             continue
         try:
-            _take(told, _report(stored.body), future)
+            _take(told, _report(one.body), future)
         except (msgspec.DecodeError, RecursionError, ValueError, IndexError):
             continue  # anybody can publish there
     return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -75,6 +75,16 @@ class DirectReader:
             if not batch.more or not batch.found:
                 return found
             after = batch.found[-1].sequence
+
+    async def first_since(self, stream: str, subject: str, since: float) -> int:
+        """Sequence of the first message of the subject that was stored then, or later; 0: there is none.
+
+        Args:
+            since: unix seconds.
+        """
+        time = datetime.fromtimestamp(since, UTC).isoformat()
+        found = (await self._get(stream, {"start_time": time, "next_by_subj": subject, "batch": 1})).found
+        return found[0].sequence if found else 0
 
     async def _get(self, stream: str, query: dict[str, Any], timeout: float = 5.0) -> _Batch:
         """One request; tried again where a connection was lost in between."""

@@ -107,7 +107,7 @@ async def test_every_attempt_is_told_of_once(board: Board) -> None:
 async def test_how_attempts_end(board: Board) -> None:
     """One that is repeated is told apart from one that failed for good; that is told at once."""
     told = await listen(board)
-    await board.host(twice, tries, telemetry_every=30.0)
+    await board.host(twice, tries, telemetry_every=120.0)
     await board.done(await board.submit(tries))
     await until(lambda: len(ended(told)) == 2)
     how = b"".join(report.ended.how for report in told if report.ended is not None)
@@ -116,12 +116,35 @@ async def test_how_attempts_end(board: Board) -> None:
     assert attempts == b"\x01\x00\x02\x00"
 
 
+@tool(concurrency=1)
+async def takes_a_while() -> None:
+    """Longer than it takes to ask for the next."""
+    await asyncio.sleep(0.1)
+
+
+@workflow
+async def takes_many(count: int) -> None:
+    """At once."""
+    await asyncio.gather(*(takes_a_while() for _ in range(count)))
+
+
+async def test_what_others_have_taken_waits_no_more(board: Board) -> None:
+    """Whoever heard at the last delivery that there was more hears it when that is gone."""
+    hosts = [await board.host(takes_a_while, telemetry_every=0.05) for _ in range(3)]
+    await board.host(takes_many)
+    members = [instance(host, takes_a_while) for host in hosts]
+    run = await board.submit(takes_many, count=10)
+    await until(lambda: sum(member.info().waiting for member in members) > 0)
+    await board.done(run)
+    await until(lambda: sum(sum(member.waiting()) + member.info().waiting for member in members) == 0, 5.0)
+
+
 async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
     """To whose lane, and why, and at once."""
     told = await listen(board)
     first = await board.host(Notes, notes)
     assert await board.run(notes, session="s") == 1
-    second = await board.host(Notes, telemetry_every=30.0)
+    second = await board.host(Notes, telemetry_every=120.0)
     await until(lambda: second.watch.serves(first.id, "Notes"))
     instance(first, Notes).pause()  # so that the second one gets the call
     first.caller._holders.clear()

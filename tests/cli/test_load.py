@@ -60,6 +60,22 @@ def test_a_plan_is_saved_and_played(board: str, typed: Typed, tmp_path: Path) ->
     assert again.json["seed"] is None
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "--rate 50 --for 30s"),
+        (("--trace", "a.jsonl", "--seed", "3"), "leave out"),
+        (("--trace", "a.jsonl", "--skew", "zipf:1"), "leave out"),
+        ((*QUICK, "--skew", "zipf:1"), "--sessions"),
+        (("--rate", "5", "--for", "soon"), "500ms"),
+    ],
+)
+def test_options_that_do_not_fit(options: tuple[str, ...], told: str, typed: Typed) -> None:
+    """None is passed over in silence."""
+    ran = typed("load", "greet", *options)
+    assert (ran.code, told in ran.err) == (Exit.USAGE, True)
+
+
 def test_what_is_open_is_told(board: str, typed: Typed, gate: Path) -> None:
     """Requests that have no outcome when the waiting is over."""
     ran = typed("load", "holds", *QUICK, "--arg", f"gate={gate}", "--wait", "0", "--json", url=board)

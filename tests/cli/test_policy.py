@@ -23,7 +23,7 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
         assert "no policies\n" in typed("policy", "list", url=url).out
         with Running("controller", "--policy", "srtf", "--json", url=url) as controller:
             controller.until('"event": "policies"')
-            assert typed("policy", "set", "srtf", f"{own}:Own", url=url).out == f"srtf, {own}:Own\n"
+            assert typed("policy", "set", "srtf", f"{own}:Own", "srtf", url=url).out == f"srtf, {own}:Own\n"
             controller.until('"event": "policy_disabled"')
             while (
                 (told := typed("policy", "list", "--json", url=url).json)["running"] is None
@@ -35,8 +35,12 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
             first, second = told["running"]["policies"]
             assert (first["state"], second["state"]) == ("deciding", "disabled")
             assert second["problem"] == "ValueError: [not] yet"
-            assert "disabled" in typed("policy", "list", url=url).out
+            listed = typed("policy", "list", url=url).out
+            assert ("disabled" in listed, "no controller leads" in listed) == (True, False)
+            assert told["leader"].startswith("c-")
             assert typed("policy", "clear", "--json", url=url).json == {"chosen": []}
+        assert "no controller leads" in typed("policy", "list", url=url).out
+        assert typed("policy", "list", "--json", url=url).json["leader"] == ""
         assert typed("policy", "set", "srft", url=url).code == 2
         assert typed("policy", "set", url=url).code == 2
 

@@ -81,6 +81,7 @@ def test_other_decisions_are_told_in_words(nats_url: str, typed: Typed, tmp_path
         "    def decide(self, view, act):\n"
         "        act.set_priority('chat/7', 3)\n"
         "        act.set_priority('chat/7', -2, 'here')\n"
+        "        act.admit('flow', 0.5)\n"
         "        hosts = [view.hosts.keys[row] for row in view.hosts.rows]\n"
         "        act.route('here', hosts, [2.0] * len(hosts))\n"
     )
@@ -94,4 +95,9 @@ def test_other_decisions_are_told_in_words(nats_url: str, typed: Typed, tmp_path
             told = typed("policy", "log", url=nats_url).out
         assert "priority chat/7: 3" in told
         assert "priority chat/7 at here: -2" in told
+        assert "admit flow: 0.5 a second" in told
         assert "Mine." in told
+        typed("policy", "clear", url=nats_url)
+        while "clear priority chat/7 at here" not in told:
+            told = typed("policy", "log", "--what", "clear", url=nats_url).out
+        assert "not followed any more" in told

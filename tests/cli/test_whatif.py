@@ -45,7 +45,9 @@ def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
         assert one["runs"] == measured["runs"] > 0
         assert 0 < one["p50"] <= one["p95"] <= one["p99"] <= one["max"] <= one["makespan"]
         assert 0 < one["used"] <= 1
-    assert "<svg" in (tmp_path / "picture.svg").read_text("utf-8")
+    picture = (tmp_path / "picture.svg").read_text("utf-8")
+    drawn = ("mean", "p50", "p95", "p99", "makespan in s", "share of slots used", "sessions moved")
+    assert all(f"<!-- {text} -->" in picture for text in (*drawn, "spread, load x2, 3 hosts"))
 
 
 def test_policies_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_a_load_that_is_none(rate: float, seconds: float) -> None:
         poisson(rate, seconds, 1)
 
 
+def test_fewer_sessions_than_none() -> None:
+    """There are none such."""
+    with pytest.raises(LoadInvalid, match="--sessions"):
+        poisson(1.0, 5.0, 1, sessions=-3)
+
+
 def test_a_trace_is_the_plan(tmp_path: Path) -> None:
     """What is written is read again, in order of time, and cut where asked."""
     plan = [Arrival(0.5, "s1", {"a": 1}), Arrival(0.1), Arrival(2.0)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 from callboard import tool, workflow
 from callboard.controller.controller import Controller
@@ -137,6 +137,12 @@ async def test_calls_run_without_a_controller(nats_url: str, board: Board) -> No
         await only.wait()
         assert (await board.done(run)).status == "completed"
         assert await board.run(talk, count=5) == "A"
+        node = await board.node()
+
+        async def nobody_leads() -> bool:
+            return not await leader(node)
+
+        assert await eventually(nobody_leads)
 
 
 async def test_run_times_are_kept(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
 
@@ -20,8 +23,9 @@ from callboard.actors.host import Host
 from callboard.controller import loading
 from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders, within
-from callboard.controller.decisions import Decisions, choose, chosen, running
+from callboard.controller.decisions import Decisions, choose, chosen, rounds, running
 from callboard.controller.policy import Act, Entry, Held, Policy
+from callboard.controller.rounds import Rounds
 from callboard.controller.view import View
 from callboard.infra import subjects
 from callboard.infra.errors import Fenced, PolicyTooSlow, PolicyUnusable
@@ -71,6 +75,30 @@ class Broken(Policy):
         act.set_priority(f"round-{self.rounds}", 1)
         if self.rounds > 1:
             raise ZeroDivisionError("no hosts")
+
+class Odd(Policy):
+    """Decides what cannot be written down."""
+    every = 0.02
+    by = object()
+    def decide(self, view, act):
+        hosts = [view.hosts.keys[row] for row in view.hosts.rows]
+        act.route("double", hosts, [1.0] * len(hosts), by=self.by)
+
+class Odder(Odd):
+    """What nobody could read."""
+    by = 5
+
+class Ends(Policy):
+    """Ends everything."""
+    def decide(self, view, act):
+        raise KeyboardInterrupt("all")
+
+class Wordy(Policy):
+    """Has much to say."""
+    every = 0.02
+    def decide(self, view, act):
+        for number in range(1000):
+            act.set_priority(f"s-{number}", 1, reason="x" * 5000)
 
 class Many(Policy):
     """Too much at once."""
@@ -163,6 +191,21 @@ async def test_what_a_policy_decides_is_followed(
     assert {(result.host, result.policy) for result in results} == {(last, route.epoch)}
 
 
+async def test_a_decision_is_followed_within_50_ms(board: Board) -> None:
+    """By whoever makes calls, and whoever has them; the best of ten, on a machine that does other work, too."""
+    driver, host, node = await board.host(doubling), await board.host(double), await board.node()
+    decisions = Decisions(node, "c-1", lambda _: None, host.caller.spawn)
+    await decisions.lead(1)
+    took = []
+    for number in range(10):
+        key, begun = subjects.priority(f"s-{number}"), time.monotonic()
+        await decisions.write([Decision("priority", key, value=1, policy="p", reason="a test")])
+        for one in (driver, host):
+            await until(lambda count=number + 1, one=one: len(one.priorities) == count)  # type: ignore[misc]
+        took.append(time.monotonic() - begun)
+    assert min(took) < 0.05
+
+
 async def test_a_limit_is_followed_and_ends_with_its_policy(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:
@@ -228,6 +271,15 @@ def test_a_rate_that_is_none_is_an_error(rate: float) -> None:
         Act(View(), "p").admit("doubling", rate)
 
 
+@pytest.mark.parametrize("rate", [np.int64(3), np.float32(3), "3"])
+def test_a_rate_may_come_from_a_column(rate: float) -> None:
+    """It is stored as any other."""
+    act = Act(View(), "p")
+    act.admit("doubling", rate, reason=7)  # type: ignore[arg-type]
+    (decision,) = msgspec.msgpack.decode(msgspec.msgpack.encode(act.decisions), type=list[Decision])
+    assert (decision.rate, decision.reason) == (3.0, "7")
+
+
 def test_a_limit_that_holds_already_is_not_decided_again() -> None:
     """Nor is the end of one that is not there."""
     known = Held({subjects.admission("w"): Admission("w", 2.0, term=1, policy="p")})
@@ -280,6 +332,49 @@ async def test_one_that_raises_is_switched_off_and_its_last_decisions_stay(
     assert {entry.session for entry in entries} == {"round-1", "chat/7"}
 
 
+async def test_what_cannot_be_stored_does_not_end_deciding(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Whoever has decided it is switched off; the others go on."""
+    await board.host(double)
+    odd = "Odd", "Odder", "Ends"
+    controller = await lead(board, controllers, *(f"{file}:{name}" for name in odd), f"{file}:Chat")
+    await until(lambda: states(controller) == dict.fromkeys(odd, "disabled") | {"Chat": "deciding"})
+    await until(lambda: held(controller))
+    assert {entry.policy for entry in held(controller).values()} == {f"{file}:Chat"}
+
+
+async def test_a_surprise_does_not_end_deciding(
+    board: Board, controllers: list[Controller], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever kind."""
+    surprises = [ValueError("nobody knows why")]
+    decide = Rounds.decide
+
+    def surprising(*args: Any) -> list[Decision]:
+        if surprises:
+            raise surprises.pop()
+        return decide(*args)
+
+    monkeypatch.setattr(Rounds, "decide", surprising)
+    controller = await lead(board, controllers, f"{file}:Chat")
+    await until(lambda: held(controller))
+    assert not surprises
+
+
+async def test_more_than_fits_into_a_message_is_decided(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """As several rounds; of a long reason the beginning is kept."""
+    controller, node = await lead(board, controllers, f"{file}:Wordy"), await board.node()
+    await until(lambda: len(held(controller)) == 1000)
+    found = await rounds(node, 3000)
+    assert [one.epoch for one in found] == sorted({one.epoch for one in found})
+    told = [decision for one in found for decision in one.decisions]
+    assert len(told) == 1000
+    assert {decision.reason for decision in told} == {"x" * 1000}
+
+
 async def test_policies_are_changed_while_the_controller_runs(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:
@@ -295,6 +390,20 @@ async def test_policies_are_changed_while_the_controller_runs(
     await choose(node, [])
     await until(lambda: held(controller) == {subjects.route("other"): by_hand})
     await until(lambda: host.routes.all() == [by_hand])
+
+
+async def test_what_was_chosen_goes_before_what_is_given(
+    board: Board, controllers: list[Controller], file: Path
+) -> None:
+    """Whoever starts a controller with others hears so."""
+    await choose(await board.node(), [f"{file}:Last"])
+    with capture_logs() as logs:
+        controller = await lead(board, controllers, f"{file}:Chat")
+        await until(lambda: states(controller) == {"Last": "deciding"})
+        await until(lambda: [one for one in logs if one["event"] == "policies_not_followed"])
+    (told,) = [one for one in logs if one["event"] == "policies_not_followed"]
+    assert told["policies"] == [f"{file}:Chat"]
+    assert "callboard policy set" in told["fix"]
 
 
 async def test_what_people_decide_is_left_alone(
@@ -485,14 +594,31 @@ async def test_a_machine_that_stands_still_makes_no_policy_slow() -> None:
         await process.wait()
 
 
-@pytest.mark.parametrize("name", ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "nothing.py:A", "{file}:Nothing", "{file}", "{broken}:A", "{exits}:A", "{never}:Never"],
+)
 def test_what_cannot_be_loaded_is_told(name: str, file: Path, tmp_path: Path) -> None:
-    """With its name and what is wrong."""
-    (tmp_path / "broken.py").write_text("import nothing_like_this")
-    given = name.format(file=file, broken=tmp_path / "broken.py")
+    """With its name and what is wrong; a file that ends its process ends no controller."""
+    texts = {
+        "broken": "import nothing_like_this",
+        "exits": "import sys\nsys.exit(2)",
+        "never": f"{FILE}\nclass Never(Chat):\n    every = '1s'\n",
+    }
+    for key, text in texts.items():
+        (tmp_path / f"{key}.py").write_text(text)
+    given = name.format(file=file, **{key: tmp_path / f"{key}.py" for key in texts})
     with pytest.raises(PolicyUnusable) as refused:
         loading.load(given)
     assert refused.value.fields["policy"] == given
+
+
+def test_what_stands_beside_a_file_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the controller was started."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_own.py").write_text("MOST = 0.75")
+    (tmp_path / "own.py").write_text(f"from beside_own import MOST\n{FILE}\nChat.every = MOST\n")
+    assert loading.load(f"{tmp_path / 'own.py'}:Chat").every == 0.75
 
 
 async def test_earlier_policies_go_before_later_ones(

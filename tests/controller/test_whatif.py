@@ -147,6 +147,41 @@ def test_actors_of_which_no_slots_were_told() -> None:
     assert playing.slots == {("a", "h1"): 3}
 
 
+def queued(began: float, hosts: dict[str, tuple[float, float]]) -> Recorded:
+    """Four requests a second for ten seconds, of which three can be done, as told from a time on."""
+    calls, runs, free = list[recording.RecordedCall](), [], 0.0
+    for number in range(40):
+        stored = number / 4
+        started = max(stored + 0.001, free + 0.001)
+        free = ended = started + 1 / 3
+        host = next(host for host, (_, last) in hosts.items() if ended <= last)
+        if ended >= began:
+            calls.append(
+                recording.RecordedCall(f"r{number}:1", "a", f"r{number}", 1, 0, stored, started, ended, host)
+            )
+            runs.append(recording.RecordedRun(f"r{number}", "w", ended, ended - stored))
+    slots = dict.fromkeys((("a", host) for host in hosts), 1)
+    return Recorded(calls, runs, slots, heard=hosts, began=began, ended=free)
+
+
+def test_a_recording_that_begins_in_the_middle_of_a_load() -> None:
+    """What calls had waited for before is not taken for the way to the server."""
+    playing = WhatIf(queued(5.0, {"h1": (5.0, 20.0)}))
+    assert playing.left_out > 0
+    assert playing.hop < 0.01
+    assert playing.play(Scenario()).max <= playing.measured().max
+
+
+def test_a_host_that_was_started_again_is_one() -> None:
+    """Two that were never there together have no more slots than one."""
+    playing = WhatIf(queued(0.0, {"h1": (0.0, 7.0), "h2": (7.5, 20.0)}))
+    assert playing.hop < 0.01
+    measured, played = playing.measured(), playing.play(Scenario())
+    assert (played.hosts, played.most) == (1, 1)
+    assert played.p50 == pytest.approx(measured.p50, rel=0.05)
+    assert playing.play(Scenario(hosts=2)).p50 < measured.p50 / 2
+
+
 @pytest.mark.parametrize(
     "reports",
     [

@@ -81,6 +81,8 @@ async def test_by_whose_decision(board: Board) -> None:
     assert (found.policy, found.ranked, found.host) == (first, second, host.id)
     assert f"a has routed it to {host.id} (epoch {first}): room" in text(found)
     assert f"b gave its session priority 2 (epoch {second}): it is old" in text(found)
+    await node.topology.api(f"STREAM.PURGE.{STREAM}", {"filter": subjects.decided("*")})
+    assert text(await why(node, f"{run}:1")) == text(found)  # what holds is known for longer than an hour
 
 
 async def test_by_hand_and_by_nobody(board: Board) -> None:
@@ -111,6 +113,30 @@ async def test_a_session_that_is_held(board: Board) -> None:
     run = await client.submit("noting", {"text": "a"}, session="chat")
     await client.result(run, 10)
     assert f"{host.id} holds session chat at this agent" in text(await why(node, f"{run}:2"))
+
+
+async def test_what_was_told_is_found_among_many_reports(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a call that has its outcome, however many have come since."""
+    await board.host(noting, telemetry_every=0.02)
+    host = await board.host(Notes, telemetry_every=0.02)
+    client, node = await board.client(), await board.node()
+    runs = [await client.submit("noting", {"text": "a"}, session="chat") for _ in range(20)]
+    for run in runs:
+        await client.result(run, 20)
+
+    async def held() -> list[Why]:
+        found = [await why(node, f"{run}:2") for run in runs]
+        return [one for one in found if one.told.lane == host.id]
+
+    seen = await eventually(held)
+    last = (await board.stream(subjects.TELEMETRY))["last_seq"]
+    monkeypatch.setattr("callboard.controller.why.REPORTS", 64)
+    for _ in range(100):
+        await node.store.stored("cb.telemetry.nobody", b"rubbish")
+    assert (await board.stream(subjects.TELEMETRY))["last_seq"] >= last + 100
+    assert {one.future for one in await held()} == {one.future for one in seen}
 
 
 async def test_one_without_an_outcome(board: Board) -> None:

@@ -58,6 +58,20 @@ async def test_reading_goes_on_after_a_sequence_up_to_a_limit(
     assert await reader.read(stream, "t.none") == []
 
 
+async def test_the_first_since_a_time(reader: DirectReader, store: Store, stream: str) -> None:
+    """Of a subject; before all that is the first, and after all there is none."""
+    before = time.time()
+    for number in range(6):
+        await store.stored(f"t.{number % 3}", b"")
+        await asyncio.sleep(0.02)
+    found = await reader.read(stream, ">")
+    since = found[2].at + 0.001  # the server tells of less than a microsecond
+    assert await reader.first_since(stream, ">", since) == 4
+    assert await reader.first_since(stream, "t.1", since) == 5
+    assert await reader.first_since(stream, ">", before - 60) == 1
+    assert await reader.first_since(stream, ">", time.time() + 60) == 0
+
+
 async def test_last_lasts_and_at(reader: DirectReader, store: Store, stream: str) -> None:
     """The last message of a subject, of each of many, and the one at a place."""
     before = time.time()

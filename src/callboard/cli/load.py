@@ -114,10 +114,14 @@ def load(
     )
     if trace is None and (rate is None or seconds is None):
         raise UsageError("say how many and how long, --rate 50 --for 30s, or what to play: --trace FILE")
-    if trace is not None and (rate is not None or vary or sessions):
+    drawn = vary or sessions
+    if trace is not None and (rate is not None or drawn or seed is not None or skew != "even"):
         raise UsageError(
-            "a trace says when, in which session and with what; leave out --rate, --vary, --sessions"
+            "a trace says when, in which session and with what; leave out --rate, --vary, --sessions, --skew "
+            "and --seed"
         )
+    if skew != "even" and not drawn:
+        raise UsageError("--skew is of sessions and values: add --sessions 100, or --vary NAME=VALUE,VALUE")
     return asyncio.run(_load(workflow, [f"--{one}" for one in arg], options, common))
 
 

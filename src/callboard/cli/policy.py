@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 50_000
 """Entries of the bucket of decisions that 'policy log' looks through, from the end."""
+What = Literal["route", "priority", "admit", "clear", "migrate", "kill", "provision"]
 
 app = App(name="policy", help="Say which policies controllers follow.", result_action="return_value")
 
@@ -29,20 +30,24 @@ app = App(name="policy", help="Say which policies controllers follow.", result_a
 def list_(*, common: Common = DEFAULTS) -> int:
     """List the policies that are followed, those that there are, and how they stand."""
 
-    async def look() -> tuple[list[str] | None, Deciding | None, list[Admission]]:
-        from callboard.controller import decisions
+    async def look() -> tuple[list[str] | None, Deciding | None, list[Admission], str]:
+        from callboard.controller import decisions, lease
 
         async with common.client() as client:
             chosen, running = await decisions.chosen(client.node), await decisions.running(client.node)
-            return chosen, running, await client.admissions()
+            return chosen, running, await client.admissions(), await lease.leader(client.node)
 
     from callboard.controller import loading
 
-    chosen, running, limits = asyncio.run(look())
-    data = {"chosen": chosen, "running": running, "known": loading.names(), "admitted": limits}
+    chosen, running, limits, leader = asyncio.run(look())
+    data = {
+        "chosen": chosen, "running": running, "leader": leader, "known": loading.names(), "admitted": limits,
+    }  # fmt: skip
 
     def show(screen: Console) -> None:
         _show(screen, chosen, running, loading.names())
+        if not leader:
+            screen.print("no controller leads: what was decided stays. Start one: callboard controller")
         for one in limits:
             screen.print(f"{one.workflow} accepts {told_rate(one)}: {one.policy} {one.reason}", markup=False)
 
@@ -96,14 +101,14 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
     check(policy)
     if not policy:
         raise UsageError("name a policy; 'callboard policy clear' ends all")
-    return _choose(list(policy), common)
+    return _choose(list(dict.fromkeys(policy)), common)
 
 
 @app.command
 def log(
     *,
     last: Annotated[Count, Parameter(alias="-n")] = 50,
-    what: Annotated[list[str] | None, Parameter(negative=())] = None,
+    what: Annotated[list[What] | None, Parameter(negative=())] = None,
     common: Common = DEFAULTS,
 ) -> int:
     """List what policies have decided lately, and why; decisions are kept for an hour.
@@ -112,7 +117,7 @@ def log(
 
     Args:
         last: How many, the latest.
-        what: Only these: route, priority, clear, migrate, kill, provision; may be given again.
+        what: Only these; may be given again.
     """
 
     async def look() -> list[Round]:
@@ -169,12 +174,18 @@ def _of(decision: Decision) -> str:
             return f"{tokens[-1]} at {decision.where}"
         case "migrate":
             return f"{tokens[1]} {_session(tokens[2])}: {decision.source} to {hosts}"
-        case "priority":
-            return f"{' at '.join([_session(tokens[2]), *tokens[3:]])}: {decision.value}"
-        case "route":
-            return f"{' '.join([tokens[2], *map(_session, tokens[3:])])}: {hosts}"
+        case "clear":
+            return f"{tokens[1]} {_entry(tokens)}"
         case _:
-            return " ".join(tokens[1:])
+            values = {"priority": f"{decision.value}", "route": hosts, "admit": f"{decision.rate:g} a second"}
+            return f"{_entry(tokens)}: {values.get(decision.what, '')}"
+
+
+def _entry(tokens: Sequence[str]) -> str:
+    """What an entry of the bucket is about."""
+    if tokens[1] == "priority":
+        return " at ".join([_session(tokens[2]), *tokens[3:]])
+    return " ".join([tokens[2], *map(_session, tokens[3:])])
 
 
 def _session(token: str) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 STREAM = "TELEMETRY"
 _FIGURES = ("mean", "p50", "p95", "p99", "max", "makespan")
 _NUMBERS = ("hosts", "runs", *_FIGURES, "used", "moved", "host s")
+_ASIDE = {"makespan": "makespan in s", "used": "share of slots used", "migrations": "sessions moved"}
+"""What a picture shows beside latencies; not all of it is known of what was measured."""
 _MOST_HOSTS = 1000
 _TENTHS = 100
 
@@ -218,16 +220,23 @@ def _draw(played: _Played, file: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("--plot needs matplotlib: pip install 'callboard[plot]'") from error
-    figure = Figure(figsize=(9, 1.5 + 0.6 * len(played.outcomes)), layout="constrained")
-    axes = figure.add_subplot()
-    names = [f"{outcome.name}, {outcome.hosts} hosts" for outcome in played.outcomes]
-    for place, name in enumerate(("p99", "p95", "p50")):
-        widths = [getattr(outcome, name) for outcome in played.outcomes]
-        axes.barh(range(len(names)), widths, height=0.7, label=name, color=f"C{place}")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds from request to outcome")
-    axes.legend()
+    outcomes = played.outcomes
+    figure = Figure(figsize=(13, 1.5 + 0.6 * len(outcomes)), layout="constrained")
+    widths = (3, 1, 1, 1)
+    latencies, *others = figure.subplots(1, len(widths), sharey=True, gridspec_kw={"width_ratios": widths})
+    places = range(len(outcomes))
+    for number, name in enumerate(("p99", "p95", "p50")):
+        shown = [getattr(outcome, name) for outcome in outcomes]
+        latencies.barh(places, shown, height=0.7, label=name, color=f"C{number}")
+    latencies.plot([outcome.mean for outcome in outcomes], places, "k|", markersize=18, label="mean")
+    latencies.set_yticks(places, [f"{outcome.name}, {_hosts(outcome)} hosts" for outcome in outcomes])
+    latencies.invert_yaxis()
+    latencies.set_xlabel("seconds from request to outcome")
+    figure.legend(loc="outside upper left", ncols=4)
+    for axes, (name, label) in zip(others, _ASIDE.items(), strict=True):
+        known = [(place, value) for place in places if (value := getattr(outcomes[place], name)) is not None]
+        axes.barh([place for place, _ in known], [value for _, value in known], height=0.7, color="C7")
+        axes.set_xlabel(label)
     try:
         figure.savefig(file)
     except (OSError, ValueError) as error:

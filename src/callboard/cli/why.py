@@ -17,7 +17,8 @@ def why(future: str, /, *, common: Common = DEFAULTS) -> int:
 
         callboard why 01JD8:3
 
-    Decisions are known for an hour; telemetry as far as the latest reports go.
+    Decisions are known for an hour, and as long as they hold; how a call has moved, as long as the server
+    keeps telemetry, and of one without an outcome as far as the latest reports go.
 
     Args:
         future: Its id, RUN:PATH; 'callboard show RUN' lists the paths.
