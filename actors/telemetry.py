@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CHUNK = 2_000
 """Rows of one report: some milliseconds of encoding."""
 _MANY = 500
-"""New calls that a report tells of at once; where there are more, the next one tells of those open still."""
+"""Calls that a report tells of as soon as it finds them; of more, those that the next one finds, too."""
 _BETWEEN = 0.005
 _SOON = 0.05
 _SLOW = 1.0
@@ -63,6 +63,7 @@ class Telemetry:
         self._young: list[Future[Any]] = []
         self._open: dict[str, Future[Any]] = {}
         self._running: dict[tuple[str, int], float] = {}
+        self._seen: set[tuple[str, int]] = set()
         self._runs: dict[str, Run] = {}
         self._over: set[str] = set()
         self._queues: dict[str, QueueRow] = {}
@@ -251,16 +252,17 @@ class Telemetry:
         ]
 
     def _look_at_calls(self, rows: Rows) -> None:
-        told, here = self._running, {}
-        for call in self._calls():
-            here[call.key] = call.started
-            if told.get(call.key) != call.started:
-                rows.running.append(call)
+        told, calls = self._running, self._calls()
+        fresh = [call for call in calls if told.get(call.key) != call.started]
+        many = len(fresh) > _MANY
+        rows.running = [call for call in fresh if call.key in self._seen] if many else fresh
+        self._seen = {call.key for call in fresh} if many else set()
+        here = {call.key: told[call.key] for call in calls if call.key in told} if told else {}
         if told:
             over = {(row[0], rows.kinds[row[1]][-1]) for row in rows.ended}
             left = told.keys() - here.keys() - over
             rows.gone = [future for future, _ in left]
-        self._running = here
+        self._running = here | {call.key: call.started for call in rows.running}
 
     def _look_at_futures(self, rows: Rows) -> None:
         if not self._made and not self._young:

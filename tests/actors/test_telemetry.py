@@ -14,6 +14,7 @@ from tests.support.waiting import eventually, until
 
 from callboard import ManagedList, agent, method, options, tool, workflow
 from callboard.actors import reports
+from callboard.actors.host import Host
 from callboard.actors.reports import Rows
 from callboard.infra import subjects
 from callboard.infra.messages.telemetry import MOVED, Report
@@ -79,6 +80,13 @@ async def listen(board: Board) -> list[Report]:
     node.connection.subscribe("cb.telemetry.>", lambda _s, _r, data, _h: told.append(decode(data)))
     await node.connection.flush()
     return told
+
+
+async def flush(host: Host, told: list[Report]) -> None:
+    """Let a host tell what is new, and hear it."""
+    host.telemetry.flush()
+    last = host.id, host.telemetry._sequence
+    await until(lambda: last in {(report.source, report.sequence) for report in told})
 
 
 def ended(told: list[Report]) -> list[str]:
@@ -207,33 +215,43 @@ async def test_stolen_calls_are_told_of(board: Board) -> None:
     assert (await board.done(first)).status == "completed"
 
 
+@tool(concurrency=1000)
+async def crowded(number: int) -> int:
+    """Wait for the gate."""
+    await GATE.wait()
+    return number
+
+
 @workflow
-async def many_busy(count: int) -> int:
+async def many_crowded(count: int) -> int:
     """So many calls at once, behind the gate."""
-    return sum(await asyncio.gather(*(busy(number) for number in range(count))))
+    return sum(await asyncio.gather(*(crowded(number) for number in range(count))))
 
 
 @pytest.mark.parametrize(("count", "at_once"), [(500, True), (501, False)])
 async def test_a_burst_is_told_of_when_it_has_lasted(board: Board, count: int, *, at_once: bool) -> None:
-    """Of very many calls those are told of that are open still when the next report is due, and none twice."""
+    """Of very many calls those are told of that are there still when the next report is due, and none twice."""
     global GATE  # noqa: PLW0603 - of the test's own loop
     GATE = asyncio.Event()
-    await board.host(busy)
-    driver = await board.host(many_busy, telemetry_every=30.0)
+    works = await board.host(crowded, telemetry_every=30.0)
+    drives = await board.host(many_crowded, telemetry_every=30.0)
     told = await listen(board)
-    run = await board.submit(many_busy, count=count)
-    await until(lambda: len(driver.caller.made) == count)
+    run = await board.submit(many_crowded, count=count)
+    await until(lambda: instance(works, crowded).slots.busy == count)
 
-    async def flushed() -> int:
-        driver.telemetry.flush()
-        await driver.node.connection.flush()
-        return sum(len(report.made.future) for report in told if report.made is not None)
+    async def flushed() -> tuple[int, int]:
+        for host in (drives, works):
+            await flush(host, told)
+        made = sum(len(report.made.future) for report in told if report.made is not None)
+        return made, sum(len(report.running.future) for report in told if report.running is not None)
 
-    assert await flushed() == (count if at_once else 0)
-    assert await flushed() == count
-    assert await flushed() == count
+    assert await flushed() == ((count, count) if at_once else (0, 0))
+    assert await flushed() == (count, count)
+    assert await flushed() == (count, count)
     GATE.set()
     assert (await board.done(run)).status == "completed"
+    await flushed()
+    assert [report.gone for report in told if report.gone] == []
 
 
 async def test_what_cannot_be_told_hurts_nobody(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
