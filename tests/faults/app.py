@@ -104,11 +104,18 @@ async def shout(size: int) -> int:
         raise Shaky("x" * size)
 
 
-def _happens(name: str) -> None:
+def happens(name: str) -> None:
     """Tell SQLite that something has happened; the key is not unique, so that it may be told twice."""
     with contextlib.closing(sqlite3.connect(_gate.with_name("effects"), timeout=30.0)) as base, base:
         base.execute("CREATE TABLE IF NOT EXISTS done (name TEXT NOT NULL)")
         base.execute("INSERT INTO done VALUES (?)", (name,))
+
+
+def happened(name: str) -> bool:
+    """Whether it has."""
+    with contextlib.closing(sqlite3.connect(_gate.with_name("effects"), timeout=30.0)) as base, base:
+        base.execute("CREATE TABLE IF NOT EXISTS done (name TEXT NOT NULL)")
+        return base.execute("SELECT 1 FROM done WHERE name = ?", (name,)).fetchone() is not None
 
 
 @callboard.tool(effect=True, concurrency=8)
@@ -117,7 +124,7 @@ def charge(number: int, name: str, pause: float) -> str:
     time.sleep(pause)
     if number % 20 == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    _happens(name)
+    happens(name)
     if number % 20 == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(pause)

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import uvloop
-from tests.faults import accounts, app, chats, tills
+from tests.faults import accounts, app, chats, mortal, tills
 
 from callboard.actors.declared import declaration
 from callboard.actors.gateway import Gateway
@@ -73,7 +73,9 @@ async def gateway(url: str) -> int:
 
 def _found(name: str) -> Any:
     """What is declared under this name in one of the suite's modules."""
-    return next(getattr(module, name) for module in (accounts, tills, chats, app) if hasattr(module, name))
+    return next(
+        getattr(module, name) for module in (accounts, tills, chats, mortal, app) if hasattr(module, name)
+    )
 
 
 async def main(url: str, names: list[str]) -> int:
