@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import msgspec
 
 import callboard
 from bench import app
-from bench.processes import place, start_server
+from bench.accounting import by_part, memory_bytes
+from bench.processes import Server, place, start_server
 from callboard.actors.host import Host
 from callboard.infra.settings import Settings
 
@@ -21,11 +23,16 @@ class Waiting:
     """Runs that wait.
 
     Args:
-        client: connected.
+        client: connected; server: to which.
     """
 
-    def __init__(self, client: callboard.Client) -> None:
+    def __init__(self, client: callboard.Client, server: Server) -> None:
         self._client = client
+        self._parts = {"server": [server.pid], "driver and client": [os.getpid()]}
+
+    def memory(self) -> dict[str, float]:
+        """Bytes of the processes: of the server, and of this one, which drives and asks."""
+        return by_part(self._parts, memory_bytes)
 
     async def put_aside(self, count: int) -> list[str]:
         """Submit so many runs, and return when all of them are put aside."""
@@ -67,6 +74,6 @@ async def open_waiting() -> AsyncIterator[Waiting]:
         await driver.start()
         try:
             async with callboard.connect(server.url) as client:
-                yield Waiting(client)
+                yield Waiting(client, server)
         finally:
             await driver.stop(grace=1.0)

@@ -28,17 +28,21 @@ async def wake_up(_: Role) -> Sample:
     from bench.waiting import open_waiting
 
     async with open_waiting() as waiting:
+        before = waiting.memory()
         begun = time.perf_counter()
         runs = await waiting.put_aside(WAITING)
         took_s = time.perf_counter() - begun
         step = max(1, WAITING // WOKEN)
         stored = await waiting.stored_bytes()
+        grown = {
+            f"{part}, bytes/run": (now - before[part]) / WAITING for part, now in waiting.memory().items()
+        }
         times = [await _woken(waiting, run) for run in runs[::step][:WOKEN]]
     cuts = statistics.quantiles(times, n=100)
     return Sample(
         values={"p50": cuts[49] * 1000, "stored": stored / WAITING},
         calls=len(times),
-        details={"p99_ms": cuts[98] * 1000, "waiting": WAITING, "put_aside_per_s": WAITING / took_s},
+        details={"p99_ms": cuts[98] * 1000, "waiting": WAITING, "put_aside_per_s": WAITING / took_s} | grown,
     )
 
 
