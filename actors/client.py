@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,7 +41,10 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.actors.compare import Diff
+    from callboard.actors.declared import Workflow
     from callboard.actors.listening import Piece
+    from callboard.actors.replay import Replay, Step
     from callboard.infra.messages.control import Migration
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
@@ -451,6 +454,53 @@ class Client:
             follow: wait for more; else stop at what there is.
         """
         return follow_events(self.node, subjects.token("run id", run), follow=follow)
+
+    async def replay(
+        self,
+        run: str,
+        workflow: Workflow[Any, Any],
+        *,
+        until: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Replay:
+        """Run the code of a workflow here against the journal of a run: nothing is called, sent or stored.
+
+        Every call gets its outcome on record, and so does every wait and ``now()``; ``random()`` and
+        ``uuid()`` draw what they drew. The run itself hears nothing of it: it may go on meanwhile, or have
+        ended. What the code does besides its calls, it does.
+
+        Args:
+            workflow: the code, as it is now.
+            until: give it so many of the outcomes on record only.
+            on_step: told of each outcome when the code is given it.
+
+        Raises:
+            RunUnknown: there is no such run.
+            JournalIncomplete: entries of its journal are gone, or its request is.
+            UnknownActor: it is a run of another workflow.
+            ValueMissing: its arguments are not stored any more.
+        """
+        from callboard.actors.replay import replay
+
+        return await replay(self, run, workflow, until=until, on_step=on_step)
+
+    async def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
+        """The first step in which two runs differ: its call, its arguments, or what it gave.
+
+        Steps are held against each other by their places in the code. What ``now()`` gave is not compared.
+
+        Args:
+            workflow: the code of both, which is replayed to compare the arguments of calls, too: they stand
+                in no journal.
+
+        Raises:
+            RunUnknown: there is no such run.
+            JournalIncomplete: entries of a journal are gone, or the request is.
+            UnknownActor: one of them is a run of another workflow than the given one.
+        """
+        from callboard.actors.compare import compare
+
+        return await compare(self, run, other, workflow)
 
     def tokens(self, run: str) -> AsyncIterator[Piece]:
         """What models say in a run while they say it, also what was said so far, until the run ends.

@@ -36,6 +36,7 @@ class Request:
         as_json: it was JSON, so its outcome is JSON too.
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
         named: it says which run it is, so that somebody may wait for that.
+        kept: digest of the blob that holds its body, where that is too long for the journal.
         problem: why it cannot be run, if so: a header that cannot be used, or too many others.
 
     Raises:
@@ -50,6 +51,7 @@ class Request:
         "deadline",
         "delivered",
         "headers",
+        "kept",
         "named",
         "priority",
         "problem",
@@ -64,6 +66,7 @@ class Request:
         self.delivered = delivered
         self.headers = headers
         self.body = delivered.body
+        self.kept = ""
         self.problem: CallboardError | None = None
         self.resumed = H.RESUME in headers
         self.started = self._read(H.RESUME, H.moment, 0.0) or delivered.stored_at
@@ -122,6 +125,7 @@ class Known:
     def __init__(self, entries: list[Stored]) -> None:
         self.done: Done | None = None
         self.owner: Owner | None = None
+        self.first: Owner | None = None
         self.owner_sequence = 0
         self.since = 0.0
         self.sequence = 0
@@ -138,6 +142,7 @@ class Known:
                 self.results.append(entry)
             elif kind == "owner":
                 self.owner = read_entry(decode_owner, entry.body) or self.owner
+                self.first = self.first or self.owner
                 self.since = self.since or entry.at
                 self.owner_sequence = entry.sequence
                 self.owners += 1

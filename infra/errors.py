@@ -519,6 +519,15 @@ class RunUnknown(CallboardError):
     code = "run_unknown"
 
 
+class JournalIncomplete(CallboardError):
+    """What a run has done cannot be told any more, as a replay needs it.
+
+    Fields: run, reason (``expired``: entries are gone; ``request``: its request was not kept).
+    """
+
+    code = "journal_incomplete"
+
+
 class Diverged(CallboardError):
     """The workflow's code changed under a run.
 

@@ -45,6 +45,13 @@ _COMMANDS = (
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
+    (
+        "replay",
+        "callboard.cli.replay:replay",
+        _LOOK,
+        "Run a workflow's code against a run's record.",
+    ),
+    ("diff", "callboard.cli.diff:diff", _LOOK, "Find the first step in which two runs differ."),
     ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),
