@@ -389,6 +389,7 @@ class Driver:
         if epoch == 1:  # who looks at the run when it has ended finds its request nowhere else
             owner.body, owner.kept = (b"", request.kept) if request.kept else (request.body, "")
             owner.as_json, owner.blobs = request.as_json, request.blobs
+            owner.seed = request.seed if request.seed != request.run else ""
         return owner
 
     def _deadline(self, request: Request) -> float:

@@ -166,6 +166,8 @@ async def _request(client: Client, run: str, owner: Owner, known: Known, entries
                 reason="request",
             )
         head, body = stored.headers | head, stored.body
+    if owner.seed:
+        head[H.SEED] = owner.seed
     head.pop(H.DEADLINE, None)
     head.pop(H.RESUME, None)
     return Request(_Recalled(subjects.request(owner.workflow), owner.request, started, body), head)

@@ -37,6 +37,7 @@ class Request:
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
         named: it says which run it is, so that somebody may wait for that.
         kept: digest of the blob that holds its body, where that is too long for the journal.
+        seed: what random numbers and UUIDs are made from: the run itself, or the one that it is a fork of.
         problem: why it cannot be run, if so: a header that cannot be used, or too many others.
 
     Raises:
@@ -57,6 +58,7 @@ class Request:
         "problem",
         "resumed",
         "run",
+        "seed",
         "session",
         "started",
         "trace",
@@ -77,6 +79,7 @@ class Request:
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
         self.budget = self._read(H.BUDGET, H.charged, "")
+        self.seed = self._read(H.SEED, _seed, "") or self.run
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
 
     def _read(self, name: str, read: Callable[[dict[str, str], str], T], unset: T) -> T:
@@ -94,6 +97,18 @@ class Request:
         if given:
             return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
         return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
+
+
+def _seed(headers: dict[str, str], name: str) -> str:
+    """The run in a header, or nothing.
+
+    Raises:
+        ValueError: it is no run's id.
+    """
+    text = headers.get(name, "")
+    if text and not subjects.is_token(text):
+        raise ValueError(f"{name} is {text[:40]!r}: expected the id of a run")
+    return text
 
 
 class Run:

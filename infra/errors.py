@@ -528,6 +528,16 @@ class JournalIncomplete(CallboardError):
     code = "journal_incomplete"
 
 
+class ForkRefused(CallboardError):
+    """A run cannot be forked there.
+
+    Fields: run, at, reason (``step``: it has not so many; ``value``: an outcome is not stored any more;
+    ``arguments``: they cannot be read; ``effects``: some would happen again), calls (those of the effects).
+    """
+
+    code = "fork_refused"
+
+
 class Diverged(CallboardError):
     """The workflow's code changed under a run.
 

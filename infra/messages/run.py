@@ -107,6 +107,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
         body: of the first owner: the request's, which goes from its stream when the run has ended.
         as_json: that is JSON; blobs: digests of its parts that are references.
         kept: digest of the blob that holds the body, where that is too long to stand here.
+        seed: run whose random numbers and UUIDs it draws again; empty: it draws its own.
     """
 
     driver: str
@@ -122,6 +123,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
     as_json: bool = False
     blobs: list[str] = []
     kept: str = ""
+    seed: str = ""
 
 
 class Announced(msgspec.Struct, omit_defaults=True):

@@ -79,13 +79,13 @@ async def _replay(run: str, app: App, until: int | None, common: Common) -> Repl
 
 
 def _end_threads(workflows: Sequence[str]) -> None:
-    """A plain workflow's thread ends when its calls are cancelled; one that computes may not."""
+    """A plain workflow's thread ends when its calls are cancelled; one that computes may not, on Ctrl-C."""
     names = tuple(f"callboard-{one}_" for one in workflows)
     threads = [one for one in threading.enumerate() if one.name.startswith(names)]
     for one in threads:
         one.join(_LINGER)
     if any(one.is_alive() for one in threads):
-        end_within(_LINGER, Exit.FAILED)
+        end_within(_LINGER, Exit.INTERRUPTED)
 
 
 def _begin(record: Record, until: int | None, output: Output) -> None:
