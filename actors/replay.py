@@ -32,7 +32,9 @@ _LOOK_EVERY = 0.05
 _QUIET = 6
 """So many looks without a move mean that the code stands, if it is seen to wait for what has no outcome."""
 _LONG_QUIET = 40
-"""The same if it is not seen, or outcomes are left that it may come to: it may wait for something else."""
+"""The same if outcomes are left that it may come to: another branch of it may wait for something else."""
+_UNSEEN = 200
+"""The same if nobody is seen to wait for what has no outcome: it may hear a model speak, or sleep."""
 _ENDS_WITHIN = 1.0
 _STOPPED = frozenset({DeadlineExceeded.code, Poisoned.code, Overloaded.code})
 """Errors that end a run from outside."""
@@ -248,8 +250,8 @@ class _Replaying:
         while not (await asyncio.wait([task], timeout=_LOOK_EVERY))[0]:
             moved, moves = self._maker.moves != moves, self._maker.moves
             quiet = 0 if moved or not self._maker.stands(sync=sync) else quiet + 1
-            sure = self._maker.is_awaited and not self._unused()
-            if quiet >= (_QUIET if sure else _LONG_QUIET):
+            enough = (_LONG_QUIET if self._unused() else _QUIET) if self._maker.is_awaited else _UNSEEN
+            if quiet >= enough:
                 return
 
     def _unused(self) -> list[str]:

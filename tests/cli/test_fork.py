@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.cli.board_app import totals
 from tests.cli.terminal import Typed, wait_for
 
 from callboard import connect_sync
@@ -76,3 +77,14 @@ def test_what_cannot_be_forked(board: str, run: str, typed: Typed) -> None:
     assert "it has 4; 'callboard replay' shows them" in refused.err
     assert typed("fork", run, "--at", -1, url=board).code == Exit.USAGE
     assert typed("fork", run, url=board).code == Exit.USAGE
+
+
+def test_from_code_without_an_event_loop(board: str, run: str) -> None:
+    """The same three, from the synchronous client."""
+    with connect_sync(board) as client:
+        own = client.fork(run, 3, run_id="sync")
+        assert client.result(own, timeout=20) == {"total": 6, "apart": 7}
+        assert client.diff(run, own, totals).alike
+        replayed = client.replay(own, totals, until=1)
+    assert [step.call for step in replayed.steps] == ["add.call"]
+    assert replayed.ending == "stands"
