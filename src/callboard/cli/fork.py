@@ -110,7 +110,8 @@ class _Fork(Request):
 
         async def submit() -> str:
             own = await client.fork(self._old, self._at, **changed, **options)
-            self._common.output.hint(f"run {own} begins with {self._at} steps of run {self._old}")
+            steps = "1 step" if self._at == 1 else f"{self._at} steps"
+            self._common.output.hint(f"run {own} begins with {steps} of run {self._old}")
             return own
 
         return submit
