@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ from callboard.infra.errors import (
     ResultTimeout,
     RunCancelled,
     RunFailed,
+    RunIdTaken,
     RunUnknown,
     SettingsInvalid,
     ValueTooLarge,
@@ -41,7 +42,10 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.actors.compare import Diff
+    from callboard.actors.declared import Workflow
     from callboard.actors.listening import Piece
+    from callboard.actors.replay import Replay, Step
     from callboard.infra.messages.control import Migration
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
@@ -138,15 +142,38 @@ class Client:
             RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
             BudgetInvalid: the budget cannot be used.
         """
-        subjects.token("workflow", workflow)
         run_id = subjects.new_id() if run is None else subjects.token("run id", run)
-        given = arguments or {}
+        body, items = await self._request(
+            run_id, workflow, arguments or {}, session, deadline, priority, budget, key, as_json=as_json
+        )
+        if run is not None:
+            await store_request(self.node, run_id, workflow, body, H.encode(items), as_json=as_json)
+        else:
+            self._ends.expect(run_id)
+            await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
+        return run_id
+
+    async def _request(
+        self,
+        run: str,
+        workflow: str,
+        given: dict[str, Any],
+        session: str | None,
+        deadline: float | None,
+        priority: int,
+        budget: Budget | None,
+        key: str | None,
+        *,
+        as_json: bool,
+    ) -> tuple[bytes, list[tuple[str, str]]]:
+        """A request's body and headers; see :meth:`submit`."""
+        subjects.token("workflow", workflow)
         await self._announced.check(self.node, workflow, given)
         try:
             body, blobs = await self._encoded(given, as_json=as_json)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArguments(f"{workflow}: {error}", actor=workflow, method="run") from error
-        items = [(H.RUN, run_id), (H.MESSAGE_ID, run_id)]
+        items = [(H.RUN, run), (H.MESSAGE_ID, run)]
         items.append((H.CONTENT_TYPE, H.JSON if as_json else H.MSGPACK))
         if session:
             items.append((H.SESSION, session))
@@ -155,15 +182,72 @@ class Client:
         if priority:
             items.append((H.PRIORITY, str(priority)))
         if budget is not None or key is not None:
-            items.append((H.BUDGET, await budgeting.charged(self.node, run_id, budget, key)))
+            items.append((H.BUDGET, await budgeting.charged(self.node, run, budget, key)))
         if blobs:
             items.append((H.BLOBS, ",".join(blobs)))
-        if run is not None:
-            await store_request(self.node, run_id, workflow, body, H.encode(items), as_json=as_json)
-        else:
-            self._ends.expect(run_id)
-            await self.node.store.stored(subjects.request(workflow), body, H.encode(items))
-        return run_id
+        return body, items
+
+    async def fork(
+        self,
+        run: str,
+        at: int,
+        arguments: dict[str, Any] | None = None,
+        *,
+        effects: bool = False,
+        run_id: str | None = None,
+        session: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+        budget: Budget | None = None,
+        key: str | None = None,
+        as_json: bool | None = None,
+    ) -> str:
+        """Submit a new run of the same workflow, which begins with the first outcomes of a run as its own.
+
+        What these calls did is not done again, and costs nothing. From there on the new run goes on for real,
+        with the code and the actors that hosts have now. ``random()`` and ``uuid()`` draw in it what they
+        drew in the old one. Signals that the old run was sent and had not taken by then are not sent to it.
+
+        Managed state is **not** as it was then: agents have what they have in the session now. Where the old
+        run was a session by itself, the new one is, too, and begins with none.
+
+        Args:
+            run: what is forked; it may go on, and is not changed.
+            at: how many outcomes, in the order of the journal: ``Step.number`` of the last one. 0: none.
+            arguments: those that are to be others than the run's, by name.
+            effects: let effects happen again that the run has begun after this step.
+            run_id: an id for the new run, which no run has.
+            session, deadline, priority, budget, key: as of :meth:`submit`.
+            as_json: as of :meth:`submit`; by default as the run's arguments were.
+
+        Returns:
+            the id of the new run.
+
+        Raises:
+            ForkRefused: it cannot be forked there; the text says why, and what to do.
+            RunUnknown: there is no such run.
+            JournalIncomplete: entries of its journal are gone, or its request is.
+            RunIdTaken: there is a run of the new id.
+            InvalidArguments, UnknownActor, ValueTooLarge, BudgetInvalid: as of :meth:`submit`.
+        """
+        from callboard.actors.fork import Fork, session_of
+        from callboard.actors.record import read
+
+        record = await read(self, run)
+        fork = Fork(self.node, record, at)
+        own = subjects.new_id() if run_id is None else subjects.token("run id", run_id)
+        if run_id is not None and await self.backlog.find(own) is not None:
+            raise RunIdTaken(f"there is a run {own} already: nothing was run", run=own, workflow="")
+        as_json = record.request.as_json if as_json is None else as_json
+        given = await fork.arguments() | (arguments or {})
+        session = session_of(record, session)
+        body, items = await self._request(
+            own, record.workflow, given, session, deadline, priority, budget, key, as_json=as_json
+        )
+        items.append((H.SEED, record.request.seed))
+        await fork.begin(own, effects=effects)
+        await store_request(self.node, own, record.workflow, body, H.encode(items), as_json=as_json)
+        return own
 
     async def _encoded(self, arguments: dict[str, Any], *, as_json: bool) -> tuple[bytes, list[str]]:
         """The body of a request, and the digests of what it refers to."""
@@ -451,6 +535,53 @@ class Client:
             follow: wait for more; else stop at what there is.
         """
         return follow_events(self.node, subjects.token("run id", run), follow=follow)
+
+    async def replay(
+        self,
+        run: str,
+        workflow: Workflow[Any, Any],
+        *,
+        until: int | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Replay:
+        """Run the code of a workflow here against the journal of a run: nothing is called, sent or stored.
+
+        Every call gets its outcome on record, and so does every wait and ``now()``; ``random()`` and
+        ``uuid()`` draw what they drew. The run itself hears nothing of it: it may go on meanwhile, or have
+        ended. What the code does besides its calls, it does.
+
+        Args:
+            workflow: the code, as it is now.
+            until: give it so many of the outcomes on record only.
+            on_step: told of each outcome when the code is given it.
+
+        Raises:
+            RunUnknown: there is no such run.
+            JournalIncomplete: entries of its journal are gone, or its request is.
+            UnknownActor: it is a run of another workflow.
+            ValueMissing: its arguments are not stored any more.
+        """
+        from callboard.actors.replay import replay
+
+        return await replay(self, run, workflow, until=until, on_step=on_step)
+
+    async def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
+        """The first step in which two runs differ: its call, its arguments, or what it gave.
+
+        Steps are held against each other by their places in the code. What ``now()`` gave is not compared.
+
+        Args:
+            workflow: the code of both, which is replayed to compare the arguments of calls, too: they stand
+                in no journal.
+
+        Raises:
+            RunUnknown: there is no such run.
+            JournalIncomplete: entries of a journal are gone, or the request is.
+            UnknownActor: one of them is a run of another workflow than the given one.
+        """
+        from callboard.actors.compare import compare
+
+        return await compare(self, run, other, workflow)
 
     def tokens(self, run: str) -> AsyncIterator[Piece]:
         """What models say in a run while they say it, also what was said so far, until the run ends.

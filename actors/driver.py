@@ -300,6 +300,8 @@ class Driver:
         journal = self.host.node.journal
         request = run.request
         first = request.delivered.delivered == 1 and not request.resumed
+        if len(request.body) > self.host.node.settings.inline_limit:
+            request.kept = await self.host.node.blobs.put(request.body)
         if first and self._runs[request.run] is run:
             try:
                 run.lease = await journal.open(request.run, self._owner(request, 1))
@@ -396,7 +398,7 @@ class Driver:
         await self._clear(run, [])
 
     def _owner(self, request: Request, epoch: int) -> Owner:
-        return Owner(
+        owner = Owner(
             driver=self.host.id,
             epoch=epoch,
             request=request.delivered.sequence,
@@ -407,6 +409,11 @@ class Driver:
             waited=round(max(0.0, time.time() - request.started), 6) if epoch == 1 else 0.0,
             admitted=self._door.limit.epoch if self._door.limit is not None else 0,
         )
+        if epoch == 1:  # who looks at the run when it has ended finds its request nowhere else
+            owner.body, owner.kept = (b"", request.kept) if request.kept else (request.body, "")
+            owner.as_json, owner.blobs = request.as_json, request.blobs
+            owner.seed = request.seed if request.seed != request.run else ""
+        return owner
 
     def _deadline(self, request: Request) -> float:
         """When a run must have ended, unix seconds; 0: never."""

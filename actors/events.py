@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.infra import subjects
-from callboard.infra.messages.run import NIL, Aside, Intent, Pending
+from callboard.infra.messages.run import NIL, Aside, Intent, Owner, Pending
 from callboard.state.journal import (
     decode_aside,
     decode_owner,
@@ -39,7 +39,8 @@ class Event(msgspec.Struct, omit_defaults=True):
     Attributes:
         kind: ``owner``, ``pending``, ``intent``, ``attempt``, ``result``, ``signal``, ``aside`` or ``done``.
         sequence: its place in the journal; at: unix seconds.
-        data: the entry's body as plain values; a value is left out, and so is the request in an ``aside``.
+        data: the entry's body as plain values; a value is left out, and so is the request in an ``owner`` or
+            an ``aside``.
     """
 
     kind: str
@@ -88,6 +89,8 @@ def _events(entry: Stored) -> list[Event]:
 
 def _plain(entry: msgspec.Struct) -> dict[str, Any]:
     """An entry as plain values, its own value left out."""
+    if isinstance(entry, Owner):
+        entry = msgspec.structs.replace(entry, body=b"", as_json=False, blobs=[], kept="")
     if isinstance(entry, Aside):
         entry = msgspec.structs.replace(entry, headers={}, body=b"")
     if hasattr(entry, "value"):

@@ -38,8 +38,8 @@ from callboard.state.shelf import Place
 if TYPE_CHECKING:
     from callboard.actors.caller import Caller
     from callboard.actors.declared import Method
+    from callboard.actors.speech import Line
     from callboard.actors.waits import Wait, Waits
-    from callboard.infra.connection import Connection
     from callboard.infra.direct import Stored
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class CallMaker:
         self._turns: Turns | None = None
 
     @property
-    def line(self) -> Connection:
+    def line(self) -> Line:
         """How pieces of answers reach whoever made the call."""
         return self._node.connection
 

@@ -44,6 +44,8 @@ class Request:
         as_json: it was JSON, so its outcome is JSON too.
         resumed: the run was put aside, and is to go on; started: unix seconds of the first request.
         named: it says which run it is, so that somebody may wait for that.
+        kept: digest of the blob that holds its body, where that is too long for the journal.
+        seed: what random numbers and UUIDs are made from: the run itself, or the one that it is a fork of.
         problem: why it cannot be run, if so: a header that cannot be used, or too many others.
 
     Raises:
@@ -58,11 +60,13 @@ class Request:
         "deadline",
         "delivered",
         "headers",
+        "kept",
         "named",
         "priority",
         "problem",
         "resumed",
         "run",
+        "seed",
         "session",
         "started",
         "trace",
@@ -72,6 +76,7 @@ class Request:
         self.delivered = delivered
         self.headers = headers
         self.body = delivered.body
+        self.kept = ""
         self.problem: CallboardError | None = None
         self.resumed = H.RESUME in headers
         self.started = self._read(H.RESUME, H.moment, 0.0) or delivered.stored_at
@@ -82,6 +87,7 @@ class Request:
         self.blobs = headers[H.BLOBS].split(",") if headers.get(H.BLOBS) else []
         self.trace = headers.get(H.TRACEPARENT, "")
         self.budget = self._read(H.BUDGET, H.charged, "")
+        self.seed = self._read(H.SEED, _seed, "") or self.run
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
 
     def _read(self, name: str, read: Callable[[dict[str, str], str], T], unset: T) -> T:
@@ -99,6 +105,18 @@ class Request:
         if given:
             return subjects.token(f"run id (header {H.RUN} or {H.MESSAGE_ID})", given)
         return subjects.derived_id(int(delivered.stored_at * 1e9), delivered.subject, str(delivered.sequence))
+
+
+def _seed(headers: dict[str, str], name: str) -> str:
+    """The run in a header, or nothing.
+
+    Raises:
+        ValueError: it is no run's id.
+    """
+    text = headers.get(name, "")
+    if text and not subjects.is_token(text):
+        raise ValueError(f"{name} is {text[:40]!r}: expected the id of a run")
+    return text
 
 
 class Run:
@@ -130,8 +148,8 @@ class Known:
     def __init__(self, entries: list[Stored]) -> None:
         self.done: Done | None = None
         self.owner: Owner | None = None
+        self.first: Owner | None = None
         self.owner_sequence = 0
-        self.first_epoch = 0
         self.since = 0.0
         self.sequence = 0
         self.cancelled = ""
@@ -147,7 +165,7 @@ class Known:
                 self.results.append(entry)
             elif kind == "owner":
                 self.owner = read_entry(decode_owner, entry.body) or self.owner
-                self.first_epoch = self.first_epoch or (self.owner.epoch if self.owner else 0)
+                self.first = self.first or self.owner
                 self.since = self.since or entry.at
                 self.owner_sequence = entry.sequence
                 self.owners += 1
@@ -169,7 +187,7 @@ class Known:
         """Whether what stood first was too old, and has been removed."""
         if self.owner is None:
             return self.aside_sequence > 0 or any(read_results(entry.body) for entry in self.results)
-        return self.first_epoch > 1
+        return self.first is not None and self.first.epoch > 1
 
     @property
     def is_aside(self) -> bool:

@@ -77,7 +77,7 @@ class Running:
     async def _function(self, run: Run) -> Any:
         method = self._declared.method
         arguments = await self._arguments(run.request)
-        scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async)
+        scope = Scope(run.maker, f"{run.request.run}:", sync=not method.is_async, seed=run.request.seed)
         if method.is_async:
             token = current.set(scope)
             try:

@@ -33,14 +33,16 @@ class Scope:
         maker: who sends its calls.
         prefix: of the ids made here.
         sync: it runs in a thread, so that futures are handed out as lazy proxies.
+        seed: run of which random numbers and UUIDs are drawn, where that is another than the run itself.
     """
 
-    __slots__ = ("_cancelled", "_count", "_random", "maker", "prefix", "sync")
+    __slots__ = ("_cancelled", "_count", "_random", "maker", "prefix", "seed", "sync")
 
-    def __init__(self, maker: Maker, prefix: str, *, sync: bool = False) -> None:
+    def __init__(self, maker: Maker, prefix: str, *, sync: bool = False, seed: str = "") -> None:
         self.maker = maker
         self.prefix = prefix
         self.sync = sync
+        self.seed = seed
         self._count = 0
         self._random: random_module.Random | None = None
         self._cancelled = ""
@@ -65,13 +67,18 @@ class Scope:
 
     def branch(self) -> Scope:
         """A scope for code that runs beside this one from here on."""
-        return Scope(self.maker, f"{self.next_id()}/", sync=self.sync)
+        return Scope(self.maker, f"{self.next_id()}/", sync=self.sync, seed=self.seed)
+
+    def drawn(self, what: str, place: str) -> bytes:
+        """32 bytes that are the same again at a place in the code of a run, and of its forks."""
+        if self.seed:
+            place = f"{self.seed}:{place.partition(':')[2]}"
+        return hashlib.sha256(f"{what}:{place}".encode()).digest()
 
     def random(self) -> random_module.Random:
         """A generator seeded by the place, so that a replay draws the same numbers."""
         if self._random is None:
-            seed = hashlib.sha256(f"random:{self.prefix}".encode()).digest()
-            self._random = random_module.Random(seed)
+            self._random = random_module.Random(self.drawn("random", self.prefix))
         return self._random
 
 
@@ -184,4 +191,4 @@ def uuid() -> uuid_module.UUID:
     scope = current.get()
     if scope is None:
         return uuid_module.uuid4()
-    return uuid_module.UUID(bytes=hashlib.sha256(f"uuid:{scope.next_id()}".encode()).digest()[:16], version=4)
+    return uuid_module.UUID(bytes=scope.drawn("uuid", scope.next_id())[:16], version=4)

@@ -12,8 +12,11 @@ from callboard.actors.client import Client, found
 from callboard.infra.errors import ClientClosed
 
 if TYPE_CHECKING:
+    from callboard.actors.compare import Diff
+    from callboard.actors.declared import Workflow
     from callboard.actors.events import Event
     from callboard.actors.listening import Piece
+    from callboard.actors.replay import Replay
     from callboard.infra.messages.budget import Account, Budget
     from callboard.infra.messages.control import Migration, RunCalls
     from callboard.infra.messages.inbox import Question
@@ -86,6 +89,18 @@ class SyncClient:
     def done(self, run: str, timeout: float | None = None) -> Done:
         """See :meth:`Client.done`."""
         return self._wait(self._client.done(run, timeout))
+
+    def fork(self, run: str, at: int, arguments: dict[str, Any] | None = None, **options: Any) -> str:
+        """See :meth:`Client.fork`."""
+        return self._wait(self._client.fork(run, at, arguments, **options))
+
+    def replay(self, run: str, workflow: Workflow[Any, Any], **options: Any) -> Replay:
+        """See :meth:`Client.replay`; the code runs in the client's thread."""
+        return self._wait(self._client.replay(run, workflow, **options))
+
+    def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
+        """See :meth:`Client.diff`."""
+        return self._wait(self._client.diff(run, other, workflow))
 
     def cancel(self, run: str, reason: str = "asked for by a client") -> None:
         """See :meth:`Client.cancel`."""

@@ -519,6 +519,25 @@ class RunUnknown(CallboardError):
     code = "run_unknown"
 
 
+class JournalIncomplete(CallboardError):
+    """What a run has done cannot be told any more, as a replay needs it.
+
+    Fields: run, reason (``expired``: entries are gone; ``request``: its request was not kept).
+    """
+
+    code = "journal_incomplete"
+
+
+class ForkRefused(CallboardError):
+    """A run cannot be forked there.
+
+    Fields: run, at, reason (``step``: it has not so many; ``value``: an outcome is not stored any more;
+    ``arguments``: they cannot be read; ``effects``: some would happen again), calls (those of the effects).
+    """
+
+    code = "fork_refused"
+
+
 class Diverged(CallboardError):
     """The workflow's code changed under a run.
 

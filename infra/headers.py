@@ -30,6 +30,7 @@ AGAIN = "Cb-Again"
 STOLEN = "Cb-Stolen"
 REQUEUED = "Cb-Requeued"
 RESUME = "Cb-Resume"
+SEED = "Cb-Seed"
 EPOCH = "Cb-Epoch"
 TRACEPARENT = "traceparent"
 

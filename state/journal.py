@@ -128,6 +128,21 @@ class Journal:
             sequence = known[1]
         return Lease(run, owner, sequence)
 
+    async def begin_with(self, run: str, results: Sequence[Result]) -> None:
+        """Store outcomes that a run is to begin with, before its request: whoever drives it finds them.
+
+        Raises:
+            Fenced: the run has a journal already.
+        """
+        last = 0
+        for number, body in enumerate(_entries_of(results)):
+            head = [
+                (H.EXPECTED_SEQUENCE, str(last)),
+                (H.EXPECTED_SUBJECT, subjects.run(run, ">")),
+                (H.MESSAGE_ID, f"{run}~begins~{number}"),
+            ]
+            last = await self._store.stored(subjects.run(run, "result"), body, H.encode(head))
+
     async def close(self, lease: Lease, done: Done, *, as_json: bool) -> int:
         """Write the outcome; only the owner can, and only once.
 
@@ -169,6 +184,11 @@ class Journal:
     def _store_gathered(self, subject: str, gathered: _Gathered) -> None:
         # No message id: should one be stored twice, the first wins, as with any two outcomes.
         self._store.put(subject, gathered.body(), None, gathered.on_stored)
+
+    async def add(self, run: str, result: Result) -> int:
+        """Store one outcome; returns the entry's sequence."""
+        subject = subjects.run(run, subjects.result_kind(result.future))
+        return await self._store.stored(subject, encode(result))
 
     def put_attempt(self, run: str, result: Result) -> None:
         """Store how an attempt failed that is not the last one."""
@@ -303,6 +323,18 @@ def _refused(result: Result) -> bool:
     return result.error is not None and result.error.code == Overloaded.code
 
 
+def _entries_of(results: Iterable[Result]) -> Iterator[bytes]:
+    """The bodies of the entries that hold some outcomes, in order."""
+    gathered = _Gathered()
+    for result in results:
+        gathered.add(encode(result), _ignore)
+        if gathered.is_full:
+            yield gathered.body()
+            gathered = _Gathered()
+    if not gathered.is_empty:
+        yield gathered.body()
+
+
 class _Gathered:
     """Outcomes that become one entry: one result as it is, several as an array."""
 
@@ -317,6 +349,10 @@ class _Gathered:
         self._parts.append(part)
         self._told.append(on_stored)
         self._size += len(part)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts
 
     @property
     def is_full(self) -> bool:

@@ -104,6 +104,10 @@ class Owner(msgspec.Struct, omit_defaults=True):
         at: unix seconds.
         arguments: SHA-256 of the request's arguments, the first 32 hex digits.
         waited: seconds from the request being stored; admitted: epoch of the limit that held, 0: none.
+        body: of the first owner: the request's, which goes from its stream when the run has ended.
+        as_json: that is JSON; blobs: digests of its parts that are references.
+        kept: digest of the blob that holds the body, where that is too long to stand here.
+        seed: run whose random numbers and UUIDs it draws again; empty: it draws its own.
     """
 
     driver: str
@@ -115,6 +119,11 @@ class Owner(msgspec.Struct, omit_defaults=True):
     arguments: str = ""
     waited: float = 0.0
     admitted: int = 0
+    body: bytes = b""
+    as_json: bool = False
+    blobs: list[str] = []
+    kept: str = ""
+    seed: str = ""
 
 
 class Announced(msgspec.Struct, omit_defaults=True):

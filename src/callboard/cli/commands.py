@@ -28,6 +28,7 @@ _CARE = Group("Operating", sort_key=3)
 _COMMANDS = (
     ("dev", "callboard.cli.dev:dev", _WORK, "Run an application with its own server, reloading on change."),
     ("run", "callboard.cli.run:run", _WORK, "Run a workflow and print its result."),
+    ("fork", "callboard.cli.fork:fork", _WORK, "Run a workflow again from a step of a run."),
     ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),
     ("gateway", "callboard.cli.gateway:gateway", _WORK, "Answer requests in one round trip."),
@@ -45,6 +46,13 @@ _COMMANDS = (
     ("top", "callboard.cli.top:top", _LOOK, "Show what goes on, live."),
     ("runs", "callboard.cli.runs:runs", _LOOK, "List runs."),
     ("show", "callboard.cli.runs:show", _LOOK, "Show what happened in a run."),
+    (
+        "replay",
+        "callboard.cli.replay:replay",
+        _LOOK,
+        "Run a workflow's code against a run's record.",
+    ),
+    ("diff", "callboard.cli.diff:diff", _LOOK, "Find the first step in which two runs differ."),
     ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),
     ("actors", "callboard.cli.actors:actors", _LOOK, "List actors and the hosts that run them."),

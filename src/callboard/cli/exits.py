@@ -46,6 +46,8 @@ _BY_CODE = {
     "server_start_failed": Exit.NO_SERVER,
     "server_unsuitable": Exit.NO_SERVER,
     "run_unknown": Exit.NOT_FOUND,
+    "journal_incomplete": Exit.NOT_FOUND,
+    "fork_refused": Exit.USAGE,
     "unknown_actor": Exit.NOT_FOUND,
     "state_unknown": Exit.NOT_FOUND,
     "item_invalid": Exit.USAGE,

@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -92,13 +92,18 @@ def run(
         "session": session,
         "deadline": deadline,
         "priority": priority,
-        "budget": _budget(budget),
+        "budget": budget_of(budget),
         "key": key,
     }
-    return asyncio.run(_Request(workflow, typed, given, common).run(options, timeout, watch=watch))
+    return asyncio.run(Request(workflow, typed, given, common).run(options, timeout, watch=watch))
 
 
-def _budget(text: str | None) -> Budget | None:
+def budget_of(text: str | None) -> Budget | None:
+    """What ``--budget`` says.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     if text is None:
         return None
     from callboard.infra.messages.budget import Budget
@@ -146,7 +151,14 @@ async def parameters_of(client: Client, workflow: str, output: Output) -> Parame
     return Parameters(workflows[workflow])
 
 
-class _Request:
+class Request:
+    """A request that a command submits and follows.
+
+    Args:
+        workflow: its name; typed, given: its arguments, as options and as JSON.
+        common: options of the command.
+    """
+
     def __init__(self, workflow: str, typed: Sequence[str], given: dict[str, Any], common: Common) -> None:
         self._workflow = workflow
         self._typed = typed
@@ -156,10 +168,9 @@ class _Request:
     async def run(self, options: dict[str, Any], timeout: float | None, *, watch: bool) -> int:
         """Submit with these options of the client, follow and tell; returns the exit code."""
         async with self._common.client() as client:
-            parameters = await parameters_of(client, self._workflow, self._common.output)
-            arguments = parameters.read(self._typed, self._given)
+            submit = await self._prepared(client, options)
             with _interrupts() as interrupted:
-                run = await client.submit(self._workflow, arguments, as_json=True, **options)
+                run = await submit()
                 done = await self._followed(client, run, timeout, interrupted, watch=watch)
                 if done is None:
                     return await self._cancel(client, run, interrupted)
@@ -167,6 +178,12 @@ class _Request:
             if done.error is None:
                 outcome.value = await client.result(run)
         return tell(outcome, self._common, as_line=watch)
+
+    async def _prepared(self, client: Client, options: dict[str, Any]) -> Callable[[], Awaitable[str]]:
+        """What submits it, once its arguments are known to fit."""
+        parameters = await parameters_of(client, self._workflow, self._common.output)
+        arguments = parameters.read(self._typed, self._given)
+        return lambda: client.submit(self._workflow, arguments, as_json=True, **options)
 
     async def _followed(
         self, client: Client, run: str, timeout: float | None, interrupted: asyncio.Event, *, watch: bool
