@@ -24,8 +24,8 @@ Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
 """Call, session, how, band, priority, stage, ranked, attempt."""
 EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
-RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
-"""Run, took, calls, workflow, status."""
+RunEndedRow: TypeAlias = tuple[str, float, int, str, str, str]
+"""Run, took, calls, workflow, status, key."""
 QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int, int, int, str]
 """Actor, version, busy, slots, mailbox, three bands, standby, workflow, least, most, needs."""
 EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
@@ -112,10 +112,7 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
     if rows.begun:
         report.runs_begun = _begun(rows.begun, names)
     if rows.run_ended:
-        runs, took, calls, workflows, status = zip(*rows.run_ended, strict=True)
-        report.runs_ended = messages.RunsEnded(
-            list(runs), pack("f", took), pack("I", calls), names.column(workflows), names.column(status)
-        )
+        report.runs_ended = _runs_over(rows.run_ended, names)
     if rows.queues:
         report.queues = _queues(rows.queues, names)
     if rows.engines:
@@ -191,10 +188,23 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
     )
 
 
+def _runs_over(rows: list[RunEndedRow], names: Names) -> messages.RunsEnded:
+    runs, took, calls, workflows, status, keys = zip(*rows, strict=True)
+    return messages.RunsEnded(
+        run=list(runs),
+        took=pack("f", took),
+        calls=pack("I", calls),
+        workflow=names.column(workflows),
+        status=names.column(status),
+        key=names.column(keys) if any(keys) else b"",
+    )
+
+
 def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
     now = time.time()
     requests = [run.request for run in runs]
     deadlines = [run.maker.context.deadline for run in runs]
+    keys = [request.key for request in requests]
     return messages.RunsBegun(
         run=[request.run for request in requests],
         ago=pack("f", (max(0.0, now - request.started) for request in requests)),
@@ -204,6 +214,7 @@ def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
         deadline=pack("f", (max(_SOON, at - now) if at else 0.0 for at in deadlines))
         if any(deadlines)
         else b"",
+        key=names.column(keys) if any(keys) else b"",
     )
 
 

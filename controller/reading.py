@@ -137,6 +137,10 @@ class Reading:
         self._view.sessions.set(rows, at=self._report.at)
         return rows
 
+    def _keys(self, column: bytes, size: int) -> Rows:
+        """The keys of a column; without one nothing has a key."""
+        return self._rows(column, size, self._view.keys.row) if column else np.zeros(size, np.intp)
+
     # -- what is open --------------------------------------------------------------------------------
 
     def _made(self, made: Made) -> None:
@@ -231,17 +235,21 @@ class Reading:
     def _runs_begun(self, begun: RunsBegun) -> None:
         runs, size = self._view.runs, len(begun.run)
         rows, _ = runs.add(begun.run)
+        sessions = self._sessions(begun.session, begun.run)
+        keys = self._keys(begun.key, size)
         left = self._numbers(begun.deadline, "f4", size)
         runs.set(
             rows,
             workflow=self._rows(begun.workflow, size, self._view.actors.row),
-            session=self._sessions(begun.session, begun.run),
+            session=sessions,
+            key=keys,
             driver=self._host,
             began=self._report.at - self._numbers(begun.ago, "f4", size),
             priority=self._numbers(begun.priority, "i2", size),
             deadline=np.where(left > 0, self._report.at + left, 0.0),
             told=self._generation,
         )
+        self._view.sessions.set(sessions[keys > 0], key=keys[keys > 0])
 
     # -- what is over --------------------------------------------------------------------------------
 

@@ -220,6 +220,7 @@ class DriverSource(Source):
             workflow=names.column(play.workflow for play, _ in begun),
             session=names.column(play.session for play, _ in begun),
             priority=pack("h", (0 for _ in begun)),
+            key=names.column(play.key for play, _ in begun) if any(play.key for play, _ in begun) else b"",
         )
 
     def _over(self, ended: list[tuple[Play, float]], names: Names) -> RunsEnded:

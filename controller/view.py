@@ -36,9 +36,11 @@ class View:
         futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
             executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
             epoch of the decision that chose the lane, or 0.
-        sessions: at: unix seconds, when something was last heard of it; added: counts them.
+        sessions: at: unix seconds, when something was last heard of it; added: counts them; key: of the
+            run in it that was told of last and has one.
         runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
-            0: none; priority.
+            0: none; priority; key: that it is charged to.
+        keys: that runs are charged to; row 0 is "none", so that what is not told has none.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
             its last report; provided: this controller may end it; provisioned: another one, or this one,
             minds its process; killed: it is being ended.
@@ -65,11 +67,13 @@ class View:
             attempt=np.uint16, made=np.float64, began=np.float64, policy=np.uint32, told=np.uint32,
             held=np.uint32,
         )  # fmt: skip
-        self.sessions = Table(at=np.float64, added=np.uint32)
+        self.sessions = Table(at=np.float64, added=np.uint32, key=np.int32)
         self.runs = Table(
             workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
-            told=np.uint32, deadline=np.float64,
+            told=np.uint32, deadline=np.float64, key=np.int32,
         )  # fmt: skip
+        self.keys = Table(added=np.uint32)
+        self.keys.row("")
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
             sequence=np.int64, generation=np.uint32, provided=np.bool_, killed=np.bool_,
@@ -252,7 +256,7 @@ class View:
         self.hosts.drop(np.array([host], np.intp))
 
     def prune(self, now: float) -> None:
-        """Called now and then: drop sessions and runs of which nothing is left."""
+        """Called now and then: drop sessions, runs and keys of which nothing is left."""
         open_runs = self.futures.count_by("run", len(self.runs.keys))
         runs = self.runs.where(driver=-1)
         self.runs.drop(runs[open_runs[runs] == 0])
@@ -261,6 +265,11 @@ class View:
         rows = self.sessions.rows
         idle = (used[rows] == 0) & (self.sessions["at"][rows] < now - SESSION_IDLE)
         self.sessions.drop(rows[idle])
+        unused = self.keys["alive"].copy()
+        for table in (self.runs, self.sessions):
+            unused[table["key"][table.rows]] = False
+        unused[0] = False
+        self.keys.drop(np.flatnonzero(unused))
 
 
 def _count(told: object) -> int:

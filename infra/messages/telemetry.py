@@ -118,6 +118,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
         ago: seconds since the request was stored, f4.
         workflow, session: names, u4, as in :class:`Made`; priority: i2.
         deadline: seconds that are left from the report on, f4; 0: it has none.
+        key: that they are charged to, names, u4; all empty: left out.
     """
 
     run: list[str] = []
@@ -126,6 +127,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
     session: bytes = b""
     priority: bytes = b""
     deadline: bytes = b""
+    key: bytes = b""
 
 
 class RunsEnded(msgspec.Struct, omit_defaults=True):
@@ -136,6 +138,7 @@ class RunsEnded(msgspec.Struct, omit_defaults=True):
         took: seconds from the request to the end, f4; calls: made, u4.
         workflow: name, u4.
         status: name, u4: as in ``cb_runs``, or ``left``: another driver goes on, or nobody does for now.
+        key: as in :class:`RunsBegun`.
     """
 
     run: list[str] = []
@@ -143,6 +146,7 @@ class RunsEnded(msgspec.Struct, omit_defaults=True):
     calls: bytes = b""
     workflow: bytes = b""
     status: bytes = b""
+    key: bytes = b""
 
 
 class Queues(msgspec.Struct, omit_defaults=True):

@@ -15,7 +15,7 @@ from tests.support.waiting import until
 from callboard import options, tool, workflow
 from callboard.controller.controller import Controller
 from callboard.controller.reading import State
-from callboard.controller.view import View
+from callboard.controller.view import SESSION_IDLE, View
 from callboard.infra import subjects
 from callboard.infra.messages.registry import InstanceInfo, Pulse
 from callboard.infra.messages.telemetry import Made, Report
@@ -122,6 +122,30 @@ async def test_what_is_open_is_seen(board: Board, controller: Controller) -> Non
     await until(lambda: view.actors["done"][view.actors.row("gated")] == 3)
     await until(lambda: view.actors["done"][view.actors.row("three")] == 1)
     await until(lambda: not len(futures) and not len(view.runs))
+
+
+async def test_the_keys_of_runs_are_seen(board: Board, controller: Controller) -> None:
+    """For as long as there is a run, or a session, that has it; who begins later sees them, too."""
+    view = controller.view
+    await board.host(gated, adds, three)
+    client = await board.client()
+    keyed = await client.submit("three", {}, key="acme", session="chat")
+    bare = await client.submit("three", {})
+    await until(lambda: {keyed, bare} <= {view.runs.keys[row] for row in view.runs.where(driver=0)})
+    async with Controller(board.settings(dead_after=CALM)) as later:
+        await until(lambda: len(later.view.runs) == 2 and "acme" in later.view.keys)
+        for one in (view, later.view):
+            runs, sessions = one.runs, one.sessions
+            assert one.keys.keys[runs["key"][runs.row(keyed)]] == "acme"
+            assert one.keys.keys[sessions["key"][sessions.row("chat")]] == "acme"
+            assert (runs["key"][runs.row(bare)], sessions["key"][sessions.row(bare)]) == (0, 0)
+    GATE.set()
+    await asyncio.gather(board.done(keyed), board.done(bare))
+    await until(lambda: not len(view.runs))
+    view.prune(time.time())
+    assert "acme" in view.keys
+    view.prune(time.time() + 2 * SESSION_IDLE)
+    assert len(view.keys) == 1
 
 
 async def test_what_has_ended_is_counted(board: Board, controller: Controller) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from callboard.controller.programs import Play, Program, Step
@@ -164,6 +165,17 @@ def test_plas_and_srtf_change_nothing_where_nothing_waits() -> None:
     plays = [chain(run, run / 10, 0.5, 0.5) for run in range(20)]
     for policy in ("plas", "srtf", "lpt", "fair_share", "edf", "least_loaded", "affinity"):
         assert simulate(plays, 20, policy=policy).latencies == pytest.approx(simulate(plays, 20).latencies)
+
+
+def test_fair_share_knows_the_keys_of_runs() -> None:
+    """One that has begun many runs waits for the only run of another."""
+    plays = [chain(run, 0.0, *[1.0] * 6) for run in range(12)]
+    plays += [chain(12, 1.0, *[1.0] * 6)]
+    latencies = {}
+    for keys in (("", ""), ("big", "small")):
+        mine = [msgspec.structs.replace(play, key=keys[play.run == "r12"]) for play in plays]
+        latencies[keys] = simulate(mine, 4, policy="fair_share").latencies
+    assert min(latencies["big", "small"]) < min(latencies["", ""]) - 2.5
 
 
 def test_sessions_behind_a_long_call_move() -> None:
