@@ -26,8 +26,10 @@ EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str, str]
 """Run, took, calls, workflow, status, key."""
-QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int, int, int, str]
-"""Actor, version, busy, slots, mailbox, three bands, standby, workflow, least, most, needs."""
+Bands: TypeAlias = tuple[int, int, int]
+"""Calls of each band."""
+QueueRow: TypeAlias = tuple[str, str, int, int, int, Bands, Bands, int, int, int, int, str]
+"""Actor, version, busy, slots, mailbox, bands of lane and mailbox, standby, workflow, least, most, needs."""
 EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 """Actor, answers, running, waiting, kv, queried, hit, prompt, generated, preempted."""
 
@@ -76,12 +78,15 @@ class Rows:
 def queue_row(member: Instance | Driver) -> QueueRow:
     """How an instance stands."""
     info = member.info()
-    bands = (0, member.left, 0) if isinstance(member, Driver) else member.waiting()
+    if isinstance(member, Driver):
+        shared, mine = (0, member.left, 0), (0, 0, 0)
+    else:
+        shared, mine = member.waiting(), member.mailbox.by_band
     is_so = int(member.standby), int(info.workflow)
     declared = member.declared.directives
     needs = ",".join(f"{name}={amount:g}" for name, amount in sorted(declared.resources.items()))
     may_be = declared.min_instances, declared.max_instances or 0, needs
-    return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, *is_so, *may_be)
+    return (member.name, info.version, info.busy, info.slots, info.mailbox, shared, mine, *is_so, *may_be)
 
 
 def engine_row(member: Instance) -> EngineRow:
@@ -220,16 +225,21 @@ def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
 
 def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
     columns = zip(*rows, strict=True)
-    actor, version, busy, slots, mailbox, low, middle, high, standby, workflow, least, most, needs = columns
+    actor, version, busy, slots, mailbox, shared, mine, standby, workflow, least, most, needs = columns
+    shared_0, shared_1, shared_2 = zip(*shared, strict=True)
+    mine_0, mine_1, mine_2 = zip(*mine, strict=True)
     return messages.Queues(
         actor=names.column(actor),
         version=names.column(version),
         busy=pack("I", within(busy, 0, 2**32 - 1)),
         slots=pack("I", slots),
         mailbox=pack("I", mailbox),
-        band_0=pack("I", low),
-        band_1=pack("I", middle),
-        band_2=pack("I", high),
+        band_0=pack("I", shared_0),
+        band_1=pack("I", shared_1),
+        band_2=pack("I", shared_2),
+        mailbox_0=pack("I", mine_0) if any(mine_0) else b"",
+        mailbox_1=pack("I", mine_1) if any(mine_1) else b"",
+        mailbox_2=pack("I", mine_2) if any(mine_2) else b"",
         standby=bytes(standby),
         workflow=bytes(workflow),
         least=pack("I", within(least, 0, 2**32 - 1)) if any(least) else b"",

@@ -319,10 +319,14 @@ class Reading:
             told=self._generation,
         )
         view.actors.set(actors[workflow], workflow=True)
-        for band, column in enumerate((queues.band_0, queues.band_1, queues.band_2)):
-            waiting = self._numbers(column, "u4", size)
+        self._wait(subjects.ANY, actors, (queues.band_0, queues.band_1, queues.band_2))
+        self._wait(self._report.source, actors, (queues.mailbox_0, queues.mailbox_1, queues.mailbox_2))
+
+    def _wait(self, lane: str, actors: Rows, columns: tuple[bytes, bytes, bytes]) -> None:
+        for band, column in enumerate(columns):
+            waiting = self._numbers(column, "u4", len(actors))
             for actor, count in zip(actors.tolist(), waiting.tolist(), strict=True):
-                view.lanes["waiting"][view.lane(subjects.ANY, actor, band)] = count
+                self._view.wait(lane, actor, band, count)
 
     def _engines(self, engines: Engines) -> None:
         view, size = self._view, len(engines.actor) // 4

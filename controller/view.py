@@ -51,7 +51,8 @@ class View:
         actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
             waited, took: seconds, lately; workflow, model: what it is; least, most: ``min_instances`` and
             ``max_instances``, 0: no limit; starting: instances that are being started.
-        lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
+        lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: of the shared lane as its
+            hosts heard last, of a host's own what is in the mailbox there, into which it is emptied.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
         runtimes: how long calls take, as far as whoever keeps this view has learnt it: the controller that
@@ -160,7 +161,10 @@ class View:
         mine = runs.where(driver=host)
         runs.set(mine[runs["told"][mine] != generation], driver=-1)
         mine = instances.where(host=host)
-        instances.drop(mine[instances["told"][mine] != generation])
+        gone = mine[instances["told"][mine] != generation]
+        for actor in instances["actor"][gone].tolist():
+            self.lanes.set(self.lanes.where(host=host, actor=actor), waiting=0)
+        instances.drop(gone)
 
     def release(self, rows: Rows) -> None:
         """These calls are on no host any more; those that nobody waits for are forgotten."""
@@ -191,6 +195,12 @@ class View:
         host = -1 if lane == subjects.ANY else self.hosts.row(lane)
         self.lanes.set(np.array([row], np.intp), actor=actor, host=host, band=band)
         return row
+
+    def wait(self, lane: str, actor: int, band: int, count: int) -> None:
+        """So many calls wait in a lane; one in which none ever waited need not be there."""
+        if count or f"{self.actors.keys[actor]}.{lane}.{band}" in self.lanes:
+            row = self.lane(lane, actor, band)  # before its column is looked at, which may grow
+            self.lanes["waiting"][row] = count
 
     def instance(self, actor: int, host: int) -> int:
         """The row of an actor in a host."""

@@ -157,6 +157,8 @@ class Queues(msgspec.Struct, omit_defaults=True):
         busy, slots, mailbox: u4, as in the heartbeat; of a workflow the runs that are driven.
         band_0, band_1, band_2: calls of each band that the shared lane held when it was last heard of, u4;
             of a workflow band_1: requests that no driver had taken.
+        mailbox_0, mailbox_1, mailbox_2: calls of each band in the mailbox, u4; all 0: left out. The host
+            keeps emptying its own lane into it.
         standby: u1: 1 while there are more hosts than the actor may have instances.
         workflow: u1: 1 if it drives runs.
         least, most: ``min_instances`` and ``max_instances``, u4, 0: none; all 0: left out.
@@ -171,6 +173,9 @@ class Queues(msgspec.Struct, omit_defaults=True):
     band_0: bytes = b""
     band_1: bytes = b""
     band_2: bytes = b""
+    mailbox_0: bytes = b""
+    mailbox_1: bytes = b""
+    mailbox_2: bytes = b""
     standby: bytes = b""
     workflow: bytes = b""
     least: bytes = b""
