@@ -54,6 +54,12 @@ class Broken(Policy):
     def decide(self, view, act):
         raise ZeroDivisionError("no hosts")
 
+class Endless(Policy):
+    """Never decides."""
+    def decide(self, view, act):
+        while True:
+            pass
+
 class Learnt(Policy):
     """Knows how long calls take, once one has ended."""
     def decide(self, view, act):
@@ -277,7 +283,12 @@ def test_how_long_calls_take_is_learnt(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "problem"), [("Broken", "ZeroDivisionError: no hosts"), ("Nobody", "no class")]
+    ("policy", "problem"),
+    [
+        ("Broken", "ZeroDivisionError: no hosts"),
+        ("Nobody", "no class"),
+        ("Endless", "it has not decided within 0.5 s"),
+    ],
 )
 def test_one_that_cannot_be_simulated_is_told(policy: str, problem: str, file: Path) -> None:
     """With its name and what is wrong; the others are not played without it."""
