@@ -59,6 +59,7 @@ class Deciders:
         self._view = view
         self._given = list(names) or None
         self._names = self._given
+        self._chosen = False
         self._complete = complete
         self._fleet = fleet
         self._outbid = outbid
@@ -109,7 +110,10 @@ class Deciders:
         task.add_done_callback(self._aside.discard)
 
     def _choose(self, names: list[str] | None) -> None:
-        self._names = self._given if names is None else names
+        self._chosen = names is not None
+        if names is None and self._names is not None:  # who was started with none clears what others decided
+            names = self._given or []
+        self._names = names
         self._changed = True
 
     # -- deciding ------------------------------------------------------------------------------------
@@ -143,9 +147,10 @@ class Deciders:
         if self._changed:
             self._changed = False
             await asyncio.to_thread(self._rounds.load, self._names or [])
-            self._log.info("policies", policies=[one.name for one in self._rounds.running])
+            by = "callboard policy" if self._chosen else "--policy"
+            self._log.info("policies", policies=[one.name for one in self._rounds.running], by=by)
             if self._given and self._names != self._given:
-                fix = "'callboard policy set' has chosen others for all controllers: set these, too"
+                fix = "'callboard policy set' or 'clear' counts for all; 'callboard policy reset' ends it"
                 self._log.warning("policies_not_followed", policies=self._given, fix=fix)
         if not self._complete():
             return

@@ -23,7 +23,7 @@ from callboard.actors.host import Host
 from callboard.controller import loading
 from callboard.controller.controller import Controller
 from callboard.controller.deciding import Deciders
-from callboard.controller.decisions import Decisions, choose, chosen, rounds, running
+from callboard.controller.decisions import Decisions, choose, chosen, reset, rounds, running
 from callboard.controller.limited import within
 from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.rounds import Rounds
@@ -405,6 +405,27 @@ async def test_what_was_chosen_goes_before_what_is_given(
     (told,) = [one for one in logs if one["event"] == "policies_not_followed"]
     assert told["policies"] == [f"{file}:Chat"]
     assert "callboard policy set" in told["fix"]
+
+
+@pytest.mark.parametrize("given", ["Chat", ""])
+async def test_controllers_go_back_to_what_they_were_started_with(
+    board: Board, controllers: list[Controller], file: Path, given: str
+) -> None:
+    """After others were chosen; what those have decided is cleared, also where it was started with none."""
+    await board.host(double)
+    node = await board.node()
+    await choose(node, [f"{file}:Last"])
+    controller = await lead(board, controllers, *([f"{file}:{given}"] if given else []))
+    await until(lambda: set(held(controller)) == {subjects.route("double")})
+    with capture_logs() as logs:
+        await reset(node)
+        await until(lambda: states(controller) == ({given: "deciding"} if given else {}))
+        own = {subjects.priority(subjects.session_token("chat/7"))} if given else set()
+        await until(lambda: set(held(controller)) == own)
+    assert [one["by"] for one in logs if one["event"] == "policies"] == ["--policy"]
+    assert await chosen(node) is None
+    await choose(node, [])
+    await until(lambda: not states(controller) and not held(controller))
 
 
 async def test_what_people_decide_is_left_alone(
