@@ -131,7 +131,8 @@ class Client:
             deadline: seconds from now.
             priority: above 0 is urgent, below 0 can wait.
             budget: what the run may spend on models, all of its agents together.
-            key: whose budget it is charged to besides, see :meth:`set_budget`.
+            key: whose budget it is charged to besides, see :meth:`set_budget`; and whose share it runs in,
+                under the policy ``fair_share``.
             as_json: they are what JSON can say: bytes as base64, all keys as text; the workflow's annotations
                 tell what that stands for. The outcome is stored as JSON, too. Such a request travels whole.
 

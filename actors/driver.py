@@ -542,7 +542,7 @@ class Driver:
         elif left:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
         self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
-        self.host.telemetry.run_ended(done)
+        self.host.telemetry.run_ended(done, run.request.key)
         await self._clear(run, waits)
 
     async def _clear(self, run: Run, waits: list[Wait]) -> None:

@@ -67,6 +67,12 @@ class Mailbox(Generic[C]):
         """How many calls of this band and more urgent ones wait."""
         return sum(self._bands[: band + 1])
 
+    @property
+    def by_band(self) -> tuple[int, int, int]:
+        """How many calls of each band wait."""
+        urgent, middle, patient = self._bands
+        return urgent, middle, patient
+
     def push(self, call: C) -> None:
         """A call has arrived."""
         self._arrivals += 1

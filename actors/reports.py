@@ -24,10 +24,12 @@ Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
 """Call, session, how, band, priority, stage, ranked, attempt."""
 EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
 """Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
-RunEndedRow: TypeAlias = tuple[str, float, int, str, str]
-"""Run, took, calls, workflow, status."""
-QueueRow: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, int, int, int, str]
-"""Actor, version, busy, slots, mailbox, three bands, standby, workflow, least, most, needs."""
+RunEndedRow: TypeAlias = tuple[str, float, int, str, str, str]
+"""Run, took, calls, workflow, status, key."""
+Bands: TypeAlias = tuple[int, int, int]
+"""Calls of each band."""
+QueueRow: TypeAlias = tuple[str, str, int, int, int, Bands, Bands, int, int, int, int, str]
+"""Actor, version, busy, slots, mailbox, bands of lane and mailbox, standby, workflow, least, most, needs."""
 EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 """Actor, answers, running, waiting, kv, queried, hit, prompt, generated, preempted."""
 
@@ -76,12 +78,15 @@ class Rows:
 def queue_row(member: Instance | Driver) -> QueueRow:
     """How an instance stands."""
     info = member.info()
-    bands = (0, member.left, 0) if isinstance(member, Driver) else member.waiting()
+    if isinstance(member, Driver):
+        shared, mine = (0, member.left, 0), (0, 0, 0)
+    else:
+        shared, mine = member.waiting(), member.mailbox.by_band
     is_so = int(member.standby), int(info.workflow)
     declared = member.declared.directives
     needs = ",".join(f"{name}={amount:g}" for name, amount in sorted(declared.resources.items()))
     may_be = declared.min_instances, declared.max_instances or 0, needs
-    return (member.name, info.version, info.busy, info.slots, info.mailbox, *bands, *is_so, *may_be)
+    return (member.name, info.version, info.busy, info.slots, info.mailbox, shared, mine, *is_so, *may_be)
 
 
 def engine_row(member: Instance) -> EngineRow:
@@ -112,10 +117,7 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
     if rows.begun:
         report.runs_begun = _begun(rows.begun, names)
     if rows.run_ended:
-        runs, took, calls, workflows, status = zip(*rows.run_ended, strict=True)
-        report.runs_ended = messages.RunsEnded(
-            list(runs), pack("f", took), pack("I", calls), names.column(workflows), names.column(status)
-        )
+        report.runs_ended = _runs_over(rows.run_ended, names)
     if rows.queues:
         report.queues = _queues(rows.queues, names)
     if rows.engines:
@@ -191,10 +193,23 @@ def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.En
     )
 
 
+def _runs_over(rows: list[RunEndedRow], names: Names) -> messages.RunsEnded:
+    runs, took, calls, workflows, status, keys = zip(*rows, strict=True)
+    return messages.RunsEnded(
+        run=list(runs),
+        took=pack("f", took),
+        calls=pack("I", calls),
+        workflow=names.column(workflows),
+        status=names.column(status),
+        key=names.column(keys) if any(keys) else b"",
+    )
+
+
 def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
     now = time.time()
     requests = [run.request for run in runs]
     deadlines = [run.maker.context.deadline for run in runs]
+    keys = [request.key for request in requests]
     return messages.RunsBegun(
         run=[request.run for request in requests],
         ago=pack("f", (max(0.0, now - request.started) for request in requests)),
@@ -204,21 +219,27 @@ def _begun(runs: list[Run], names: Names) -> messages.RunsBegun:
         deadline=pack("f", (max(_SOON, at - now) if at else 0.0 for at in deadlines))
         if any(deadlines)
         else b"",
+        key=names.column(keys) if any(keys) else b"",
     )
 
 
 def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
     columns = zip(*rows, strict=True)
-    actor, version, busy, slots, mailbox, low, middle, high, standby, workflow, least, most, needs = columns
+    actor, version, busy, slots, mailbox, shared, mine, standby, workflow, least, most, needs = columns
+    shared_0, shared_1, shared_2 = zip(*shared, strict=True)
+    mine_0, mine_1, mine_2 = zip(*mine, strict=True)
     return messages.Queues(
         actor=names.column(actor),
         version=names.column(version),
         busy=pack("I", within(busy, 0, 2**32 - 1)),
         slots=pack("I", slots),
         mailbox=pack("I", mailbox),
-        band_0=pack("I", low),
-        band_1=pack("I", middle),
-        band_2=pack("I", high),
+        band_0=pack("I", shared_0),
+        band_1=pack("I", shared_1),
+        band_2=pack("I", shared_2),
+        mailbox_0=pack("I", mine_0) if any(mine_0) else b"",
+        mailbox_1=pack("I", mine_1) if any(mine_1) else b"",
+        mailbox_2=pack("I", mine_2) if any(mine_2) else b"",
         standby=bytes(standby),
         workflow=bytes(workflow),
         least=pack("I", within(least, 0, 2**32 - 1)) if any(least) else b"",

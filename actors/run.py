@@ -17,6 +17,7 @@ from callboard.infra.errors import (
 )
 from callboard.infra.messages.run import Done, Owner, Signal
 from callboard.infra.pull import Delivered
+from callboard.state.accounts import key_of
 from callboard.state.journal import (
     Lease,
     decode_aside,
@@ -89,6 +90,11 @@ class Request:
         self.budget = self._read(H.BUDGET, H.charged, "")
         self.seed = self._read(H.SEED, _seed, "") or self.run
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
+
+    @property
+    def key(self) -> str:
+        """The key that it is charged to, see :meth:`callboard.actors.client.Client.submit`; empty: none."""
+        return key_of(self.budget) if self.budget else ""
 
     def _read(self, name: str, read: Callable[[dict[str, str], str], T], unset: T) -> T:
         try:

@@ -116,10 +116,14 @@ class Telemetry:
             self._moved.append((call.id, lane, MOVED.index(why)))
             self._hurry()
 
-    def run_ended(self, done: Done) -> None:
-        """A run has its outcome."""
+    def run_ended(self, done: Done, key: str) -> None:
+        """A run has its outcome.
+
+        Args:
+            key: that it was charged to, if any.
+        """
         if self.on:
-            self._runs_ended.append((done.run, done.took, done.calls, done.workflow, done.status))
+            self._runs_ended.append((done.run, done.took, done.calls, done.workflow, done.status, key))
 
     def _hurry(self) -> None:
         """Tell soon, but not all the time."""
@@ -296,7 +300,10 @@ class Telemetry:
             self._runs = {name: run for name, run in runs.items() if name not in self._over}
             rows.begun = [run for name, run in self._runs.items() if name not in told]
             left = told.keys() - runs.keys() - self._over
-            rows.run_ended += [(name, 0.0, 0, told[name].maker.context.workflow, "left") for name in left]
+            rows.run_ended += [
+                (name, 0.0, 0, told[name].maker.context.workflow, "left", told[name].request.key)
+                for name in left
+            ]
 
     def _look_at_engine(self, member: Instance, rows: Rows) -> None:
         """One that has never told anything is not told of."""

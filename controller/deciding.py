@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from callboard.controller.decisions import Decisions
-from callboard.controller.policy import MOST_DECISIONS, Act, Policy
+from callboard.controller.limited import ROUND, within
+from callboard.controller.policy import MOST_DECISIONS
 from callboard.controller.rounds import Rounds, Running
 from callboard.infra import log
-from callboard.infra.errors import CallboardError, Fenced, PolicyTooSlow
+from callboard.infra.errors import CallboardError, Fenced
 from callboard.infra.messages.policy import Admission, Decision, PolicyState
 
 if TYPE_CHECKING:
@@ -22,14 +21,11 @@ if TYPE_CHECKING:
     from callboard.controller.provisioning.fleet import Fleet
     from callboard.controller.view import View
 
-LIMIT = 0.5
-"""Seconds that a policy has for one round."""
 GONE = 60.0
 """Seconds after which decisions for a session of which nothing is seen are cleared."""
 TIDY = "callboard"
 """The policy of what is cleared because nobody decides it any more."""
 _TICK = 0.02
-_STEP = 0.02
 _AFTER_SURPRISE = 1.0
 _TIDY_EVERY = 1.0
 _LOOKED_AT = MOST_DECISIONS
@@ -55,7 +51,7 @@ class Deciders:
         view: View,
         names: Sequence[str] = (),
         complete: Callable[[], bool] = lambda: True,
-        limit: float = LIMIT,
+        limit: float = ROUND,
         fleet: Fleet | None = None,
         outbid: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -63,6 +59,7 @@ class Deciders:
         self._view = view
         self._given = list(names) or None
         self._names = self._given
+        self._chosen = False
         self._complete = complete
         self._fleet = fleet
         self._outbid = outbid
@@ -113,7 +110,10 @@ class Deciders:
         task.add_done_callback(self._aside.discard)
 
     def _choose(self, names: list[str] | None) -> None:
-        self._names = self._given if names is None else names
+        self._chosen = names is not None
+        if names is None and self._names is not None:  # who was started with none clears what others decided
+            names = self._given or []
+        self._names = names
         self._changed = True
 
     # -- deciding ------------------------------------------------------------------------------------
@@ -147,9 +147,10 @@ class Deciders:
         if self._changed:
             self._changed = False
             await asyncio.to_thread(self._rounds.load, self._names or [])
-            self._log.info("policies", policies=[one.name for one in self._rounds.running])
+            by = "callboard policy" if self._chosen else "--policy"
+            self._log.info("policies", policies=[one.name for one in self._rounds.running], by=by)
             if self._given and self._names != self._given:
-                fix = "'callboard policy set' has chosen others for all controllers: set these, too"
+                fix = "'callboard policy set' or 'clear' counts for all; 'callboard policy reset' ends it"
                 self._log.warning("policies_not_followed", policies=self._given, fix=fix)
         if not self._complete():
             return
@@ -203,37 +204,3 @@ class Deciders:
             else:
                 continue
             yield Decision("clear", key, policy=TIDY, reason=reason)
-
-
-def within(limit: float, policy: Policy, view: View, act: Act) -> None:
-    """Let a policy decide, for so many seconds; nothing else of the event loop goes on meanwhile.
-
-    Seconds in which the whole process stands still do not count.
-
-    Raises:
-        PolicyTooSlow: it has not ended. Any other: what it has raised.
-    """
-    raised: list[Exception] = []
-
-    def decide() -> None:
-        try:
-            policy.decide(view, act)
-        except Exception as error:  # noqa: BLE001 - raised again below
-            raised.append(error)
-        except BaseException as error:  # noqa: BLE001 - it wanted to end more than itself
-            raised.append(RuntimeError(f"{type(error).__name__}: {error}"))
-
-    thread = threading.Thread(target=decide, name="policy", daemon=True)
-    thread.start()
-    left, at = limit, time.monotonic()
-    while thread.is_alive() and left > 0:
-        thread.join(min(_STEP, left))
-        now = time.monotonic()
-        left, at = left - min(now - at, 2 * _STEP), now
-    if thread.is_alive():
-        # Python code ends at its next step; what waits in C stays, harmless, until it returns.
-        stopped = ctypes.py_object(SystemExit)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stopped)
-        raise PolicyTooSlow(f"it has not decided within {limit} s", limit=limit)
-    if raised:
-        raise raised[0]

@@ -212,6 +212,11 @@ async def choose(node: Node, names: Sequence[str]) -> None:
     await node.store.stored(subjects.policies(), msgspec.msgpack.encode(Policies(list(names))))
 
 
+async def reset(node: Node) -> None:
+    """Have each controller follow what it was started with again."""
+    await node.store.stored(subjects.policies(), b"", H.encode([("KV-Operation", "DEL")]))
+
+
 async def running(node: Node) -> Deciding | None:
     """How the policies of the controller stand that leads, or led last; None: none has ever decided."""
     last = await node.reader.last(STREAM, subjects.policies_running())

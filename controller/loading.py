@@ -12,8 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 from callboard.controller import policies
+from callboard.controller.limited import limited
 from callboard.controller.policy import Policy
-from callboard.infra.errors import PolicyUnusable
+from callboard.infra.errors import PolicyTooSlow, PolicyUnusable
+
+LIMIT = 5.0
+"""Seconds that a policy has to be loaded, with all that its file imports."""
 
 
 def names() -> list[str]:
@@ -28,8 +32,15 @@ def load(name: str) -> Policy:
         name: one of :func:`names`, or ``FILE:CLASS``.
 
     Raises:
-        PolicyUnusable: there is none, or it cannot be made.
+        PolicyUnusable: there is none, or it cannot be made, or not within :data:`LIMIT`.
     """
+    try:
+        return limited(LIMIT, lambda: _load(name), "been loaded")
+    except PolicyTooSlow as error:
+        raise _unusable(name, f"{error}: see what its file does when it is imported") from error
+
+
+def _load(name: str) -> Policy:
     path, colon, chosen = name.rpartition(":")
     try:
         if colon:

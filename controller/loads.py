@@ -54,7 +54,8 @@ def loads(view: View) -> Iterator[Load]:
             calls = busy + int(waiting[row])
         else:  # who has room takes what there is: what was heard of it before is over
             full = busy >= told["slots"][rows].sum()
-            calls = busy + (int(view.lanes["waiting"][view.lanes.where(actor=row)].sum()) if full else 0)
+            shared = view.lanes.where(actor=row, host=-1)
+            calls = busy + (int(view.lanes["waiting"][shared].sum()) if full else 0)
         slots = float(told["slots"][rows].mean()) if len(rows) else _FIRST * calls
         starting, most = int(view.actors["starting"][row]), int(view.actors["most"][row])
         have = len(rows) + starting

@@ -46,7 +46,11 @@ class Program(msgspec.Struct):
 
 
 class Play(msgspec.Struct):
-    """A run to be played: when it begins, in seconds after the first one, and how long it took then."""
+    """A run to be played: when it begins, in seconds after the first one, and how long it took then.
+
+    Attributes:
+        key: that it is charged to, if any.
+    """
 
     run: str
     at: float
@@ -54,6 +58,7 @@ class Play(msgspec.Struct):
     program: Program
     workflow: str = ""
     session: str = ""
+    key: str = ""
 
 
 def programs(recorded: Recorded) -> list[Play]:
@@ -74,6 +79,7 @@ def programs(recorded: Recorded) -> list[Play]:
             _program(run.run, began, began + run.took, made),
             run.workflow,
             next((call.session for call in made.get(run.run, ())), run.run),
+            run.key,
         )
         for began, run in whole
     ]

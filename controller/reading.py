@@ -137,6 +137,10 @@ class Reading:
         self._view.sessions.set(rows, at=self._report.at)
         return rows
 
+    def _keys(self, column: bytes, size: int) -> Rows:
+        """The keys of a column; without one nothing has a key."""
+        return self._rows(column, size, self._view.keys.row) if column else np.zeros(size, np.intp)
+
     # -- what is open --------------------------------------------------------------------------------
 
     def _made(self, made: Made) -> None:
@@ -231,17 +235,21 @@ class Reading:
     def _runs_begun(self, begun: RunsBegun) -> None:
         runs, size = self._view.runs, len(begun.run)
         rows, _ = runs.add(begun.run)
+        sessions = self._sessions(begun.session, begun.run)
+        keys = self._keys(begun.key, size)
         left = self._numbers(begun.deadline, "f4", size)
         runs.set(
             rows,
             workflow=self._rows(begun.workflow, size, self._view.actors.row),
-            session=self._sessions(begun.session, begun.run),
+            session=sessions,
+            key=keys,
             driver=self._host,
             began=self._report.at - self._numbers(begun.ago, "f4", size),
             priority=self._numbers(begun.priority, "i2", size),
             deadline=np.where(left > 0, self._report.at + left, 0.0),
             told=self._generation,
         )
+        self._view.sessions.set(sessions[keys > 0], key=keys[keys > 0])
 
     # -- what is over --------------------------------------------------------------------------------
 
@@ -311,10 +319,14 @@ class Reading:
             told=self._generation,
         )
         view.actors.set(actors[workflow], workflow=True)
-        for band, column in enumerate((queues.band_0, queues.band_1, queues.band_2)):
-            waiting = self._numbers(column, "u4", size)
+        self._wait(subjects.ANY, actors, (queues.band_0, queues.band_1, queues.band_2))
+        self._wait(self._report.source, actors, (queues.mailbox_0, queues.mailbox_1, queues.mailbox_2))
+
+    def _wait(self, lane: str, actors: Rows, columns: tuple[bytes, bytes, bytes]) -> None:
+        for band, column in enumerate(columns):
+            waiting = self._numbers(column, "u4", len(actors))
             for actor, count in zip(actors.tolist(), waiting.tolist(), strict=True):
-                view.lanes["waiting"][view.lane(subjects.ANY, actor, band)] = count
+                self._view.wait(lane, actor, band, count)
 
     def _engines(self, engines: Engines) -> None:
         view, size = self._view, len(engines.actor) // 4

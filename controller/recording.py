@@ -53,12 +53,13 @@ class RecordedCall(msgspec.Struct, frozen=True):
 
 
 class RecordedRun(msgspec.Struct, frozen=True):
-    """A run that has ended: when its driver told so, in unix seconds, and how long it took."""
+    """A run that has ended: when its driver told so, in unix seconds, and what it took; its key."""
 
     run: str
     workflow: str
     told: float
     took: float
+    key: str = ""
 
 
 class Recorded(msgspec.Struct):
@@ -177,9 +178,10 @@ def _runs(report: Report, ended: RunsEnded) -> Iterator[RecordedRun]:
     size = len(ended.run)
     took = _numbers(ended.took, "f4", size).tolist()
     workflows, status = _names(report, ended.workflow, size), _names(report, ended.status, size)
-    for run, seconds, workflow, how in zip(ended.run, took, workflows, status, strict=True):
+    keys = _names(report, ended.key, size) if ended.key else [""] * size
+    for run, seconds, workflow, how, key in zip(ended.run, took, workflows, status, keys, strict=True):
         if how != "left":
-            yield RecordedRun(run, workflow, report.at, seconds)
+            yield RecordedRun(run, workflow, report.at, seconds, key)
 
 
 def _slots(found: Recorded, report: Report, queues: Queues) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from callboard.controller.table import Rows, Table, grown
+
+if TYPE_CHECKING:
+    from callboard.controller.view import View
 
 _FEW = 1024
 
@@ -45,22 +49,33 @@ class Remembered:
 
 
 class Keys:
-    """The key of each session, as a number: what stands before the first ``/`` of its id."""
+    """The key of each call, as a number: its run's; else what is before the first ``/`` of its session."""
 
     def __init__(self) -> None:
-        self._of = Remembered(key=np.int32)
+        self._sessions = Remembered(key=np.int32)
+        self._keys = Remembered(key=np.int32)
         self._numbers: dict[str, int] = {}
 
-    def of(self, sessions: Table) -> NDArray[np.int32]:
-        """By the rows of sessions, all rows included; the same number is the same key."""
-        fresh, column = self._of.follow(sessions), self._of["key"]
-        if len(self._numbers) > 2 * len(sessions) + _FEW:  # of most of them nothing is left
+    def of(self, view: View, futures: Rows) -> NDArray[np.int32]:
+        """Of these futures, which all have a session; the same number is the same key."""
+        fresh, named = self._sessions.follow(view.sessions), self._keys.follow(view.keys)
+        if len(self._numbers) > 2 * (len(view.sessions) + len(view.keys)) + _FEW:  # most are there no more
             self._numbers.clear()
-            fresh = sessions.rows
+            fresh, named = view.sessions.rows, view.keys.rows
+        self._number(self._sessions["key"], fresh, view.sessions, lambda name: name.partition("/")[0])
+        self._number(self._keys["key"], named, view.keys, str)
+        runs = view.futures["run"][futures]
+        keys = np.where(runs >= 0, view.runs["key"][runs], 0)
+        by_session = self._sessions["key"][view.futures["session"][futures]]
+        found: NDArray[np.int32] = np.where(keys > 0, self._keys["key"][keys], by_session)
+        return found
+
+    def _number(
+        self, column: NDArray[np.int32], rows: Rows, table: Table, key_of: Callable[[str], str]
+    ) -> None:
         numbers = self._numbers
-        for row in fresh.tolist():
-            column[row] = numbers.setdefault(sessions.keys[row].partition("/")[0], len(numbers))
-        return column
+        for row in rows.tolist():
+            column[row] = numbers.setdefault(key_of(table.keys[row]), len(numbers))
 
 
 class Returns:

@@ -155,6 +155,7 @@ class HostSource(Source):
     def _queues(self, names: Names) -> Queues:
         members, lane = self._members, self._simulation.lane
         low, middle, high = ([len(lane(one.actor, band)) for one in members] for band in subjects.BANDS)
+        mine = [pack("I", (one.mailbox.by_band[band] for one in members)) for band in subjects.BANDS]
         return Queues(
             actor=names.column(one.actor for one in members),
             version=names.column("" for _ in members),
@@ -164,6 +165,9 @@ class HostSource(Source):
             band_0=pack("I", low),
             band_1=pack("I", middle),
             band_2=pack("I", high),
+            mailbox_0=mine[0],
+            mailbox_1=mine[1],
+            mailbox_2=mine[2],
         )
 
 
@@ -220,6 +224,7 @@ class DriverSource(Source):
             workflow=names.column(play.workflow for play, _ in begun),
             session=names.column(play.session for play, _ in begun),
             priority=pack("h", (0 for _ in begun)),
+            key=names.column(play.key for play, _ in begun) if any(play.key for play, _ in begun) else b"",
         )
 
     def _over(self, ended: list[tuple[Play, float]], names: Names) -> RunsEnded:

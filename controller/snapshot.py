@@ -81,11 +81,17 @@ class EngineLine(msgspec.Struct):
 
 
 class LaneLine(msgspec.Struct):
-    """A lane in which calls wait; oldest: seconds for which the first of them has."""
+    """A lane in which calls wait.
+
+    Attributes:
+        waiting: calls that are in it; oldest: seconds for which the first of them has waited.
+        mailbox: of a host's own: calls of this band in its mailbox, from wherever they came.
+    """
 
     lane: str
     waiting: int
     oldest: float
+    mailbox: int = 0
 
 
 class SessionLine(msgspec.Struct):
@@ -243,8 +249,11 @@ def _lanes(view: View, now: float) -> list[LaneLine]:
     sent = view.futures["alive"] & (state == State.SENT)
     counts = view.futures.count_by("lane", size, sent)
     oldest = _oldest(view, "lane", size, sent)
+    own = view.lanes["alive"] & (view.lanes["host"] >= 0)
+    mailbox = np.where(own, view.lanes["waiting"], 0)
     return [
-        LaneLine(view.lanes.keys[row], int(counts[row]), _since(now, oldest[row])) for row in _busiest(counts)
+        LaneLine(view.lanes.keys[row], int(counts[row]), _since(now, oldest[row]), int(mailbox[row]))
+        for row in _busiest(counts + mailbox)
     ]
 
 

@@ -11,8 +11,9 @@ import functools
 from collections.abc import Callable, Sequence
 
 from callboard.controller.decisions import entry_of
+from callboard.controller.limited import ROUND, within
 from callboard.controller.moves import SETTLES
-from callboard.controller.policy import Act, Entry, Held, Policy
+from callboard.controller.policy import Entry, Held
 from callboard.controller.rounds import Rounds, Running
 from callboard.controller.simulated import Events
 from callboard.controller.simulated_fleet import Scaling, SimulatedFleet
@@ -45,7 +46,8 @@ class Steering:
         scaling: what is known and allowed where they start and end hosts.
 
     Raises:
-        PolicyUnusable: one cannot be loaded; or, while the simulation runs, one raises.
+        PolicyUnusable: one cannot be loaded; or, while the simulation runs, one raises, or takes longer for a
+            round than it may on a board.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Steering:
         self._view = View()
         self._view.now = lambda: EPOCH + self._clock.now
         self._view.on_ended = self._view.learn
-        self._rounds = Rounds(self._view, self._held, _decide, _failed)
+        self._rounds = Rounds(self._view, self._held, functools.partial(within, ROUND), _failed)
         self._rounds.load(policies)
         for route in by_hand:
             self._held.put(subjects.route(route.actor), route)
@@ -208,10 +210,6 @@ class Steering:
         self._simulation.migrate(actor, subjects.session_of(token), decision.source, destination)
         self._moving.add(decision.key)
         self._after(SETTLES, functools.partial(self._moving.discard, decision.key))
-
-
-def _decide(policy: Policy, view: View, act: Act) -> None:
-    policy.decide(view, act)
 
 
 def _failed(one: Running, error: Exception) -> None:

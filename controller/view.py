@@ -36,9 +36,11 @@ class View:
         futures: state (:class:`State`); call: a row of ``names``; actor, session, run, lane: rows; creator,
             executor: rows of hosts; band, priority, stage, attempt; made, began: unix seconds; policy:
             epoch of the decision that chose the lane, or 0.
-        sessions: at: unix seconds, when something was last heard of it; added: counts them.
+        sessions: at: unix seconds, when something was last heard of it; added: counts them; key: of the
+            run in it that was told of last and has one.
         runs: workflow: a row of actors; session; driver: a row of hosts; began, deadline: unix seconds,
-            0: none; priority.
+            0: none; priority; key: that it is charged to.
+        keys: that runs are charged to; row 0 is "none", so that what is not told has none.
         hosts: cpu: cores in use; memory: bytes; late: seconds; heard: unix seconds; draining; sequence: of
             its last report; provided: this controller may end it; provisioned: another one, or this one,
             minds its process; killed: it is being ended.
@@ -49,7 +51,8 @@ class View:
         actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
             waited, took: seconds, lately; workflow, model: what it is; least, most: ``min_instances`` and
             ``max_instances``, 0: no limit; starting: instances that are being started.
-        lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: as its hosts heard last.
+        lanes: actor: a row; host: a row, -1 for the shared lane; band; waiting: of the shared lane as its
+            hosts heard last, of a host's own what is in the mailbox there, into which it is emptied.
         names: calls, and versions of code.
         processes: of each host: name of its machine or container, and process id.
         runtimes: how long calls take, as far as whoever keeps this view has learnt it: the controller that
@@ -65,11 +68,13 @@ class View:
             attempt=np.uint16, made=np.float64, began=np.float64, policy=np.uint32, told=np.uint32,
             held=np.uint32,
         )  # fmt: skip
-        self.sessions = Table(at=np.float64, added=np.uint32)
+        self.sessions = Table(at=np.float64, added=np.uint32, key=np.int32)
         self.runs = Table(
             workflow=np.int32, session=np.int32, driver=np.int32, began=np.float64, priority=np.int16,
-            told=np.uint32, deadline=np.float64,
+            told=np.uint32, deadline=np.float64, key=np.int32,
         )  # fmt: skip
+        self.keys = Table(added=np.uint32)
+        self.keys.row("")
         self.hosts = Table(
             cpu=np.float32, memory=np.int64, late=np.float32, heard=np.float64, draining=np.bool_,
             sequence=np.int64, generation=np.uint32, provided=np.bool_, killed=np.bool_,
@@ -156,7 +161,10 @@ class View:
         mine = runs.where(driver=host)
         runs.set(mine[runs["told"][mine] != generation], driver=-1)
         mine = instances.where(host=host)
-        instances.drop(mine[instances["told"][mine] != generation])
+        gone = mine[instances["told"][mine] != generation]
+        for actor in instances["actor"][gone].tolist():
+            self.lanes.set(self.lanes.where(host=host, actor=actor), waiting=0)
+        instances.drop(gone)
 
     def release(self, rows: Rows) -> None:
         """These calls are on no host any more; those that nobody waits for are forgotten."""
@@ -187,6 +195,12 @@ class View:
         host = -1 if lane == subjects.ANY else self.hosts.row(lane)
         self.lanes.set(np.array([row], np.intp), actor=actor, host=host, band=band)
         return row
+
+    def wait(self, lane: str, actor: int, band: int, count: int) -> None:
+        """So many calls wait in a lane; one in which none ever waited need not be there."""
+        if count or f"{self.actors.keys[actor]}.{lane}.{band}" in self.lanes:
+            row = self.lane(lane, actor, band)  # before its column is looked at, which may grow
+            self.lanes["waiting"][row] = count
 
     def instance(self, actor: int, host: int) -> int:
         """The row of an actor in a host."""
@@ -252,7 +266,7 @@ class View:
         self.hosts.drop(np.array([host], np.intp))
 
     def prune(self, now: float) -> None:
-        """Called now and then: drop sessions and runs of which nothing is left."""
+        """Called now and then: drop sessions, runs and keys of which nothing is left."""
         open_runs = self.futures.count_by("run", len(self.runs.keys))
         runs = self.runs.where(driver=-1)
         self.runs.drop(runs[open_runs[runs] == 0])
@@ -261,6 +275,11 @@ class View:
         rows = self.sessions.rows
         idle = (used[rows] == 0) & (self.sessions["at"][rows] < now - SESSION_IDLE)
         self.sessions.drop(rows[idle])
+        unused = self.keys["alive"].copy()
+        for table in (self.runs, self.sessions):
+            unused[table["key"][table.rows]] = False
+        unused[0] = False
+        self.keys.drop(np.flatnonzero(unused))
 
 
 def _count(told: object) -> int:

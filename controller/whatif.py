@@ -131,7 +131,7 @@ class WhatIf:
         """What would have been.
 
         Raises:
-            PolicyUnusable: a policy cannot be loaded, or raises.
+            PolicyUnusable: a policy cannot be loaded, or raises, or does not end.
         """
         slots = self._scaled(scenario)
         plays = self.plays

@@ -174,3 +174,13 @@ def named(scope: str, of: str) -> str:
             value=of[:140],
         )
     return f"{scope}.{subjects.session_token(of)}"
+
+
+def key_of(charged: str) -> str:
+    """The key among the names of a header, the first if there are several; empty: there is none."""
+    tokens = (name.removeprefix("key.") for name in charged.split(",") if name.startswith("key."))
+    token = next(tokens, "")
+    try:
+        return subjects.session_of(token)
+    except ValueError:  # anybody may have written it
+        return token

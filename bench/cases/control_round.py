@@ -12,8 +12,8 @@ from bench.harness import Bound, Metric, Role, Sample, case
 from bench.processes import place, start_server
 from bench.reports import Source
 from callboard.actors.node import Node
-from callboard.controller.deciding import LIMIT, within
 from callboard.controller.decisions import Decisions
+from callboard.controller.limited import ROUND, within
 from callboard.controller.policies.srtf import Srtf
 from callboard.controller.policy import Act
 from callboard.controller.view import View
@@ -120,5 +120,5 @@ class Rounds:
 
     def _decide(self) -> list[Decision]:
         act = Act(self._view, "srtf", "", self._decisions.held)
-        within(LIMIT, self._policy, self._view, act)
+        within(ROUND, self._policy, self._view, act)
         return act.decisions

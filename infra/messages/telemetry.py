@@ -118,6 +118,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
         ago: seconds since the request was stored, f4.
         workflow, session: names, u4, as in :class:`Made`; priority: i2.
         deadline: seconds that are left from the report on, f4; 0: it has none.
+        key: that they are charged to, names, u4; all empty: left out.
     """
 
     run: list[str] = []
@@ -126,6 +127,7 @@ class RunsBegun(msgspec.Struct, omit_defaults=True):
     session: bytes = b""
     priority: bytes = b""
     deadline: bytes = b""
+    key: bytes = b""
 
 
 class RunsEnded(msgspec.Struct, omit_defaults=True):
@@ -136,6 +138,7 @@ class RunsEnded(msgspec.Struct, omit_defaults=True):
         took: seconds from the request to the end, f4; calls: made, u4.
         workflow: name, u4.
         status: name, u4: as in ``cb_runs``, or ``left``: another driver goes on, or nobody does for now.
+        key: as in :class:`RunsBegun`.
     """
 
     run: list[str] = []
@@ -143,6 +146,7 @@ class RunsEnded(msgspec.Struct, omit_defaults=True):
     calls: bytes = b""
     workflow: bytes = b""
     status: bytes = b""
+    key: bytes = b""
 
 
 class Queues(msgspec.Struct, omit_defaults=True):
@@ -153,6 +157,8 @@ class Queues(msgspec.Struct, omit_defaults=True):
         busy, slots, mailbox: u4, as in the heartbeat; of a workflow the runs that are driven.
         band_0, band_1, band_2: calls of each band that the shared lane held when it was last heard of, u4;
             of a workflow band_1: requests that no driver had taken.
+        mailbox_0, mailbox_1, mailbox_2: calls of each band in the mailbox, u4; all 0: left out. The host
+            keeps emptying its own lane into it.
         standby: u1: 1 while there are more hosts than the actor may have instances.
         workflow: u1: 1 if it drives runs.
         least, most: ``min_instances`` and ``max_instances``, u4, 0: none; all 0: left out.
@@ -167,6 +173,9 @@ class Queues(msgspec.Struct, omit_defaults=True):
     band_0: bytes = b""
     band_1: bytes = b""
     band_2: bytes = b""
+    mailbox_0: bytes = b""
+    mailbox_1: bytes = b""
+    mailbox_2: bytes = b""
     standby: bytes = b""
     workflow: bytes = b""
     least: bytes = b""

@@ -81,6 +81,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         assert len(self.mailbox) == len(self.model)
         for band in range(3):
             assert self.mailbox.up_to(band) == sum(letter.band <= band for letter in self.model)
+            assert self.mailbox.by_band[band] == sum(letter.band == band for letter in self.model)
 
     def teardown(self) -> None:
         """What is left leaves in the model's order."""

@@ -18,6 +18,7 @@ from callboard.actors.host import Host
 from callboard.actors.reports import Rows
 from callboard.infra import subjects
 from callboard.infra.messages.telemetry import MOVED, Report
+from callboard.state.accounts import key_of
 
 GATE: asyncio.Event
 
@@ -288,6 +289,48 @@ def test_rows_in_pieces() -> None:
         for name, values in names.items():
             assert [value for piece in pieces for value in getattr(piece, name)] == values
     assert len(list(Rows().chunks(5))) == 1
+
+
+async def test_keys_of_runs_are_told(board: Board) -> None:
+    """When they begin and when they have ended; no column where no run has one."""
+    told = await listen(board)
+    await board.host(waits_long, noop, many, telemetry_every=0.05)
+    client = await board.client()
+    global GATE  # noqa: PLW0603 - the workflow waits for it
+    GATE = asyncio.Event()
+    await board.run(many, count=1)
+    runs = {}
+    for key in ("acme/7", "umlaut ä", None):
+        runs[await client.submit("waits_long", {}, key=key)] = key or ""
+    await until(lambda: runs.keys() <= keys_of(told, "runs_begun").keys())
+    found = keys_of(told, "runs_begun")
+    assert {run: found[run] for run in runs} == runs
+    GATE.set()
+    await until(lambda: runs.keys() <= keys_of(told, "runs_ended").keys())
+    found = keys_of(told, "runs_ended")
+    assert {run: found[run] for run in runs} == runs
+    assert next(report.runs_ended for report in told if report.runs_ended is not None).key == b""
+
+
+def keys_of(told: list[Report], what: str) -> dict[str, str]:
+    """The keys of the runs of which was told that they have begun, or ended."""
+    found: dict[str, str] = {}
+    for report in told:
+        column = getattr(report, what)
+        if column is not None:
+            places = struct.unpack(f"<{len(column.run)}I", column.key) if column.key else None
+            keys = [report.names[place] for place in places] if places else [""] * len(column.run)
+            found |= dict(zip(column.run, keys, strict=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("charged", "key"),
+    [("", ""), ("run", ""), ("run,key.acme,key.b", "acme"), ("key.=w6Q", "ä"), ("key.=A", "=A")],
+)
+def test_the_key_of_a_header(charged: str, key: str) -> None:
+    """The first; what cannot be read is taken as it is."""
+    assert key_of(charged) == key
 
 
 async def test_deadlines_of_runs_are_told(board: Board) -> None:

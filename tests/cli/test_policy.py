@@ -39,10 +39,27 @@ def test_policies_are_chosen_and_cleared(typed: Typed, tmp_path: Path) -> None:
             assert ("disabled" in listed, "no controller leads" in listed) == (True, False)
             assert told["leader"].startswith("c-")
             assert typed("policy", "clear", "--json", url=url).json == {"chosen": []}
+            assert typed("policy", "reset", "--json", url=url).json == {"chosen": None}
+            controller.until('"policies": ["srtf"], "by": "--policy"')
+            assert "started with" in typed("policy", "reset", url=url).out
+            assert typed("policy", "list", "--json", url=url).json["chosen"] is None
         assert "no controller leads" in typed("policy", "list", url=url).out
         assert typed("policy", "list", "--json", url=url).json["leader"] == ""
         assert typed("policy", "set", "srft", url=url).code == 2
         assert typed("policy", "set", url=url).code == 2
+
+
+def test_a_file_that_cannot_be_used(typed: Typed, nats_url: str, tmp_path: Path) -> None:
+    """Is refused where it is here; of one that is not here, which controllers may have, is warned."""
+    (tmp_path / "own.py").write_text("import nothing_like_this\n")
+    for name, problem in (("own.py:Own", "nothing_like_this"), ("own.py", "no such policy")):
+        ran = typed("policy", "set", f"{tmp_path / name}", url=nats_url)
+        assert (ran.code != 0, problem in ran.err or "there is no policy" in ran.err) == (True, True)
+    assert typed("policy", "list", "--json", url=nats_url).json["chosen"] is None
+    away = f"{tmp_path / 'away.py'}:Own"
+    ran = typed("policy", "set", "srtf", away, "--json", url=nats_url)
+    assert (ran.code, ran.json) == (0, {"chosen": ["srtf", away], "not_here": [away]})
+    assert f"warning: there is no file for {away} here" in ran.err
 
 
 def test_a_policy_that_there_is_not(typed: Typed) -> None:

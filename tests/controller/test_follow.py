@@ -15,7 +15,8 @@ from tests.support.waiting import until
 from callboard import options, tool, workflow
 from callboard.controller.controller import Controller
 from callboard.controller.reading import State
-from callboard.controller.view import View
+from callboard.controller.snapshot import snapshot
+from callboard.controller.view import SESSION_IDLE, View
 from callboard.infra import subjects
 from callboard.infra.messages.registry import InstanceInfo, Pulse
 from callboard.infra.messages.telemetry import Made, Report
@@ -72,6 +73,13 @@ async def failing() -> None:
     await broken()
 
 
+@workflow
+async def banded(count: int, priority: int) -> None:
+    """Calls of one band that wait."""
+    with options(priority=priority):
+        await asyncio.gather(*(gated(number) for number in range(count)))
+
+
 @pytest.fixture(autouse=True)
 async def _shut() -> None:
     global GATE  # noqa: PLW0603 - of the test's own loop
@@ -122,6 +130,61 @@ async def test_what_is_open_is_seen(board: Board, controller: Controller) -> Non
     await until(lambda: view.actors["done"][view.actors.row("gated")] == 3)
     await until(lambda: view.actors["done"][view.actors.row("three")] == 1)
     await until(lambda: not len(futures) and not len(view.runs))
+
+
+async def test_queues_are_seen_by_lane_and_band(board: Board, controller: Controller) -> None:
+    """Of the shared lane, and of what waits in the mailbox of a host; of who is gone nothing is left."""
+    view = controller.view
+    host = await board.host(gated, banded, telemetry_every=0.05)
+    client, pair = await board.client(), {"count": 3, "priority": 0}
+    full = await board.submit(banded, **pair)
+    await until(lambda: lengths(view, "any") == [0, 1, 0])
+    await client.route("gated", host.id)
+    await until(lambda: host.routes.choose("gated", "s", "r:1", keeps=False)[0] == host.id)
+    runs = [
+        await board.submit(banded, count=count, priority=rank) for count, rank in ((2, 5), (3, 0), (1, -5))
+    ]
+    await until(lambda: lengths(view, host.id) == [2, 3, 1])
+    found = snapshot(view, time.time()).lanes
+    assert {line.lane: line.mailbox for line in found if line.mailbox} == {
+        f"gated.{host.id}.{band}": count for band, count in enumerate((2, 3, 1))
+    }
+    GATE.set()
+    await asyncio.gather(*(board.done(run) for run in (full, *runs)))
+    await until(lambda: lengths(view, host.id) == [0, 0, 0])
+    assert [line for line in snapshot(view, time.time()).lanes if line.mailbox] == []
+    await host.stop()
+    await until(lambda: not len(view.lanes.where(host=0)))
+
+
+def lengths(view: View, lane: str) -> list[int]:
+    """The queue of each band in a lane of the actor ``gated``."""
+    found = view.lanes.find(f"gated.{lane}.{band}" for band in subjects.BANDS)
+    return [int(view.lanes["waiting"][row]) if row >= 0 else 0 for row in found]
+
+
+async def test_the_keys_of_runs_are_seen(board: Board, controller: Controller) -> None:
+    """For as long as there is a run, or a session, that has it; who begins later sees them, too."""
+    view = controller.view
+    await board.host(gated, adds, three)
+    client = await board.client()
+    keyed = await client.submit("three", {}, key="acme", session="chat")
+    bare = await client.submit("three", {})
+    await until(lambda: {keyed, bare} <= {view.runs.keys[row] for row in view.runs.where(driver=0)})
+    async with Controller(board.settings(dead_after=CALM)) as later:
+        await until(lambda: len(later.view.runs) == 2 and "acme" in later.view.keys)
+        for one in (view, later.view):
+            runs, sessions = one.runs, one.sessions
+            assert one.keys.keys[runs["key"][runs.row(keyed)]] == "acme"
+            assert one.keys.keys[sessions["key"][sessions.row("chat")]] == "acme"
+            assert (runs["key"][runs.row(bare)], sessions["key"][sessions.row(bare)]) == (0, 0)
+    GATE.set()
+    await asyncio.gather(board.done(keyed), board.done(bare))
+    await until(lambda: not len(view.runs))
+    view.prune(time.time())
+    assert "acme" in view.keys
+    view.prune(time.time() + 2 * SESSION_IDLE)
+    assert len(view.keys) == 1
 
 
 async def test_what_has_ended_is_counted(board: Board, controller: Controller) -> None:

@@ -260,6 +260,28 @@ def test_fair_share() -> None:
     assert all(session.startswith("big/") for session in values(decided("fair_share", view)))
 
 
+def test_fair_share_goes_by_the_keys_of_runs() -> None:
+    """Whatever the sessions are called; a key is the same whether a run or a session has it."""
+    view = View()
+    for number in range(9):
+        add(view, f"chat {number}", state=State.RUNNING, host="h")
+        keyed(view, "big")
+    add(view, "big/1")
+    add(view, "big/2")
+    keyed(view, "small")
+    add(view, "chat 1")
+    keyed(view, "tiny")
+    found = values(decided("fair_share", view))
+    assert found == {f"chat {number}": -2 for number in range(9) if number != 1} | {"big/1": -2}
+
+
+def keyed(view: View, key: str) -> None:
+    """The call that was added last is of a run with this key."""
+    run = view.runs.row(f"r{len(view.futures)}")
+    view.runs.set(np.array([run], np.intp), session=-1, driver=-1, key=view.keys.row(key))
+    view.futures["run"][view.futures.rows[-1]] = run
+
+
 def test_least_loaded() -> None:
     """Who has room gets more, for its slots too."""
     view = View()

@@ -22,8 +22,9 @@ from callboard.actors.entries import STREAM
 from callboard.actors.host import Host
 from callboard.controller import loading
 from callboard.controller.controller import Controller
-from callboard.controller.deciding import Deciders, within
-from callboard.controller.decisions import Decisions, choose, chosen, rounds, running
+from callboard.controller.deciding import Deciders
+from callboard.controller.decisions import Decisions, choose, chosen, reset, rounds, running
+from callboard.controller.limited import within
 from callboard.controller.policy import Act, Entry, Held, Policy
 from callboard.controller.rounds import Rounds
 from callboard.controller.view import View
@@ -406,6 +407,27 @@ async def test_what_was_chosen_goes_before_what_is_given(
     assert "callboard policy set" in told["fix"]
 
 
+@pytest.mark.parametrize("given", ["Chat", ""])
+async def test_controllers_go_back_to_what_they_were_started_with(
+    board: Board, controllers: list[Controller], file: Path, given: str
+) -> None:
+    """After others were chosen; what those have decided is cleared, also where it was started with none."""
+    await board.host(double)
+    node = await board.node()
+    await choose(node, [f"{file}:Last"])
+    controller = await lead(board, controllers, *([f"{file}:{given}"] if given else []))
+    await until(lambda: set(held(controller)) == {subjects.route("double")})
+    with capture_logs() as logs:
+        await reset(node)
+        await until(lambda: states(controller) == ({given: "deciding"} if given else {}))
+        own = {subjects.priority(subjects.session_token("chat/7"))} if given else set()
+        await until(lambda: set(held(controller)) == own)
+    assert [one["by"] for one in logs if one["event"] == "policies"] == ["--policy"]
+    assert await chosen(node) is None
+    await choose(node, [])
+    await until(lambda: not states(controller) and not held(controller))
+
+
 async def test_what_people_decide_is_left_alone(
     board: Board, controllers: list[Controller], file: Path
 ) -> None:
@@ -559,7 +581,7 @@ async def test_one_that_does_not_end_is_stopped() -> None:
 
 _STOPPED = """
 import os, signal, sys
-from callboard.controller.deciding import within
+from callboard.controller.limited import within
 from callboard.controller.policy import Act, Policy
 from callboard.controller.view import View
 
@@ -611,6 +633,33 @@ def test_what_cannot_be_loaded_is_told(name: str, file: Path, tmp_path: Path) ->
     with pytest.raises(PolicyUnusable) as refused:
         loading.load(given)
     assert refused.value.fields["policy"] == given
+
+
+ENDLESS = """
+import time
+while True:
+    time.sleep(0.01)
+"""
+
+
+async def test_what_does_not_end_being_loaded_blocks_nothing(
+    board: Board, controllers: list[Controller], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of and left out; the others decide, and what is chosen later does, too."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(loading, "LIMIT", 1.0)
+    (tmp_path / "endless_beside.py").write_text(ENDLESS)
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text(f"import endless_beside\n{FILE}")
+    await board.host(double)
+    with capture_logs() as logs:
+        controller = await lead(board, controllers, f"{stuck}:First", f"{file}:Last")
+        await until(lambda: states(controller) == {"First": "unusable", "Last": "deciding"})
+        await until(lambda: subjects.route("double") in held(controller))
+    (told,) = [one for one in logs if one["event"] == "policy_unusable"]
+    assert "it has not been loaded within 1 s" in told["error"]
+    await choose(await board.node(), [f"{file}:Chat"])
+    await until(lambda: states(controller) == {"Chat": "deciding"})
 
 
 def test_what_stands_beside_a_file_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

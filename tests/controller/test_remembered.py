@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from callboard.controller.remembered import Keys, Remembered, Returns
 from callboard.controller.table import Table
+from callboard.controller.view import View
 
 SESSIONS = st.sampled_from([f"{key}/{number}" for key in "ab" for number in range(4)] + ["bare"])
 OPENED = st.lists(st.tuples(SESSIONS, st.integers(0, 2), st.integers(1, 4)), max_size=10)
@@ -44,29 +45,43 @@ def test_returns(rounds: list[tuple[set[str], list[tuple[str, int, int]]]]) -> N
         assert found == {name: max(map(len, calls.values())) for name, calls in seen.items()}
 
 
-@given(st.lists(st.tuples(st.sets(SESSIONS), st.sets(SESSIONS)), max_size=12))
-def test_keys(rounds: list[tuple[set[str], set[str]]]) -> None:
-    """Sessions have the same number if they have the same key."""
-    sessions, _ = tables()
-    keys = Keys()
-    for gone, come in rounds:
-        sessions.drop(sessions.find(gone))
-        sessions.add(sorted(come))
-        numbers = keys.of(sessions)
-        names = {int(numbers[row]): sessions.keys[row].partition("/")[0] for row in sessions.rows}
-        assert len(set(names.values())) == len(names)
-        assert all(names[int(numbers[row])] == sessions.keys[row].partition("/")[0] for row in sessions.rows)
+def call(view: View, session: str, key: str) -> int:
+    """An open call of a session, in a run of its own with this key."""
+    run, future = view.runs.row(f"r{len(view.futures)}"), view.futures.row(f"r{len(view.futures)}:1")
+    view.runs.set(np.array([run]), key=view.keys.row(key), driver=-1, session=-1)
+    view.futures.set(np.array([future]), run=run, session=view.sessions.row(session))
+    return future
+
+
+KEYED = st.lists(st.tuples(SESSIONS, st.sampled_from(["", "a", "c"])), max_size=12)
+
+
+@given(st.lists(KEYED, max_size=12))
+def test_keys(rounds: list[list[tuple[str, str]]]) -> None:
+    """Calls have the same number if they have the same key: their run's, else their session's."""
+    view, keys = View(), Keys()
+    for calls in rounds:
+        view.end_runs(view.runs.rows)
+        view.sessions.drop(view.sessions.rows)
+        view.prune(0.0)
+        expected = {call(view, session, key): key or session.partition("/")[0] for session, key in calls}
+        rows = np.array(list(expected), np.intp)
+        numbers = keys.of(view, rows).tolist()
+        pairs = set(zip(numbers, expected.values(), strict=True))
+        assert len({number for number, _ in pairs}) == len({key for _, key in pairs}) == len(pairs)
 
 
 def test_keys_that_are_no_more_are_forgotten() -> None:
-    """However many come and go, the numbers stay small."""
-    sessions, _ = tables()
-    keys, most = Keys(), 0
-    for number in range(5_000):
-        sessions.drop(sessions.rows)
-        sessions.row(f"key {number}/chat")
-        most = int(keys.of(sessions).max())
+    """However many come and go, the view holds what is used, and the numbers stay small."""
+    view, keys, most = View(), Keys(), 0
+    for number in range(2_500):
+        view.end_runs(view.runs.rows)
+        view.sessions.drop(view.sessions.rows)
+        view.prune(0.0)
+        rows = np.array([call(view, f"key {number}/chat", ""), call(view, "chat", f"team {number}")])
+        most = int(keys.of(view, rows).max())
     assert most < 2_000
+    assert len(view.keys) == 2
 
 
 def test_a_place_that_is_used_again() -> None:

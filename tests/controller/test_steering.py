@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from callboard.controller.programs import Play, Program, Step
@@ -52,6 +53,12 @@ class Broken(Policy):
     """Fails."""
     def decide(self, view, act):
         raise ZeroDivisionError("no hosts")
+
+class Endless(Policy):
+    """Never decides."""
+    def decide(self, view, act):
+        while True:
+            pass
 
 class Learnt(Policy):
     """Knows how long calls take, once one has ended."""
@@ -166,6 +173,17 @@ def test_plas_and_srtf_change_nothing_where_nothing_waits() -> None:
         assert simulate(plays, 20, policy=policy).latencies == pytest.approx(simulate(plays, 20).latencies)
 
 
+def test_fair_share_knows_the_keys_of_runs() -> None:
+    """One that has begun many runs waits for the only run of another."""
+    plays = [chain(run, 0.0, *[1.0] * 6) for run in range(12)]
+    plays += [chain(12, 1.0, *[1.0] * 6)]
+    latencies = {}
+    for keys in (("", ""), ("big", "small")):
+        mine = [msgspec.structs.replace(play, key=keys[play.run == "r12"]) for play in plays]
+        latencies[keys] = simulate(mine, 4, policy="fair_share").latencies
+    assert min(latencies["big", "small"]) < min(latencies["", ""]) - 2.5
+
+
 def test_sessions_behind_a_long_call_move() -> None:
     """Where hosts keep sessions: those that wait behind another's long call; each is at one place."""
     rng = random.Random(3)
@@ -265,7 +283,12 @@ def test_how_long_calls_take_is_learnt(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "problem"), [("Broken", "ZeroDivisionError: no hosts"), ("Nobody", "no class")]
+    ("policy", "problem"),
+    [
+        ("Broken", "ZeroDivisionError: no hosts"),
+        ("Nobody", "no class"),
+        ("Endless", "it has not decided within 0.5 s"),
+    ],
 )
 def test_one_that_cannot_be_simulated_is_told(policy: str, problem: str, file: Path) -> None:
     """With its name and what is wrong; the others are not played without it."""

@@ -7,6 +7,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.board import Board
 from tests.support.waiting import eventually
@@ -121,6 +122,18 @@ def test_limits_of_instances_are_read() -> None:
     names[5] = "cpu=much"
     with pytest.raises(RecordingInvalid, match="here"):
         recording.read([report(1, names=names, queues=queues, runs_ended=ENDED)], "here")
+
+
+def test_keys_of_runs_are_read() -> None:
+    """Recordings of before they were told have none."""
+    ended = RunsEnded(["r", "s"], took=bytes(8), calls=bytes(8), workflow=bytes(8), status=b"\1\0\0\0" * 2)
+    names = [*NAMES, "", "acme"]
+    found = recording.read([report(1, names=names, runs_ended=ended)], "here")
+    assert [run.key for run in found.runs] == ["", ""]
+    ended.key = bytes([2, 0, 0, 0, 3, 0, 0, 0])
+    found = recording.read([report(1, names=names, runs_ended=ended)], "here")
+    assert [run.key for run in found.runs] == ["", "acme"]
+    assert [play.key for play in WhatIf(msgspec.structs.replace(found, began=1.0)).plays] == ["", "acme"]
 
 
 def test_a_call_that_was_moved_has_waited_since_it_was_sent() -> None:

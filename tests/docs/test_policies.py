@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.docs.pages import DOCS, blocks, table
 
-from callboard.controller import deciding, loading, policy
+from callboard.controller import deciding, limited, loading, policy
 from callboard.controller.policy import Act
 
 PAGE = DOCS / "policies.md"
@@ -32,7 +32,7 @@ def test_primitives() -> None:
 
 def test_figures() -> None:
     """Those of the code."""
-    assert (deciding.LIMIT, policy.MOST_DECISIONS, deciding.GONE, policy.MOST_PRIORITY) == (0.5, 1000, 60, 9)
+    assert (limited.ROUND, policy.MOST_DECISIONS, deciding.GONE, policy.MOST_PRIORITY) == (0.5, 1000, 60, 9)
 
 
 def test_examples(tmp_path: Path) -> None:

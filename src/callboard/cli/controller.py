@@ -39,7 +39,8 @@ def controller(
 
     Args:
         policy: A policy to follow, by name or as FILE:CLASS; the first goes before the others. It counts as
-            long as nobody has said 'callboard policy set', which all controllers follow.
+            long as nobody has said 'callboard policy set' or 'clear', which all controllers follow, and again
+            after 'callboard policy reset'.
         supervised: Set by 'callboard dev'.
     """
     common.log("info")

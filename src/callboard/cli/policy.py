@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -12,7 +13,7 @@ from cyclopts import App, Parameter
 from callboard.cli.admit import told_rate
 from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit, UsageError
-from callboard.cli.output import clock, table
+from callboard.cli.output import clock, err, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +92,8 @@ def check(policies: Sequence[str]) -> None:
 def set_(*policy: str, common: Common = DEFAULTS) -> int:
     """Have controllers follow these policies from now on, and no others.
 
-    What others have decided is cleared. A file is read anew, on the machine of the controller.
+    What others have decided is cleared. It counts until 'clear' or 'reset', whatever controllers are started
+    with. A file is read anew, on the machine of the controller: where it is here, too, it has to be usable.
 
         callboard policy set srtf /etc/callboard/own.py:Own
 
@@ -100,8 +102,35 @@ def set_(*policy: str, common: Common = DEFAULTS) -> int:
     """
     check(policy)
     if not policy:
-        raise UsageError("name a policy; 'callboard policy clear' ends all")
-    return _choose(list(dict.fromkeys(policy)), common)
+        raise UsageError("name a policy; 'callboard policy clear' ends all, 'reset' goes back to --policy")
+    chosen = list(dict.fromkeys(policy))
+    away = _away(chosen)
+    for one in away:
+        err(f"warning: there is no file for {one} here; 'callboard policy list' tells if controllers have it")
+    _store(chosen, common)
+    told = ", ".join(chosen)
+    common.output.answer(
+        {"chosen": chosen, "not_here": away}, lambda screen: screen.print(told, markup=False)
+    )
+    return Exit.OK
+
+
+def _away(policies: Sequence[str]) -> list[str]:
+    """Those whose file is not on this machine.
+
+    Raises:
+        PolicyUnusable: one that is here cannot be loaded.
+    """
+    from callboard.controller import loading
+
+    away: list[str] = []
+    for one in policies:
+        file, colon, _ = one.rpartition(":")
+        if colon and Path(file).is_file():
+            loading.load(one)
+        elif colon:
+            away.append(one)
+    return away
 
 
 @app.command
@@ -196,18 +225,32 @@ def _session(token: str) -> str:
 
 @app.command
 def clear(*, common: Common = DEFAULTS) -> int:
-    """Follow no policy: what policies have decided is cleared, what people have decided stays."""
-    return _choose([], common)
+    """Follow no policy: what policies have decided is cleared, what people have decided stays.
+
+    That counts whatever controllers are started with; 'callboard policy reset' goes back to it.
+    """
+    _store([], common)
+    common.output.answer({"chosen": []}, lambda screen: screen.print("no policies"))
+    return Exit.OK
 
 
-def _choose(names: list[str], common: Common) -> int:
+@app.command
+def reset(*, common: Common = DEFAULTS) -> int:
+    """Go back to what controllers were started with (--policy), as if nobody had said 'set' or 'clear'."""
+    _store(None, common)
+    told = "controllers follow what they were started with"
+    common.output.answer({"chosen": None}, lambda screen: screen.print(told))
+    return Exit.OK
+
+
+def _store(names: list[str] | None, common: Common) -> None:
     async def store() -> None:
-        from callboard.controller.decisions import choose
+        from callboard.controller import decisions
 
         async with common.client() as client:
-            await choose(client.node, names)
+            if names is None:
+                await decisions.reset(client.node)
+            else:
+                await decisions.choose(client.node, names)
 
     asyncio.run(store())
-    told = ", ".join(names) or "no policies"
-    common.output.answer({"chosen": names}, lambda screen: screen.print(told, markup=False))
-    return Exit.OK

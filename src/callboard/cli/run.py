@@ -71,7 +71,8 @@ def run(
         deadline: Seconds after which the run and all its calls are given up.
         priority: Above 0 is urgent, below 0 can wait.
         budget: What it may spend on models, as in usd=0.5,tokens=20000,when_spent=ask.
-        key: Whose budget it is charged to besides; see 'callboard budget --help'.
+        key: Whose budget it is charged to besides, see 'callboard budget --help'; and whose share it runs in,
+            under the policy fair_share.
         run_id: An id of your own; a request with the same id again is the same run.
         local: Run it in this process, from this file or module, without a server.
     """

@@ -165,9 +165,11 @@ def _limit(line: ActorLine) -> tuple[str, str]:
 
 
 def _lanes(now: Snapshot) -> Table:
-    shown = table(("lane", "waiting", "oldest"), numbers=("waiting", "oldest"))
+    numbers = ("waiting", "oldest", "in mailbox")
+    shown = table(("lane", *numbers), numbers=numbers)
     for line in now.lanes:
-        shown.add_row(line.lane, str(line.waiting), seconds(line.oldest))
+        oldest = seconds(line.oldest) if line.waiting else ""
+        shown.add_row(line.lane, str(line.waiting), oldest, str(line.mailbox or ""))
     return shown
 
 
