@@ -14,7 +14,7 @@ import msgspec
 
 from callboard.actors.models.chunks import CallPart, Chunk, decode, decode_counted, events
 from callboard.actors.models.engine import Say
-from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
+from callboard.actors.models.engine_errors import GONE, EngineFailed, Faults, unusable
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.types import (
     ChatRequest,
@@ -28,7 +28,7 @@ from callboard.actors.models.types import (
     ToolCall,
     Usage,
 )
-from callboard.infra.errors import AnswerUnusable, EngineDown, EngineRefused, SettingsInvalid
+from callboard.infra.errors import AnswerUnusable, CallboardError, EngineDown, EngineRefused, SettingsInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -263,6 +263,17 @@ class OpenAIEngine:
             if error.fields["status"] != HTTPStatus.NOT_IMPLEMENTED:  # as llama.cpp has it without --metrics
                 raise
             return None
+
+    async def answers(self) -> bool:
+        """See :class:`callboard.actors.models.breaker.Answers`: it lists its models, or refuses to."""
+        try:
+            async with self._speaking() as client:
+                await client.get("/models", cast_to=str, options={"timeout": _CONNECT})
+        except EngineDown as error:
+            return error.fields["status"] not in GONE
+        except CallboardError:  # a key that it does not take, a limit, rubbish: somebody is there
+            return True
+        return True
 
     async def tokens(self, text: str) -> int | None:
         """How many tokens a text has, by vLLM's ``/tokenize``; None: it does not tell.
