@@ -73,6 +73,8 @@ class Slots:
 
     def giving_way(self, band: int) -> int:
         """How many calls of a band could run in the place of less urgent ones, those stopping included."""
+        if self.allowance == 0:
+            return 0
         return sum(1 for slot in self.preemptable if slot.stopping or slot.gives_way_to(band))
 
     def stopping(self) -> int:
@@ -81,6 +83,8 @@ class Slots:
 
     def victim(self, band: int) -> Slot | None:
         """Whom to stop for a call of this band: the least urgent, and of those the last to start."""
+        if self.allowance == 0:  # nothing could start in its place
+            return None
         found = [slot for slot in self.preemptable if not slot.stopping and slot.gives_way_to(band)]
         return max(found, key=lambda slot: (slot.band, slot.calls[0].started), default=None)
 

@@ -83,6 +83,8 @@ class OpenAIEngine:
         self._stalled_after = stalled_after
         self._priorities = priorities
         self._renamed = False
+        self._lists = False
+        """Whether it has listed its models."""
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -151,6 +153,7 @@ class OpenAIEngine:
         if self._model is None:
             listed = [one.id for one in (await client.models.list()).data]
             self._model = listed[0] if len(listed) == 1 else self.name
+            self._lists = True
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
@@ -265,14 +268,20 @@ class OpenAIEngine:
             return None
 
     async def answers(self) -> bool:
-        """See :class:`callboard.actors.models.breaker.Answers`: it lists its models, or refuses to."""
+        """See :class:`callboard.actors.models.breaker.Answers`: it lists its models, or refuses to.
+
+        A gateway may have no list, and say so with a status that means that nobody is there: then that one
+        means nothing.
+        """
         try:
             async with self._speaking() as client:
                 await client.get("/models", cast_to=str, options={"timeout": _CONNECT})
         except EngineDown as error:
-            return error.fields["status"] not in GONE
+            status = error.fields["status"]
+            return bool(status) and not (self._lists and status in GONE)
         except CallboardError:  # a key that it does not take, a limit, rubbish: somebody is there
             return True
+        self._lists = True
         return True
 
     async def tokens(self, text: str) -> int | None:

@@ -16,6 +16,7 @@ from tests.support.standin import Reply, StandIn
 from tests.support.waiting import SOON, until
 
 from callboard import model, model_at, workflow
+from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.models.served import ServedModel
 from callboard.actors.models.vllm import VllmEngine
 from callboard.infra.errors import EngineDown
@@ -141,6 +142,22 @@ async def test_one_answer_that_breaks_off(board: Board, engine: StandIn) -> None
     assert await board.run(many, count=1) == 1
     assert not there.down
     assert [one.path for one in engine.asked].count("/v1/models") == 2  # which model, and whether it lives
+
+
+async def test_whether_it_is_there(engine: StandIn) -> None:
+    """It lists its models, or refuses to; one that has no list may say so as if nobody were there."""
+    asked = OpenAIEngine("remote", engine.url)
+    await asked.open()
+    answers = []
+    for status in (503, 401, 404, 429, 500, 501, None, 503, 502):
+        engine.statuses.pop("/v1/models", None)
+        if status is not None:
+            engine.statuses["/v1/models"] = status
+        answers.append(await asked.answers())
+    assert answers == [True, True, True, True, True, True, True, False, False]
+    await engine.__aexit__()
+    assert not await asked.answers()
+    await asked.close()
 
 
 async def test_vllm_that_is_started_again(board: Board, other: StandIn) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.waiting import SOON, until
 from callboard import model, model_at, workflow
 from callboard.actors.directives import Directives
 from callboard.actors.retry import PATIENCE, excused_delay
+from callboard.actors.slots import Slots
 from callboard.infra.errors import CallboardError, EngineRefused, RateLimited, RunFailed
 
 CHATS = 60
@@ -80,6 +82,22 @@ async def test_without_retries(board: Board, engine: StandIn) -> None:
         await board.run(many, count=1)
     assert isinstance(found.value.__cause__, RateLimited)
     assert len(engine.chats) == 1
+
+
+def test_slots_that_must_not_be_used() -> None:
+    """Fewer may start than there are slots for, and none is stopped for one that could not start."""
+    slots = Slots(4, lambda _: None)
+    calls: Any = [
+        SimpleNamespace(band=1, preempted=0, method=SimpleNamespace(directives=Directives(preemptable=True)))
+    ]
+    slots.allowance = 2
+    assert slots.free == 2
+    slots.take(calls)
+    assert (slots.free, slots.busy, slots.giving_way(0)) == (1, 1, 1)
+    slots.take(calls)
+    assert (slots.free, slots.busy, slots.giving_way(0), slots.victim(0)) == (0, 2, 0, None)
+    slots.allowance = None
+    assert (slots.free, slots.giving_way(0)) == (2, 2)
 
 
 def refused(again_in: float | None) -> CallboardError:
