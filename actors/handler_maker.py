@@ -91,6 +91,11 @@ class HandlerMaker:
         return self._host.speech
 
     @property
+    def host(self) -> str:
+        """Id of the host where it runs."""
+        return self._host.id
+
+    @property
     def may_have_begun(self) -> bool:
         """Whether this attempt may have begun before, here or elsewhere."""
         call = self._call

@@ -36,6 +36,7 @@ class Call:
         method: what to run; id: the future's.
         band, priority, since: what the mailbox orders by.
         deadline: unix seconds, 0 for none.
+        excused: attempts that do not count as retries; excused_since: unix seconds of the first, or 0.
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         charged: the budgets that models charge for it, as its header names them.
         again: it may have run before, here or elsewhere.
@@ -63,6 +64,8 @@ class Call:
         "creator",
         "deadline",
         "delivered",
+        "excused",
+        "excused_since",
         "headers",
         "id",
         "intent",
@@ -102,6 +105,8 @@ class Call:
         self.priority = H.whole(headers, H.PRIORITY, 0) if H.PRIORITY in headers else 0
         self.deadline = H.moment(headers, H.DEADLINE) if H.DEADLINE in headers else 0.0
         self.attempt = H.whole(headers, H.ATTEMPT, 1, least=1) if H.ATTEMPT in headers else 1
+        self.excused = H.whole(headers, H.EXCUSED, 0, least=0) if H.EXCUSED in headers else 0
+        self.excused_since = H.moment(headers, H.EXCUSED_SINCE) if self.excused else 0.0
         self.stage = H.whole(headers, H.STAGE, 1, least=0)
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
         self.woven = get(H.WOVEN, "")

@@ -53,6 +53,10 @@ class Instance:
         self.name = declared.name
         self.running: dict[tuple[str, int], Call] = {}
         self.standby = False
+        """It takes no calls."""
+        self.down = False
+        """What it needs, the engine of a model, does not answer."""
+        self._stands_by: set[str] = set()
         self.engine: EngineLoad | None = None
         """How the engine behind it stands; None: it has none, or it does not tell."""
         self.mailbox: Mailbox[Call] = Mailbox()
@@ -111,12 +115,18 @@ class Instance:
             pull.stop()
         self._give_back()
 
-    def set_standby(self, *, standby: bool) -> None:
-        """Stand by while there are more hosts than the actor may have instances, or go on."""
+    def set_standby(self, *, standby: bool, why: str = "max_instances") -> None:
+        """Stand by while there are more hosts than the actor may have instances, or go on.
+
+        Args:
+            why: what is the reason, or is none any more; there may be others.
+        """
+        (self._stands_by.add if standby else self._stands_by.discard)(why)
+        standby = bool(self._stands_by)
         if standby == self.standby:
             return
         self.standby = standby
-        self._log.info("standing_by" if standby else "taking_part")
+        self._log.info("standing_by" if standby else "taking_part", why=why)
         if standby:
             self.pause()
         else:
@@ -143,6 +153,7 @@ class Instance:
             rate=round(self.rate(), 1),
             version=self._version,
             standby=self.standby,
+            down=self.down,
         )
 
     def waiting(self) -> tuple[int, int, int]:
@@ -295,11 +306,8 @@ class Instance:
 
     def enqueue(self, call: Call) -> None:
         """Let a call wait for its turn here, or go where its session is."""
-        if self.standby and call.delivered.pull is self.host.lane:
-            self.host.caller.spawn(self.host.lanes.pass_on(call))  # given back it would come here again
-            return
         if self.host.draining or self.standby:
-            call.give_back()
+            self._leave_to_others(call)
             return
         self.running[call.key] = call
         self.host.priorities.apply(call)
@@ -314,6 +322,16 @@ class Instance:
             self._progress = time.monotonic()
         self._wait(call)
         self.pump()
+
+    def _leave_to_others(self, call: Call) -> None:
+        """Let others have a call that this instance does not take."""
+        own = call.delivered.pull is self.host.lane  # given back it would come here again
+        if self.standby and (
+            own or self.down
+        ):  # an engine may be down often, and each time counts as a delivery
+            self.host.caller.spawn(self.host.lanes.pass_on(call))
+        else:
+            call.give_back()
 
     def _wait(self, call: Call) -> None:
         """Let a call wait for a slot."""
@@ -418,7 +436,7 @@ class Instance:
             if not self.claim(call):
                 continue
             self.running.pop(call.key, None)
-            call.give_back()
+            self._leave_to_others(call)
             if self.serial:
                 self._sessions.leave(call)
                 self._give_back_session(call.session)
@@ -458,6 +476,12 @@ class Instance:
         grown = slots > self.slots.size
         self.slots.resize(slots)
         if grown and self._begun:
+            self.pump()
+
+    def allow(self, starts: int | None) -> None:
+        """So many calls may start from now on, until this is said anew; None: as there are slots."""
+        self.slots.allowance = starts
+        if self._begun and starts != 0:
             self.pump()
 
     def put_back(self, call: Call, *, again: bool) -> bool:

@@ -17,7 +17,7 @@ from callboard.actors import intents, managed, values
 from callboard.actors.addressing import band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import Call
-from callboard.actors.retry import retry_delay
+from callboard.actors.retry import excused_delay, retry_delay
 from callboard.actors.weaving import REPEATED
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -145,8 +145,18 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
 
 def _delay(call: Call, error: BaseException) -> float | None:
     """Seconds after which a failed attempt is repeated; None if it is not."""
-    delay = retry_delay(call.method.directives, error, call.attempt)
+    excused = _excused(call, error)
+    if excused is not None:
+        return excused
+    delay = retry_delay(call.method.directives, error, call.attempt - call.excused)
     return None if delay is None or (call.deadline and time.time() + delay >= call.deadline) else delay
+
+
+def _excused(call: Call, error: BaseException) -> float | None:
+    """The same for an attempt that does not count."""
+    now = time.time()
+    since = call.excused_since or now
+    return excused_delay(call.method.directives, error, since, now, call.deadline)
 
 
 def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = True) -> None:
@@ -160,7 +170,7 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
     result.error = describe(error, call.path)
     delay = _delay(call, error) if retry else None
     if delay is not None:
-        _retry(instance, call, result, delay)
+        _retry(instance, call, result, delay, excused=_excused(call, error) is not None)
     else:
         publish(instance, call, result)
 
@@ -217,7 +227,7 @@ def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
     instance.host.node.journal.put_result(call.run, lost, on_stored)
 
 
-def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None:
+def _retry(instance: Instance, call: Call, result: Result, delay: float, *, excused: bool) -> None:
     """Let a schedule in the stream bring the call back: nothing is held while it waits."""
     host = instance.host
     kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
@@ -228,6 +238,9 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float) -> None
     if lane and instance.rules is None:  # of one with managed state the next host knows the holder
         kept |= {H.EXECUTOR: lane, H.POLICY: str(epoch)} | ({H.PLACED: why} if why else {})
     kept[H.ATTEMPT] = str(call.attempt + 1)
+    if excused:
+        kept[H.EXCUSED] = str(call.excused + 1)
+        kept[H.EXCUSED_SINCE] = f"{call.excused_since or time.time():.3f}"
     kept[H.SCHEDULE] = schedule_at(time.time() + delay)
     kept[H.SCHEDULE_TARGET] = subjects.call(
         instance.name, kept.get(H.EXECUTOR, subjects.ANY), band_of(call.priority)

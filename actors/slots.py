@@ -36,24 +36,36 @@ class Slots:
 
     def __init__(self, size: int, on_lent: Callable[[Slot], None]) -> None:
         self.size = size
-        self.free = size
-        """Handlers that may start now; below 0 when many that have waited go on, or there are fewer slots."""
+        self.allowance: int | None = None
+        """Handlers that may start before it is said anew; None: as many as there are slots for."""
+        self._free = size
         self.on_lent = on_lent
         self.preemptable: set[Slot] = set()
 
     @property
+    def free(self) -> int:
+        """Handlers that may start now; below 0 when many that have waited go on, or there are fewer slots."""
+        return self._free if self.allowance is None else min(self._free, self.allowance)
+
+    @property
     def busy(self) -> int:
         """Handlers that run, without those that wait for calls of their own."""
-        return self.size - self.free
+        return self.size - self._free
 
     def resize(self, size: int) -> None:
         """From now on there are so many; those that are held beyond it are not taken away."""
-        self.free += size - self.size
+        self._free += size - self.size
         self.size = size
+
+    def returned(self, count: int) -> None:
+        """So many are not held any more; below 0: are held again."""
+        self._free += count
 
     def take(self, calls: list[Call]) -> Slot:
         """A handler starts."""
-        self.free -= 1
+        self._free -= 1
+        if self.allowance is not None:
+            self.allowance -= 1
         slot = Slot(self, calls)
         if calls[0].method.directives.preemptable:
             self.preemptable.add(slot)
@@ -61,6 +73,8 @@ class Slots:
 
     def giving_way(self, band: int) -> int:
         """How many calls of a band could run in the place of less urgent ones, those stopping included."""
+        if self.allowance == 0:
+            return 0
         return sum(1 for slot in self.preemptable if slot.stopping or slot.gives_way_to(band))
 
     def stopping(self) -> int:
@@ -69,6 +83,8 @@ class Slots:
 
     def victim(self, band: int) -> Slot | None:
         """Whom to stop for a call of this band: the least urgent, and of those the last to start."""
+        if self.allowance == 0:  # nothing could start in its place
+            return None
         found = [slot for slot in self.preemptable if not slot.stopping and slot.gives_way_to(band)]
         return max(found, key=lambda slot: (slot.band, slot.calls[0].started), default=None)
 
@@ -109,7 +125,7 @@ class Slot:
         if waits == 0:
             future.when_done(self._there)  # before whoever waits, so that it goes on with its slot
             if len(self._waits) == 1:
-                self._slots.free += 1
+                self._slots.returned(1)
                 self._slots.on_lent(self)
 
     def take_back(self, future: Future[Any], times: int) -> None:
@@ -124,13 +140,13 @@ class Slot:
     def _there(self, future: Future[Any]) -> None:
         del self._waits[future]
         if not self._waits and not self._ended:
-            self._slots.free -= 1
+            self._slots.returned(-1)
 
     def end(self) -> None:
         """The handler has ended."""
         self._slots.preemptable.discard(self)
         if not self._waits:
-            self._slots.free += 1
+            self._slots.returned(1)
         self._ended = True
         self.maker = self.scope = None  # they know this slot: without the circle they go at once
 

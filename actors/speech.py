@@ -143,7 +143,7 @@ class Speaker:
         run, _, path = future.partition(":")
         self._subject = subjects.tokens(run, path)
         self._timer: asyncio.TimerHandle | None = None
-        self._begun = 0
+        self._since = 0
         self._flushed = 0.0
         self.begin()
 
@@ -154,9 +154,14 @@ class Speaker:
         self._send(last=kind is None)
         self._speech.over(self)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was said of the answer."""
+        return bool(self._said)
+
     def begin(self) -> None:
         """Answer anew: what was said before is void for all who hear what follows."""
-        self._begun = max(time.time_ns() // 1000, self._begun + 1)
+        self._since = max(time.time_ns() // 1000, self._since + 1)
         self._said: list[str] = []
         self._unsent: list[str] = []
         self._sent = self._index = 0
@@ -166,11 +171,11 @@ class Speaker:
         """What listeners have heard of the answer that another attempt began; None: nobody has heard any."""
         if not self._again or self._speech.board is None:
             return None
-        asked = TakeUp(*self.key, begun=self._begun)
+        asked = TakeUp(*self.key, begun=self._since)
         found = await heard_of(self._speech.board, asked)
         if found is None:
             return None
-        self._begun = max(self._begun, found.begun + 1)  # its host's clock may be ahead of this one's
+        self._since = max(self._since, found.begun + 1)  # its host's clock may be ahead of this one's
         return found if found.text else None
 
     def go_on(self, heard: Tokens) -> None:
@@ -200,7 +205,7 @@ class Speaker:
     def _tokens(self, at: int, text: str, *, last: bool = False) -> Tokens:
         return Tokens(
             *self.key,
-            begun=self._begun,
+            begun=self._since,
             index=self._index,
             at=at,
             text=text,

@@ -87,7 +87,7 @@ class Watch:
         return pulse is not None and not pulse.draining
 
     def serves(self, host: str, actor: str) -> bool:
-        """Whether a host lives, is not about to leave, and runs an actor, for which it does not stand by."""
+        """Whether a host lives, stays, and runs an actor, for which it does not stand by and is not down."""
         pulse = self.alive.get(host)
         return pulse is not None and pulse.serves(actor)
 
@@ -98,8 +98,9 @@ class Watch:
         return pulse is not None and info is not None and (pulse.draining or info.standby)
 
     def serving(self, actor: str) -> list[str]:
-        """Ids of the living hosts that run an actor, the longest running first."""
-        found = [p for p in self.alive.values() if actor in p.instances and not p.draining]
+        """Ids of the living hosts that run an actor and are not down, the longest running first."""
+        running = [p for p in self.alive.values() if actor in p.instances and not p.draining]
+        found = [p for p in running if not p.instances[actor].down]
         return [p.host for p in sorted(found, key=lambda p: (p.started, p.host))]
 
     def eldest(self) -> str:

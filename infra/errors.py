@@ -16,10 +16,15 @@ class CallboardError(Exception):
     Args:
         message: what happened, to what, and what to do next.
         fields: the data of the error; msgpack-encodable values only.
+
+    Attributes:
+        again_in: seconds after which the host that raises it has the attempt repeated, which is not counted;
+            None: by the call's retries. It does not travel.
     """
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    again_in: float | None = None
 
     def __init__(self, message: str = "", **fields: Any) -> None:
         super().__init__(message)

@@ -23,6 +23,8 @@ from callboard.infra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+GONE: Final = frozenset({0, 502, 503, 504})
+"""Statuses (0: none) of failures after which an engine may not be there."""
 _TOLD: Final = 500
 _WAIT: Final = 1.0
 """Seconds before a retry where the engine says none."""

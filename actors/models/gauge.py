@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from callboard.actors.models.load import EngineLoad, TellsLoad
@@ -23,11 +24,15 @@ class Gauge:
 
     Args:
         instance: of the model; its ``engine`` is what was seen last.
+        on_silence: awaited when the engine does not tell; it may be down.
     """
 
-    def __init__(self, instance: Instance, engine: TellsLoad) -> None:
+    def __init__(
+        self, instance: Instance, engine: TellsLoad, on_silence: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._instance = instance
         self._engine = engine
+        self._on_silence = on_silence
         self._room = Room(instance.declared.directives.concurrency or MOST)
         self._slots = instance.slots.size
         self._told = False
@@ -41,6 +46,7 @@ class Gauge:
             load = await self._engine.load()
         except CallboardError as error:  # it may tell later
             self._log.warning("engine_load_unknown", error=error.message)
+            await self._silent()
         else:
             if self._tells_nothing(load):
                 return
@@ -63,12 +69,17 @@ class Gauge:
             except CallboardError as error:
                 self._log.debug("engine_load_unknown", error=error.message)
                 load = None
+                await self._silent()
             else:
                 if self._tells_nothing(load):
                     return
             self._instance.engine = load
             if load is not None:
                 self._follow(load)
+
+    async def _silent(self) -> None:
+        if self._on_silence is not None:
+            await self._on_silence()
 
     def _tells_nothing(self, load: EngineLoad | None) -> bool:
         """Whether it has answered, and never told how busy it is: then it has the slots of any actor."""

@@ -14,7 +14,7 @@ import msgspec
 
 from callboard.actors.models.chunks import CallPart, Chunk, decode, decode_counted, events
 from callboard.actors.models.engine import Say
-from callboard.actors.models.engine_errors import EngineFailed, Faults, unusable
+from callboard.actors.models.engine_errors import GONE, EngineFailed, Faults, unusable
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.types import (
     ChatRequest,
@@ -28,7 +28,7 @@ from callboard.actors.models.types import (
     ToolCall,
     Usage,
 )
-from callboard.infra.errors import AnswerUnusable, EngineDown, EngineRefused, SettingsInvalid
+from callboard.infra.errors import AnswerUnusable, CallboardError, EngineDown, EngineRefused, SettingsInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -83,6 +83,8 @@ class OpenAIEngine:
         self._stalled_after = stalled_after
         self._priorities = priorities
         self._renamed = False
+        self._lists = False
+        """Whether it has listed its models."""
         self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
@@ -151,6 +153,7 @@ class OpenAIEngine:
         if self._model is None:
             listed = [one.id for one in (await client.models.list()).data]
             self._model = listed[0] if len(listed) == 1 else self.name
+            self._lists = True
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`."""
@@ -263,6 +266,23 @@ class OpenAIEngine:
             if error.fields["status"] != HTTPStatus.NOT_IMPLEMENTED:  # as llama.cpp has it without --metrics
                 raise
             return None
+
+    async def answers(self) -> bool:
+        """See :class:`callboard.actors.models.breaker.Answers`: it lists its models, or refuses to.
+
+        A gateway may have no list, and say so with a status that means that nobody is there: then that one
+        means nothing.
+        """
+        try:
+            async with self._speaking() as client:
+                await client.get("/models", cast_to=str, options={"timeout": _CONNECT})
+        except EngineDown as error:
+            status = error.fields["status"]
+            return bool(status) and not (self._lists and status in GONE)
+        except CallboardError:  # a key that it does not take, a limit, rubbish: somebody is there
+            return True
+        self._lists = True
+        return True
 
     async def tokens(self, text: str) -> int | None:
         """How many tokens a text has, by vLLM's ``/tokenize``; None: it does not tell.

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 
 import msgspec
@@ -18,8 +19,7 @@ from callboard.actors.models.cache import TellsCache
 from callboard.actors.models.continuing import ask
 from callboard.actors.models.engine import Engine
 from callboard.actors.models.function_engine import ChatFunction, EmbedFunction, FunctionEngine
-from callboard.actors.models.gauge import Gauge
-from callboard.actors.models.load import TellsLoad
+from callboard.actors.models.guard import Guard
 from callboard.actors.models.metered import Metered
 from callboard.actors.models.schemas import AnswerSignature
 from callboard.actors.models.structured import answer
@@ -54,6 +54,8 @@ class ModelActor:
     engine: ClassVar[Engine]
     name: ClassVar[str]
     price: ClassVar[Price]
+    guards: ClassVar[dict[str, Guard]]
+    """By host: of the instances in this process."""
 
     async def chat(
         self,
@@ -75,7 +77,7 @@ class ModelActor:
             priority=_priority(),
         )
         try:
-            with _speaker() as speaker:
+            async with self._speaking() as speaker:
                 result = await ask(
                     self.engine,
                     request,
@@ -94,7 +96,7 @@ class ModelActor:
         """Continue a prompt."""
         request = CompletionRequest(prompt=prompt, sampling=sampling, priority=_priority())
         try:
-            with _speaker() as speaker:
+            async with self._speaking() as speaker:
                 done = await ask(self.engine, request, speaker, lambda asked: self._complete(asked, speaker))
             _maker()[0].served(self.name, request)
             return done
@@ -110,10 +112,23 @@ class ModelActor:
     async def embed(self, texts: list[str]) -> Embeddings:
         """Vectors of texts, in their order."""
         try:
-            return await self._metered().embed(texts)
+            async with self._guarded(lambda: False):
+                return await self._metered().embed(texts)
         except Degraded as found:
             cheaper: Embeddings = await _elsewhere(found.model, "embed", texts=texts)
             return cheaper
+
+    @contextlib.asynccontextmanager
+    async def _speaking(self) -> AsyncIterator[Speaker]:
+        """Who tells what is answered to this call, by an engine that is looked after."""
+        with _speaker() as speaker:
+            async with self._guarded(lambda: speaker.begun):
+                yield speaker
+
+    def _guarded(self, begun: Callable[[], bool]) -> AbstractAsyncContextManager[None]:
+        scope = current.get()
+        guard = self.guards.get(getattr(scope.maker, "host", "")) if scope is not None else None
+        return contextlib.nullcontext() if guard is None else guard.around(begun)
 
     def _metered(self) -> Engine:
         """The engine; where what it takes is charged to budgets, one that does so."""
@@ -185,9 +200,9 @@ class ServedModel(AgentClass[ModelActor]):
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
         self.engine = engine
-        self._gauges: dict[Instance, Gauge] = {}
+        self._guards: dict[str, Guard] = {}
         self.price = price or Price()
-        own = {"engine": engine, "name": name, "price": self.price}
+        own = {"engine": engine, "name": name, "price": self.price, "guards": self._guards}
         super().__init__(type("Model", (ModelActor,), own), name, directives)
         for key in METHODS:
             self.methods[key] = Method(name, key, getattr(ModelActor, key), directives, self)
@@ -202,18 +217,17 @@ class ServedModel(AgentClass[ModelActor]):
         await self.engine.close()
 
     async def attach(self, instance: Instance) -> None:
-        """Let the instance have as many slots as its engine batches, and know its cache, if it tells."""
+        """Look after its engine: how much it batches, what is in its cache, whether it is there."""
         if isinstance(self.engine, TellsCache):
             self.engine.follow(functools.partial(instance.host.prefixes.cached, self.name))
-        if isinstance(self.engine, TellsLoad):
-            gauge = self._gauges[instance] = Gauge(instance, self.engine)
-            await gauge.start()
+        guard = self._guards[instance.host.id] = Guard(instance, self.engine)
+        await guard.start()
 
     def detach(self, instance: Instance) -> None:
         """No more."""
-        gauge = self._gauges.pop(instance, None)
-        if gauge is not None:
-            gauge.stop()
+        guard = self._guards.pop(instance.host.id, None)
+        if guard is not None:
+            guard.stop()
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"

@@ -195,6 +195,11 @@ class VllmEngine:
         """See :class:`callboard.actors.models.load.TellsLoad`."""
         return await self._ready().load()
 
+    async def answers(self) -> bool:
+        """See :class:`callboard.actors.models.breaker.Answers`."""
+        engine = self._engine
+        return engine is not None and self._healthy.is_set() and await engine.answers()
+
     async def healthy(self) -> None:
         """Wait until it can answer."""
         await self._healthy.wait()

@@ -50,7 +50,8 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
         rate: calls finished per second, lately.
         workflow: it drives runs of a workflow.
         overdue: calls that have waited here too long and may run elsewhere; sessions, where they move whole.
-        standby: it takes no calls, since there are enough others.
+        standby: it takes no calls, since there are enough others, or what it needs is down and theirs is not.
+        down: what it needs, the engine of a model, does not answer.
     """
 
     busy: int = 0
@@ -62,6 +63,7 @@ class InstanceInfo(msgspec.Struct, omit_defaults=True):
     workflow: bool = False
     overdue: int = 0
     standby: bool = False
+    down: bool = False
 
 
 class Pulse(msgspec.Struct, omit_defaults=True):
@@ -90,9 +92,9 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     provisioned: bool = False
 
     def serves(self, actor: str) -> bool:
-        """Whether it is not about to leave, and runs an actor, for which it does not stand by."""
+        """Whether it stays, and runs an actor, for which it does not stand by and is not down."""
         info = None if self.draining else self.instances.get(actor)
-        return info is not None and not info.standby
+        return info is not None and not (info.standby or info.down)
 
 
 class Leader(msgspec.Struct):

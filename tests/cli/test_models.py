@@ -56,6 +56,18 @@ def test_a_model_beside_an_application(models: str, typed: Typed) -> None:
     assert (listed["writer"]["kind"], listed["writer"]["methods"]) == ("model", ["chat", "complete", "embed"])
 
 
+def test_tools_beside_a_model(engine: str, nats_url: str, tmp_path: Path) -> None:
+    """The log says which, and how to start them apart."""
+    (tmp_path / "tooled.py").write_text(
+        f"from callboard import tool\n{APP}\n@tool\nasync def f() -> None: ...\n"
+    )
+    more = ("--model", "writer", "--url", engine, "--json")
+    with Running("host", "tooled.py", *more, url=nats_url, cwd=tmp_path) as host:
+        warned = host.until("tools_beside_model")
+        assert "callboard host tooled.py" in warned
+        assert "callboard host --model writer" in warned
+
+
 def test_a_model_alone(engine: str, nats_url: str) -> None:
     """No application is needed."""
     with Running("host", "--model", "writer", "--url", engine, "--json", url=nats_url) as host:

@@ -49,7 +49,7 @@ class Engines:
             self.ends.append(AsyncExitStack())
             engine = await self.ends[-1].enter_async_context(emulated(kv_tokens=ROOM))
             self.engines.append(engine)
-            self.hosts.append(await self.host(model_at("remote", url=engine.url)))
+            self.hosts.append(await self.host(model_at("remote", url=engine.url, retries=0)))
         self.driver = await self.host(converse)
         self.client = await self.board.client()
 
@@ -152,7 +152,7 @@ async def test_an_engine_that_dies(engines: Engines) -> None:
     await talk(engines.client, mine, 2, SOON)
     assert all(engines.counts())
     await engines.ends[0].aclose()
-    await talk(engines.client, mine, 1, SOON)  # what fails there is tried again at the other one
+    await talk(engines.client, mine, 1, SOON)  # what fails there goes to the other one, uncounted
     await engines.routed(engines.hosts[1])
     await talk(engines.client, mine, 1, SOON)
 

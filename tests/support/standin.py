@@ -84,6 +84,10 @@ class StandIn:
         """What it answers elsewhere."""
         self.statuses: dict[str, int] = {}
         """With which error it answers there."""
+        self.per_second: int | None = None
+        """Requests that it takes within a second; others get 429 and ``Retry-After: 1``."""
+        self.refused = 0
+        self._taken: deque[float] = deque()
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.connections = 0
@@ -151,7 +155,7 @@ class StandIn:
             usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
             _whole(writer, 200, json.dumps({"data": data, "model": MODEL, "usage": usage}).encode())
         else:
-            reply = self.replies.popleft() if self.replies else _echo(asked)
+            reply = self._too_many(asked) or (self.replies.popleft() if self.replies else _echo(asked))
             if reply.status != 200 or reply.body:
                 _whole(writer, reply.status, reply.body, reply.headers)
             else:
@@ -164,6 +168,17 @@ class StandIn:
                     with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                         await watching
         await writer.drain()
+
+    def _too_many(self, asked: Asked) -> Reply | None:
+        if self.per_second is None:
+            return None
+        while self._taken and self._taken[0] <= asked.at - 1.0:
+            self._taken.popleft()
+        if len(self._taken) < self.per_second:
+            self._taken.append(asked.at)
+            return None
+        self.refused += 1
+        return refusal(429, "too many requests", retry_after="1")
 
     async def _stream(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> None:
         writer.write(

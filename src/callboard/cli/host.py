@@ -82,7 +82,7 @@ def host(
 
         return on_leash(app, common, grace, has, provisioned=provisioned)
     from callboard.actors.resources import Placed, place_app
-    from callboard.cli.models import served_model
+    from callboard.cli.models import served_model, warn_of_tools
     from callboard.cli.serving import run_loop, serve
 
     served = served_model(
@@ -112,6 +112,7 @@ def host(
     if served is not None:
         if any(declared.name == served.name for declared in placed.served + placed.left_out):
             raise UsageError(f"the application has an actor {served.name!r}: give --model another name")
+        warn_of_tools(served, placed.served, app)
         placed.served.append(served)
     adopted = None
     if mcp:
