@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callboard.controller.decisions import Decisions
 from callboard.controller.limited import ROUND, within
@@ -32,6 +32,19 @@ _LOOKED_AT = MOST_DECISIONS
 """Entries that are looked at in one round: not more of them can be cleared."""
 
 
+class Took(NamedTuple):
+    """What a round took in which something was decided.
+
+    Attributes:
+        began: seconds of the monotonic clock; deciding, storing: seconds; decisions: how many.
+    """
+
+    began: float
+    deciding: float
+    storing: float
+    decisions: int
+
+
 class Deciders:
     """The policies of a controller; they decide while it leads.
 
@@ -42,6 +55,9 @@ class Deciders:
         limit: seconds that a policy has for one round.
         fleet: the hosts that may be started and ended; None: there is no provisioner.
         outbid: told of the epoch of another controller that decides, while this one believes to lead.
+
+    Attributes:
+        on_decided: told of each round whose decisions are stored; None: nobody is.
     """
 
     def __init__(
@@ -63,6 +79,7 @@ class Deciders:
         self._complete = complete
         self._fleet = fleet
         self._outbid = outbid
+        self.on_decided: Callable[[Took], None] | None = None
         self._changed = True
         self._tidied = 0.0
         self._untidied: list[str] = []
@@ -154,11 +171,17 @@ class Deciders:
                 self._log.warning("policies_not_followed", policies=self._given, fix=fix)
         if not self._complete():
             return
+        began = time.monotonic()
         decisions = [*self._tidy(), *self._round()]
+        decided = time.monotonic()
         await self.decisions.tell(self.states)
         if decisions:
             epoch = await self.decisions.write(decisions)
-            self._log.debug("decided", epoch=epoch, decisions=len(decisions))
+            took = Took(began, decided - began, time.monotonic() - decided, len(decisions))
+            seconds = {"deciding": round(took.deciding, 4), "storing": round(took.storing, 4)}
+            self._log.debug("decided", epoch=epoch, decisions=len(decisions), **seconds)
+            if self.on_decided is not None:
+                self.on_decided(took)
 
     def _failed(self, one: Running, error: Exception) -> None:
         if one.policy is None:
