@@ -558,13 +558,22 @@ async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
     """Nobody could go on with the run then."""
     await board.host(unending)
     with pytest.raises(RunFailed) as caught:
-        await board.run(unending, seconds=8 * 86_400)
+        await board.run(unending, seconds=46 * 86_400)
     assert isinstance(caught.value.__cause__, WaitInvalid)
+
+
+async def test_a_wait_of_a_month(board: Board) -> None:
+    """By the settings as they are it is put aside like any other."""
+    host = await board.host(listener, **SOON)
+    run = await put_aside(board, host, listener, timeout=31 * 86_400)
+    client = await board.client()
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 30.0) == [1]
 
 
 async def test_where_journals_stay_waits_may_be_as_long_as_they_like(board: Board) -> None:
     """An age of 0 removes nothing."""
-    host = await board.host(listener, journal_max_age=0, **SOON)
+    host = await board.host(listener, journal_max_age=0, blob_max_age=0, **SOON)
     run = await put_aside(board, host, listener, timeout=400 * 86_400)
     client = await board.client()
     await client.signal(run, "go", 1)
