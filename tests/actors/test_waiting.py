@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, until
 
 import callboard
 from callboard import human, tool, workflow
+from callboard.actors import waits as waits_module
 from callboard.actors.client import Client
 from callboard.actors.declared import Workflow
 from callboard.actors.driver import Driver
@@ -116,6 +117,17 @@ async def asker(timeout: float | None = None) -> Verdict:
     """Ask somebody."""
     RAN["from the top"] += 1
     return await human.ask("Shall we?", schema=Verdict, timeout=timeout, to="boss")
+
+
+@workflow
+async def patient(*, asks: bool) -> str:
+    """Wait as long as can be, and do something about it if nothing comes."""
+    try:
+        await (human.ask("Shall we?") if asks else callboard.signal("go"))
+    except JournalExpired as error:
+        RAN["told"] += 1
+        return f"{error.fields['run']} of {error.fields['kept']:.0f} s"
+    return "something came"
 
 
 @workflow
@@ -605,6 +617,35 @@ async def test_waits_that_are_together_longer_than_journals(board: Board, cancel
         assert isinstance(caught.value.__cause__, JournalExpired)
     await board.emptied(subjects.REQUESTS)
     assert (RAN["before"], (await client.status(run)).finished > 0) == (1, True)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_wait_without_timeout_ends_before_its_journal_goes(
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    asks: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """It raises where it stands, though it was put aside; a question is asked no more."""
+    monkeypatch.setattr(waits_module, "_LEFT_SHARE", 0.95)
+    host = await board.host(patient, journal_max_age=30, **SOON)
+    run = await put_aside(board, host, patient, asks=asks)
+    client = await board.client()
+    assert await client.result(run, 30.0) == f"{run} of 30 s"
+    assert RAN["told"] == 1
+    await eventually(lambda: nobody_asks(client))
+
+
+@pytest.mark.parametrize(("kept", "left"), [(0, None), (100, 10), (45 * 86_400, 86_400)])
+async def test_when_a_wait_without_timeout_ends(board: Board, kept: float, left: float | None) -> None:
+    """A day before the journal goes, a tenth of its age before, or never."""
+    host = await board.host(listener, journal_max_age=kept, blob_max_age=2 * kept)
+    run = await board.submit(listener)
+    (driver,) = [member for member in host._members if isinstance(member, Driver)]
+    await until(lambda: bool(driver.waits_of(run)))
+    (owner,) = await board.entries(run, "owner")
+    (wait,) = driver.waits_of(run)
+    expected = 0.0 if left is None else owner.at + kept - left
+    assert wait.until == pytest.approx(expected, abs=2.0)
 
 
 async def test_without_a_board() -> None:
