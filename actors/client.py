@@ -44,6 +44,7 @@ from callboard.state.journal import (
 if TYPE_CHECKING:
     from callboard.actors.compare import Diff
     from callboard.actors.declared import Workflow
+    from callboard.actors.deleting import Deleted
     from callboard.actors.listening import Piece
     from callboard.actors.replay import Replay, Step
     from callboard.infra.messages.control import Migration
@@ -447,6 +448,20 @@ class Client:
         from callboard.actors.routing import clear
 
         return await clear(self.node, actor, session)
+
+    async def delete_session(self, session: str) -> Deleted:
+        """Remove what all agents keep for a session, its routes and its priorities; tells what there was.
+
+        Journals and large values of its runs stay until their age, its budget until it is cleared. A call
+        that runs for it starts over, with an empty state.
+
+        Raises:
+            StateUnknown: there is nothing of it.
+            NameInvalid: no session can be called so.
+        """
+        from callboard.actors.deleting import delete
+
+        return await delete(self.node, session)
 
     async def admit(
         self, workflow: str, rate: float | None, *, policy: str = "by hand", reason: str = ""

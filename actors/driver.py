@@ -304,10 +304,12 @@ class Driver:
             request.kept = await self.host.node.blobs.put(request.body)
         if first and self._runs[request.run] is run:
             try:
-                run.lease = await journal.open(request.run, self._owner(request, 1))
+                run.lease = lease = await journal.open(request.run, self._owner(request, 1))
             except Fenced:
                 pass  # there is a journal
             else:
+                assert run.maker.waits is not None
+                run.maker.waits.begun = lease.owner.at
                 run.maker.go_on([], replaying=False)
                 return True
         async with self._resuming:  # a few at a time, so that the first go on soon
@@ -347,6 +349,7 @@ class Driver:
         results = known.results + later.results
         run.was_aside = known.aside_sequence > 0
         assert run.maker.waits is not None
+        run.maker.waits.begun = known.since or run.lease.owner.at
         run.maker.waits.replay(results_of(results), known.signals + later.signals, known.waits)
         run.maker.go_on(results, replaying=True, before=known.since)
         if goes_on:

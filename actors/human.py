@@ -35,11 +35,12 @@ def ask(question: str, *, schema: Any = str, timeout: float | None = None, to: s
     Args:
         question: the text.
         schema: the type of the answer, or its JSON schema.
-        timeout: seconds; None waits as long as the journal is kept.
+        timeout: seconds; None waits until the journal's age comes near.
         to: whom it is for; anyone can answer all the same.
 
     Raises:
         WaitTimeout: nobody answered in time.
+        JournalExpired: nobody did while the journal is kept, and there was no timeout.
         WaitInvalid: the time is longer than journals are kept.
         WaitMisplaced: called in a handler, or without a board and a terminal.
     """

@@ -14,6 +14,7 @@ from callboard.infra.errors import ClientClosed
 if TYPE_CHECKING:
     from callboard.actors.compare import Diff
     from callboard.actors.declared import Workflow
+    from callboard.actors.deleting import Deleted
     from callboard.actors.events import Event
     from callboard.actors.listening import Piece
     from callboard.actors.replay import Replay
@@ -141,6 +142,10 @@ class SyncClient:
     def clear_route(self, actor: str, session: str = "") -> bool:
         """See :meth:`Client.clear_route`."""
         return self._wait(self._client.clear_route(actor, session))
+
+    def delete_session(self, session: str) -> Deleted:
+        """See :meth:`Client.delete_session`."""
+        return self._wait(self._client.delete_session(session))
 
     def admit(self, workflow: str, rate: float | None, **options: Any) -> Admission | None:
         """See :meth:`Client.admit`."""

@@ -65,11 +65,12 @@ def signal(name: str, *, timeout: float | None = None, type: Any = Any) -> Await
     Signals are kept until somebody asks for them: each is given once, in the order of the journal.
 
     Args:
-        timeout: seconds; None waits as long as the journal is kept.
+        timeout: seconds; None waits until the journal's age comes near.
         type: what the value is.
 
     Raises:
         WaitTimeout: none came in time.
+        JournalExpired: none came while the journal is kept, and there was no timeout.
         InvalidResult: its value is of another type.
         WaitInvalid: the name is taken, or the time is longer than journals are kept.
         WaitMisplaced: called in a handler, or without a board.

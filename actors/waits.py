@@ -18,9 +18,18 @@ from callboard.actors.fits import misfit
 from callboard.actors.future import Future
 from callboard.infra import headers as H
 from callboard.infra import subjects
-from callboard.infra.errors import InvalidResult, StoreRefused, WaitInvalid, WaitMisplaced, WaitTimeout
+from callboard.infra.errors import (
+    CallboardError,
+    InvalidResult,
+    JournalExpired,
+    StoreRefused,
+    WaitInvalid,
+    WaitMisplaced,
+    WaitTimeout,
+)
 from callboard.infra.messages.inbox import Question
 from callboard.infra.messages.run import Awaited, Result, Signal
+from callboard.infra.settings import DAY
 
 if TYPE_CHECKING:
     from callboard.actors.declared import Method
@@ -33,6 +42,9 @@ CANCEL = "cancel"
 ANSWER = "answer"
 RESERVED = frozenset({CANCEL, ANSWER})
 """Names of signals that are not the workflow's own."""
+_LEFT = DAY
+_LEFT_SHARE = 0.1
+"""How long before its journal goes a run is told of what has not come; this share of the age at most."""
 
 
 class Kind:
@@ -91,6 +103,7 @@ class Wait:
     Attributes:
         name: of the signal; empty for a mere time.
         at: unix seconds when it ends by itself; 0: never.
+        timeout: seconds; None: it ends by itself when the journal's age comes near.
         question: of an ``ask``.
         unstored: messages that it needs and that are not stored yet.
         taken: the signal that was given to it, with its sequence, until the journal says so too.
@@ -113,14 +126,27 @@ class Wait:
         name = "" if self.question is not None else self.name
         return Awaited(self.future.id, self.kind.where, name, self.at)
 
-    def expiry(self) -> Result:
-        """Its outcome when its time has come."""
+    def expiry(self, kept: float) -> Result:
+        """Its outcome when its time has come.
+
+        Args:
+            kept: seconds that the journal is kept.
+        """
         result = Result(self.future.id, self.kind.where)
         if self.name:
-            text = f"{self.kind.where} ({self.name or self.future.id}): nothing came within {self.timeout} s"
-            error = WaitTimeout(text, wait=self.name, future=self.future.id, timeout=self.timeout)
-            result.error = describe(error)
+            result.error = describe(self._too_late(kept))
         return result
+
+    def _too_late(self, kept: float) -> CallboardError:
+        what = f"{self.kind.where} ({self.name})"
+        if self.timeout is not None:
+            text = f"{what}: nothing came within {self.timeout} s"
+            return WaitTimeout(text, wait=self.name, future=self.future.id, timeout=self.timeout)
+        text = (
+            f"{what}: nothing came while the run's journal is kept ({kept:,.0f} s, setting journal_max_age), "
+            "and that is nearly over: give the wait a timeout, or raise the setting"
+        )
+        return JournalExpired(text, run=self.future.id.partition(":")[0], kept=kept)
 
 
 class Waits:
@@ -128,6 +154,9 @@ class Waits:
 
     Args:
         maker: of the run's calls; node: of this process.
+
+    Attributes:
+        begun: unix seconds since when there is something in the run's journal.
     """
 
     def __init__(self, maker: CallMaker, node: Node) -> None:
@@ -136,6 +165,7 @@ class Waits:
         self.on_wait: Callable[[], None] = lambda: None
         """Told when one begins."""
         self.asked = False
+        self.begun = time.time()
         self._maker = maker
         self._node = node
         self._signals: dict[int, Signal] = {}
@@ -181,9 +211,14 @@ class Waits:
 
     def _ends(self, scope: Scope, timeout: float | None, what: str, since: float = 0.0) -> float:
         if timeout is None:
-            return 0.0
+            return self._last_chance()
         self._check(timeout, what)
         return (since or self._now(scope)) + timeout
+
+    def _last_chance(self) -> float:
+        """When what has no timeout ends, so that the run is told before its journal goes; 0: never."""
+        kept = self._node.settings.journal_max_age
+        return self.begun + kept - min(_LEFT, _LEFT_SHARE * kept) if kept else 0.0
 
     def _check(self, seconds: float, what: str) -> None:
         kept = self._node.settings.journal_max_age
@@ -236,7 +271,7 @@ class Waits:
 
         if wait.at:
             wait.unstored += 1
-            body = msgspec.msgpack.encode(wait.expiry())
+            body = msgspec.msgpack.encode(wait.expiry(self._node.settings.journal_max_age))
             head = timer_head(wait.at, self._maker.context.run)
             self._node.store.put(subjects.timer(wait.future.id), body, head, on_stored)
         if wait.question is not None:

@@ -100,6 +100,18 @@ def _stream_settings(seen: Look) -> Iterator[Finding]:
     yield Finding("streams", "ok", f"{len(seen.streams)} of {len(wanted)} streams exist")
 
 
+def _ages(seen: Look) -> Iterator[Finding]:
+    journals, blobs = seen.settings.journal_max_age, seen.settings.blob_max_age
+    if 0 < blobs < 2 * journals:
+        yield Finding(
+            "ages",
+            "note",
+            f"large values are kept for {blobs:.0f} s, and stored again after half of that: a journal, which "
+            f"is kept for {journals:.0f} s, may refer to one that is gone",
+            f"set blob_max_age to {2 * journals:.0f} or more, or shorten journal_max_age",
+        )
+
+
 def _room(seen: Look) -> Iterator[Finding]:
     for name, info in seen.streams.items():
         config, state = info["config"], info["state"]
@@ -312,6 +324,7 @@ CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     _server,
     _durability,
     _stream_settings,
+    _ages,
     _room,
     _limits,
     _clocks,

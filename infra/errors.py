@@ -553,7 +553,10 @@ class Diverged(CallboardError):
 
 
 class JournalExpired(CallboardError):
-    """A run has lasted longer than its journal is kept, and cannot go on. Fields: run, kept (s)."""
+    """A run has lasted longer than its journal is kept; or nearly so long, and a wait without timeout ended.
+
+    Fields: run, kept (s).
+    """
 
     code = "journal_expired"
 

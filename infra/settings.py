@@ -7,6 +7,7 @@ server's address. The file is ``$CALLBOARD_SETTINGS`` or ``callboard.toml`` in t
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -48,11 +49,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         replicas: copies of every stream; 0 means 1, or 3 with production durability on a cluster.
             With production durability 1 says that the server syncs every write.
         storage: ``file`` or ``memory``.
-        journal_max_age: how long a run's journal is kept.
+        journal_max_age: how long a run's journal is kept; 0: for ever.
         dead_max_age: how long dead letters are kept.
         telemetry_every: between two reports of what a host does; 0: it tells nothing.
         telemetry_max_age: how long telemetry is kept; telemetry_max_bytes: and how much of it.
-        blob_max_age: how long a large value is kept after it was last stored.
+        blob_max_age: how long a large value is kept after it was last stored; 0: for ever. Not shorter than
+            journals, which refer to it.
         max_store_bytes: room for each of the requests' and the runs' streams; -1: what the server has.
         max_consumers: consumers that one stream may have.
         inline_limit: larger values travel by reference.
@@ -79,12 +81,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     durability: Literal["development", "production"] = "development"
     replicas: int = 0
     storage: Literal["file", "memory"] = "file"
-    journal_max_age: _TimeOrNone = 7 * DAY
+    journal_max_age: _TimeOrNone = 45 * DAY
     dead_max_age: _TimeOrNone = 30 * DAY
     telemetry_every: _TimeOrNone = 0.25
     telemetry_max_age: _TimeOrNone = HOUR
     telemetry_max_bytes: _Bytes = 256 * MIB
-    blob_max_age: _TimeOrNone = 14 * DAY
+    blob_max_age: _TimeOrNone = 90 * DAY
     max_store_bytes: _Bytes = -1
     max_consumers: _Number = 20_000
     inline_limit: _NumberOrNone = 64 * KIB
@@ -157,6 +159,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise SettingsInvalid("max_deliver must be 2 or more, else no call survives its host")
         if self.state_history < 4:
             raise SettingsInvalid("state_history must be 4 or more: a state is its last commits")
+        if 0 < self.blob_max_age < (self.journal_max_age or math.inf):
+            kept = f"{self.journal_max_age:.0f} s" if self.journal_max_age else "0: for ever"
+            raise SettingsInvalid(
+                f"blob_max_age ({self.blob_max_age:.0f} s) is shorter than journal_max_age ({kept}): "
+                "journals would refer to values that are gone; raise the one or shorten the other"
+            )
         return self
 
 

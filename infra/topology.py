@@ -87,7 +87,7 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         "retention": "limits",
         "max_age": _ns(s.journal_max_age),
         "max_bytes": s.max_store_bytes,
-        "duplicate_window": _ns(_DEDUPE),
+        "duplicate_window": _window(s.journal_max_age),
         "republish": {"src": "cb.run.>", "dest": "cb.journal.>"},
     }
     telemetry = {
@@ -105,11 +105,11 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         subjects.REGISTRY: every | _bucket(subjects.REGISTRY_BUCKET),
         f"KV_{subjects.RUNS_BUCKET}": every
         | _bucket(subjects.RUNS_BUCKET)
-        | {"max_age": _ns(s.journal_max_age)},
+        | {"max_age": _ns(s.journal_max_age), "duplicate_window": _window(s.journal_max_age)},
         f"KV_{subjects.RUNTIMES_BUCKET}": every | _bucket(subjects.RUNTIMES_BUCKET),
         f"KV_{subjects.INBOX_BUCKET}": every
         | _bucket(subjects.INBOX_BUCKET)
-        | {"max_age": _ns(s.journal_max_age)},
+        | {"max_age": _ns(s.journal_max_age), "duplicate_window": _window(s.journal_max_age)},
         f"KV_{subjects.STATE_BUCKET}": every
         | _bucket(subjects.STATE_BUCKET)
         | {"max_msgs_per_subject": s.state_history, "allow_msg_ttl": True},
@@ -123,6 +123,11 @@ def declared(settings: Settings, server: Mapping[str, Any] = _ALONE) -> dict[str
         f"OBJ_{subjects.BLOBS_BUCKET}": every | _object_store(subjects.BLOBS_BUCKET, s.blob_max_age),
     }
     return {name: {"name": name, **config} for name, config in streams.items()}
+
+
+def _window(max_age: float) -> int:
+    """How long the server knows message ids: not longer than it keeps messages, which it would refuse."""
+    return _ns(min(_DEDUPE, max_age or _DEDUPE))
 
 
 def _bucket(name: str) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def _object_store(name: str, max_age: float) -> dict[str, Any]:
         "subjects": [f"$O.{name}.C.>", f"$O.{name}.M.>"],
         "allow_rollup_hdrs": True,
         "max_age": _ns(max_age),
-        "duplicate_window": _ns(min(_DEDUPE, max_age)),
+        "duplicate_window": _window(max_age),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 import re
 import time
 from collections import OrderedDict
@@ -74,13 +75,18 @@ class Blobs:
         digest = hashlib.sha256(content).hexdigest()
         if time.time() >= self._until.get(digest, 0.0):
             stored_at = await self._stored_at(digest)
-            if time.time() - stored_at >= self._settings.blob_max_age / 2:
+            if not stored_at or time.time() - stored_at >= self._fresh_for:
                 await self._write(digest, content)
                 stored_at = time.time()
             self._remember(digest, content)
             if digest in self._cache:
-                self._until[digest] = stored_at + self._settings.blob_max_age / 2
+                self._until[digest] = stored_at + self._fresh_for
         return digest
+
+    @property
+    def _fresh_for(self) -> float:
+        """Seconds after which content that is put again is stored again, so that it lasts."""
+        return self._settings.blob_max_age / 2 or math.inf
 
     async def get(self, digest: str) -> bytes:
         """The content of a digest.

@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, until
 
 import callboard
 from callboard import human, tool, workflow
+from callboard.actors import waits as waits_module
 from callboard.actors.client import Client
 from callboard.actors.declared import Workflow
 from callboard.actors.driver import Driver
@@ -116,6 +117,17 @@ async def asker(timeout: float | None = None) -> Verdict:
     """Ask somebody."""
     RAN["from the top"] += 1
     return await human.ask("Shall we?", schema=Verdict, timeout=timeout, to="boss")
+
+
+@workflow
+async def patient(*, asks: bool) -> str:
+    """Wait as long as can be, and do something about it if nothing comes."""
+    try:
+        await (human.ask("Shall we?") if asks else callboard.signal("go"))
+    except JournalExpired as error:
+        RAN["told"] += 1
+        return f"{error.fields['run']} of {error.fields['kept']:.0f} s"
+    return "something came"
 
 
 @workflow
@@ -558,13 +570,22 @@ async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
     """Nobody could go on with the run then."""
     await board.host(unending)
     with pytest.raises(RunFailed) as caught:
-        await board.run(unending, seconds=8 * 86_400)
+        await board.run(unending, seconds=46 * 86_400)
     assert isinstance(caught.value.__cause__, WaitInvalid)
+
+
+async def test_a_wait_of_a_month(board: Board) -> None:
+    """By the settings as they are it is put aside like any other."""
+    host = await board.host(listener, **SOON)
+    run = await put_aside(board, host, listener, timeout=31 * 86_400)
+    client = await board.client()
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 30.0) == [1]
 
 
 async def test_where_journals_stay_waits_may_be_as_long_as_they_like(board: Board) -> None:
     """An age of 0 removes nothing."""
-    host = await board.host(listener, journal_max_age=0, **SOON)
+    host = await board.host(listener, journal_max_age=0, blob_max_age=0, **SOON)
     run = await put_aside(board, host, listener, timeout=400 * 86_400)
     client = await board.client()
     await client.signal(run, "go", 1)
@@ -596,6 +617,35 @@ async def test_waits_that_are_together_longer_than_journals(board: Board, cancel
         assert isinstance(caught.value.__cause__, JournalExpired)
     await board.emptied(subjects.REQUESTS)
     assert (RAN["before"], (await client.status(run)).finished > 0) == (1, True)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_wait_without_timeout_ends_before_its_journal_goes(
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    asks: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """It raises where it stands, though it was put aside; a question is asked no more."""
+    monkeypatch.setattr(waits_module, "_LEFT_SHARE", 0.95)
+    host = await board.host(patient, journal_max_age=30, **SOON)
+    run = await put_aside(board, host, patient, asks=asks)
+    client = await board.client()
+    assert await client.result(run, 30.0) == f"{run} of 30 s"
+    assert RAN["told"] == 1
+    await eventually(lambda: nobody_asks(client))
+
+
+@pytest.mark.parametrize(("kept", "left"), [(0, None), (100, 10), (45 * 86_400, 86_400)])
+async def test_when_a_wait_without_timeout_ends(board: Board, kept: float, left: float | None) -> None:
+    """A day before the journal goes, a tenth of its age before, or never."""
+    host = await board.host(listener, journal_max_age=kept, blob_max_age=2 * kept)
+    run = await board.submit(listener)
+    (driver,) = [member for member in host._members if isinstance(member, Driver)]
+    await until(lambda: bool(driver.waits_of(run)))
+    (owner,) = await board.entries(run, "owner")
+    (wait,) = driver.waits_of(run)
+    expected = 0.0 if left is None else owner.at + kept - left
+    assert wait.until == pytest.approx(expected, abs=2.0)
 
 
 async def test_without_a_board() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nats
 import pytest
 from tests.cli.terminal import APP, Running, Typed, eventually
@@ -307,6 +308,15 @@ def test_each_is_found(change: dict[str, Any], check: str, says: str) -> None:
 def test_what_looks_like_it_is_not(change: dict[str, Any]) -> None:
     """Within the limits, within the error of the measurement, or somebody else's task."""
     assert found_in(look(**change)) == []
+
+
+def test_large_values_that_may_go_before_journals() -> None:
+    """It is noted, since only values that are used again after long are concerned."""
+    short = msgspec.structs.replace(SETTINGS, blob_max_age=SETTINGS.journal_max_age)
+    for settings, count in ((short, 1), (SETTINGS, 0)):
+        every = [finding for check in CHECKS for finding in check(look(settings=settings))]
+        noted = [one for one in every if one.check == "ages"]
+        assert [(one.level, "blob_max_age" in one.fix) for one in noted] == [("note", True)] * count
 
 
 def test_what_waits_in_a_lane_of_a_host() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.cli.terminal import Typed
 from tests.support.state import Actor
 
 from callboard.actors.node import Node
+from callboard.cli import state
 from callboard.cli.exits import Exit
 from callboard.infra.settings import Settings
 from callboard.state.dicts import ManagedDict
@@ -112,6 +114,52 @@ def test_a_state_is_deleted(kept: str, typed: Typed) -> None:
     assert typed("state", "delete", "Planner", "chat-7", url=kept).code == Exit.USAGE
     assert typed("state", "delete", "Planner", "chat-7", "--yes", url=kept).code == Exit.OK
     assert typed("state", "list", "--json", url=kept).json == []
+
+
+def test_a_session_is_deleted_at_all_agents(kept: str, typed: Typed) -> None:
+    """Only when that is said; an agent without a session is a slip."""
+    assert typed("route", "set", "Other", "h-1", "--session", "chat-7", url=kept).code == Exit.OK
+    refused = typed("state", "delete", "--session", "chat-7", url=kept)
+    assert (
+        refused.code,
+        "this removes session chat-7: its state at Planner; its route at Other" in refused.err,
+    ) == (
+        Exit.USAGE,
+        True,
+    )
+    assert typed("state", "delete", "Planner", "--yes", url=kept).code == Exit.USAGE
+    assert typed("state", "delete", "--yes", url=kept).code == Exit.USAGE
+    assert len(typed("state", "list", "--json", url=kept).json) == 1
+    done = typed("state", "delete", "--session", "chat-7", "--yes", "--json", url=kept)
+    assert done.json == {
+        "deleted": {"session": "chat-7", "states": ["Planner"], "routes": ["Other"], "priorities": []}
+    }
+    assert (
+        typed("state", "list", "--json", url=kept).json
+        == typed("route", "list", "--json", url=kept).json
+        == []
+    )
+    again = typed("state", "delete", "--session", "chat-7", "--yes", url=kept)
+    assert (again.code, "there is nothing of session chat-7" in again.err) == (Exit.NOT_FOUND, True)
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("", 1), ("y", 0)])
+def test_on_a_terminal_it_is_asked(
+    kept: str, typed: Typed, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    """And told what would go."""
+    asked: list[str] = []
+
+    def ask(text: str) -> str:
+        asked.append(text)
+        return answer
+
+    monkeypatch.setenv("NATS_URL", kept)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ask)
+    assert state.delete(session="chat-7") == Exit.OK
+    assert asked == ["remove session chat-7: its state at Planner for good? [y/N] "]
+    assert len(typed("state", "list", "--json", url=kept).json) == left
 
 
 @pytest.mark.parametrize("command", ["show", "history", "export", "delete"])

@@ -79,8 +79,8 @@ def test_defaults() -> None:
     """The figures in the text are the defaults of the settings."""
     settings = Settings()
     assert msgspec.structs.asdict(settings) | {
-        "journal_max_age": 7 * DAY,
-        "blob_max_age": 14 * DAY,
+        "journal_max_age": 45 * DAY,
+        "blob_max_age": 90 * DAY,
         "dead_max_age": 30 * DAY,
         "inline_limit": 64 << 10,
         "value_limit": 256 << 20,

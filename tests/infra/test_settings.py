@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from callboard.infra.errors import SettingsInvalid, ValueTooLarge
-from callboard.infra.settings import Settings
+from callboard.infra.settings import DAY, Settings
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -61,6 +61,11 @@ def test_variables_of_others() -> None:
         ({"CALLBOARD_RTT_EVERY": "0"}, "> 0.*rtt_every"),
         ({"CALLBOARD_GRACE": "-1"}, ">= 0.*grace"),
         ({"CALLBOARD_JOURNAL_MAX_AGE": "inf"}, "<= .*journal_max_age"),
+        (
+            {"CALLBOARD_BLOB_MAX_AGE": "86400"},
+            "blob_max_age .86400 s. is shorter than journal_max_age .3888000 s",
+        ),
+        ({"CALLBOARD_JOURNAL_MAX_AGE": "0"}, "shorter than journal_max_age .0: for ever"),
         ({"CALLBOARD_INLINE_LIMIT": "-1"}, ">= 0.*inline_limit"),
         ({"CALLBOARD_VALUE_LIMIT": "0"}, ">= 1.*value_limit"),
         ({"CALLBOARD_HISTORY": "-1"}, ">= 0.*history"),
@@ -93,6 +98,19 @@ def test_a_file_with_mistakes(tmp_path: Path, content: str, text: str) -> None:
     file.write_text(content)
     with pytest.raises(SettingsInvalid, match=text):
         Settings.load({}, file)
+
+
+def test_a_month_fits() -> None:
+    """Journals outlast it with room to spare; what they refer to lasts though it is stored again only at half."""
+    settings = Settings.load({})
+    assert settings.journal_max_age >= 40 * DAY
+    assert settings.blob_max_age >= 2 * settings.journal_max_age
+
+
+@pytest.mark.parametrize(("journals", "blobs"), [("0", "0"), ("86400", "0"), ("86400", "86400")])
+def test_ages_that_fit_together(journals: str, blobs: str) -> None:
+    """Large values last as long as journals, or for ever."""
+    Settings.load({"CALLBOARD_JOURNAL_MAX_AGE": journals, "CALLBOARD_BLOB_MAX_AGE": blobs})
 
 
 def test_the_largest_value() -> None:

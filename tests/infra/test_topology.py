@@ -13,7 +13,7 @@ from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.errors import StoreRefused
 from callboard.infra.server import EmbeddedServer
-from callboard.infra.settings import Settings
+from callboard.infra.settings import DAY, Settings
 from callboard.infra.store import Store
 from callboard.infra.topology import Topology, call_consumer, declared
 
@@ -70,6 +70,30 @@ async def test_a_changed_setting_reaches_existing_streams(
     info = await topology.api(f"STREAM.INFO.{subjects.RUNS}")
     assert info["config"]["max_age"] == 7200 * 10**9
     assert info["state"]["messages"] == 1
+
+
+async def test_streams_of_the_old_ages_are_migrated(
+    topology: Topology, connection: Connection, settings: Settings
+) -> None:
+    """Journals of an older version are kept as long as those of this one, also what is in them already."""
+    ages = {"journal_max_age": 7 * DAY, "blob_max_age": 14 * DAY}
+    await Topology(connection, changed(settings, **ages)).ensure()
+    await topology.ensure()
+    for name, age in ((subjects.RUNS, settings.journal_max_age), ("OBJ_cb_blobs", settings.blob_max_age)):
+        config = (await topology.api(f"STREAM.INFO.{name}"))["config"]
+        assert config["max_age"] == age * 10**9
+
+
+@pytest.mark.parametrize("age", [0, 5])
+async def test_the_shortest_and_the_longest_ages(
+    connection: Connection, settings: Settings, age: float
+) -> None:
+    """The server takes them, and nothing is left to migrate."""
+    topology = Topology(connection, changed(settings, journal_max_age=age, blob_max_age=age))
+    await topology.ensure()
+    with capture_logs() as logs:
+        await topology.ensure()
+    assert [entry for entry in logs if entry["event"] == "stream_migrated"] == []
 
 
 async def test_what_somebody_else_has_set_beside_is_kept(topology: Topology) -> None:

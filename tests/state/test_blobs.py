@@ -13,7 +13,7 @@ from nats.js.api import ObjectMeta
 from tests.state.conftest import Join, Process
 
 from callboard.infra.errors import ValueMissing, ValueTooLarge
-from callboard.infra.settings import MIB
+from callboard.infra.settings import MIB, Settings
 from callboard.state import blobs as blobs_module
 
 STREAM = "OBJ_cb_blobs"
@@ -56,6 +56,17 @@ async def test_the_same_content_is_stored_once(process: Process, join: Join) -> 
     assert await process.blobs.put(content) == digest
     assert await (await join()).blobs.put(content) == digest
     assert await held(process) == before
+
+
+async def test_what_is_kept_for_ever_is_stored_once(join: Join) -> None:
+    """An age of 0 is none."""
+    process = await join(blob_max_age=0, journal_max_age=0)
+    content = noise(MIB)
+    await process.blobs.put(content)
+    before = await held(process)
+    await process.blobs.put(content)
+    await (await join(blob_max_age=0, journal_max_age=0)).blobs.put(content)
+    assert before == await held(process) != (0, 0)
 
 
 async def test_two_that_put_the_same_at_once_do_not_mix(process: Process, join: Join) -> None:
@@ -126,7 +137,7 @@ async def test_what_is_still_used_is_stored_anew_before_it_gets_too_old(
     """Put again after half of its permitted age, it will stay for the whole age again."""
     content = noise(MIB)
     digest = await (await join()).blobs.put(content)
-    later = time.time() + 0.6 * 14 * 24 * 3600
+    later = time.time() + 0.6 * Settings().blob_max_age
     process = await join()
     before = (await held(process))[0]
     monkeypatch.setattr(time, "time", lambda: later)
@@ -142,7 +153,7 @@ async def test_a_long_lived_process_notices_that_a_value_has_expired(
     content = noise(MIB)
     digest = await process.blobs.put(content)
     await process.topology.api(f"STREAM.PURGE.{STREAM}")
-    later = time.time() + 15 * 24 * 3600
+    later = time.time() + 1.1 * Settings().blob_max_age
     monkeypatch.setattr(time, "time", lambda: later)
     await process.blobs.put(content)
     assert await (await join()).blobs.get(digest) == content

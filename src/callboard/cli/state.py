@@ -19,6 +19,8 @@ from callboard.cli.output import clock, out, pretty, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from callboard.actors.client import Client
+    from callboard.actors.deleting import Deleted
     from callboard.state.states import CommitInfo, StateInfo, States, StateView
 
 T = TypeVar("T")
@@ -213,41 +215,83 @@ def import_(
 
 @app.command
 def delete(
-    actor: str,
-    session: str,
-    /,
+    actor: str | None = None,
+    session: str | None = None,
     *,
     yes: Annotated[bool, Parameter(alias="-y", negative=())] = False,
     common: Common = DEFAULTS,
 ) -> int:
-    """Remove every trace of what an agent keeps for a session.
+    """Remove every trace of what an agent keeps for a session, or all agents.
+
+    Journals of its runs, and large values in them, stay until their age.
+
+        callboard state delete Planner chat-7
+        callboard state delete --session chat-7
 
     Args:
-        actor: The agent.
-        session: Its session.
+        actor: The agent; left out: all agents, and the session's routes and priorities, too.
+        session: The session.
         yes: Do not ask.
     """
-    if not yes:
-        if common.json or not sys.stdin.isatty():
-            raise UsageError(f"this removes the state of session {session} at {actor} for good: say --yes")
-        if input(
-            f"remove the state of session {session} at {actor} for good? [y/N] "
-        ).strip().lower() not in {
-            "y",
-            "yes",
-        }:
-            return Exit.OK
+    if not session:
+        raise UsageError("name the session: 'callboard state delete AGENT SESSION', or --session SESSION")
+    if actor is None:
+        return _delete_everywhere(session, common, yes=yes)
+    what = f"the state of session {session} at {actor}"
+    if not _sure(what, common, yes=yes):
+        return Exit.OK
     _with_states(common, lambda states: states.delete(actor, session))
     common.output.answer(
         {"deleted": {"actor": actor, "session": session}},
-        lambda screen: screen.print(f"removed the state of session {session} at {actor}", markup=False),
+        lambda screen: screen.print(f"removed {what}", markup=False),
     )
     return Exit.OK
 
 
+def _delete_everywhere(session: str, common: Common, *, yes: bool) -> int:
+    """A session at all agents, with its routes and priorities."""
+    from callboard.actors import deleting
+
+    if not yes:
+        found = _with_client(common, lambda client: deleting.look(client.node, session))
+        if not _sure(_told(found), common, yes=yes):
+            return Exit.OK
+    deleted = _with_client(common, lambda client: client.delete_session(session))
+    common.output.answer(
+        {"deleted": deleted},
+        lambda screen: screen.print(f"removed {_told(deleted)}", markup=False, highlight=False),
+    )
+    return Exit.OK
+
+
+def _told(found: Deleted) -> str:
+    """What there is of a session, in words."""
+    priorities = [actor or "all actors" for actor in found.priorities]
+    parts = (("state", found.states), ("route", found.routes), ("priority", priorities))
+    listed = "; ".join(f"its {what} at {', '.join(actors)}" for what, actors in parts if actors)
+    return f"session {found.session}: {listed}"
+
+
+def _sure(what: str, common: Common, *, yes: bool) -> bool:
+    """Whether something may be removed for good; asked on a terminal, unless it was said.
+
+    Raises:
+        UsageError: nobody can be asked.
+    """
+    if yes:
+        return True
+    if common.json or not sys.stdin.isatty():
+        raise UsageError(f"this removes {what} for good: say --yes")
+    return input(f"remove {what} for good? [y/N] ").strip().lower() in {"y", "yes"}
+
+
 def _with_states(common: Common, work: Callable[[States], Awaitable[T]]) -> T:
+    return _with_client(common, lambda client: work(client.state))
+
+
+def _with_client(common: Common, work: Callable[[Client], Awaitable[T]]) -> T:
     async def connected() -> T:
         async with common.client() as client:
-            return await work(client.state)
+            return await work(client)
 
     return asyncio.run(connected())
