@@ -1,4 +1,6 @@
-"""A host whose telemetry is turned off and on again by SIGUSR1: `python -m bench.telemetry_worker URL`.
+"""A host with a switch for its telemetry, SIGUSR1: `python -m bench.telemetry_worker URL [TOOL...]`.
+
+Tools are names in `bench/app.py`; without any it is `noop`.
 
 Two hosts, one with it and one without, differ by more than telemetry costs.
 """
@@ -15,11 +17,10 @@ from callboard.actors.declared import declaration
 from callboard.actors.host import Host
 
 
-async def main(url: str) -> None:
+async def main(url: str, *tools: str) -> None:
     """Serve until told to stop."""
-    declared = declaration(app.noop)
-    assert declared is not None
-    host = Host([declared], url)
+    declared = [declaration(getattr(app, name)) for name in tools or ("noop",)]
+    host = Host([one for one in declared if one is not None], url)
     await host.start()
     every = host.telemetry.every
 
@@ -38,4 +39,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(*sys.argv[1:]))

@@ -1,11 +1,14 @@
 """What the control plane costs the calls: telemetry, and a controller that decides by it."""
 
+import dataclasses
 import os
 import signal
 import statistics
+import time
 from typing import TYPE_CHECKING
 
 from bench.harness import Bound, Metric, Role, Sample, case
+from bench.sides import closed_loop
 
 if TYPE_CHECKING:
     import callboard
@@ -16,65 +19,123 @@ BLOCKS = 8
 CONCURRENT = 5000
 REPEATS = 4
 SEQUENTIAL = 300
+FAN_OUT = 1000
+FAN_OUTS = 8
+WORKFLOWS = 500
+AT_ONCE = 100
 WARM_UP = 4000
 TIMEOUT_S = 60.0
+TOOLS = ("noop", "plan", "lookup", "summary")
 
 
 @case(
     "control_cost",
     Metric("concurrent", "x", Bound(at_least=0.95)),
     Metric("sequential", "x", Bound(at_most=1.05)),
+    Metric("fan_out", "x", Bound(at_least=0.95)),
+    Metric("workflows", "x", Bound(at_least=0.95)),
     floor=False,
     rounds=2,
-    timeout_s=240,
+    timeout_s=300,
 )
 async def control_cost(_: Role) -> Sample:
-    """Calls a second, and latency, with telemetry and a controller that follows srtf, by without both."""
+    """Rates and latency of calls with telemetry and a controller that follows srtf, by without both."""
     import callboard
     from bench import app
     from bench.processes import place, start_server
     from callboard.actors.host import Host
 
-    rates: dict[bool, list[float]] = {True: [], False: []}
-    latencies: dict[bool, list[float]] = {True: [], False: []}
+    took = Took(), Took()
     async with place() as here:
         server = await start_server(here)
-        host = await here.spawn_python("bench.telemetry_worker", server.url)
+        host = await here.spawn_python("bench.telemetry_worker", server.url, *TOOLS)
         await host.until_logged("ready")
-        driver = Host([app.gathered, app.sequential], server.url)
+        driver = Host([app.gathered, app.sequential, app.answer], server.url)
         await driver.start()
         try:
             control = Control(here, server.url, host, driver)
             async with callboard.connect(server.url) as client:
                 await _rate(client, WARM_UP)
+                await _workflows(client)
                 for block in range(BLOCKS):
                     on = block % 4 in {0, 3}  # on, off, off, on: what drifts meets both alike
                     await control.turn(on=on)
-                    rates[on] += [await _rate(client, CONCURRENT) for _ in range(REPEATS)]
-                    latencies[on] += await client.run("sequential", {"count": SEQUENTIAL}, timeout=TIMEOUT_S)
+                    await _block(client, took[on])
         finally:
             await driver.stop()
-    return _sample(rates, latencies)
+    return _sample(*took)
 
 
-def _sample(rates: dict[bool, list[float]], latencies: dict[bool, list[float]]) -> Sample:
-    rate, alone = (statistics.median(rates[on]) for on in (True, False))
-    latency, latency_alone = (statistics.median(latencies[on]) for on in (True, False))
+@dataclasses.dataclass
+class Took:
+    """What all blocks of one kind came to.
+
+    Attributes:
+        rates, fan_outs: calls a second; latencies: seconds of a call; workflows: a second.
+    """
+
+    rates: list[float] = dataclasses.field(default_factory=list)
+    latencies: list[float] = dataclasses.field(default_factory=list)
+    fan_outs: list[float] = dataclasses.field(default_factory=list)
+    workflows: list[float] = dataclasses.field(default_factory=list)
+
+
+async def _block(client: "callboard.Client", took: Took) -> None:
+    took.rates += [await _rate(client, CONCURRENT) for _ in range(REPEATS)]
+    took.latencies += await client.run("sequential", {"count": SEQUENTIAL}, timeout=TIMEOUT_S)
+    took.fan_outs += [await _fan_out(client) for _ in range(FAN_OUTS)]
+    took.workflows += [await _workflows(client) for _ in range(REPEATS)]
+
+
+def _sample(alone: Took, controlled: Took) -> Sample:
+    rate, rate_alone = _medians(controlled.rates, alone.rates)
+    latency, latency_alone = _medians(controlled.latencies, alone.latencies)
+    fan_out, fan_out_alone = _medians(controlled.fan_outs, alone.fan_outs)
+    workflows, workflows_alone = _medians(controlled.workflows, alone.workflows)
     return Sample(
-        values={"concurrent": rate / alone, "sequential": latency / latency_alone},
+        values={
+            "concurrent": rate / rate_alone,
+            "sequential": latency / latency_alone,
+            "fan_out": fan_out / fan_out_alone,
+            "workflows": workflows / workflows_alone,
+        },
         details={
             "calls_per_s_with": rate,
-            "calls_per_s_without": alone,
+            "calls_per_s_without": rate_alone,
             "sequential_p50_ms_with": latency * 1000,
             "sequential_p50_ms_without": latency_alone * 1000,
+            "fan_out_calls_per_s_with": fan_out,
+            "fan_out_calls_per_s_without": fan_out_alone,
+            "workflows_per_s_with": workflows,
+            "workflows_per_s_without": workflows_alone,
         },
     )
+
+
+def _medians(*figures: list[float]) -> tuple[float, ...]:
+    return tuple(statistics.median(some) for some in figures)
 
 
 async def _rate(client: "callboard.Client", count: int) -> float:
     """Calls a second, of so many at once."""
     seconds: float = await client.run("gathered", {"count": count}, timeout=TIMEOUT_S)
     return count / seconds
+
+
+async def _fan_out(client: "callboard.Client") -> float:
+    """Calls a second, from submitting the run that makes them until the client has its result."""
+    begun = time.perf_counter()
+    await client.run("gathered", {"count": FAN_OUT}, timeout=TIMEOUT_S)
+    return FAN_OUT / (time.perf_counter() - begun)
+
+
+async def _workflows(client: "callboard.Client") -> float:
+    """Runs a second of a plan, three tools and a summary."""
+
+    async def one(_: int) -> None:
+        await client.run("answer", {}, timeout=TIMEOUT_S)
+
+    return WORKFLOWS / (await closed_loop(one, WORKFLOWS, AT_ONCE)).elapsed_s
 
 
 class Control:
