@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from callboard.actors import burying
+from callboard.actors import burying, naming
 from callboard.actors.admission import Admissions
 from callboard.actors.alone import process_address
 from callboard.actors.budgets import Budgets
@@ -127,6 +127,7 @@ class Host:
         on_lost: awaited if the connection is closed for good; the process should end then.
         left_out: what this host has not the resources for; announced, so that it is missed.
         provisioned: a controller minds this process; told to all, so that the next one may end it.
+        name: that stays when the host is started again, for routes; no two living hosts have the same.
 
     Attributes:
         startup: seconds that its process took until it worked, for telemetry; 0: it does other things, too.
@@ -140,10 +141,12 @@ class Host:
         left_out: Iterable[Declaration] = (),
         *,
         provisioned: bool = False,
+        name: str = "",
     ) -> None:
         if isinstance(settings, str):
             settings = Settings.load(nats_url=settings)
-        self.id = f"h-{subjects.new_id()[-12:].lower()}"
+        self.id = f"{naming.ID_PREFIX}{subjects.new_id()[-12:].lower()}"
+        self.name = naming.checked(name)
         self.declarations = list(declarations)
         self._left_out = list(left_out)
         self.provisioned = provisioned
@@ -184,6 +187,7 @@ class Host:
 
         Raises:
             CallboardError: no server, an unsuitable one, or a declaration that cannot work.
+            HostNameTaken: another host of its name lives.
             CancelledError: it was stopped meanwhile.
         """
         if self._stopping is not None:
@@ -231,7 +235,9 @@ class Host:
         self.overdue = Overdue(self.node, lambda: self.watch.eldest() == self.id)
         self.migrations = Migrations(self)
         self.caller.is_alive = self.watch.takes_calls
-        self.routes = self.caller.routes = Routes(self.node, self.watch.serves, self.caller.spawn)
+        self.routes = self.caller.routes = Routes(
+            self.node, self.watch.serves, self.caller.spawn, self.watch.names.find
+        )
         self.prefixes = self.caller.prefixes = PrefixCaches(
             self.node.connection, self.id, self.watch.alive, self.routes.goes_by_prefix
         )
@@ -261,6 +267,7 @@ class Host:
                 member.limit()
 
     async def _begin(self) -> None:
+        claimed = await naming.claim(self.node, self.name, self.id) if self.name else 0
         for subject in (subjects.control(self.id), subjects.control()):
             self.node.connection.subscribe(subject, self._on_control)
         for declared in self.declarations:
@@ -269,6 +276,8 @@ class Host:
         await announce(self.node, self.declarations + self._left_out)
         self._ticker = self.node.loop.create_task(self._tick())
         await self._heart.announce()
+        if self.name:
+            await naming.confirm(self.node, self.name, self.id, claimed)
         self._heart.start()
         await self.watch.start()
         await self.routes.start()

@@ -41,7 +41,7 @@ class Lanes:
         self._moving = asyncio.Lock()
         self._log = log.get("lanes")
 
-    async def move(self, host: str, held: Collection[int] = ()) -> int:
+    async def move(self, host: str, held: Collection[int] = (), to: str = subjects.ANY) -> int:
         """Move the calls that were addressed to a host to the shared lane; returns how many.
 
         A crash in between leaves a call twice, under one id; hosts run it once. Of two that move the same
@@ -49,11 +49,12 @@ class Lanes:
 
         Args:
             held: sequences of those that are to stay.
+            to: the host that gets those instead of actors that it serves, if it is another one.
         """
         async with self._moving:  # what two found there at once each would move
-            return await self._move(host, frozenset(held))  # as it was before the lane is read
+            return await self._move(host, frozenset(held), to)  # as it was before the lane is read
 
-    async def _move(self, host: str, held: frozenset[int]) -> int:
+    async def _move(self, host: str, held: frozenset[int], to: str) -> int:
         moved = 0
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             if stored.sequence in held:
@@ -65,8 +66,9 @@ class Lanes:
             kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
             kept.pop(H.EXECUTOR, None)
             head = H.encode([*kept.items(), (H.MESSAGE_ID, f"{MOVED}{stored.sequence}")])
-            shared = subjects.call(actor, subjects.ANY, band(stored.subject))
-            await self._node.store.stored(shared, stored.body, head)
+            named = to not in {subjects.ANY, host} and self._host.watch.serves(to, actor)
+            lane = to if named else subjects.ANY
+            await self._node.store.stored(subjects.call(actor, lane, band(stored.subject)), stored.body, head)
             await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
             moved += 1
         return moved

@@ -166,6 +166,7 @@ class Heart:
             late=round(max(0.0, time.monotonic() - host.beat - 0.05), 3),
             draining=host.draining,
             provisioned=host.provisioned,
+            name=host.name,
         )
 
     def _touch(self, connection: Connection, pull: Pull, held: list[int]) -> None:

@@ -31,6 +31,10 @@ BY_PREFIX = "prefix"
 _decode = msgspec.msgpack.Decoder(Route).decode
 
 
+def _itself(host: str) -> str:
+    return host
+
+
 class Routes:
     """The routes that hold now.
 
@@ -38,6 +42,7 @@ class Routes:
         node: of this process, open.
         serves: whether a host is there and runs an actor.
         spawn: runs a coroutine on the side.
+        find: the id of the host that has a name; ids are their own.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class Routes:
         node: Node,
         serves: Callable[[str, str], bool],
         spawn: Callable[..., object],
+        find: Callable[[str], str] = _itself,
     ) -> None:
         self._serves = serves
+        self._find = find
         self._newest = Newest(node, "route", _calls_of, read_route, spawn)
         self._routes = self._newest.held
 
@@ -72,7 +79,9 @@ class Routes:
     def keeps(self, actor: str, session: str, host: str) -> bool:
         """Whether a route of its own names this host for a session."""
         route = self._routes.get((actor, session))
-        return route is not None and not 0 < route.until <= time.time() and host in route.hosts
+        if route is None or 0 < route.until <= time.time():
+            return False
+        return host in route.hosts or any(self._find(one) == host for one in route.hosts)
 
     def goes_by_prefix(self, actor: str) -> bool:
         """Whether calls of an actor go to the host whose engine holds most of their prompt."""
@@ -84,8 +93,8 @@ class Routes:
         if not self.goes_by_prefix(actor) or (actor, session) in self._routes:
             return [], 0
         route = self._routes[actor, ""]
-        there = [host for host, weight in route.hosts.items() if weight > 0 and self._serves(host, actor)]
-        return there, route.epoch
+        named = dict.fromkeys(self._find(host) for host, weight in route.hosts.items() if weight > 0)
+        return [host for host in named if self._serves(host, actor)], route.epoch
 
     def choose(self, actor: str, session: str, future: str, *, keeps: bool) -> tuple[str, int]:
         """The host that a call goes to, and the epoch of the route that says so; nothing where none does.
@@ -97,7 +106,9 @@ class Routes:
         if not self._routes:
             return NOWHERE
         key = session if keeps else future
-        return choose(self._routes, actor, session, key, serves=self._serves, now=time.time())
+        return choose(
+            self._routes, actor, session, key, serves=self._serves, now=time.time(), find=self._find
+        )
 
 
 def choose(
@@ -108,6 +119,7 @@ def choose(
     *,
     serves: Callable[[str, str], bool],
     now: float,
+    find: Callable[[str], str] = _itself,
 ) -> tuple[str, int]:
     """The host that a call goes to by these routes, and the epoch of the one that says so; see NOWHERE.
 
@@ -115,15 +127,17 @@ def choose(
         routes: by actor and session, or by actor and nothing.
         key: by which calls are spread: the future's id, or the session.
         serves: whether a host is there and runs an actor; now: unix seconds.
+        find: the id of the host that has a name. Calls are spread by what the route says: so by names each
+            goes to the same one when that was started again.
     """
     for where in ((actor, session), (actor, "")):
         route = routes.get(where)
         if route is None or 0 < route.until <= now:
             continue
-        there = {host: weight for host, weight in route.hosts.items() if serves(host, actor)}
+        there = {host: weight for host, weight in route.hosts.items() if serves(find(host), actor)}
         chosen = spread(there, key)
         if chosen:
-            return chosen, route.epoch
+            return find(chosen), route.epoch
     return NOWHERE
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from callboard.actors import registry
+from callboard.actors.naming import Names
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError, StoreRefused
@@ -50,6 +51,7 @@ class Watch:
         self._node = host.node
         self.alive: dict[str, Pulse] = {}
         """The last heartbeat of every host that is not known to be gone."""
+        self.names = Names(self.alive)
         self._heard: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._sid = 0
@@ -125,6 +127,7 @@ class Watch:
         pulse = registry.pulse(subject.rpartition(".")[2], body)
         if pulse is not None:
             self.alive[pulse.host] = pulse
+            self.names.heard(pulse)
             self._heard[pulse.host] = time.monotonic()
             self._host.stealing.heard(pulse)
             self._host.prefixes.loads.heard(pulse)
@@ -163,7 +166,7 @@ class Watch:
             self._taking.discard(dead.host)
         self._host.caller.spawn(self._linger(dead))
         await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
-        await self.empty_lane(dead.host)
+        await self.empty_lane(dead.host, dead.name)
         await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
 
     async def _renew(self, host: str) -> None:
@@ -183,7 +186,7 @@ class Watch:
             given_back += await self._nak(key, sequences)
         self._log.warning("host_dead", host=dead.host, silent_s=round(silent, 2), calls_given_back=given_back)
         await self._sweep(dead)
-        await self.empty_lane(dead.host)
+        await self.empty_lane(dead.host, dead.name)
         await self._node.store.stored(subjects.registry(f"host.{dead.host}"), b"", _PURGE)
 
     async def _linger(self, dead: Pulse) -> None:
@@ -215,10 +218,14 @@ class Watch:
                 return
             await asyncio.sleep(wait)
 
-    async def empty_lane(self, host: str) -> None:
-        """Move the calls that were addressed to a host to the shared lane, for good."""
+    async def empty_lane(self, host: str, name: str = "") -> None:
+        """Move the calls that were addressed to a host to the shared lane, for good.
+
+        Args:
+            name: that the host had; if another has it now, that one gets the calls.
+        """
         await self._node.topology.delete_consumer(subjects.CALLS, f"host_{host}")
-        await self._host.lanes.move(host)
+        await self._host.lanes.move(host, to=self.names.find(name) if name else subjects.ANY)
 
     async def _claim(self, host: str) -> bool:
         """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""

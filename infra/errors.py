@@ -607,6 +607,12 @@ class AnswerInvalid(CallboardError):
 # -- decisions -------------------------------------------------------------------------------------
 
 
+class HostNameTaken(CallboardError):
+    """A host that lives has the name that another one is to have. Fields: name, host."""
+
+    code = "host_name_taken"
+
+
 class RouteInvalid(CallboardError):
     """A route names no host, or a weight is none. Fields: actor."""
 

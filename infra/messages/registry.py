@@ -77,6 +77,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
             whoever finds the host dead naks them on its behalf.
         late: seconds by which the event loop was late when this was written.
         provisioned: a controller minds its process; whichever controller leads may drain it.
+        name: that it was given, and that the next one may have, too; empty: none.
     """
 
     host: str
@@ -90,6 +91,7 @@ class Pulse(msgspec.Struct, omit_defaults=True):
     late: float = 0.0
     draining: bool = False
     provisioned: bool = False
+    name: str = ""
 
     def serves(self, actor: str) -> bool:
         """Whether it stays, and runs an actor, for which it does not stand by and is not down."""
@@ -108,6 +110,12 @@ class Leader(msgspec.Struct):
     controller: str
     epoch: int
     at: float = 0.0
+
+
+class Named(msgspec.Struct):
+    """Key ``name.<name>``: the host that has a name, or had it last."""
+
+    host: str
 
 
 class Takeover(msgspec.Struct):

@@ -282,3 +282,28 @@ def test_it_ends_at_once_while_it_waits_for_a_server(
             starting.send(number)
             assert starting.wait() == Exit.OK, starting.output
             assert "Traceback" not in starting.output
+
+
+def test_a_route_to_a_name_survives_a_kill_and_a_restart(tmp_path: Path, nats_url: str) -> None:
+    """While a host lives nobody else gets its name; once it was killed the next one has it, and its calls."""
+    app = tmp_path / "placed.py"
+    app.write_text(
+        "import os\nfrom callboard import tool, workflow\n"
+        "@tool\nasync def where() -> int: return os.getpid()\n"
+        "@workflow\nasync def placed() -> int: return await where()\n"
+    )
+    named = ("host", f"{app}:where", "--name", "left", "--json")
+    with Running("host", app, "--json", url=nats_url) as other, connect_sync(nats_url) as client:
+        other.until(READY)
+        client.route("where", "left")
+        with Running(*named, url=nats_url) as first:
+            first.until(READY)
+            eventually(lambda: client.run("placed", timeout=ENDS_WITHIN) == first.pid)
+            refused = callboard(*named, url=nats_url)
+            assert (refused.code, "has the name left, and lives" in refused.err) == (Exit.FAILED, True)
+            assert client.run("placed", timeout=ENDS_WITHIN) == first.pid
+            first.send(signal.SIGKILL)
+            with Running(*named, url=nats_url) as second:
+                second.until(READY)
+                eventually(lambda: client.run("placed", timeout=ENDS_WITHIN) == second.pid)
+                assert [client.run("placed", timeout=ENDS_WITHIN) for _ in range(5)] == [second.pid] * 5

@@ -46,8 +46,12 @@ class Board:
 
     async def host(self, *things: Any, **settings: Any) -> Host:
         """Start a host that runs these agents, tools and workflows."""
+        return await self.named("", *things, **settings)
+
+    async def named(self, name: str, /, *things: Any, **settings: Any) -> Host:
+        """The same, with a name that stays."""
         found = [declaration(thing) for thing in things]
-        host = Host([one for one in found if one is not None], self.settings(**settings))
+        host = Host([one for one in found if one is not None], self.settings(**settings), name=name)
         assert len(host.declarations) == len(things), "not everything given is declared"
         self._hosts.append(host)
         await host.start()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def host(
     *app: str,
+    name: str = "",
     model: str | None = None,
     url: str | None = None,
     api_key_env: str | None = None,
@@ -49,6 +50,8 @@ def host(
 
     Args:
         app: A file or module, then optionally ':' and names of actors.
+        name: A name that stays when this host is started again: routes may give it in place of the id. No two
+            living hosts have the same one; one that was killed is free after a second.
         model: Serve a model under this name: what callboard.model("NAME") calls.
         url: Where its engine is: a server with the OpenAI API, up to and with /v1.
         api_key_env: The environment variable that holds the engine's key.
@@ -76,6 +79,8 @@ def host(
     common.log("info")
     from callboard.infra.settings import amounts
 
+    if name and supervised:
+        raise UsageError("a supervised host has no name of its own: its processes come and go")
     has = amounts(resource) if resource else None
     if supervised:
         from callboard.cli.supervised import supervised as on_leash
@@ -119,4 +124,4 @@ def host(
         from callboard.cli.mcp import adopting
 
         adopted = adopting(mcp, mcp_env or [], mcp_timeout)
-    return run_loop(serve(placed, settings, on_ready, adopted=adopted))
+    return run_loop(serve(placed, settings, on_ready, adopted=adopted, name=name))

@@ -33,14 +33,15 @@ def set_(
 ) -> int:
     """Have calls of an actor go to these hosts, as far as they are there.
 
-    Of several hosts each gets its share. A host has a new id each time it starts, so a route ends with it.
+    Of several hosts each gets its share. A host has a new id each time it starts, so a route to that ends
+    with it; a route to the name of a host ('callboard host --name') goes on when it is started again.
 
         callboard route set Planner h-7m2k --session chat-7
         callboard route set search h-7m2k=3 h-x9p1=1 --reason "the second one is small"
 
     Args:
         actor: Whose calls.
-        host: Its id, or its id and a weight: ID=WEIGHT; 'callboard actors --json' lists them.
+        host: Its id or name, or that and a weight: ID=WEIGHT; 'callboard actors --json' lists ids.
         session: Only calls of this session.
         reason: Why, for whoever looks at it later.
         ttl: Seconds for which it holds; for ever by default.
@@ -65,7 +66,8 @@ def set_(
         common.output.hint(
             f"no {actor} at {', '.join(missing)} now, so calls pass that over; see 'callboard top'"
         )
-    if held not in route.hosts and (held, actor) in there:
+    names = {pulse.name for pulse in hosts if pulse.host == held}
+    if not {held, *names} & set(route.hosts) and (held, actor) in there:
         common.output.hint(
             f"session {session} is at {held}, and stays there; 'callboard migrate {session} {actor}' moves it"
         )
@@ -73,8 +75,11 @@ def set_(
 
 
 def _there(hosts: list[Pulse]) -> set[tuple[str, str]]:
-    """Which hosts run which actors."""
-    return {(pulse.host, name) for pulse in hosts if not pulse.draining for name in pulse.instances}
+    """Which hosts run which actors, by their ids and names."""
+    there = [pulse for pulse in hosts if not pulse.draining]
+    return {
+        (host, actor) for pulse in there for host in (pulse.host, pulse.name) for actor in pulse.instances
+    }
 
 
 def _weight(typed: str) -> tuple[str, float]:

@@ -45,12 +45,14 @@ async def serve(
     adopted: Adopted | None = None,
     *,
     provisioned: bool = False,
+    name: str = "",
 ) -> int:
     """Run a host until it is told to stop; returns the exit code.
 
     Args:
         placed: what it runs; on_ready: called once it works.
         adopted: the MCP servers that it runs, too. provisioned: a controller minds this process.
+        name: of the host, that stays.
         stop: set to make it drain; SIGTERM and SIGINT do so too. While it starts it ends at once.
 
     Raises:
@@ -61,7 +63,7 @@ async def serve(
     if adopted is not None and not await end.comes_after(adopted.start()):
         return Exit.OK
     declarations = [*placed.served, *(adopted.declarations if adopted is not None else ())]
-    host = Host(declarations, settings, end.on_lost, placed.left_out, provisioned=provisioned)
+    host = Host(declarations, settings, end.on_lost, placed.left_out, provisioned=provisioned, name=name)
     code = Exit.NO_SERVER
     try:
         if await end.comes_after(host.start()):
