@@ -7,7 +7,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",  # a core is left for those who ask, and look
     "CALLBOARD_GRACE": "30",
 }
 
@@ -78,10 +82,17 @@ class Serving:
         return await asyncio.to_thread(self._load)
 
     async def sees(self, condition: Callable[[EngineLoad], bool]) -> EngineLoad:
-        """Wait until the engine says something; gives what it says then."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition(load := await self.load()):
-                await asyncio.sleep(0.1)
+        """Wait until the engine says something; gives what it says then.
+
+        Raises:
+            AssertionError: it has not; with how often it has said what instead.
+        """
+        said: Counter[tuple[int, int]] = Counter()
+        ends = time.monotonic() + PATIENCE
+        while not condition(load := await self.load()):
+            said[load.running, load.waiting] += 1
+            assert time.monotonic() < ends, f"running and waiting requests: {said}"
+            await asyncio.sleep(0.1)
         return load
 
     async def steps(self) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import enum
 import os
 import signal
-import time
 from typing import Any
 
 import msgspec
@@ -78,11 +77,10 @@ async def many(count: int, tokens: int) -> list[int]:
 
 
 @workflow
-async def urgent(tokens: int) -> float:
-    """One chat that goes before others; when it was done, in unix seconds."""
+async def urgent(tokens: int) -> None:
+    """One chat that goes before others."""
     with options(priority=9):
         await model("tiny").chat("now", max_tokens=tokens, sampling=ON)
-    return time.time()
 
 
 WORKFLOWS = (ask, go_on, hear, order, many, urgent)
@@ -146,11 +144,19 @@ async def test_what_the_engine_cannot_batch_waits_on_the_board(board: Board, ser
     """The host finds out how much that is; what is urgent goes before all that waits."""
     await board.host(*WORKFLOWS)
     client = await board.client()
-    run = await client.submit("many", {"count": 80, "tokens": 250})
-    await serving.sees(lambda load: load.running == BATCH and load.waiting <= 6)
-    assert await board.run(urgent, tokens=5, timeout=PATIENCE) < time.time()
-    assert (await client.status(run)).status == "running"
-    assert await client.result(run, PATIENCE) == [250] * 80
+
+    async def goes_before() -> bool:
+        run = await client.submit("many", {"count": 80, "tokens": 250})
+        ended = asyncio.create_task(client.result(run, PATIENCE))
+        full = await serving.sees(lambda load: ended.done() or (load.running == BATCH and load.waiting <= 6))
+        if full.running == BATCH:
+            await board.run(urgent, tokens=5, timeout=PATIENCE)
+        before = not ended.done()
+        assert await ended == [250] * 80
+        return before
+
+    # A machine that stands still gives no chance to look: the engine may have answered all by then.
+    assert await goes_before() or await goes_before() or await goes_before()
 
 
 async def test_what_is_told(board: Board, serving: Serving) -> None:
