@@ -89,7 +89,7 @@ class Aside:
             return
         deadline = run.maker.context.deadline
         if deadline and not run.was_aside:
-            subject = subjects.timer(deadline_name(run.request.run))
+            subject = subjects.run_timer(run.request.run, "deadline")
             await node.store.stored(subject, b"", timer_head(deadline, run.request.run))
         await node.journal.restate(self._driver.summary(run, "waiting"))
         await node.journal.put_aside(run.lease, self._entry(run, waits))
@@ -127,11 +127,6 @@ class Aside:
             if kind == "result" and not run.maker.heard_after(entry.sequence):
                 return True
         return not waits.settled()
-
-
-def deadline_name(run: str) -> str:
-    """The name of the timer that wakes a run when its deadline passes."""
-    return f"{run}~deadline"
 
 
 async def wake(node: Node, run: str) -> bool:

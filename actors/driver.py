@@ -15,14 +15,14 @@ import msgspec
 from callboard.actors import runids
 from callboard.actors.addressing import CallContext
 from callboard.actors.admission import Door
-from callboard.actors.aside import Aside, deadline_name
+from callboard.actors.aside import Aside
 from callboard.actors.declared import Workflow, code_version
 from callboard.actors.endings import Endings
 from callboard.actors.feed import Steady
 from callboard.actors.maker import CallMaker
 from callboard.actors.run import NO_REASON, Known, Request, Run
 from callboard.actors.running import Running
-from callboard.actors.waits import Waits, results_of
+from callboard.actors.waits import Waits, clear_questions, clear_timers, results_of
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
@@ -42,6 +42,8 @@ from callboard.infra.topology import request_consumer
 from callboard.state.journal import decode_owner, decode_signal, read_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from callboard.actors.host import Host
     from callboard.actors.waits import Wait
 
@@ -329,7 +331,7 @@ class Driver:
         if self._is_taken(request, known.owner):
             return False
         if known.done is not None:
-            self._closed_already(request, known.done)
+            await self._closed_already(request, known.done)
             return False
         goes_on = request.resumed and known.is_aside
         if known.owner is not None and known.owner.request != request.delivered.sequence and not goes_on:
@@ -343,14 +345,16 @@ class Driver:
             self._tell_fenced(known.owner.driver, run)
         later = Known(await journal.read(request.run, "*", known.sequence))  # while the lease was being taken
         if later.done is not None:
-            self._closed_already(request, later.done)
+            await self._closed_already(request, later.done)
             return False
         run.cancelled = run.cancelled or known.cancelled or later.cancelled
         results = known.results + later.results
         run.was_aside = known.aside_sequence > 0
         assert run.maker.waits is not None
         run.maker.waits.begun = known.since or run.lease.owner.at
-        run.maker.waits.replay(results_of(results), known.signals + later.signals, known.waits)
+        run.maker.waits.replay(
+            results_of(results), known.signals + later.signals, known.waits, taken_over=not goes_on
+        )
         run.maker.go_on(results, replaying=True, before=known.since)
         if goes_on:
             self.host.caller.spawn(journal.restate(self.summary(run, "running")))
@@ -383,6 +387,7 @@ class Driver:
         error = Poisoned(f"workflow {self.name}: {detail}; see 'callboard dead list'", delivered=lost)
         done = self._running.failed(run, error)
         await self.host.node.journal.close(run.lease, done, as_json=run.request.as_json)
+        await self._clear(run, [])
         self.host.node.journal.put_summary(self.summary(run, done.status, done))
         self.host.dead.put(self.name, run.request.delivered, "too_many_deliveries", detail)
 
@@ -397,8 +402,8 @@ class Driver:
         )
         done = self._running.failed(run, JournalExpired(text, run=name, kept=kept))
         await node.journal.close(run.lease, done, as_json=run.request.as_json)
-        self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
         await self._clear(run, [])
+        self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
 
     def _owner(self, request: Request, epoch: int) -> Owner:
         owner = Owner(
@@ -449,11 +454,13 @@ class Driver:
         maker.listen()
         return run
 
-    def _closed_already(self, request: Request, done: Done) -> None:
-        """The run has its outcome; whoever wrote it may have died before it could say so."""
+    async def _closed_already(self, request: Request, done: Done) -> None:
+        """The run has its outcome; whoever wrote it may have died before it could say so, and clean up."""
         if request.delivered.delivered == 1:  # a late duplicate: all was said when the run ended
             request.delivered.ack()
             return
+        await self._cleared(request.run, clear_questions(self.host.node, request.run))
+        await self._cleared(request.run, clear_timers(self.host.node, request.run))
         self._endings.tell(
             RunSummary(
                 run=request.run,
@@ -544,20 +551,22 @@ class Driver:
             self.host.caller.cancel(run.request.run, [], run.cancelled)
         elif left:
             self.host.caller.cancel(run.request.run, left, "its run has ended")
+        await self._clear(run, waits)
         self._endings.tell(self.summary(run, done.status, done), run.request.delivered)
         self.host.telemetry.run_ended(done, run.request.key)
-        await self._clear(run, waits)
 
     async def _clear(self, run: Run, waits: list[Wait]) -> None:
-        """What the run still waited for goes; what is left in spite of it harms nobody."""
+        """What the run still waited for goes."""
         assert run.maker.waits is not None
+        deadline = run.was_aside and run.maker.context.deadline > 0
+        await self._cleared(run.request.run, run.maker.waits.end(waits, deadline=deadline))
+
+    async def _cleared(self, run: str, clearing: Awaitable[None]) -> None:
+        """Clean up; what is left in spite of it harms nobody."""
         try:
-            await run.maker.waits.end(waits)
-            if run.was_aside and run.maker.context.deadline:
-                name = deadline_name(run.request.run)
-                await self.host.node.topology.purge(subjects.CALLS, subjects.timer(name))
+            await clearing
         except CallboardError as error:
-            self._log.warning("waits_not_cleared", run=run.request.run, error=str(error))
+            self._log.warning("waits_not_cleared", run=run, error=str(error))
 
     async def _retake(self, run: Run) -> bool:
         """Whether it was no owner that fenced this one off, but rubbish; then the lease is taken anew."""

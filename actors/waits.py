@@ -172,6 +172,7 @@ class Waits:
         self._consumed: set[int] = set()
         self._safe: frozenset[str] = frozenset()
         self._unmet: set[str] = set()
+        self._taken_over = self._uncleared = False
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -250,8 +251,11 @@ class Waits:
         self.asked = self.asked or wait.question is not None
         self._unmet.discard(wait.future.id)
         if not self._maker.enter(wait.future):
-            if wait.future.id in self._safe:
-                self._clear(wait)  # its outcome is there, but perhaps nobody has cleaned up
+            # Its outcome is there, but whoever took it up may have died before they cleaned up.
+            if wait.future.id in self._safe or (self._taken_over and wait.question is not None):
+                self._clear(wait)
+            elif wait.at > time.time():
+                self._uncleared = True
             return
         self.open[wait.future.id] = wait
         self.changed = time.monotonic()
@@ -273,7 +277,7 @@ class Waits:
             wait.unstored += 1
             body = msgspec.msgpack.encode(wait.expiry(self._node.settings.journal_max_age))
             head = timer_head(wait.at, self._maker.context.run)
-            self._node.store.put(subjects.timer(wait.future.id), body, head, on_stored)
+            self._node.store.put(_timer(wait), body, head, on_stored)
         if wait.question is not None:
             wait.unstored += 1
             body = msgspec.msgpack.encode(wait.question)
@@ -287,12 +291,21 @@ class Waits:
 
     # -- signals -----------------------------------------------------------------------------------
 
-    def replay(self, results: list[Result], signals: list[tuple[int, Signal]], safe: list[str]) -> None:
+    def replay(
+        self,
+        results: list[Result],
+        signals: list[tuple[int, Signal]],
+        safe: list[str],
+        *,
+        taken_over: bool = False,
+    ) -> None:
         """Take up a journal: which signals came, and which were consumed.
 
         Args:
-            results: on record, in order; safe: ids of waits whose timers and questions are stored.
+            results: on record, in order; safe: ids of waits whose timers and questions are stored;
+            taken_over: from a driver that has stopped at any point.
         """
+        self._taken_over = taken_over
         self._safe = frozenset(safe)
         self._unmet = set(safe)
         seen: set[str] = set()
@@ -372,19 +385,20 @@ class Waits:
         if wait.question is not None:
             self._maker.spawn(self._node.topology.purge(INBOX, question_subject(wait.future.id)))
         if wait.at > time.time():
-            self._maker.spawn(self._node.topology.purge(subjects.CALLS, subjects.timer(wait.future.id)))
+            self._maker.spawn(self._node.topology.purge(subjects.CALLS, _timer(wait)))
 
-    async def end(self, left: list[Wait]) -> None:
+    async def end(self, left: list[Wait], *, deadline: bool) -> None:
         """The run has ended: what it still waited for goes.
 
         Args:
             left: open waits; those that the code has not come to again are known here.
+            deadline: whether a timer was to wake it when its deadline passes.
         """
-        run = self._maker.context.run
-        if self.asked or self._unmet:
-            await self._node.topology.purge(INBOX, f"$KV.{subjects.INBOX_BUCKET}.{run}.>")
-        for future in {wait.future.id for wait in left if wait.at} | self._unmet:
-            await self._node.topology.purge(subjects.CALLS, subjects.timer(future))
+        run, unsure = self._maker.context.run, self._taken_over or bool(self._unmet)
+        if self.asked or unsure:
+            await clear_questions(self._node, run)
+        if deadline or unsure or self._uncleared or any(wait.at for wait in left):
+            await clear_timers(self._node, run)
 
 
 INBOX = f"KV_{subjects.INBOX_BUCKET}"
@@ -408,6 +422,21 @@ def question_subject(future: str) -> str:
     """Where a question stands in its bucket."""
     run, _, path = future.partition(":")
     return subjects.question(run, path)
+
+
+async def clear_questions(node: Node, run: str) -> None:
+    """Take all questions of a run back."""
+    await node.topology.purge(INBOX, f"$KV.{subjects.INBOX_BUCKET}.{run}.>")
+
+
+async def clear_timers(node: Node, run: str) -> None:
+    """Nothing that a run waited for wakes it any more."""
+    await node.topology.purge(subjects.CALLS, subjects.run_timer(run, ">"))
+
+
+def _timer(wait: Wait) -> str:
+    run, _, path = wait.future.id.partition(":")
+    return subjects.run_timer(run, path)
 
 
 def timer_head(at: float, run: str) -> bytes:

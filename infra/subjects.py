@@ -87,6 +87,11 @@ def timer(name: str) -> str:
     return f"cb.timer.{name}"
 
 
+def run_timer(run_id: str, name: str) -> str:
+    """The schedule of something that a run waits for: a path of its code, or its ``deadline``."""
+    return f"cb.timer.{run_id}.{name}"
+
+
 def run(run_id: str, kind: str) -> str:
     """Where the journal of a run is written."""
     return f"cb.run.{run_id}.{kind}"

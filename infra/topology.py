@@ -253,8 +253,13 @@ class Topology:
         await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
 
     async def purge(self, stream: str, subject: str) -> None:
-        """Take all messages of a subject (wildcards allowed) out of a stream."""
-        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        """Take all messages of a subject (wildcards allowed) out of a stream.
+
+        Raises:
+            StoreRefused: the server says no.
+        """
+        answer = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        self._raise(answer, f"to purge {subject} of stream {stream}")
 
     async def api(self, verb: str, body: Any = None) -> dict[str, Any]:
         """One request to JetStream's API; errors are in the answer's ``error``.

@@ -131,6 +131,15 @@ async def patient(*, asks: bool) -> str:
 
 
 @workflow
+async def asks_and_listens() -> str:
+    """Ask, then wait for a signal, then for another."""
+    answer = await human.ask("Shall we?", schema=str)
+    for _ in range(2):
+        await callboard.signal("go")
+    return str(answer)
+
+
+@workflow
 async def asks_for_nothing() -> Any:
     """Ask for what is no type."""
     return await human.ask("Shall we?", schema=len)
@@ -452,6 +461,65 @@ async def test_the_end_clears_what_was_waited_for(board: Board) -> None:
     await board.host(leaver, step)
     client = await board.client()
     assert await board.run(leaver) == "done"
+    await board.emptied(subjects.CALLS)
+    await eventually(lambda: nobody_asks(client))
+
+
+async def never(stream: str, subject: str) -> None:
+    """What a process does that dies before it can."""
+    await asyncio.Event().wait()
+
+
+async def test_the_heir_of_a_driver_that_died_before_it_cleaned_up(board: Board) -> None:
+    """Nothing is asked any more that was answered, and no timer of a wait outlasts the run."""
+    host = await board.host(asks_and_listens, park_after=60.0)
+    host.node.topology.purge = never  # type: ignore[method-assign]
+    run = await board.submit(asks_and_listens)
+    client = await board.client()
+    await client.answer((await question(board)).id, "yes")
+    await client.signal(run, "go")
+
+    async def resolved() -> bool:
+        return len([r for r in await board.results(run) if r.signal]) == 2
+
+    await eventually(resolved)
+    await board.kill(host)
+    assert len(await client.inbox()) == 1
+    await board.host(asks_and_listens, **SOON)
+    await eventually(lambda: nobody_asks(client))
+    await client.signal(run, "go")
+    assert await client.result(run, 30.0) == "yes"
+    await board.emptied(subjects.CALLS)
+
+
+async def test_a_driver_that_dies_between_the_end_and_cleaning_up(board: Board) -> None:
+    """Whoever is given the request next does it."""
+    host = await board.host(leaver, step)
+    host.node.topology.purge = never  # type: ignore[method-assign]
+    run = await board.submit(leaver)
+    await board.done(run)
+    await board.kill(host)
+    client = await board.client()
+    assert len(await client.inbox()) == 1
+    await board.host(leaver, step)
+    await board.emptied(subjects.REQUESTS)
+    await board.emptied(subjects.CALLS)
+    await eventually(lambda: nobody_asks(client))
+
+
+async def test_a_run_is_cancelled_while_nobody_drives_it(board: Board) -> None:
+    """Whoever takes it over runs nothing, but takes back what it asked and the timers of its waits."""
+    host = await board.host(leaver)  # nobody is there for its call, so that all is open
+    run = await board.submit(leaver)
+    client = await board.client()
+    await question(board)
+    await until(lambda: not any(wait.unstored for wait in waits_of(host)[0].open.values()))
+    await board.kill(host)
+    await client.cancel(run)
+    await board.host(leaver, step)
+    with pytest.raises(RunCancelled):
+        await client.result(run, 30.0)
+    await board.emptied(subjects.REQUESTS)
     await board.emptied(subjects.CALLS)
     await eventually(lambda: nobody_asks(client))
 

@@ -35,6 +35,7 @@ SUBJECTS: dict[Callable[..., str], tuple[str, ...]] = {
     subjects.request: ("<workflow>",),
     subjects.call: ("<actor>", "<lane>", "<band>"),
     subjects.timer: ("<name>",),
+    subjects.run_timer: ("<run>", "<name>"),
     subjects.run: ("<run>", "<kind>"),
     subjects.journal: ("<run>", "<kind>"),
     subjects.dead: ("<actor>",),
