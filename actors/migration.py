@@ -196,6 +196,7 @@ class Migrations:
             self._put_back(instance, place, move)
         else:
             self._has_gone(place, session)
+            self._host.telemetry.session_moved(*place, session.holder, move.why)
             del self._moves[place]
             move.moved.calls = len(move.calls)
             await self._after(instance, move.calls, session.holder, session.epoch, move.why)

@@ -48,6 +48,7 @@ class Rows:
     running: list[Call] = dataclasses.field(default_factory=list)
     ended: list[EndedRow] = dataclasses.field(default_factory=list)
     moved: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
+    sessions_moved: list[tuple[str, str, str, int]] = dataclasses.field(default_factory=list)
     begun: list[Run] = dataclasses.field(default_factory=list)
     run_ended: list[RunEndedRow] = dataclasses.field(default_factory=list)
     queues: list[QueueRow] = dataclasses.field(default_factory=list)
@@ -114,6 +115,10 @@ def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -
     if rows.moved:
         futures, lanes, whys = zip(*rows.moved, strict=True)
         report.moved = messages.MovedCalls(list(futures), names.column(lanes), pack("B", whys))
+    if rows.sessions_moved:
+        actors, sessions, hosts, whys = zip(*rows.sessions_moved, strict=True)
+        columns = names.column(actors), names.column(sessions), names.column(hosts)
+        report.sessions_moved = messages.MovedSessions(*columns, pack("B", whys))
     if rows.begun:
         report.runs_begun = _begun(rows.begun, names)
     if rows.run_ended:

@@ -58,6 +58,7 @@ class Telemetry:
         self._ended: list[EndedRow] = []
         self._kinds: Places[Kind] = Places()
         self._moved: list[tuple[str, str, int]] = []
+        self._sessions_moved: list[tuple[str, str, str, int]] = []
         self._runs_ended: list[RunEndedRow] = []
         self._made: list[Future[Any]] = []
         self._young: list[Future[Any]] = []
@@ -115,6 +116,11 @@ class Telemetry:
         if self.on:
             self._moved.append((call.id, lane, MOVED.index(why)))
             self._hurry()
+
+    def session_moved(self, actor: str, session: str, host: str, why: str) -> None:
+        """A session that was held here is held by another host now."""
+        if self.on:
+            self._sessions_moved.append((actor, session, host, MOVED.index(why)))
 
     def run_ended(self, done: Done, key: str) -> None:
         """A run has its outcome.
@@ -189,7 +195,9 @@ class Telemetry:
     def _flush(self) -> None:
         now = self._flushed = time.monotonic()
         rows = Rows(list(self._kinds), ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
+        rows.sessions_moved = self._sessions_moved
         self._kinds, self._ended, self._moved, self._runs_ended = Places(), [], [], []
+        self._sessions_moved = []
         self._look_at_calls(rows)
         self._look_at_futures(rows)
         self._look_at_members(rows)

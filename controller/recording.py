@@ -68,6 +68,7 @@ class Recorded(msgspec.Struct):
     Attributes:
         calls, runs: that have ended; slots: by actor and host, the most that were told.
         declared: what is known of the actors whose slots were told: ``min_instances`` and the like.
+        moved: sessions, as often as each has moved to another host.
         startups: seconds that processes of hosts took to start, by host; heard: when the first and the last
             report of each came.
         began, ended: of the recording, unix seconds; missing: reports that were lost.
@@ -77,6 +78,7 @@ class Recorded(msgspec.Struct):
     runs: list[RecordedRun] = []
     slots: dict[tuple[str, str], int] = {}
     declared: dict[str, ActorInfo] = {}
+    moved: int = 0
     startups: dict[str, float] = {}
     heard: dict[str, tuple[float, float]] = {}
     began: float = 0.0
@@ -130,6 +132,8 @@ def _take(found: Recorded, report: Report, sent: dict[str, float]) -> None:
         found.calls.extend(_calls(report, report.ended))
     if report.runs_ended is not None:
         found.runs.extend(_runs(report, report.runs_ended))
+    if report.sessions_moved is not None:
+        found.moved += len(report.sessions_moved.why)
     if report.queues is not None:
         _slots(found, report, report.queues)
     if report.machine is not None and report.machine.startup > 0:

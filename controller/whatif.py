@@ -12,7 +12,7 @@ import msgspec
 from callboard.actors.routes import spread
 from callboard.actors.routing import BY_HAND
 from callboard.controller.load import latency_of
-from callboard.controller.programs import programs
+from callboard.controller.programs import Program, programs
 from callboard.controller.recording import Recorded, RecordedCall
 from callboard.controller.simulated_fleet import STARTUP, Scaling, Stay, counts, host_seconds
 from callboard.controller.simulation import Place, Setting, Simulation
@@ -77,8 +77,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         host_seconds: what hosts have cost: each from when it was asked for until it was gone.
         started, ended: hosts, by policies or ``min_instances``.
         makespan: from the first run's beginning to the last one's end.
-        used: share of the slots' time; None if it is not known.
-        migrations: sessions that have moved; None if it is not known.
+        used: share of the slots' time in which handlers ran, and did not wait for calls of their own.
+        migrations: sessions, as often as each has moved.
         decisions: of policies.
         left: runs that have never ended: they were not accepted, or nobody was there for their calls.
     """
@@ -92,8 +92,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
     max: float
     makespan: float
-    used: float | None = None
-    migrations: int | None = None
+    used: float = 0.0
+    migrations: int = 0
     decisions: int = 0
     left: int = 0
     fewest: int = 0
@@ -125,7 +125,17 @@ class WhatIf:
         makespan = max((play.at + play.took for play in self.plays), default=0.0)
         hosts = len({host for _, host in self.slots})
         stays = self._stays()
-        return _outcome("measured", hosts, [play.took for play in self.plays], makespan, None, stays)
+        used = self._used(stays, makespan)
+        found = _outcome("measured", hosts, [play.took for play in self.plays], makespan, used, stays)
+        return msgspec.structs.replace(found, migrations=self._recorded.moved)
+
+    def _used(self, stays: Mapping[str, Stay], makespan: float) -> float:
+        """Share of the slots' time that handlers ran; what they did before the first run is left out."""
+        there = sum(
+            slots * max(0.0, min(stays[host].ended, makespan) - stays[host].began)
+            for (_, host), slots in self.slots.items()
+        )
+        return sum(_worked(play.program) for play in self.plays) / there if there > 0 else 0.0
 
     def play(self, scenario: Scenario) -> Outcome:
         """What would have been.
@@ -226,7 +236,7 @@ def _by_hand(slots: Mapping[tuple[str, str], int]) -> Iterator[Route]:
 
 
 def _outcome(
-    name: str, hosts: int, took: list[float], makespan: float, used: float | None, stays: Mapping[str, Stay]
+    name: str, hosts: int, took: list[float], makespan: float, used: float, stays: Mapping[str, Stay]
 ) -> Outcome:
     latency = msgspec.structs.asdict(latency_of(took))
     fewest, most = counts(stays, makespan)
@@ -243,6 +253,20 @@ def _outcome(
         ended=sum(stay.ended < makespan for stay in stays.values()),
         **latency,
     )
+
+
+def _worked(program: Program) -> float:
+    """Seconds in which handlers ran of all the calls that a program makes, and of those that these make."""
+    return sum(_alone(step.call, step.program) + _worked(step.program) for step in program.steps)
+
+
+def _alone(call: RecordedCall, program: Program) -> float:
+    """Seconds of a call in which it did not wait for calls of its own: its slot is lent meanwhile."""
+    alone, over = call.ended - call.started, call.started
+    for made in sorted((step.call for step in program.steps), key=lambda one: one.stored):
+        alone -= max(0.0, min(made.ended, call.ended) - max(made.stored, over))
+        over = max(over, made.ended)
+    return max(0.0, alone)
 
 
 def _slots(recorded: Recorded) -> dict[tuple[str, str], int]:

@@ -110,6 +110,19 @@ class MovedCalls(msgspec.Struct, omit_defaults=True):
     why: bytes = b""
 
 
+class MovedSessions(msgspec.Struct, omit_defaults=True):
+    """Sessions that the host held and another one holds now.
+
+    Attributes:
+        actor, session, host: names, u4; host: who holds it. why: u1, see :data:`MOVED`.
+    """
+
+    actor: bytes = b""
+    session: bytes = b""
+    host: bytes = b""
+    why: bytes = b""
+
+
 class RunsBegun(msgspec.Struct, omit_defaults=True):
     """Runs that the driver has taken since the last report, or all that it drives.
 
@@ -254,6 +267,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     running: Running | None = None
     ended: Ended | None = None
     moved: MovedCalls | None = None
+    sessions_moved: MovedSessions | None = None
     runs_begun: RunsBegun | None = None
     runs_ended: RunsEnded | None = None
     queues: Queues | None = None

@@ -148,6 +148,25 @@ async def test_what_others_have_taken_waits_no_more(board: Board) -> None:
     await until(lambda: sum(sum(member.waiting()) + member.info().waiting for member in members) == 0, 5.0)
 
 
+async def test_a_session_that_moves_is_told_of(board: Board) -> None:
+    """Though no call of it was there: which, where to and why; what-if counts it."""
+    told = await listen(board)
+    first = await board.host(Notes, notes)
+    assert await board.run(notes, session="s") == 1
+    second = await board.host(Notes)
+    await until(lambda: first.watch.serves(second.id, "Notes"))
+    await (await board.client()).migrate("s", "Notes", destination=second.id)
+    await until(lambda: any(report.sessions_moved is not None for report in told))
+    (report,) = [report for report in told if report.sessions_moved is not None]
+    moved = report.sessions_moved
+    assert moved is not None
+    columns = (moved.actor, moved.session, moved.host)
+    (row,) = zip(*(struct.iter_unpack("<I", column) for column in columns), strict=True)
+    assert report.source == first.id
+    assert [report.names[place] for (place,) in row] == ["Notes", "s", second.id]
+    assert MOVED[moved.why[0]] == "migrated"
+
+
 async def test_a_call_that_is_passed_on_is_told_of(board: Board) -> None:
     """To whose lane, and why, and at once."""
     told = await listen(board)

@@ -41,6 +41,8 @@ def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
         ("late, load x2", 3),
         ("spread, load x2", 3),
     ]
+    assert 0 < measured["used"] <= 1
+    assert measured["migrations"] == 0
     for one in others:
         assert one["runs"] == measured["runs"] > 0
         assert 0 < one["p50"] <= one["p95"] <= one["p99"] <= one["max"] <= one["makespan"]

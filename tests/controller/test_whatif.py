@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from callboard import tool, workflow
 from callboard.controller import recording
-from callboard.controller.recording import Recorded
+from callboard.controller.recording import Recorded, RecordedCall, RecordedRun
 from callboard.controller.whatif import Scenario, WhatIf
 from callboard.infra.errors import RecordingInvalid
 from callboard.infra.messages.telemetry import Ended, Made, Queues, Report, RunsEnded
@@ -70,11 +70,32 @@ async def test_what_was_told_is_played(board: Board, tmp_path: Path) -> None:
     assert one.runs == two.runs == many.runs == playing.measured().runs == RUNS
     assert one.makespan >= 3 * RUNS * TOOK / 2
     assert one.mean > two.mean > many.mean >= 2 * TOOK
-    assert one.used is not None
-    assert two.used is not None
     assert 1 >= one.used >= two.used > 0
+    busy = sum(call.ended - call.started for call in recorded.calls)
+    assert playing.measured().used == pytest.approx(busy / (4 * playing.measured().makespan))
     assert playing.play(Scenario(slots={"works": 3 * RUNS})).mean <= two.mean
     assert playing.play(Scenario(load=0.001)).p50 <= two.p50
+
+
+def test_the_time_of_a_slot_that_was_lent_is_not_used() -> None:
+    """A call of 10 s waits 4 s for two calls at once, in 20 s of three slots."""
+    began, calls = 1000.0, []
+    for future, actor, at, took in (
+        ("r:1", "outer", 0.0, 10.0),
+        ("r:1.1", "inner", 3.0, 4.0),
+        ("r:1.2", "inner", 4.0, 2.0),
+        ("r:2", "outer", 19.0, 1.0),
+    ):
+        start = began + at
+        calls.append(RecordedCall(future, actor, "r", 1, 0, start, start, start + took, "h"))
+    recorded = Recorded(
+        calls, [RecordedRun("r", "flow", began + 20, 20.0)], {("outer", "h"): 1, ("inner", "h"): 2}
+    )
+    recorded.heard = {"h": (began, began + 20)}
+    recorded.began, recorded.ended, recorded.moved = began - 1, began + 20, 3
+    measured = WhatIf(recorded).measured()
+    assert measured.used == pytest.approx((6 + 4 + 2 + 1) / 60)
+    assert measured.migrations == 3
 
 
 async def test_rubbish_in_the_stream_is_left_out(board: Board) -> None:

@@ -191,11 +191,10 @@ def _show(played: _Played, screen: Console) -> None:
 
     shown = table(("", *_NUMBERS), numbers=_NUMBERS)
     for outcome in played.outcomes:
-        used = "" if outcome.used is None else f"{outcome.used:.0%}"
         figures = (seconds(getattr(outcome, name)) for name in _FIGURES)
-        moved = "" if outcome.migrations is None else str(outcome.migrations)
+        share = f"{outcome.used:.0%}", str(outcome.migrations)
         cost = f"{outcome.host_seconds:.{0 if outcome.host_seconds >= _TENTHS else 1}f}"
-        shown.add_row(outcome.name, _hosts(outcome), str(outcome.runs), *figures, used, moved, cost)
+        shown.add_row(outcome.name, _hosts(outcome), str(outcome.runs), *figures, *share, cost)
     screen.print(shown)
     for outcome in played.outcomes:
         if outcome.left:
@@ -234,8 +233,7 @@ def _draw(played: _Played, file: Path) -> None:
     latencies.set_xlabel("seconds from request to outcome")
     figure.legend(loc="outside upper left", ncols=4)
     for axes, (name, label) in zip(others, _ASIDE.items(), strict=True):
-        known = [(place, value) for place in places if (value := getattr(outcomes[place], name)) is not None]
-        axes.barh([place for place, _ in known], [value for _, value in known], height=0.7, color="C7")
+        axes.barh(places, [getattr(outcome, name) for outcome in outcomes], height=0.7, color="C7")
         axes.set_xlabel(label)
     try:
         figure.savefig(file)
