@@ -224,13 +224,25 @@ def _names(report: Report, column: bytes, size: int) -> list[str]:
 # -- where reports are kept -------------------------------------------------------------------------
 
 
-async def from_stream(node: Node, since: float = 0.0) -> list[Report]:
-    """The reports that the stream TELEMETRY holds; what cannot be read is left out.
+async def from_stream(node: Node, since: float = 0.0, stream: str = subjects.TELEMETRY) -> list[Report]:
+    """The reports that a stream holds; what cannot be read is left out.
 
     Args:
         since: unix seconds; earlier ones are left out.
+        stream: TELEMETRY, or a mirror of it that keeps more.
+
+    Raises:
+        RecordingInvalid: there is no such stream, or it does not allow direct reads.
     """
-    stored = await node.reader.read(subjects.TELEMETRY, subjects.telemetry(">"))
+    if stream != subjects.TELEMETRY:
+        config = (await node.topology.api(f"STREAM.INFO.{subjects.token('stream', stream)}")).get("config")
+        if config is None:
+            text = f"there is neither a file nor a stream {stream}; 'callboard telemetry record' makes a file"
+            raise RecordingInvalid(text, source=stream)
+        if not config.get("allow_direct"):
+            text = f"stream {stream} cannot be read: set its allow_direct ('nats stream edit --allow-direct')"
+            raise RecordingInvalid(text, source=stream)
+    stored = await node.reader.read(stream, subjects.telemetry(">"))
     found = []
     for one in stored:
         if one.at >= since:

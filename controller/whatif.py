@@ -51,6 +51,7 @@ class Scenario(msgspec.Struct, frozen=True):
         routing: one of :data:`ROUTINGS`.
         policies: by name or file; the first goes before the others.
         hosts: how many, at the beginning; 0: those that were recorded.
+        instances: how many hosts of an actor, where they are to be others than that.
         slots: of an actor in each host, where they are to be others than recorded.
         load: how many times as often runs begin.
         startup: seconds until a host that a policy starts takes calls; below 0: as recorded.
@@ -60,6 +61,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
     routing: str = "late"
     hosts: int = 0
+    instances: Mapping[str, int] = {}
     slots: Mapping[str, int] = {}
     load: float = 1.0
     startup: float = -1.0
@@ -188,14 +190,16 @@ class WhatIf:
 
     def _scaled(self, scenario: Scenario) -> dict[tuple[str, str], int]:
         slots = dict(self.slots)
-        if scenario.hosts:
-            by_actor: dict[str, list[int]] = {}
-            for (actor, _), count in self.slots.items():
-                by_actor.setdefault(actor, []).append(count)
+        if scenario.hosts or scenario.instances:
+            by_actor: dict[str, dict[str, int]] = {}
+            for (actor, host), count in self.slots.items():
+                by_actor.setdefault(actor, {})[host] = count
             slots = {
-                (actor, f"h{number}"): round(statistics.median(counts))
+                (actor, f"h{number}"): round(statistics.median(counts.values()))
                 for actor, counts in by_actor.items()
-                for number in range(scenario.hosts)
+                for number in range(
+                    scenario.instances.get(actor) or scenario.hosts or self._at_one_time(list(counts))
+                )
             }
         there = self._that_serve(slots)
         return {key: scenario.slots.get(key[0], slots[key]) for key in there}
@@ -223,7 +227,7 @@ class WhatIf:
 
 
 def _named(scenario: Scenario) -> str:
-    name = scenario.routing
+    name = ", ".join((scenario.routing, *(f"{actor}={count}" for actor, count in scenario.instances.items())))
     if scenario.policies:
         name += f", {'+'.join(scenario.policies)}"
     return name if scenario.load == 1.0 else f"{name}, load x{scenario.load:g}"

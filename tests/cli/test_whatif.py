@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import nats
 import pytest
+from nats.js.api import StorageType, StreamConfig, StreamSource
 from tests.cli.terminal import Typed, eventually
 
 from callboard.cli.exits import Exit
@@ -50,6 +53,49 @@ def test_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
     picture = (tmp_path / "picture.svg").read_text("utf-8")
     drawn = ("mean", "p50", "p95", "p99", "makespan in s", "share of slots used", "sessions moved")
     assert all(f"<!-- {text} -->" in picture for text in (*drawn, "spread, load x2, 3 hosts"))
+
+
+def test_hosts_of_one_actor(recording: Path, typed: Typed) -> None:
+    """As many as are tried; the others are as they were, or as many as is said."""
+    ran = typed(
+        "whatif", "--from", recording, "--hosts", "add=3", "--hosts", "add=3,2", "--hosts", "1", "--json"
+    )
+    assert ran.code == Exit.OK
+    measured, *others = ran.json["outcomes"]
+    assert [(one["name"], one["hosts"]) for one in others] == [
+        ("late, add=3", 3),
+        ("late, add=3", 3),
+        ("late", 1),
+    ]
+    assert all(one["runs"] == measured["runs"] for one in others)
+    assert others[0]["used"] < others[2]["used"]
+
+
+def test_a_stream_that_keeps_more(recording: Path, board: str, typed: Typed) -> None:
+    """A mirror is played like the stream itself, if it can be read; what is not there is told."""
+    asyncio.run(mirrored(board, "KEPT", direct=True))
+    asyncio.run(mirrored(board, "SHUT", direct=False))
+
+    def complete() -> bool:
+        ran = typed("whatif", "--from", "KEPT", "--json", url=board)
+        return bool(ran.code == Exit.OK and ran.json["outcomes"][0]["runs"])
+
+    eventually(complete)
+    for source, told in (("SHUT", "allow_direct"), ("MISSING", "neither a file nor a stream")):
+        ran = typed("whatif", "--from", source, url=board)
+        assert ran.code == Exit.USAGE
+        assert told in ran.err
+
+
+async def mirrored(url: str, name: str, *, direct: bool) -> None:
+    """Make a mirror of what hosts have told."""
+    client = await nats.connect(url)
+    source = StreamSource("TELEMETRY")
+    config = StreamConfig(
+        name, mirror=source, storage=StorageType.MEMORY, allow_direct=direct, mirror_direct=direct
+    )
+    await client.jetstream().add_stream(config)
+    await client.close()
 
 
 def test_policies_side_by_side(recording: Path, typed: Typed, tmp_path: Path) -> None:
@@ -126,6 +172,9 @@ def test_for_people(recording: Path, board: str, typed: Typed) -> None:
         (("--policy", "best"), "srtf"),
         (("--policy", "own.py:Own"), "own.py"),
         (("--hosts", 0), "--hosts"),
+        (("--hosts", "two"), "--hosts"),
+        (("--hosts", "add="), "ACTOR=N"),
+        (("--hosts", "nobody=3"), "add"),
         (("--load", 0), "--load"),
         (("--most-hosts", 0), "--most-hosts"),
         (("--resource", "gpu"), "gpu=2"),

@@ -12,6 +12,7 @@ from cyclopts import App
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit
 from callboard.cli.load import duration
+from callboard.infra import subjects
 
 if TYPE_CHECKING:
     from callboard.infra.messages.telemetry import Report
@@ -40,8 +41,8 @@ def record(file: Path, /, *, last: str | None = None, common: Common = DEFAULTS)
     return Exit.OK
 
 
-async def told(common: Common, last: str | None) -> list[Report]:
-    """The reports that the server keeps.
+async def told(common: Common, last: str | None, stream: str = subjects.TELEMETRY) -> list[Report]:
+    """The reports that a stream of the server keeps.
 
     Args:
         last: of how long; all by default.
@@ -50,4 +51,4 @@ async def told(common: Common, last: str | None) -> list[Report]:
 
     since = time.time() - duration("--last", last) if last is not None else 0.0
     async with common.client() as client:
-        return await from_stream(client.node, since)
+        return await from_stream(client.node, since, stream)

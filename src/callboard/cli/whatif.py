@@ -15,17 +15,17 @@ from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.output import table
 from callboard.cli.telemetry import told
+from callboard.infra import subjects
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from callboard.controller.whatif import Outcome, Scenario, WhatIf
 
-STREAM = "TELEMETRY"
 _FIGURES = ("mean", "p50", "p95", "p99", "max", "makespan")
 _NUMBERS = ("hosts", "runs", *_FIGURES, "used", "moved", "host s")
 _ASIDE = {"makespan": "makespan in s", "used": "share of slots used", "migrations": "sessions moved"}
-"""What a picture shows beside latencies; not all of it is known of what was measured."""
+"""What a picture shows beside latencies."""
 _MOST_HOSTS = 1000
 _TENTHS = 100
 
@@ -49,13 +49,13 @@ def whatif(
     *,
     policy: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     routing: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
-    hosts: Annotated[Sequence[int], Parameter(negative=(), show_default=False)] = (),
+    hosts: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     slots: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     load: Annotated[Sequence[float], Parameter(negative=(), show_default=False)] = (),
     most_hosts: Annotated[int | None, Parameter(show_default=False)] = None,
     resource: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     startup: Seconds | None = None,
-    from_: Annotated[str, Parameter(name="--from")] = STREAM,
+    from_: Annotated[str, Parameter(name="--from")] = subjects.TELEMETRY,
     last: str | None = None,
     plot: Path | None = None,
     common: Common = DEFAULTS,
@@ -66,7 +66,7 @@ def whatif(
     tried; without any option, that which was. Nothing is sent to any host.
 
         callboard whatif --policy none --policy srtf --policy affinity,plas --policy own.py:Mine
-        callboard whatif --hosts 1 --hosts 2 --hosts 8
+        callboard whatif --hosts 1 --hosts 2 --hosts 2,Planner=8
         callboard whatif --routing late --routing spread --load 2 --last 10m
         callboard whatif --from monday.jsonl --slots Planner=4 --plot monday.png
         callboard whatif --policy none --policy scale --hosts 1 --most-hosts 6 --startup 20
@@ -76,14 +76,16 @@ def whatif(
         routing: Where calls go: late (to whoever has a free slot first), spread (by a route over all hosts),
             sticky (each session to one host), kept (the same, as with managed state: its calls run one
             at a time, and it moves as a whole).
-        hosts: How many hosts, at the beginning; each has what one host has now.
+        hosts: How many hosts, at the beginning: N, each with what one host has now; ACTOR=N, of one actor
+            alone; or both, with commas.
         slots: Slots of an actor in each host: ACTOR=N.
         load: How many times as often runs begin.
         most_hosts: Hosts at one time, where a policy starts some. By default there is no limit.
         resource: What all hosts have together, as gpu=2; may be given again. By default there is no limit.
         startup: Seconds until a host that a policy starts takes calls. By default what processes of the
             recorded hosts took, or 3.
-        from_: What to play: TELEMETRY, the server's stream, or a file of 'callboard telemetry record'.
+        from_: What to play: TELEMETRY, the server's stream, another one that has kept its messages, or a file
+            of 'callboard telemetry record'.
         last: Only what was told in this time: 10m, 30s.
         plot: A picture to write (.png, .svg, .pdf); needs callboard[plot].
     """
@@ -102,7 +104,7 @@ def whatif(
 def _scenarios(
     policies: Sequence[str],
     routings: Sequence[str],
-    hosts: Sequence[int],
+    hosts: Sequence[str],
     slots: Sequence[str],
     loads: Sequence[float],
 ) -> list[Scenario]:
@@ -111,14 +113,16 @@ def _scenarios(
     for name in routings:
         if name not in ROUTINGS:
             raise UsageError(f"there is no routing {name!r}; there are: {', '.join(ROUTINGS)}")
-    if any(not 0 < count <= _MOST_HOSTS for count in hosts):
-        raise UsageError(f"--hosts is between 1 and {_MOST_HOSTS}")
     if any(not 0 < times <= _MOST_HOSTS for times in loads):
         raise UsageError("--load must be above 0")
-    given = dict(map(_slots, slots))
+    given = dict(_of_actor("--slots", typed) for typed in slots)
     sets = [_set(typed) for typed in policies] or [()]
-    every = itertools.product(loads or (1.0,), hosts or (0,), routings or ("late",), sets)
-    return [Scenario(routing, count, given, times, policies=names) for times, count, routing, names in every]
+    counts = [_hosts_of(typed) for typed in hosts] or [(0, {})]
+    every = itertools.product(loads or (1.0,), counts, routings or ("late",), sets)
+    return [
+        Scenario(routing, count, instances, given, times, policies=names)
+        for times, (count, instances), routing, names in every
+    ]
 
 
 def _limited(
@@ -151,23 +155,45 @@ def _set(typed: str) -> tuple[str, ...]:
     return names
 
 
-def _slots(typed: str) -> tuple[str, int]:
-    actor, _, count = typed.rpartition("=")
-    if not actor or not count.isdecimal() or not int(count):
-        raise UsageError(f"--slots is ACTOR=N, not {typed!r}")
-    return actor, int(count)
+def _hosts_of(typed: str) -> tuple[int, dict[str, int]]:
+    """How many hosts of each actor, 0: as recorded; and of which actors others."""
+    count, instances = 0, dict[str, int]()
+    for part in typed.split(","):
+        actor, number = _of_actor("--hosts", part) if "=" in part else ("", _count(part))
+        if not 0 < number <= _MOST_HOSTS:
+            raise UsageError(
+                f"--hosts is N, ACTOR=N, or both with commas, of 1 to {_MOST_HOSTS}; not {typed!r}"
+            )
+        if actor:
+            instances[actor] = number
+        else:
+            count = number
+    return count, instances
+
+
+def _of_actor(option: str, typed: str) -> tuple[str, int]:
+    actor, _, number = typed.rpartition("=")
+    if not actor or not (count := _count(number)):
+        raise UsageError(f"{option} is ACTOR=N, not {typed!r}")
+    return actor, count
+
+
+def _count(typed: str) -> int:
+    """A whole number; 0 if it is none."""
+    return int(typed) if typed.isdecimal() else 0
 
 
 def _play(source: str, last: str | None, scenarios: Sequence[Scenario], common: Common) -> _Played:
     from callboard.controller.recording import read, read_file
     from callboard.controller.whatif import WhatIf
 
-    if source == STREAM:
-        recorded = read(asyncio.run(told(common, last)), "the stream TELEMETRY")
+    file = Path(source)
+    if source == subjects.TELEMETRY or (subjects.is_token(source) and not file.exists()):
+        recorded = read(asyncio.run(told(common, last, source)), f"the stream {source}")
     elif last is not None:
-        raise UsageError("--last is for the stream; a file is played whole")
+        raise UsageError("--last is for streams; a file is played whole")
     else:
-        recorded = read(read_file(Path(source)), source)
+        recorded = read(read_file(file), source)
     playing = WhatIf(recorded)
     _known(playing, scenarios)
     outcomes = [playing.measured(), *map(playing.play, scenarios)]
@@ -182,7 +208,7 @@ def _play(source: str, last: str | None, scenarios: Sequence[Scenario], common: 
 
 def _known(playing: WhatIf, scenarios: Sequence[Scenario]) -> None:
     actors = sorted({actor for actor, _ in playing.slots})
-    for name in {name for scenario in scenarios for name in scenario.slots}.difference(actors):
+    for name in {name for one in scenarios for name in (*one.slots, *one.instances)}.difference(actors):
         raise UsageError(f"no call of {name!r} was told of; there are: {', '.join(actors)}")
 
 
