@@ -9,14 +9,14 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from callboard.actors.future import Future, running_loop
 from callboard.actors.listening import Listener, Piece
-from callboard.actors.models.types import ChatResult
+from callboard.actors.models.types import ChatResult, Completion
 from callboard.actors.speech import Line
 
-T = TypeVar("T")
+R = TypeVar("R", bound=ChatResult[Any] | Completion)
 
 
-class ChatStream(Generic[T]):
-    """The pieces of an answer, and its result; made by ``model.stream``.
+class AnswerStream(Generic[R]):
+    """The pieces of an answer, and its result; made by ``model.stream`` and ``model.stream_completion``.
 
     ``async for piece in stream`` ends when the answer is complete; in a plain ``def`` workflow it is
     ``for``. The texts of the pieces since the last one with ``reset`` are the text of the result, whatever
@@ -28,7 +28,7 @@ class ChatStream(Generic[T]):
         future: of the result.
     """
 
-    def __init__(self, future: Future[ChatResult[T]]) -> None:
+    def __init__(self, future: Future[R]) -> None:
         self.future = future
         self._loop = future.get_loop()
         self._news: asyncio.Event | None = None
@@ -40,7 +40,7 @@ class ChatStream(Generic[T]):
         else:
             self._loop.call_soon_threadsafe(self._listen)
 
-    async def result(self) -> ChatResult[T]:
+    async def result(self) -> R:
         """The whole answer; see :class:`Model` for errors."""
         return await self.future
 

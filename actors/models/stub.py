@@ -12,7 +12,7 @@ from callboard.actors.future import Future, as_future
 from callboard.actors.models.described import described
 from callboard.actors.models.schemas import json_schema
 from callboard.actors.models.served import method_of_model
-from callboard.actors.models.stream import ChatStream
+from callboard.actors.models.stream import AnswerStream
 from callboard.actors.models.types import ChatResult, Completion, Embeddings, Message, Sampling
 from callboard.infra.subjects import token
 
@@ -104,12 +104,14 @@ class Model:
         return Stub[..., ChatResult[Any]](method)(_conversation(messages), **given)
 
     @overload
-    def stream(self, messages: Messages, *, schema: type[T], **options: Any) -> ChatStream[T]: ...
+    def stream(
+        self, messages: Messages, *, schema: type[T], **options: Any
+    ) -> AnswerStream[ChatResult[T]]: ...
     @overload
-    def stream(self, messages: Messages, **options: Any) -> ChatStream[Any]: ...
-    def stream(self, messages: Messages, **options: Any) -> ChatStream[Any]:
+    def stream(self, messages: Messages, **options: Any) -> AnswerStream[ChatResult[Any]]: ...
+    def stream(self, messages: Messages, **options: Any) -> AnswerStream[ChatResult[Any]]:
         """The same as :meth:`chat`, heard while it is said: ``async for piece in model.stream(...)``."""
-        return ChatStream(_future(self.chat(messages, **options)))
+        return AnswerStream(_future(self.chat(messages, **options)))
 
     def complete(
         self,
@@ -123,6 +125,10 @@ class Model:
         given = _sampling(sampling, max_tokens, temperature)
         stub = Stub[..., Completion](method_of_model(self.name, "complete", Completion))
         return stub(prompt, sampling=given)
+
+    def stream_completion(self, prompt: str, **options: Any) -> AnswerStream[Completion]:
+        """The same as :meth:`complete`, heard while it is said."""
+        return AnswerStream(_future(self.complete(prompt, **options)))
 
     def embed(self, texts: Sequence[str]) -> Future[Embeddings]:
         """Vectors of texts; returns at once."""

@@ -61,6 +61,16 @@ async def chat(text: str) -> str:
     return (await model("remote").chat(text)).text
 
 
+@workflow
+async def go_on(prompt: str) -> str:
+    """Hears a prompt being continued."""
+    stream = model("remote").stream_completion(prompt, max_tokens=8)
+    async for piece in stream:
+        heard.append(piece)
+    done = await stream.result()
+    return f"{done.text}{done.usage.completion_tokens}"
+
+
 def text_of(pieces: list[Piece]) -> str:
     """What a reader has who begins anew where it is told to."""
     said = ""
@@ -84,6 +94,15 @@ async def test_heard_while_it_is_said(board: Board, engine: StandIn) -> None:
     assert text_of(heard) == "once upon a time"
     assert [piece.done for piece in heard] == [False] * (len(heard) - 1) + [True]
     assert not any(piece.reset or piece.lost for piece in heard)
+
+
+async def test_a_completion_is_heard(board: Board) -> None:
+    """The same of a prompt that is continued."""
+    async with emulated(step_ms=20.0) as engine:
+        await board.host(go_on, model_at("remote", url=engine.url))
+        assert await board.run(go_on, prompt="Once upon a time") == f"{text_of(heard)}8"
+    assert [piece.done for piece in heard] == [False] * (len(heard) - 1) + [True]
+    assert len(heard) > 1
 
 
 async def test_who_stops_reading_listens_no_more(board: Board, engine: StandIn) -> None:
