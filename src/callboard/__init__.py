@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from callboard.actors.llm.loop import Limits
     from callboard.actors.mcp.tools import mcp_tools
     from callboard.actors.models.served import model_at, model_function
-    from callboard.actors.models.stream import ChatStream
+    from callboard.actors.models.stream import AnswerStream
     from callboard.actors.models.stub import Model, model
     from callboard.actors.models.types import ChatRequest, ChatResult, Message, Price, Sampling
     from callboard.actors.sync_client import SyncClient, connect_sync
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from callboard.state.managed import Managed, ManagedCounter
 
 _LAZY = {
+    "AnswerStream": "callboard.actors.models.stream",
     "Budget": "callboard.infra.messages.budget",
     "ChatRequest": "callboard.actors.models.types",
     "ChatResult": "callboard.actors.models.types",
-    "ChatStream": "callboard.actors.models.stream",
     "Client": "callboard.actors.client",
     "Limits": "callboard.actors.llm.loop",
     "LlmAgent": "callboard.actors.llm.agent",
@@ -66,11 +66,11 @@ _LAZY = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerStream",
     "Budget",
     "CallboardError",
     "ChatRequest",
     "ChatResult",
-    "ChatStream",
     "Client",
     "Future",
     "FutureInfo",

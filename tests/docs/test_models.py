@@ -32,7 +32,7 @@ def test_methods() -> None:
     """Those of the stub, with their options."""
     cells = table(PAGE, "Calling").column("method")
     named = {re.match(r"`?(\w+)\(", cell)[1]: cell for cell in cells}  # type: ignore[index]
-    assert set(named) == {"stream", *served.METHODS}
+    assert set(named) == {"stream", "stream_completion", *served.METHODS}
     for name in ("chat", "complete"):
         parameters = inspect.signature(getattr(stub.Model, name)).parameters
         options = [one.name for one in parameters.values() if one.kind is inspect.Parameter.KEYWORD_ONLY]
