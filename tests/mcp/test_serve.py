@@ -37,6 +37,24 @@ def offered(url: str, *names: str) -> StdioServerParameters:
     return StdioServerParameters(command=program, args=arguments, env=environment(url))
 
 
+@pytest.fixture(scope="module")
+def over_http(board: str) -> Iterator[str]:
+    """Where the board is offered on the loopback interface."""
+    port = free_port()
+    with Running("mcp", "serve", "--http", port, "--json", url=board) as serving:
+        serving.until("mcp_ready")
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.fixture(params=["stdio", "http"])
+def served(request: pytest.FixtureRequest, board: str) -> StdioServerParameters | str:
+    """How a client finds the server: it starts one, or asks the one that is there."""
+    if request.param == "stdio":
+        return offered(board)
+    url: str = request.getfixturevalue("over_http")
+    return url
+
+
 async def noted(notes: Path, what: str) -> None:
     """Wait until a handler has noted this down."""
     async with asyncio.timeout(ENDS_WITHIN):
@@ -85,23 +103,25 @@ async def test_errors_reach_the_client(board: str) -> None:
             await client.call_tool("nothing", {})
 
 
-async def test_progress_is_told(board: str) -> None:
+async def test_progress_is_told(served: StdioServerParameters | str) -> None:
     """Each future that has finished is told while the workflow runs."""
     told: list[tuple[float, str | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, message))
 
-    async with Client(offered(board)) as client:
+    async with Client(served) as client:
         await client.call_tool("doubled", {"numbers": [1, 2, 3]}, progress_callback=hear)
     assert told == [(1, "double.call"), (2, "double.call"), (3, "double.call")]
 
 
 @pytest.mark.parametrize("tool", ["held", "hold"])
-async def test_cancelling_cancels_the_run(board: str, tmp_path: Path, tool: str) -> None:
+async def test_cancelling_cancels_the_run(
+    served: StdioServerParameters | str, tmp_path: Path, tool: str
+) -> None:
     """The handler is stopped, and the run ends as cancelled."""
     notes = tmp_path / "notes"
-    async with Client(offered(board)) as client:
+    async with Client(served) as client:
         calling = asyncio.create_task(client.call_tool(tool, {"note": str(notes)}))
         await noted(notes, "holds")
         calling.cancel()
@@ -109,10 +129,12 @@ async def test_cancelling_cancels_the_run(board: str, tmp_path: Path, tool: str)
         assert (await client.call_tool("double", {"n": 1})).content  # it goes on
 
 
-async def test_a_client_that_goes_away_cancels_what_it_asked_for(board: str, tmp_path: Path) -> None:
+async def test_a_client_that_goes_away_cancels_what_it_asked_for(
+    served: StdioServerParameters | str, tmp_path: Path
+) -> None:
     """Nobody waits for that any more."""
     notes = tmp_path / "notes"
-    async with Client(offered(board)) as client:
+    async with Client(served) as client:
         calling = asyncio.create_task(client.call_tool("held", {"note": str(notes)}))
         await noted(notes, "holds")
     await noted(notes, "let go")
