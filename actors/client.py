@@ -238,7 +238,7 @@ class Client:
         record = await read(self, run)
         fork = Fork(self.node, record, at)
         own = subjects.new_id() if run_id is None else subjects.token("run id", run_id)
-        if run_id is not None and await self.backlog.find(own) is not None:
+        if run_id is not None and await self._is_there(own):
             raise RunIdTaken(f"there is a run {own} already: nothing was run", run=own, workflow="")
         as_json = record.request.as_json if as_json is None else as_json
         given = await fork.arguments() | (arguments or {})
@@ -250,6 +250,10 @@ class Client:
         await fork.begin(own, effects=effects)
         await store_request(self.node, own, record.workflow, body, H.encode(items), as_json=as_json)
         return own
+
+    async def _is_there(self, run: str) -> bool:
+        """Whether there is a run of this id, or its request."""
+        return await self.node.journal.owner(run) is not None or await self.backlog.find(run) is not None
 
     async def _encoded(self, arguments: dict[str, Any], *, as_json: bool) -> tuple[bytes, list[str]]:
         """The body of a request, and the digests of what it refers to."""

@@ -360,7 +360,9 @@ class Driver:
             self.host.caller.spawn(journal.restate(self.summary(run, "running")))
         else:
             self._log.info("run_taken_over" if epoch > 1 else "run_taken", run=request.run, epoch=epoch)
-        begun = request.resumed or request.delivered.delivered > 1
+        # A fork has outcomes before it has an owner: who was given it first may have left before it began.
+        delivered_again = request.delivered.delivered > 1 and not (request.is_fork and known.owner is None)
+        begun = request.resumed or delivered_again
         if known.is_cut and begun and not run.cancelled:
             await self._expired(run)
         elif known.owners >= _DEADLY * self.host.node.settings.max_deliver:

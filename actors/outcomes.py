@@ -24,6 +24,7 @@ from callboard.infra import subjects
 from callboard.infra.errors import (
     CallboardError,
     CallCancelled,
+    EngineDown,
     InvalidResult,
     OutcomeUnknown,
     Overloaded,
@@ -129,7 +130,7 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
     """
     cancelled = isinstance(error, CallCancelled) and instance.host.cancelled.covers(call.run, call.id)
     unknown = intents.outcome_of(call, error)
-    final = isinstance(unknown, OutcomeUnknown) or _delay(call, error) is None
+    final = isinstance(unknown, OutcomeUnknown) or _delay(instance, call, error) is None
     if session is None or cancelled or not final:
         fail(instance, call, error)
         return
@@ -143,17 +144,19 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
         fail(instance, call, error, retry=False)
 
 
-def _delay(call: Call, error: BaseException) -> float | None:
+def _delay(instance: Instance, call: Call, error: BaseException) -> float | None:
     """Seconds after which a failed attempt is repeated; None if it is not."""
-    excused = _excused(call, error)
+    excused = _excused(instance, call, error)
     if excused is not None:
         return excused
     delay = retry_delay(call.method.directives, error, call.attempt - call.excused)
     return None if delay is None or (call.deadline and time.time() + delay >= call.deadline) else delay
 
 
-def _excused(call: Call, error: BaseException) -> float | None:
+def _excused(instance: Instance, call: Call, error: BaseException) -> float | None:
     """The same for an attempt that does not count."""
+    if isinstance(error, EngineDown) and call.excused >= instance.host.node.settings.max_deliver:
+        return None  # it may be what ends the engines
     now = time.time()
     since = call.excused_since or now
     return excused_delay(call.method.directives, error, since, now, call.deadline)
@@ -168,9 +171,9 @@ def fail(instance: Instance, call: Call, error: BaseException, *, retry: bool = 
     retry = retry and not isinstance(error, OutcomeUnknown)
     result = result_of(instance, call)
     result.error = describe(error, call.path)
-    delay = _delay(call, error) if retry else None
+    delay = _delay(instance, call, error) if retry else None
     if delay is not None:
-        _retry(instance, call, result, delay, excused=_excused(call, error) is not None)
+        _retry(instance, call, result, delay, excused=_excused(instance, call, error) is not None)
     else:
         publish(instance, call, result)
 

@@ -92,6 +92,11 @@ class Request:
         self.as_json = runids.is_json(headers.get(H.CONTENT_TYPE, ""), self.body)
 
     @property
+    def is_fork(self) -> bool:
+        """Whether its journal began before any driver had it, see :mod:`callboard.actors.fork`."""
+        return self.seed != self.run
+
+    @property
     def key(self) -> str:
         """The key that it is charged to, see :meth:`callboard.actors.client.Client.submit`; empty: none."""
         return key_of(self.budget) if self.budget else ""

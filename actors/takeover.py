@@ -100,10 +100,9 @@ class Watch:
         return pulse is not None and info is not None and (pulse.draining or info.standby)
 
     def serving(self, actor: str) -> list[str]:
-        """Ids of the living hosts that run an actor and are not down, the longest running first."""
-        running = [p for p in self.alive.values() if actor in p.instances and not p.draining]
-        found = [p for p in running if not p.instances[actor].down]
-        return [p.host for p in sorted(found, key=lambda p: (p.started, p.host))]
+        """Ids of the living hosts that run an actor, the longest running first, those that are down last."""
+        found = [p for p in self.alive.values() if actor in p.instances and not p.draining]
+        return [p.host for p in sorted(found, key=lambda p: (p.instances[actor].down, p.started, p.host))]
 
     def eldest(self) -> str:
         """Id of the living host that has run the longest: it does what one of them has to do."""

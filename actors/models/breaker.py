@@ -85,7 +85,7 @@ class Breaker:
         await asyncio.wait([self._asking], timeout=patience)
 
     async def _ask(self) -> None:
-        if await self._engine.answers():
+        if await self._answers():
             return
         self._log.warning("engine_down", asked_again_every_s=_EVERY)
         self._instance.down = True
@@ -97,11 +97,19 @@ class Breaker:
         while not answers:
             await asyncio.sleep(_EVERY)  # an engine can only be asked
             self._stand_by()
-            answers = await self._engine.answers()
+            answers = await self._answers()
         self._log.info("engine_answers_again")
         self._open = None
         self._instance.down = False
         self._instance.set_standby(standby=False, why=_WHY)
+
+    async def _answers(self) -> bool:
+        """Whether the engine is there; where that cannot be asked, calls find out."""
+        try:
+            return await self._engine.answers()
+        except Exception:  # noqa: BLE001 - a host that stands by must not do so for good
+            self._log.exception("engine_cannot_be_asked")
+            return True
 
     def _stand_by(self) -> None:
         """Leave calls to others, if there are some."""

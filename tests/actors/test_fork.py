@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 import callboard
 from callboard import ManagedList, agent, human, method, tool, workflow
@@ -345,4 +346,27 @@ async def test_what_cannot_be_forked(client: Client) -> None:
     for at in (0, 2):
         with pytest.raises(RunIdTaken):
             await client.fork(run, at, run_id=other)
+    with pytest.raises(RunIdTaken):  # though the request is the same
+        await client.fork(run, 0, run_id=run)
     assert len(await client.node.journal.read(other)) == entries
+
+
+async def test_a_driver_dies_before_it_has_taken_it(board: Board) -> None:
+    """The next one finds outcomes and no owner, as it would where the beginning was removed: it goes on."""
+    await board.host(add, fail)
+    driver = await board.host(draws)
+    client = await board.client()
+    run, first = await ran(client, "draws", number=5)
+    held_up = asyncio.Event()
+
+    async def never(*_: Any) -> Any:
+        held_up.set()
+        await asyncio.Event().wait()
+
+    driver.node.journal.open = never  # type: ignore[assignment,method-assign]
+    own = await client.fork(run, 3)
+    await held_up.wait()
+    await board.kill(driver)
+    await board.host(draws)
+    result = await client.result(own, SOON)
+    assert result[:3] == first[:3]

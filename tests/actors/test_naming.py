@@ -17,6 +17,8 @@ from callboard.infra.errors import HostNameTaken
 from callboard.infra.messages.registry import Named, Pulse
 
 RAN: Counter[int] = Counter()
+PATIENT = 10.0
+"""Seconds of silence after which a host has lost its name; it is heard at once if the machine goes on."""
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +91,7 @@ async def test_calls_in_the_lane_of_a_dead_host_go_to_the_next_of_its_name(board
 async def test_a_second_host_of_a_name_is_refused(board: Board) -> None:
     """While the first one lives, which goes on; afterwards the name is free."""
     first = await board.named("left", double)
-    second = Host(first.declarations, board.settings(), name="left")
+    second = Host(first.declarations, board.settings(dead_after=PATIENT), name="left")
     with pytest.raises(HostNameTaken, match="end it first") as caught:
         await second.start()
     assert caught.value.fields == {"name": "left", "host": first.id}
@@ -103,7 +105,7 @@ async def test_a_second_host_of_a_name_is_refused(board: Board) -> None:
 
 async def test_of_many_that_start_at_once_one_gets_the_name(board: Board) -> None:
     """Though none of them is heard when the others look."""
-    hosts = [Host([], board.settings(), name="left") for _ in range(5)]
+    hosts = [Host([], board.settings(dead_after=PATIENT), name="left") for _ in range(5)]
     started = await asyncio.gather(*(host.start() for host in hosts), return_exceptions=True)
     assert [type(one) for one in started if one is not None] == [HostNameTaken] * 4
     node = await board.node()

@@ -145,7 +145,7 @@ async def test_what_others_have_taken_waits_no_more(board: Board) -> None:
     run = await board.submit(takes_many, count=10)
     await until(lambda: sum(member.info().waiting for member in members) > 0)
     await board.done(run)
-    await until(lambda: sum(sum(member.waiting()) + member.info().waiting for member in members) == 0, 5.0)
+    await until(lambda: sum(sum(member.waiting()) + member.info().waiting for member in members) == 0)
 
 
 async def test_a_session_that_moves_is_told_of(board: Board) -> None:
@@ -253,8 +253,8 @@ async def test_a_burst_is_told_of_when_it_has_lasted(board: Board, count: int, *
     """Of very many calls those are told of that are there still when the next report is due, and none twice."""
     global GATE  # noqa: PLW0603 - of the test's own loop
     GATE = asyncio.Event()
-    works = await board.host(crowded, telemetry_every=30.0)
-    drives = await board.host(many_crowded, telemetry_every=30.0)
+    works = await board.host(crowded, telemetry_every=120.0)
+    drives = await board.host(many_crowded, telemetry_every=120.0)
     told = await listen(board)
     run = await board.submit(many_crowded, count=count)
     await until(lambda: instance(works, crowded).slots.busy == count)

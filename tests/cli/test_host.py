@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.terminal import (
@@ -293,17 +294,20 @@ def test_a_route_to_a_name_survives_a_kill_and_a_restart(tmp_path: Path, nats_ur
         "@workflow\nasync def placed() -> int: return await where()\n"
     )
     named = ("host", f"{app}:where", "--name", "left", "--json")
-    with Running("host", app, "--json", url=nats_url) as other, connect_sync(nats_url) as client:
+    patient: Any = {
+        "CALLBOARD_DEAD_AFTER": "5"
+    }  # else one that gets no time would lose its calls to the other
+    with Running("host", app, "--json", url=nats_url, **patient) as other, connect_sync(nats_url) as client:
         other.until(READY)
         client.route("where", "left")
-        with Running(*named, url=nats_url) as first:
+        with Running(*named, url=nats_url, **patient) as first:
             first.until(READY)
             eventually(lambda: client.run("placed", timeout=ENDS_WITHIN) == first.pid)
-            refused = callboard(*named, url=nats_url)
+            refused = callboard(*named, url=nats_url, **patient)
             assert (refused.code, "has the name left, and lives" in refused.err) == (Exit.FAILED, True)
             assert client.run("placed", timeout=ENDS_WITHIN) == first.pid
             first.send(signal.SIGKILL)
-            with Running(*named, url=nats_url) as second:
+            with Running(*named, url=nats_url, **patient) as second:
                 second.until(READY)
                 eventually(lambda: client.run("placed", timeout=ENDS_WITHIN) == second.pid)
                 assert [client.run("placed", timeout=ENDS_WITHIN) for _ in range(5)] == [second.pid] * 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.support.board import Board
 from tests.support.waiting import eventually, until
@@ -132,10 +134,9 @@ async def test_what_was_told_is_found_among_many_reports(
 
     seen = await eventually(held)
     last = (await board.stream(subjects.TELEMETRY))["last_seq"]
-    monkeypatch.setattr("callboard.controller.why.REPORTS", 64)
-    for _ in range(100):
-        await node.store.stored("cb.telemetry.nobody", b"rubbish")
-    assert (await board.stream(subjects.TELEMETRY))["last_seq"] >= last + 100
+    monkeypatch.setattr("callboard.controller.why.REPORTS", 512)
+    await asyncio.gather(*(node.store.stored("cb.telemetry.nobody", b"rubbish") for _ in range(600)))
+    assert (await board.stream(subjects.TELEMETRY))["last_seq"] >= last + 600
     assert {one.future for one in await held()} == {one.future for one in seen}
 
 

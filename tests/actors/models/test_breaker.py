@@ -16,8 +16,10 @@ from tests.support.standin import Reply, StandIn
 from tests.support.waiting import SOON, until
 
 from callboard import model, model_at, workflow
+from callboard.actors.models.function_engine import FunctionEngine
 from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.models.served import ServedModel
+from callboard.actors.models.types import ChatRequest
 from callboard.actors.models.vllm import VllmEngine
 from callboard.infra.errors import EngineDown
 
@@ -170,3 +172,70 @@ async def test_vllm_that_is_started_again(board: Board, other: StandIn) -> None:
     os.kill(child.pid, signal.SIGKILL)
     assert await board.run(many, count=CHATS, timeout=SOON) == CHATS
     await until(lambda: instance(host, served).down)
+
+
+class Mortal(FunctionEngine):
+    """Dies of each request, and is not there from then on."""
+
+    def __init__(self) -> None:
+        super().__init__("remote", self._die)
+        self.deaths = 0
+
+    def _die(self, _: ChatRequest) -> str:
+        self.deaths += 1
+        raise EngineDown("it died", engine="mortal", status=0)
+
+    async def answers(self) -> bool:
+        """Not after a death."""
+        return not self.deaths
+
+
+async def test_a_call_that_ends_engines(board: Board) -> None:
+    """Is not given to one after the other for free: after so many the attempts count."""
+    engines = [Mortal() for _ in range(6)]
+    for one in engines:
+        await board.host(ServedModel("remote", one, {"retries": 0}), max_deliver=2)
+    await board.host(downs)
+    assert await board.run(downs, count=1) == 1
+    assert sum(one.deaths for one in engines) <= 3
+
+
+class Unaskable(Mortal):
+    """Cannot say whether it is there; at first it says that it is not."""
+
+    asked = 0
+
+    async def answers(self) -> bool:
+        """Raises."""
+        self.asked += 1
+        if self.asked == 1:
+            return False
+        raise RuntimeError("oh")
+
+
+async def test_an_engine_that_cannot_be_asked_any_more(board: Board, other: StandIn) -> None:
+    """Its host does not stand by for good."""
+    engine = Unaskable()
+    served = ServedModel("remote", engine, {"retries": 0})
+    there = instance(await board.host(served), served)
+    await board.host(downs, remote(other))
+    run = await board.submit(downs, count=CHATS)
+    assert (await board.done(run)).status == "completed"
+    await until(lambda: engine.asked > 1 and not there.down and not there.standby)
+
+
+async def test_who_stood_by_takes_part_when_the_others_have_left(
+    board: Board, engine: StandIn, other: StandIn
+) -> None:
+    """Also while its engine is down: its calls are tried, and fail, as they do where it is the only host."""
+    other.metrics = {"num_requests_running": 0, "num_requests_waiting": 0}
+    first = await board.host(remote(engine, max_instances=1))
+    spare: Any = remote(other, max_instances=1, retries=0)
+    there = instance(await board.host(spare), spare)
+    await until(lambda: there.standby)
+    await other.__aexit__()
+    await until(lambda: there.down)
+    await first.stop()
+    await until(lambda: not there.standby)
+    await board.host(downs)
+    assert await board.run(downs, count=1) == 1
