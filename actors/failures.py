@@ -189,9 +189,13 @@ def _users(info: ErrorInfo) -> BaseException | None:
         return _regrouped(found, info)
     # Without its constructor first, which may take other arguments than ``args`` holds; some classes
     # have their text from it, though.
-    made = [error for make in (found.__new__, _construct) if (error := _remade(make, found, info))]
-    told = [error for error in made if text_of(error) == info.message]
-    return next(iter(told or made), None)
+    made: BaseException | None = None
+    for make in (found.__new__, _construct):
+        error = _remade(make, found, info)
+        if error is not None and text_of(error) == info.message:
+            return error
+        made = error if made is None else made
+    return made
 
 
 def _regrouped(cls: Any, info: ErrorInfo) -> BaseException | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+import sys
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -38,6 +41,27 @@ class Rich(ValueError):
         super().__init__(f"too dear at {shop}")
         self.shop = shop
         self.price = price
+
+
+class Counted(Exception):
+    """Counts how often it is made."""
+
+    made = 0
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        Counted.made += 1
+
+
+class Wordy(Counted):
+    """Its text is made by its constructor."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.__dict__["said"] = object()  # which cannot travel
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}, {'said' if 'said' in vars(self) else 'and nothing said'}"
 
 
 class Picky(Exception):
@@ -118,6 +142,14 @@ def test_attributes_of_an_exception_travel() -> None:
     assert (again.shop, again.price, str(again)) == ("Harrods", 2.5, "too dear at Harrods")
 
 
+def test_a_constructor_is_called_only_where_the_text_needs_it() -> None:
+    """It may do anything: open a file, count, take other arguments."""
+    for error, times in ((Counted("plain"), 0), (Wordy("a word"), 1)):
+        Counted.made = 0
+        again = travel(raised(error))
+        assert (type(again), str(again), Counted.made) == (type(error), str(error), times)
+
+
 def test_attributes_travel_on_top_of_callboards_own_errors() -> None:
     """Beside the fields that such an error has, over any number of hosts."""
     error: BaseException = Broke(7)
@@ -167,6 +199,23 @@ def test_a_class_that_is_not_here_becomes_call_failed() -> None:
     assert "Agent.work raised ValueError: x" in again.message
     assert again.fields["remote_type"] == "no.such.module:Oops"
     assert "Traceback" in again.fields["remote_traceback"]
+
+
+def test_nothing_is_imported_because_a_message_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that could be imported, and has the class, stays out."""
+    (tmp_path / "told_of_only.py").write_text("class Oops(Exception): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    info = describe(raised(ValueError("x")), ("flow", "Agent.work"))
+    info.type = "told_of_only:Oops"
+    assert type(restore(info, **CONTEXT)) is CallFailed
+    assert "told_of_only" not in sys.modules
+    importlib.import_module("told_of_only")
+    try:
+        assert type(restore(info, **CONTEXT)).__name__ == "Oops"
+    finally:
+        del sys.modules["told_of_only"]
 
 
 @pytest.mark.parametrize(
