@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.board import Board
 from tests.support.gates import Gate, anew
-from tests.support.waiting import SOON, until
+from tests.support.waiting import SOON, eventually, until
 
 from callboard import signal, tool, workflow
 from callboard.actors.admission import Bucket
@@ -54,6 +54,16 @@ async def parked(number: int) -> int:
     return number
 
 
+@workflow(concurrency=1)
+async def narrow(number: int) -> int:
+    """One at a time in a driver; waits for a signal if its number is 0."""
+    if number == 0:
+        await signal("go")
+    await asyncio.sleep(0)  # where one that is too late is stopped
+    BEGAN.append((number, time.monotonic()))
+    return number
+
+
 @workflow(timeout=0.5)
 async def timed(number: int) -> int:
     """Has a time of its own."""
@@ -70,6 +80,14 @@ def rate_of(host: Host) -> float | None:
     """The limit that a host follows."""
     limit = host.admissions.of("counted")
     return None if limit is None else limit.rate
+
+
+def share(host: Host) -> float:
+    """How many requests a second a host accepts by itself."""
+    (driver,) = host.instances()
+    assert isinstance(driver, Driver)
+    bucket = driver._door._bucket
+    return bucket.rate if bucket is not None else math.inf
 
 
 async def limited(*hosts: Host, workflow: str = "counted") -> None:
@@ -113,6 +131,46 @@ async def test_as_many_are_accepted_as_the_rate_says(board: Board) -> None:
     assert found == list(range(40))
     assert len(BEGAN) == 40
     assert max(at for _, at in BEGAN) - begun >= (40 - 5) / 40  # each driver has two at once at most
+
+
+async def test_drivers_have_equal_shares(board: Board) -> None:
+    """Whatever each has to do: of one that has gone the others have the share."""
+    first, second, client = await board.host(counted), await board.host(counted), await board.client()
+    await client.admit("counted", 40.0)
+    await until(lambda: [share(first), share(second)] == [20.0, 20.0])
+    third = await board.host(counted)
+    await until(lambda: {share(first), share(second), share(third)} == {40.0 / 3})
+    await board.kill(third)
+    await second.stop(grace=0.2)
+    await until(lambda: share(first) == 40.0)
+
+
+async def test_no_more_wait_in_a_driver_than_it_has_slots(board: Board) -> None:
+    """The others wait in the stream: those that are too late hear of it when they come out of it."""
+    host, client, node = await board.host(narrow, park_after=0.05), await board.client(), await board.node()
+    woken = await client.submit("narrow", {"number": 0})
+    await board.entries(woken, "aside")
+    await board.emptied("REQUESTS")
+    await client.admit("narrow", 0)
+    await limited(host, workflow="narrow")
+    runs = [await client.submit("narrow", {"number": 1})]
+    await until(lambda: door(host) == 1)
+    runs.append(await client.submit("narrow", {"number": 2}))
+    late = await client.submit("narrow", {"number": 3}, deadline=0.2)
+    over = time.time() + 0.2
+    await client.signal(woken, "go")
+
+    async def stored() -> bool:
+        return bool((await board.stream("REQUESTS"))["messages"] == 4)
+
+    await eventually(stored)
+    await until(lambda: time.time() > over)
+    assert door(host) == 1
+    assert await node.journal.done(late) is None
+    await client.admit("narrow", None)
+    assert [await client.result(run, SOON) for run in (*runs, woken)] == [1, 2, 0]
+    assert (await client.done(late, SOON)).status == "failed"
+    assert [number for number, _ in BEGAN] == [1, 2, 0]
 
 
 async def test_requests_that_nobody_waits_for_are_kept(board: Board) -> None:

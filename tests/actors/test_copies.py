@@ -126,6 +126,32 @@ async def test_a_call_without_a_copy_runs(board: Board) -> None:
     assert RAN["one"] == 1
 
 
+async def test_a_host_that_does_not_answer_does_not_keep_a_copy_from_running(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After ten seconds, or as many as it takes here, the call runs on two hosts; one outcome counts."""
+    assert copies._PATIENCE == 10.0
+    monkeypatch.setattr(copies, "_PATIENCE", 0.2)
+    await board.host(long)
+    driver = await board.host(long_flow)
+    run = await board.submit(long_flow)
+    await until(lambda: RAN["one"] == 1)
+    second = await board.host(long)
+    await until(lambda: len(second.watch.serving("long")) == 2)
+
+    async def silence(host: str, query: bytes) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(second.copies, "_ask", silence)
+    head = call_headers(f"{run}:1", Nats_Msg_Id="a copy", Cb_Again="1", Cb_Run=run)
+    await driver.node.store.stored(call_subject(long), packed({"name": "one"}), head)
+    await until(lambda: RAN["one"] == 2)
+    GATE.set()
+    done = await board.done(run)
+    assert bytes(done.value) == packed("one")
+    await board.emptied("CALLS")
+
+
 async def test_a_driver_that_goes_on_late_does_not_double_a_running_call(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:

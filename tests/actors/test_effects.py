@@ -11,7 +11,17 @@ import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.waiting import SOON, until
 
-from callboard import ManagedList, NotDone, OutcomeUnknown, agent, effect_key, method, tool, workflow
+from callboard import (
+    ManagedList,
+    NotDone,
+    OutcomeUnknown,
+    agent,
+    batchable,
+    effect_key,
+    method,
+    tool,
+    workflow,
+)
 from callboard.infra import subjects
 from callboard.infra.errors import (
     CallTimeout,
@@ -403,6 +413,14 @@ def test_what_cannot_be_declared() -> None:
     ):
         with pytest.raises(DeclarationInvalid):
             tool(effect=True, **options)(act)
+    with pytest.raises(DeclarationInvalid, match="an effect cannot be batchable"):
+
+        @agent
+        class Till:
+            @batchable(effect=True)
+            async def pay(self, orders: list[str]) -> list[str]:
+                return orders
+
     with pytest.raises(DeclarationInvalid):
         tool(key="order")(act)
     with pytest.raises(DeclarationInvalid):

@@ -385,7 +385,8 @@ async def knowing_flow() -> int:
     first = gated("a", 1)
     second = add(first.arg, 2)
     third = add(second.arg, first.arg)
-    second.reprioritize(3)
+    assert second.reprioritize(3)
+    assert not first.reprioritize(5)  # it is on its way
     SEEN.append([one.metadata for one in (first, second, third)])
     opened("a")
     value = await third
@@ -393,8 +394,12 @@ async def knowing_flow() -> int:
     failed = fail("x")
     await asyncio.wait([failed])
     cancelled = gated("b")
-    cancelled.cancel()
-    SEEN.append([failed.metadata.state, cancelled.metadata.state, first.reprioritize(9)])
+    unsent = add(cancelled.arg, 1)
+    SEEN.append([cancelled.metadata.state, unsent.metadata.state])
+    for one in (unsent, cancelled):
+        one.cancel()
+    SEEN.append([one.metadata.state for one in (failed, cancelled, unsent)])
+    SEEN.append([first.reprioritize(9)])
     return value
 
 
@@ -404,7 +409,7 @@ async def test_what_is_known_of_a_future(board: Board) -> None:
     worker = await board.host(gated)
     run = await board.submit(knowing_flow)
     assert (await board.done(run)).status == "completed"
-    before, after, ends = SEEN
+    before, after, late, ends, again = SEEN
     ids = [f"{run}:1", f"{run}:2", f"{run}:3"]
 
     def info(number: int, state: str, **known: Any) -> FutureInfo:
@@ -429,7 +434,9 @@ async def test_what_is_known_of_a_future(board: Board) -> None:
         info(1, "done", executor=driver.id),
         info(2, "done", executor=driver.id),
     ]
-    assert ends == ["failed", "cancelled", False]
+    assert late == ["sent", "waiting"]
+    assert ends == ["failed", "cancelled", "cancelled"]
+    assert again == [False]
 
 
 @workflow

@@ -129,6 +129,32 @@ async def test_a_tree_deeper_than_there_are_slots(board: Board) -> None:
     await until(lambda: instance(host, gathers).slots.busy == 0)
 
 
+TAKEN: list[str] = []
+
+
+@tool(concurrency=1)
+async def tree(name: str, depth: int) -> int:
+    """Two below each, down to the leaves."""
+    TAKEN.append(name)
+    if depth == 0:
+        return 1
+    return sum(await asyncio.gather(tree(f"{name}0", depth - 1), tree(f"{name}1", depth - 1)))
+
+
+@workflow
+async def tree_flow(depth: int) -> int:
+    """All of it."""
+    return await tree("", depth)
+
+
+async def test_calls_are_taken_in_the_order_in_which_they_were_made(board: Board) -> None:
+    """So a wide recursion is under way as a whole before its first leaf is reached."""
+    TAKEN.clear()
+    await board.host(tree, tree_flow)
+    assert await board.run(tree_flow, depth=4) == 2**4
+    assert [len(name) for name in TAKEN] == [depth for depth in range(5) for _ in range(2**depth)]
+
+
 async def test_a_call_that_is_returned_is_waited_for_without_a_slot(board: Board) -> None:
     """The handler has ended; its outcome has not come."""
     await board.host(returns, recursive)

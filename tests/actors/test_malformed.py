@@ -29,6 +29,7 @@ from callboard.infra.errors import (
 from callboard.infra.messages.control import Cancel, HoldsQuery
 from callboard.infra.messages.registry import Pulse
 from callboard.infra.messages.run import ErrorInfo, Result, Signal
+from callboard.infra.pull import Delivered
 
 RAN: Counter[int] = anew(Counter())
 GATE = Gate()
@@ -228,6 +229,22 @@ async def test_an_actor_that_a_host_does_not_run(board: Board) -> None:
     assert result.error is not None
     assert result.error.code == Poisoned.code
     await still_works(board, host)
+
+
+async def test_a_message_found_dead_twice_is_one_letter(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host dies between storing the letter and acking the message: the next one finds it dead, too."""
+    node = await board.node()
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivered, "ack", lambda self: None)
+        first = await board.host(double)
+        await node.store.stored(call_subject(double), b"no call", H.encode([]))
+        await board.letters()
+        await board.kill(first)
+    await board.host(double)
+    await board.emptied("CALLS")
+    assert len(await board.letters()) == 1
 
 
 async def test_a_dead_letter_can_be_sent_again(board: Board) -> None:

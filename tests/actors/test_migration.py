@@ -20,6 +20,8 @@ from callboard.infra.errors import (
     MigrationFailed,
     NoDestination,
     ResultTimeout,
+    RunFailed,
+    SessionHeld,
     SessionUnmovable,
     StateUnknown,
     StoreRefused,
@@ -474,6 +476,34 @@ class Brain:
 
 
 @agent(stateful=True)
+class Mirror:
+    """Calls itself, and could move."""
+
+    @method
+    async def look(self) -> int:
+        """Into its own session."""
+        return await Mirror.shine()
+
+    @method
+    async def shine(self) -> int:
+        """Nothing much."""
+        return 1
+
+    def snapshot(self, session: str) -> int:
+        """Nothing is kept."""
+        return 0
+
+    def restore(self, session: str, value: int | None) -> None:
+        """Nothing was kept."""
+
+
+@workflow
+async def mirrored() -> int:
+    """One call."""
+    return await Mirror.look()
+
+
+@agent(stateful=True)
 class Stubborn:
     """Keeps something in memory, and says nothing of moving."""
 
@@ -603,6 +633,15 @@ async def test_a_drain_takes_along_what_stands_in_the_process(board: Board) -> N
     await source.stop()
     assert await holder(client, "s", "Brain") == other.id
     assert await heard(client, "two") == ["one", "two"]
+
+
+async def test_a_call_into_a_session_that_a_movable_agent_holds(board: Board) -> None:
+    """It is refused, since the session might have moved by then."""
+    await board.host(Mirror, mirrored)
+    client = await board.client()
+    with pytest.raises(RunFailed) as failed:
+        await client.run("mirrored", {}, session="s", timeout=30)
+    assert isinstance(failed.value.__cause__, SessionHeld)
 
 
 async def test_a_stateful_agent_that_does_not_say_how(board: Board) -> None:

@@ -11,7 +11,7 @@ from tests.support.board import Board, call_headers, call_subject, instance, pac
 from tests.support.gates import Gate, anew
 from tests.support.waiting import SOON, until
 
-from callboard import ManagedCounter, ManagedList, agent, method, workflow
+from callboard import ManagedCounter, ManagedList, agent, method, tool, workflow
 from callboard.actors.host import Host
 from callboard.infra import subjects
 from callboard.infra.errors import RunFailed
@@ -72,6 +72,20 @@ class Ledger:
 async def burst(texts: list[str]) -> list[str]:
     """All at once."""
     await asyncio.gather(*(Ledger.add(text) for text in texts))
+    return await Ledger.all()
+
+
+@tool
+async def late_text() -> str:
+    """Comes when the gate opens."""
+    await GATE.wait()
+    return "late"
+
+
+@workflow
+async def late_and_early() -> list[str]:
+    """The argument of the first call comes later than that of the second."""
+    await asyncio.gather(Ledger.add(late_text().arg), Ledger.add("early"))
     return await Ledger.all()
 
 
@@ -142,6 +156,32 @@ async def test_calls_made_at_once_take_effect_in_the_order_in_which_they_were_ma
     await board.host(burst)
     texts = [f"{'shaky' if number % 7 == 3 else 'line'} {number}" for number in range(20)]
     assert await board.run(burst, texts=texts) == texts
+
+
+async def test_a_call_that_waits_for_its_arguments_counts_from_when_they_are_there(board: Board) -> None:
+    """Calls that were made after it, and have theirs, go first."""
+    await board.host(Ledger, late_text)
+    await board.host(late_and_early)
+    run = await board.submit(late_and_early)
+    await until(lambda: BEGUN == ["early"])
+    GATE.set()
+    assert await (await board.client()).result(run, SOON) == ["early", "late"]
+
+
+async def test_calls_of_several_makers_count_from_when_they_reach_the_holder(board: Board) -> None:
+    """One after the other, as they have come."""
+    holder = await board.host(Ledger)
+    await board.host(both, told)
+    client = await board.client()
+    runs = [await client.submit(both.name, {}, session="s")]
+    await until(lambda: BEGUN == ["hold"])
+    for number, text in enumerate(("x", "y", "z"), 2):
+        runs.append(await client.submit(told.name, {"text": text}, session="s"))
+        await until(lambda number=number: len(instance(holder, Ledger).running) == number)  # type: ignore[misc]
+    GATE.set()
+    for run in runs:
+        await client.result(run, SOON)
+    assert [text for text in await lines(holder, "s") if text != "after"] == ["hold", "x", "y", "z"]
 
 
 async def test_a_driver_that_has_lost_its_run_sends_nothing_more(board: Board) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.board import Board
 from tests.support.waiting import until
 
-from callboard import tool, workflow
+from callboard import agent, batchable, tool, workflow
 from callboard.actors.patience import ENOUGH
 from callboard.infra import subjects
 from callboard.infra.messages.runtimes import Curve, Line
@@ -51,6 +51,37 @@ async def asks(name: str) -> str:
     return await patient(name)
 
 
+@agent
+class Together:
+    """The same for several at once."""
+
+    @batchable(max_batch=2)
+    async def wait(self, names: list[str]) -> list[str]:
+        """All of them."""
+        return [await _pass(name) for name in names]
+
+
+@tool(idempotent=True, retries=1, backoff=0.01)
+async def harmless(name: str) -> str:
+    """Wait for the gate, but for the second attempt."""
+    ENTERED.append(name)
+    if len(ENTERED) == 1:
+        await GATE.wait()
+    return name
+
+
+@workflow
+async def call_together() -> str:
+    """One call."""
+    return await Together.wait("x")
+
+
+@workflow
+async def call_harmless() -> str:
+    """One call."""
+    return await harmless("x")
+
+
 @workflow
 async def call_plain() -> str:
     """One call."""
@@ -87,7 +118,8 @@ async def started(board: Board, known: list[Curve], **settings: Any) -> None:
     for one in known:
         subject = subjects.runtime_curve(*one.call.split("."))
         await node.store.stored(subject, msgspec.msgpack.encode(one))
-    host = await board.host(plain, pay, patient, asks, call_plain, call_pay, call_asks, **settings)
+    handlers, flows = (plain, pay, patient, asks, harmless, Together), (call_plain, call_pay, call_asks)
+    host = await board.host(*handlers, *flows, call_harmless, call_together, **settings)
     await until(lambda: len(host.expectations) == len(known))
 
 
@@ -100,6 +132,17 @@ async def test_what_is_far_too_slow_is_stopped(board: Board) -> None:
     assert done.error is not None
     assert done.error.code == "call_timeout"
     assert "timeout_factor" in done.error.message
+
+
+async def test_what_was_stopped_is_tried_again_only_if_that_does_no_harm(board: Board) -> None:
+    """As after a time-out of its own."""
+    await started(board, [curve("plain.call"), curve("harmless.call")], **WANTED)
+    failed = await board.done(await board.submit(call_plain))
+    assert failed.error is not None
+    assert (failed.error.code, ENTERED) == ("call_timeout", ["x"])
+    ENTERED.clear()
+    assert await board.run(call_harmless) == "x"
+    assert ENTERED == ["x", "x"]
 
 
 Known = Callable[[], list[Curve]]
@@ -116,6 +159,7 @@ Known = Callable[[], list[Curve]]
         pytest.param(call_plain, lambda: [curve("plain.call", bits=range(20, 33))], WANTED, id="other_sizes"),
         pytest.param(call_plain, list, WANTED, id="unknown"),
         pytest.param(call_pay, lambda: [curve("pay.call")], WANTED, id="an_effect"),
+        pytest.param(call_together, lambda: [curve("Together.wait")], WANTED, id="a_batch"),
         pytest.param(call_asks, lambda: [curve("asks.call"), curve("patient.call")], WANTED, id="waits"),
     ],
 )

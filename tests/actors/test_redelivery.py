@@ -11,6 +11,7 @@ from tests.support.board import Board, call_headers, call_subject, instance, pac
 from tests.support.gates import Gate, anew
 from tests.support.waiting import SOON, until
 
+import callboard
 from callboard import agent, method, options, tool, workflow
 from callboard.actors.pulse import Heart
 from callboard.infra import headers as H
@@ -19,6 +20,7 @@ from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered
 
 RAN: Counter[str] = anew(Counter())
+DRAWN: list[str] = anew([])
 GATE = Gate()
 
 
@@ -46,6 +48,22 @@ class Nester:
         """Two calls, of which the second waits."""
         RAN[f"{name} steps"] += 1
         return [await work(f"{name}.first"), await gated(f"{name}.second")]
+
+
+@tool(name="drawing", retries=1, backoff=0.01)
+async def drawing(name: str) -> str:
+    """Draw a name, and fail once the gate is open, but for the second attempt."""
+    DRAWN.append(str(callboard.uuid()))
+    await GATE.wait()
+    if len(set(DRAWN)) == 1:
+        raise ValueError(name)
+    return name
+
+
+@workflow
+async def drawing_flow(name: str) -> str:
+    """One call."""
+    return await drawing(name)
 
 
 @workflow
@@ -151,6 +169,21 @@ async def test_a_call_that_died_with_its_host_does_not_repeat_what_it_had_done(b
     assert (await board.done(run)).status == "completed"
     assert RAN == {"a steps": 2, "a.first": 1, "a.second": 1}
     await until(lambda: instance(worker, gated).running == {})
+
+
+async def test_a_call_that_is_delivered_again_draws_the_same(board: Board) -> None:
+    """``uuid()`` in a handler is the same on the next host, and another one in a retry."""
+    first = await board.host(drawing)
+    await board.host(drawing_flow)
+    run = await board.submit(drawing_flow, name="a")
+    await until(lambda: len(DRAWN) == 1)
+    await board.kill(first)
+    await board.host(drawing)
+    await until(lambda: len(DRAWN) == 2)
+    GATE.set()
+    assert (await board.done(run)).status == "completed"
+    again, retried = DRAWN[1:]
+    assert DRAWN[0] == again != retried
 
 
 async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board) -> None:

@@ -73,6 +73,14 @@ def test_the_same_code_makes_the_same_ids(program: Program, one: int, other: int
     assert ids_of(program, one) == ids_of(program, other)
 
 
+def test_another_number_of_tasks_makes_other_ids() -> None:
+    """A task more, whoever makes it, a library or another Python, moves those that are started after it."""
+    plain = list(ids_of([["call"], "call"], 0).values())
+    more = list(ids_of([[], ["call"], "call"], 0).values())
+    assert len(plain) == len(more) == 2
+    assert set(plain) != set(more)
+
+
 @given(PROGRAMS, st.integers(0, 1000))
 def test_no_two_calls_share_an_id(program: Program, seed: int) -> None:
     """Over all branches, nested to any depth."""

@@ -62,6 +62,26 @@ class Memory:
         return name
 
 
+@agent(stateful=True)
+class Tally:
+    """Counts in its own memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @method
+    async def up(self) -> int:
+        """One more."""
+        self.count += 1
+        return self.count
+
+
+@workflow
+async def counting() -> int:
+    """One more."""
+    return await Tally.up()
+
+
 @workflow
 async def several(names: list[str]) -> list[Any]:
     """Calls of one session."""
@@ -143,3 +163,16 @@ async def test_a_host_that_drains_lets_others_have_the_rest(board: Board) -> Non
     assert (await board.done(run)).status == "completed"
     assert _log.index("-l") == _log.index("+l") + 1, "nothing of the session ran meanwhile"
     await until(lambda: instance(second, Memory)._sessions._sessions == {})
+
+
+async def test_what_it_keeps_in_itself_dies_with_its_host(board: Board) -> None:
+    """The next host begins with nothing; until then one host serves all sessions, and the other stands by."""
+    first = await board.host(Tally)
+    await board.host(counting)
+    second = await board.host(Tally)
+    await until(lambda: instance(second, Tally).standby)
+    client = await board.client()
+    for session, count in (("a", 1), ("b", 2)):
+        assert await client.run(counting.name, {}, session=session, timeout=SOON) == count
+    await board.kill(first)
+    assert await client.run(counting.name, {}, session="a", timeout=SOON) == 1

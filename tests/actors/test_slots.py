@@ -175,6 +175,42 @@ async def test_a_thread_that_ignores_its_timeout_does_not_keep_its_slot(board: B
     assert second == "[1]"
 
 
+@agent(concurrency=1)
+class Deaf:
+    """One slot."""
+
+    @method
+    def ignores(self) -> None:
+        """Does not look whether it was cancelled."""
+        METER.enter()
+        METER.open.wait(60)
+        METER.leave()
+
+    @method
+    def other(self) -> int:
+        """Needs the slot."""
+        return METER.now
+
+
+@workflow
+async def deaf_flow() -> int:
+    """Cancel one that runs, then call the other."""
+    first = Deaf.ignores()
+    await until(lambda: METER.now == 1)
+    first.cancel()
+    return await Deaf.other()
+
+
+async def test_a_thread_that_ignores_a_cancellation_does_not_keep_its_slot(board: Board) -> None:
+    """It goes on beside the next call."""
+    await board.host(Deaf, deaf_flow)
+    try:
+        assert await board.run(deaf_flow) == 1
+    finally:
+        METER.open.set()
+    await until(lambda: METER.now == 0)
+
+
 @tool(concurrency=1, timeout=1.0)
 def careful() -> int:
     """Looks whether it should stop."""

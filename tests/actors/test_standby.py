@@ -154,3 +154,12 @@ async def test_a_route_to_a_host_that_stands_by_is_passed_over(board: Board) -> 
     await until(lambda: not driver.watch.serves(second.id, "single"))
     assert driver.routes.choose("single", "s", "r:1", keeps=False) == ("", 0)
     assert driver.watch.takes_calls(second.id)
+
+
+async def test_more_may_run_while_heartbeats_are_late(board: Board) -> None:
+    """One that is not heard is taken for dead, and serves on: both take calls."""
+    first, second = await board.host(single), await board.host(single)
+    await until(lambda: instance(second, single).standby)
+    first._heart._beat_once = lambda connection: None  # type: ignore[method-assign]
+    await until(lambda: not instance(second, single).standby)
+    assert not instance(first, single).standby

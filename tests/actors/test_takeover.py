@@ -261,6 +261,32 @@ async def test_who_came_first_comes_first_again(board: Board) -> None:
 
 
 @workflow
+async def completed_flow() -> list[str]:
+    """Take a step for each of several calls as they come."""
+    found: list[str] = []
+    for one in asyncio.as_completed([gated(name) for name in "abc"]):
+        found.append(await step(f"{await one} {len(found)}"))
+    return [*found, await gated("gate")]
+
+
+async def test_as_completed_gives_the_same_order_again(board: Board) -> None:
+    """That of the journal: each step finds the one that it came after."""
+    await board.host(step, gated)
+    driver = await board.host(completed_flow)
+    run = await board.submit(completed_flow)
+    for number, name in enumerate("cab"):
+        await until(lambda name=name: RAN[name] == 1)  # type: ignore[misc]
+        gate(name).set()
+        await until(lambda name=name, number=number: RAN[f"{name} {number}"] == 1)  # type: ignore[misc]
+    await until(lambda: RAN["gate"] == 1)
+    await board.kill(driver)
+    await board.host(completed_flow)
+    gate("gate").set()
+    assert value_of(await board.done(run)) == ["c 0", "a 1", "b 2", "gate"]
+    assert set(RAN.values()) == {1}
+
+
+@workflow
 async def branches_flow() -> list[str]:
     """Concurrent branches whose calls finish in another order than they were made."""
 
@@ -665,6 +691,26 @@ async def test_a_claim_whose_holder_did_nothing_is_void(
     assert time.monotonic() - claimed_at > 2.0, "the claim was not heeded"
     gate("late").set()
     assert value_of(await board.done(run)) == "late"
+
+
+async def other_arguments() -> list[Any]:
+    """The same calls with other arguments."""
+    found: list[Any] = [await step("1"), await step("2"), await step("3")]
+    failed = (await asyncio.gather(fail("4"), return_exceptions=True))[0]
+    return [*found, repr(failed), await gated("five")]
+
+
+async def test_other_arguments_are_no_change(board: Board) -> None:
+    """Calls on record have their results, whatever they are called with now."""
+    await board.host(step, gated, fail)
+    first = await board.host(steps_flow)
+    run = await board.submit(steps_flow)
+    await until(lambda: RAN["five"] == 1)
+    await board.kill(first)
+    await board.host(changed(steps_flow, other_arguments))
+    gate("five").set()
+    assert value_of(await board.done(run)) == ["one", "two", "three", "ValueError('four')", "five"]
+    assert {RAN[name] for name in "1234"} == {0}
 
 
 # -- ends, and what is between them ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board
+from tests.support.gates import Gate
 from tests.support.waiting import eventually, until
 
 import callboard
@@ -40,6 +41,7 @@ from callboard.infra.server import EmbeddedServer
 from callboard.state.journal import decode_aside, decode_owner
 
 RAN: Counter[str] = Counter()
+GATE = Gate()
 SOON = {"park_after": 0.05}
 """With which a run that waits is put aside at once."""
 
@@ -94,6 +96,18 @@ async def listener(count: int = 1, timeout: float | None = None) -> list[Any]:
     """Wait for so many signals."""
     RAN["from the top"] += 1
     return [await callboard.signal("go", timeout=timeout) for _ in range(count)]
+
+
+@workflow
+async def beside() -> list[Any]:
+    """Wait for a signal, and for what is neither a call nor a wait."""
+
+    async def own() -> str:
+        RAN["own"] += 1
+        await GATE.wait()
+        return "own"
+
+    return list(await asyncio.gather(callboard.signal("go"), own()))
 
 
 @workflow
@@ -254,6 +268,18 @@ async def test_a_run_that_waits_holds_nothing(board: Board) -> None:
     await client.cancel(run)
     with pytest.raises(RunCancelled):
         await client.result(run, 30.0)
+
+
+async def test_what_is_neither_call_nor_wait_begins_anew(board: Board) -> None:
+    """It does not keep its run from being put aside."""
+    host = await board.host(beside, **SOON)
+    run = await put_aside(board, host, beside)
+    assert RAN["own"] == 1
+    GATE.set()
+    client = await board.client()
+    await client.signal(run, "go", 1)
+    assert await client.result(run, 30.0) == [1, "own"]
+    assert RAN["own"] == 2
 
 
 async def test_the_timer_of_a_driver_that_died(board: Board) -> None:
