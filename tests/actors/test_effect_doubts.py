@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 
+import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.gates import Gate, anew
 from tests.support.waiting import SOON, until
@@ -73,6 +75,30 @@ def acted(order: str) -> str:
     if not DONE[order]:
         raise NotDone
     return f"found {order}"
+
+
+@tool(effect=True, concurrency=1)
+async def linger(order: str) -> str:
+    """Acts when the gate opens."""
+    DONE["begun"] += 1
+    await GATE.wait()
+    DONE[order] += 1
+    return f"lingered {order}"
+
+
+@linger.reconcile
+async def lingered(order: str) -> str:
+    """Looks whether it has happened so far."""
+    DONE["asked"] += 1
+    if not DONE[order]:
+        raise NotDone
+    return f"found {order}"
+
+
+@workflow
+async def lingering(order: str) -> str:
+    """One call."""
+    return await linger(order)
 
 
 @workflow
@@ -184,6 +210,24 @@ async def test_a_cancelled_thread_may_still_act_after_reconcile_was_asked(board:
         await until(lambda: DONE["begun"] == 2)
     finally:
         LATE.set()
+    assert (await board.done(run)).status == "completed"
+    await until(lambda: DONE["a"] == 2)
+    assert DONE["asked"] == 1
+
+
+async def test_a_host_that_is_not_heard_may_still_act_after_reconcile_was_asked(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither beats nor answers, as one that is frozen or cut off: another one has its call, and both act."""
+    first = await board.host(linger)
+    await board.host(lingering)
+    run = await board.submit(lingering, order="a")
+    await until(lambda: DONE["begun"] == 1)
+    second = await board.host(linger)
+    monkeypatch.setattr(second.copies, "_ask", lambda host, query: asyncio.sleep(0))
+    first._heart._beat_once = lambda connection: None  # type: ignore[method-assign]
+    await until(lambda: DONE["begun"] == 2)
+    GATE.set()
     assert (await board.done(run)).status == "completed"
     await until(lambda: DONE["a"] == 2)
     assert DONE["asked"] == 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -13,31 +16,95 @@ from callboard.actors.directives import Directives
 from callboard.actors.future import FutureInfo
 from callboard.infra.messages import run
 from callboard.infra.settings import DAY, Settings
+from callboard.state.charging import RESERVED_FOR
 
 PAGE = DOCS / "guarantees.md"
 _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 _STATES = re.compile(r"``(\w+)``")
+_EDGE = re.compile(r"^\s*(\S+) --> (\w+)", re.MULTILINE)
+_BEGINS = re.compile(r"#|\||[-*] |\d+\. ")
+_RULE = re.compile(r"\|[-|: ]+\|")
+_END = re.compile(r"[.!?](?=\s|$)")
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 def named() -> list[tuple[str, str]]:
-    """All tests that the page names."""
-    return [found for line in prose(PAGE) for found in _TEST.findall(line)]
+    """All tests that the page names, each once."""
+    return list(dict.fromkeys(found for line in prose(PAGE) for found in _TEST.findall(line)))
+
+
+@cache
+def functions(file: str) -> set[str]:
+    """The tests in a file."""
+    tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
+    found = (n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {name for name in found if name.startswith("test_")}
 
 
 @pytest.mark.parametrize(("file", "function"), named())
 def test_every_named_test_exists(file: str, function: str) -> None:
     """A promise without its test is a wish."""
-    tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
-    functions = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert function in functions
+    assert function in functions(file)
 
 
-def test_every_promise_names_its_test() -> None:
-    """No row of a table of promises is without one."""
-    rows = [line for line in prose(PAGE) if line.startswith("|") and line.rstrip(" |").endswith("`")]
-    assert len(named()) == len([row for row in rows if "::" in row])
-    for heading in ("Runs", "Calls", "Values, errors, connections"):
-        assert all(test for test in table(PAGE, heading).column("test"))
+def statements(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Rows of tables, items of lists and paragraphs; and whether each stands directly below a heading."""
+    gathered: list[str] = []
+    below = False
+    for line in [*lines, ""]:
+        apart = _BEGINS.match(line) or not line.strip() or "".join(gathered[:1]).startswith("|")
+        if apart and gathered:
+            yield " ".join(gathered), below
+            gathered, below = [], False
+        if line.startswith("#"):
+            below = True
+        elif line.strip():
+            gathered.append(line.strip())
+
+
+def introduces(statement: str) -> bool:
+    """Whether it is a paragraph of one sentence, which says what a section is about."""
+    plain = _LINK.sub(r"\1", re.sub(r"`[^`]*`", "it", statement))
+    return not _BEGINS.match(statement) and len(_END.findall(plain)) <= 1
+
+
+def bare(lines: list[str]) -> list[str]:
+    """What would have to name a test and does not.
+
+    All do but heads of tables, and one sentence directly below a heading.
+    """
+    heads = {line for line, rule in pairwise(lines) if _RULE.fullmatch(rule.strip())}
+    return [
+        statement
+        for statement, below in statements(lines)
+        if not _TEST.search(statement)
+        and not (statement in heads or _RULE.fullmatch(statement))
+        and not (below and introduces(statement))
+    ]
+
+
+def test_every_statement_names_a_test() -> None:
+    """Each row of a table, item of a list and paragraph, but for one sentence at the beginning of a section."""
+    assert bare(list(prose(PAGE))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# Page\n\nOne sentence, with `a. b` and a [link](x.md).\n", 0),
+        ("# Page\n\nTwo sentences. They promise something.\n", 1),
+        ("# Page\n\nTwo sentences. They promise something (`docs/test_x.py::test_y`).\n", 0),
+        ("# Page\n\nOne sentence.\n\nAnother paragraph.\n", 1),
+        ("# Page\n\n- An item\n  that goes on.\n- And another: `docs/test_x.py::test_y`.\n", 1),
+        ("# Page\n\n| a | test |\n|---|---|\n| b | `docs/test_x.py::test_y` |\n", 0),
+        ("# Page\n\n| a | test |\n|---|---|\n| b | |\n| c | d |\n", 2),
+        ("# Page\n\n| a | test |\n|---|---|\n| b | `docs/test_x.py::test_y` |\nAnd a promise.\n", 1),
+        ("# Page\n\n1. One\n2. `docs/test_x.py::test_y`\n", 1),
+    ],
+)
+def test_statements_without_a_test_are_found(text: str, found: int) -> None:
+    """Wherever they stand."""
+    assert len(bare(text.splitlines())) == found
 
 
 def charts() -> tuple[str, str]:
@@ -48,8 +115,17 @@ def charts() -> tuple[str, str]:
 
 def states(chart: str) -> set[str]:
     """The states in a chart."""
-    ends = re.findall(r"^\s*(\S+) --> (\w+)", chart, re.MULTILINE)
-    return {state for pair in ends for state in pair} - {"[*]"}
+    return {state for pair in _EDGE.findall(chart) for state in pair} - {"[*]"}
+
+
+@pytest.mark.parametrize(
+    ("number", "heading", "begin"),
+    [(0, "The states of a future", "called"), (1, "The states of a run", "stored")],
+)
+def test_every_step_of_a_chart_names_a_test(number: int, heading: str, begin: str) -> None:
+    """The table below a chart has all of its steps, and no others."""
+    steps = [f"{begin if one == '[*]' else one} → {other}" for one, other in _EDGE.findall(charts()[number])]
+    assert tables(PAGE, heading)[0].column("step") == steps
 
 
 def test_states_of_a_future() -> None:
@@ -65,14 +141,14 @@ def test_states_of_a_run() -> None:
 
 
 def test_directives() -> None:
-    """Only directives are named as such."""
+    """All directives are told of, and nothing else as such."""
     names = {name for cell in directives() for name in re.findall(r"\w+", cell)}
-    assert names - {"all", "others"} <= set(Directives.__struct_fields__)
+    assert names - {"with", "without", "and", "snapshot", "restore"} == set(Directives.__struct_fields__)
 
 
 def directives() -> list[str]:
     """The first column of the table of directives."""
-    return tables(PAGE, "Directives: enforced, and announced only")[0].column("directive")
+    return table(PAGE, "Directives: enforced, and announced only").column("directive")
 
 
 def test_defaults() -> None:
@@ -84,4 +160,8 @@ def test_defaults() -> None:
         "dead_max_age": 30 * DAY,
         "inline_limit": 64 << 10,
         "value_limit": 256 << 20,
+        "durability": "development",
+        "timeout_factor": 0.0,
+        "timeout_least": 30.0,
     } == msgspec.structs.asdict(settings)
+    assert RESERVED_FOR == 3600.0
