@@ -250,3 +250,26 @@ async def test_a_request_whose_deadline_has_passed_is_not_begun(board: Board) ->
     assert isinstance(caught.value.__cause__, DeadlineExceeded)
     await board.emptied("CALLS")
     assert RAN == []
+
+
+@workflow
+async def idle_flow() -> None:
+    """Await nothing."""
+    RAN.append("begun")
+
+
+@workflow
+def idle_plain_flow() -> None:
+    """The same in a thread."""
+    RAN.append("begun")
+
+
+@pytest.mark.parametrize("flow", [idle_flow, idle_plain_flow])
+async def test_such_a_request_is_not_begun_though_it_would_wait_for_nothing(board: Board, flow: Any) -> None:
+    """Its function is not called."""
+    client = await board.client()
+    run = await client.submit(flow.name, deadline=-1.0)
+    await board.host(flow)
+    done = await client.done(run, SOON)
+    assert done.error is not None
+    assert (done.status, done.error.code, RAN) == ("failed", "deadline_exceeded", [])
