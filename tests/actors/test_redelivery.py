@@ -125,6 +125,23 @@ async def test_a_finished_call_delivered_again_is_acked_without_running(
     assert RAN == {"a": 1}
 
 
+async def test_an_outcome_is_stored_before_its_call_is_acked(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it is on its way the call stays in the stream."""
+    host, node = await board.host(work), await board.node()
+    journal = host.node.journal
+    store, held = journal.put_result, list[tuple[Any, ...]]()
+    monkeypatch.setattr(journal, "put_result", lambda *given: held.append(given))
+    await node.store.stored(call_subject(work), packed({"name": "a"}), call_headers("r:1"))
+    await until(lambda: held)
+    await host.node.connection.flush()
+    assert (await board.stream("CALLS"))["messages"] == 1
+    store(*held[0])
+    await board.emptied("CALLS")
+    assert [result.future for result in await board.results("r")] == ["r:1"]
+
+
 async def test_a_call_of_a_run_that_has_ended_is_not_run(board: Board) -> None:
     """Nobody waits for it."""
     node = await board.node()
