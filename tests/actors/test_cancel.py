@@ -238,6 +238,39 @@ async def test_a_handler_that_refuses_to_be_cancelled(board: Board) -> None:
 
 
 @tool
+def calls_late() -> int:
+    """Block a thread, and make a call afterwards."""
+    SAW.append("begins")
+    STOP.wait(SOON)
+    try:
+        _ = forever("late")
+    except CallCancelled:
+        SAW.append("stopped")
+        raise
+    return 1
+
+
+@workflow
+async def late_flow() -> int:
+    """Call it."""
+    return await calls_late()
+
+
+async def test_a_thread_that_was_cancelled_makes_no_calls(board: Board) -> None:
+    """It stops where it would make the next one."""
+    host = await board.host(calls_late, forever, late_flow)
+    run = await board.submit(late_flow)
+    await until(lambda: SAW == ["begins"])
+    await (await board.client()).cancel(run)
+    try:
+        await until(lambda: not instance(host, calls_late).running)
+    finally:
+        STOP.set()
+    await until(lambda: SAW == ["begins", "stopped"])
+    await board.emptied("CALLS")
+
+
+@tool
 async def cleaning_up() -> None:
     """Take until it may be over to stop."""
     SAW.append("begins")
