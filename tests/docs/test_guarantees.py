@@ -14,9 +14,12 @@ from tests.docs.pages import DOCS, ROOT, blocks, prose, table, tables
 
 from callboard.actors.directives import Directives
 from callboard.actors.future import FutureInfo
+from callboard.actors.patience import ENOUGH
+from callboard.actors.slots import PREEMPTIONS
+from callboard.controller.provisioning.roster import SILENT
 from callboard.infra.messages import run
 from callboard.infra.settings import DAY, Settings
-from callboard.state.charging import RESERVED_FOR
+from callboard.state.charging import RESERVED_FOR, SETTLED
 
 PAGE = DOCS / "guarantees.md"
 _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
@@ -164,4 +167,8 @@ def test_defaults() -> None:
         "timeout_factor": 0.0,
         "timeout_least": 30.0,
     } == msgspec.structs.asdict(settings)
-    assert RESERVED_FOR == 3600.0
+
+
+def test_figures() -> None:
+    """Other figures in the text are what the code has."""
+    assert (PREEMPTIONS, ENOUGH, SETTLED, RESERVED_FOR, SILENT) == (3, 100, 500, 3600.0, 10.0)
