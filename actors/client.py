@@ -390,8 +390,8 @@ class Client:
 
         Args:
             session: one id, or some.
-            source: the host that holds it; if given and another one does, it stays there.
-            destination: the host that is to hold it; by default the least busy other one.
+            source: the host that holds it, by its id or name; if given and another one does, it stays there.
+            destination: the host that is to hold it, likewise; by default the least busy other one.
             timeout: seconds; a move that has been asked for goes on after that.
 
         Returns:

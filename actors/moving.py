@@ -50,6 +50,8 @@ async def migrate(
         asyncio.gather(*(holder(node, Place(actor, session)) for session in sessions)),
     )
     _check(actor, info, sessions, holders)
+    ids = {pulse.name: pulse.host for pulse in sorted(pulses, key=lambda pulse: pulse.started) if pulse.name}
+    source, destination = ids.get(source or "", source), ids.get(destination or "", destination)
     serving = {pulse.host: pulse for pulse in pulses if actor in pulse.instances}
     found = {session: str(host) for session, host in zip(sessions, holders, strict=True)}
     for session, host in found.items():

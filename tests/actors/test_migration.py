@@ -125,6 +125,23 @@ async def test_an_idle_session_moves(board: Board) -> None:
     assert await holder(client, "s") == other.id
 
 
+async def test_to_a_host_by_its_name(board: Board) -> None:
+    """The one that has it now; from another one than is named nothing moves."""
+    first = await board.host(Diary, entry, entries)
+    client = await board.client()
+    await client.run("entry", {"text": "first"}, session="s", timeout=30)
+    await board.kill(await board.named("left", Diary))
+    left, right = await board.named("left", Diary), await board.named("right", Diary)
+    for one, other in ((first, left), (left, right)):
+        await until(lambda one=one, other=other: one.watch.serves(other.id, "Diary"))  # type: ignore[misc]
+    assert (await client.migrate("s", "Diary", destination="left"))[0].host == left.id
+    with pytest.raises(MigrationFailed, match="nothing was moved"):
+        await client.migrate("s", "Diary", "right")
+    assert (await client.migrate("s", "Diary", "left", "right"))[0].host == right.id
+    with pytest.raises(NoDestination, match="host middle cannot"):
+        await client.migrate("s", "Diary", destination="middle")
+
+
 async def test_a_call_that_runs_ends_first(board: Board) -> None:
     """What waits behind it goes after the session, in its order, and each call runs once."""
     client, source, other = await parted(board)

@@ -38,7 +38,7 @@ def migrate(
     Args:
         session: Its id.
         actor: The agent.
-        to: The host that is to have it; by default the least busy other one.
+        to: The host that is to have it, by its id or name; by default the least busy other one.
         from_: The host that has it now; if another one has it, nothing is moved.
         also: Further sessions of the same agent.
         timeout: Seconds to wait for a call that runs; the move goes on after that.
