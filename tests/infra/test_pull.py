@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,25 @@ async def test_what_was_on_its_way_when_it_was_withdrawn_still_comes(
     puller.pull.withdraw()
     await until(lambda: len(puller.got) == 3)
     assert sorted(puller.pull.held) == [1, 2, 3]
+
+
+async def test_what_meets_a_withdrawal_comes_with_the_next_request(puller: Puller, nats_url: str) -> None:
+    """Not after the ack wait: the server delivers again what it could not hand over, and counts both."""
+    client = await nats.connect(nats_url)
+    chance = random.Random(1)
+    for number in range(1, 501):
+        puller.pull.ask(1, wait=True)
+        await client.publish("w", b"x")
+        await client.flush()
+        await asyncio.sleep(chance.random() * 0.0006)
+        puller.pull.withdraw()
+        puller.pull.ask(1, wait=True)
+        await until(lambda number=number: len(puller.got) == number)  # type: ignore[misc]
+        puller.got[-1].ack()
+        puller.pull.withdraw()
+    await client.close()
+    assert {delivered.delivered for delivered in puller.got} <= {1, 2}
+    assert len({delivered.sequence for delivered in puller.got}) == 500
 
 
 async def test_a_stopped_pull_asks_for_nothing(puller: Puller, store: Store, pending: Pending) -> None:
