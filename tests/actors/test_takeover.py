@@ -531,16 +531,21 @@ async def same_calls() -> list[Any]:
     return [*found, repr(failed), await gated("five"), await step("more")]
 
 
-async def test_a_change_that_changes_no_call_is_none(board: Board) -> None:
-    """Only calls and their places count; what comes after the journal's end is free."""
+async def gone_on_as(board: Board, code: Any) -> Any:
+    """What becomes of ``steps_flow`` when its driver dies, and the next one has other code."""
     await board.host(step, gated, fail)
     first = await board.host(steps_flow)
     run = await board.submit(steps_flow)
     await until(lambda: RAN["five"] == 1)
     await board.kill(first)
-    await board.host(changed(steps_flow, same_calls))
+    await board.host(changed(steps_flow, code))
     gate("five").set()
-    assert value_of(await board.done(run))[-2:] == ["five", "more"]
+    return value_of(await board.done(run))
+
+
+async def test_a_change_that_changes_no_call_is_none(board: Board) -> None:
+    """Only calls and their places count; what comes after the journal's end is free."""
+    assert (await gone_on_as(board, same_calls))[-2:] == ["five", "more"]
     assert set(RAN.values()) == {1}
 
 
@@ -702,14 +707,7 @@ async def other_arguments() -> list[Any]:
 
 async def test_other_arguments_are_no_change(board: Board) -> None:
     """Calls on record have their results, whatever they are called with now."""
-    await board.host(step, gated, fail)
-    first = await board.host(steps_flow)
-    run = await board.submit(steps_flow)
-    await until(lambda: RAN["five"] == 1)
-    await board.kill(first)
-    await board.host(changed(steps_flow, other_arguments))
-    gate("five").set()
-    assert value_of(await board.done(run)) == ["one", "two", "three", "ValueError('four')", "five"]
+    assert await gone_on_as(board, other_arguments) == ["one", "two", "three", "ValueError('four')", "five"]
     assert {RAN[name] for name in "1234"} == {0}
 
 
