@@ -71,7 +71,8 @@ async def asked(budgets: Budgets, call: Call, account: Account, unit: str) -> bo
             if await node.reader.last(_INBOX, where) is None:  # also when another host has asked, and is done
                 await node.store.stored(where, msgspec.msgpack.encode(question))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY):
+                    await news.wait()
             news.clear()
     finally:
         for sid in listening:

@@ -80,7 +80,8 @@ class Ends:
         try:
             if timeout is None:
                 return await waiter
-            return await asyncio.wait_for(waiter, timeout)
+            async with asyncio.timeout(timeout):
+                return await waiter
         except TimeoutError as error:
             raise ResultTimeout(
                 f"run {run} has not ended after {timeout:g} s: it goes on; see 'callboard show {run}'",
@@ -131,7 +132,8 @@ class Ends:
         """Such news can be lost with a connection, so the journal is asked too, now and then."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reconnected.wait(), _ASK_EVERY)
+                async with asyncio.timeout(_ASK_EVERY):
+                    await self._reconnected.wait()
             self._reconnected.clear()
             for run in [run for run, end in self._ends.items() if end.waiters and end.done is None]:
                 try:

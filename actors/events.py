@@ -66,7 +66,8 @@ async def follow_events(node: Node, run: str, *, follow: bool) -> AsyncIterator[
             if not follow:
                 return
             try:
-                await asyncio.wait_for(news.wait(), _LOOK_EVERY)
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await news.wait()
             except TimeoutError:
                 continue
     finally:

@@ -233,7 +233,8 @@ class _Round:
         giving = self._host.migrations.give(instance, self._asked.by, most)
         asked = asyncio.run_coroutine_threadsafe(giving, self._host.node.loop)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(asked), BLOCKED)
+            async with asyncio.timeout(BLOCKED):
+                return await asyncio.wrap_future(asked)
         except TimeoutError:
             return 0, 0
 

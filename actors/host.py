@@ -433,7 +433,8 @@ class Host:
             subject, b"", H.encode([("KV-Operation", "PURGE"), ("Nats-Rollup", "sub")])
         )
         try:
-            await asyncio.wait_for(gone, _LEAVE)
+            async with asyncio.timeout(_LEAVE):
+                await gone
         except (CallboardError, TimeoutError) as error:  # then it is taken for dead soon
             self._log.warning("registry_not_left", error=str(error) or "no answer in time")
 

@@ -134,7 +134,8 @@ class Heart:
     async def _rest(self, seconds: float) -> None:
         """Until stopped, or told to look; that long at most."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         self._wake.clear()
 
     def _beat_once(self, connection: Connection) -> None:

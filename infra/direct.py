@@ -102,7 +102,8 @@ class DirectReader:
                     msgspec.json.encode(query),
                     reply=f"{self._inbox}.{number}",
                 )
-                await asyncio.wait_for(batch.done, timeout * (attempt + 1))
+                async with asyncio.timeout(timeout * (attempt + 1)):
+                    await batch.done
                 return batch
             except _Lost:
                 pass

@@ -100,7 +100,8 @@ class Store:
         if self._sweeper is None:
             return
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
         except TimeoutError:
             self._log.warning("stopped_with_unstored_messages", count=self.outstanding)
         self._sweeper.cancel()

@@ -238,7 +238,8 @@ class Link:
     async def _ready(self, lost: McpServerLost) -> Client:
         if self._client is None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._up.wait(), _WAIT)
+                async with asyncio.timeout(_WAIT):
+                    await self._up.wait()
         if self._client is None:
             raise lost
         return self._client

@@ -120,7 +120,8 @@ class BoardServer:
         finally:
             if progress is not None:
                 with suppress(TimeoutError):  # what has happened is told before the result, or not at all
-                    await asyncio.wait_for(progress, 1.0)
+                    async with asyncio.timeout(1.0):
+                        await progress
         return _succeeded(offer, value)
 
     async def _progress(self, context: Context, run: str) -> None:

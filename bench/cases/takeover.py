@@ -47,7 +47,8 @@ async def _trial(stage: Stage, trial: int, mid_call_s: float, workers: dict[int,
     killed_at = time.monotonic()
     await workers.pop(first.pid).kill()
     second = await _next(starts)
-    await asyncio.wait_for(call, CALL_TIMEOUT_S)
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        await call
     return second.at_s - killed_at
 
 

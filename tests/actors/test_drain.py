@@ -68,7 +68,8 @@ async def test_started_calls_finish_and_the_others_are_given_back(board: Board) 
     second = await board.host(gated)
     await until(lambda: len(RAN) == 4)
     GATE.set()
-    await asyncio.wait_for(stopping, SOON)
+    async with asyncio.timeout(SOON):
+        await stopping
     assert (await board.done(run)).status == "completed"
     assert set(RAN.values()) == {1}
     ran_on = {result.future: result.host for result in await board.results(run)}
@@ -132,7 +133,8 @@ async def test_a_draining_driver_lets_its_runs_end(board: Board) -> None:
     stopping = asyncio.create_task(first.stop(grace=2 * SOON))
     await until(lambda: first.draining)
     GATE.set()
-    await asyncio.wait_for(stopping, SOON)
+    async with asyncio.timeout(SOON):
+        await stopping
     assert (await board.done(run)).status == "completed"
     assert len(await board.entries(run, "owner")) == 1
 
@@ -176,7 +178,8 @@ async def test_a_host_may_be_told_to_drain(board: Board) -> None:
     node = await board.node()
     answer = await node.connection.request(f"cb.control.{host.id}", msgspec.msgpack.encode(Drain(grace=1.0)))
     assert msgspec.msgpack.decode(answer, type=Acknowledged).host == host.id
-    await asyncio.wait_for(host.stopped(), SOON)
+    async with asyncio.timeout(SOON):
+        await host.stopped()
     assert await registry.hosts(node) == []
 
 
@@ -250,7 +253,8 @@ async def test_calls_that_arrive_while_a_host_drains_go_elsewhere(board: Board) 
     stopping = asyncio.create_task(first.stop(grace=0.2))
     await until(lambda: first.draining)
     release.set()
-    await asyncio.wait_for(stopping, SOON)
+    async with asyncio.timeout(SOON):
+        await stopping
     assert RAN == {}
     await board.host(quick)
     await board.entries("r", "result")

@@ -173,7 +173,8 @@ async def test_a_host_without_actors_starts_once_and_stops(board: Board) -> None
     await host.start()
     assert host._heart is heart
     await host.stop()
-    await asyncio.wait_for(host.stopped(), SOON)
+    async with asyncio.timeout(SOON):
+        await host.stopped()
     await nothing_is_left(host, tasks)
     assert await registry.hosts(await board.node()) == []
 
@@ -204,7 +205,8 @@ async def test_a_server_that_goes_midway_is_waited_for(
     host = declared(board, echo, echo_flow)
     starting = await start_without_server(host, nats_server, monkeypatch)
     await asyncio.to_thread(nats_server.start)
-    await asyncio.wait_for(starting, 2 * SOON)
+    async with asyncio.timeout(2 * SOON):
+        await starting
     assert await board.run(echo_flow) == 7
 
 
@@ -217,11 +219,13 @@ async def test_a_start_that_is_given_up_midway(
     host = declared(board, echo, echo_flow)
     starting = await start_without_server(host, nats_server, monkeypatch)
     if how == "stop":
-        await asyncio.wait_for(host.stop(), SOON)
+        async with asyncio.timeout(SOON):
+            await host.stop()
     else:
         starting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(starting, SOON)
+        async with asyncio.timeout(SOON):
+            await starting
     await nothing_is_left(host, tasks)
     await asyncio.to_thread(nats_server.start)
     await host.start()
@@ -253,7 +257,8 @@ async def test_who_stops_a_host_that_is_stopping_waits_for_it(board: Board) -> N
         await given_up
     assert not second.done()
     GATE.set()
-    await asyncio.wait_for(second, SOON)
+    async with asyncio.timeout(SOON):
+        await second
     assert host.node.connection.client.is_closed
     assert (await board.done(run)).status == "completed"
 

@@ -334,7 +334,8 @@ async def test_a_call_that_comes_back_while_it_is_passed_on(board: Board) -> Non
 
     source.node.store.stored = comes_back  # type: ignore[method-assign]
     await send(board, source, "01RUN:1")
-    await asyncio.wait_for(back.wait(), 30)
+    async with asyncio.timeout(30):
+        await back.wait()
     await board.entries("01RUN", "result")
     assert RAN["01RUN:1"] == 1
 
@@ -410,7 +411,8 @@ async def test_a_drain_hands_a_busy_session_over(board: Board) -> None:
     await until(lambda: len(instance(other, Diary).running) == 1)
     assert RAN["late"] == 0
     GATE.set()
-    await asyncio.wait_for(stopping, 30)
+    async with asyncio.timeout(30):
+        await stopping
     assert await client.result(first, SOON) == ["first", "long"]
     await client.result(second, SOON)
     await client.result(third, SOON)

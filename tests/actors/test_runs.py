@@ -361,7 +361,8 @@ async def test_events_of_a_run(board: Board) -> None:
     before = [event.kind async for event in client.events(run, follow=False)]
     assert before == ["owner"]
     GATE.set()
-    await asyncio.wait_for(watching, 30)
+    async with asyncio.timeout(30):
+        await watching
     assert [event.kind for event in seen] == ["owner", "result", "result", "done"]
     owner, first, _, done = seen
     assert owner.data["driver"] == host.id

@@ -53,7 +53,8 @@ async def spawn(url: str) -> asyncio.subprocess.Process:
         env={k: v for k, v in os.environ.items() if not k.startswith("CALLBOARD_")},
     )  # fmt: skip
     assert process.stdout is not None
-    told = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+    async with asyncio.timeout(30):
+        told = json.loads(await process.stdout.readline())
     assert told["event"] == "controller_ready"
     return process
 
@@ -91,7 +92,8 @@ async def test_a_standby_takes_over_within_two_seconds(nats_url: str, board: Boa
             await first.wait()
             begun = time.monotonic()
             assert host.id in second.view.hosts
-            await asyncio.wait_for(second.led(), SOON)
+            async with asyncio.timeout(SOON):
+                await second.led()
             took.append(time.monotonic() - begun)
             assert second.epoch == epoch + 1
         if min(took) < 2.0:
@@ -104,11 +106,13 @@ async def test_who_leaves_lets_another_one_lead_at_once(board: Board) -> None:
     settings = board.settings(dead_after=60.0)
     first = Controller(settings)
     await first.start()
-    await asyncio.wait_for(first.led(), SOON)
+    async with asyncio.timeout(SOON):
+        await first.led()
     async with Controller(settings) as second:
         assert not second.leading
         await first.stop()
-        await asyncio.wait_for(second.led(), SOON)
+        async with asyncio.timeout(SOON):
+            await second.led()
         assert second.epoch == 2
 
 
@@ -116,12 +120,14 @@ async def test_who_was_replaced_leads_no_more(board: Board) -> None:
     """One that stood still finds the next epoch, and stands by."""
     node = await board.node()
     async with Controller(board.settings(dead_after=2.0)) as old:  # so long it stands by
-        await asyncio.wait_for(old.led(), SOON)
+        async with asyncio.timeout(SOON):
+            await old.led()
         body = msgspec.msgpack.encode(Leader("c-other", old.epoch + 1, time.time()))
         await node.store.stored(subjects.registry("controller"), body, H.encode([]))
         await until(lambda: not old.leading)
         assert old.view.on_ended is None
-        await asyncio.wait_for(old.led(), SOON)  # the other one is silent
+        async with asyncio.timeout(SOON):
+            await old.led()  # the other one is silent
         assert old.epoch == 3
 
 

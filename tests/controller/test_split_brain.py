@@ -144,7 +144,8 @@ async def test_a_frozen_controller_that_wakes_up_decides_nothing(
         first.send_signal(signal.SIGSTOP)
         calm = board.settings(dead_after=2.0)  # a machine that is slow for a moment ends no second term
         async with Controller(calm, policies=[policy]) as second:
-            await asyncio.wait_for(second.led(), _WITHIN)
+            async with asyncio.timeout(_WITHIN):
+                await second.led()
             await until(lambda: len(followed(host)) == 2, _WITHIN)
             old = {one.session for one in await decided(board) if one.term < second.epoch}
             first.send_signal(signal.SIGCONT)
@@ -187,7 +188,8 @@ async def test_a_controller_that_dies_in_the_middle(
     (tmp_path / "phases.py").write_text(PHASES)
     host, name = await board.host(served, serves), f"{tmp_path / 'phases.py'}:Twenty"
     first = await spawn(nats_url, name, DIES=moment)
-    await asyncio.wait_for(first.communicate(), _WITHIN)
+    async with asyncio.timeout(_WITHIN):
+        await first.communicate()
     assert first.returncode == -signal.SIGKILL
     expected = {"half of it is stored": 10, "all of it is stored": 20}.get(moment, 0)
     left = await decided(board)
@@ -205,7 +207,8 @@ async def test_a_controller_that_dies_in_the_middle(
         (result,) = await board.results(run)
         assert result.ranked == epoch
     async with Controller(board.settings(), policies=[name]) as second:
-        await asyncio.wait_for(second.led(), _WITHIN)
+        async with asyncio.timeout(_WITHIN):
+            await second.led()
         await until(lambda: len(host.priorities) == 20, _WITHIN)
         assert followed(host) <= {second.epoch - 1, second.epoch}
     after = {one.session: one for one in await decided(board)}

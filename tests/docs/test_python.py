@@ -53,6 +53,7 @@ async def test_the_example_prints_the_result(nats_url: str) -> None:
         block.text.replace("nats://127.0.0.1:4222", nats_url),
         stdout=asyncio.subprocess.PIPE,
     )
-    printed, _ = await asyncio.wait_for(script.communicate(), 30)
+    async with asyncio.timeout(30):
+        printed, _ = await script.communicate()
     await host.stop()
     assert printed.decode() == "rates\n"

@@ -119,7 +119,8 @@ async def test_a_request_from_javascript(board: str, tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    printed, _ = await asyncio.wait_for(script.communicate(), 30)
+    async with asyncio.timeout(30):
+        printed, _ = await script.communicate()
     assert printed.decode() == "MSFT +12%\n"
 
 

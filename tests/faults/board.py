@@ -77,7 +77,8 @@ class Worker:
     async def _line(self, word: str) -> str:
         assert self.process.stdout is not None
         try:
-            line = (await asyncio.wait_for(self.process.stdout.readline(), STUCK)).decode()
+            async with asyncio.timeout(STUCK):
+                line = (await self.process.stdout.readline()).decode()
         except TimeoutError:
             line = ""
         assert line.startswith(word), f"{self.log.name} did not say {word!r}:\n{self.tail()}"
@@ -110,7 +111,8 @@ class Worker:
     async def ended(self) -> None:
         """Wait for its end in good order."""
         await self._line("stopped")
-        assert await asyncio.wait_for(self.process.wait(), STUCK) == 0, self.tail()
+        async with asyncio.timeout(STUCK):
+            assert await self.process.wait() == 0, self.tail()
 
     async def end(self) -> None:
         """Whatever state it is in, it is gone afterwards."""
@@ -235,7 +237,8 @@ class Board:
         said = await asyncio.gather(*(worker.ready() for worker in made), return_exceptions=True)
         for worker, outcome in zip(made, said, strict=True):
             if isinstance(outcome, BaseException):
-                ended = await asyncio.wait_for(worker.process.wait(), STUCK)
+                async with asyncio.timeout(STUCK):
+                    ended = await worker.process.wait()
                 assert ended == -signal.SIGKILL, worker.tail()
         return made
 

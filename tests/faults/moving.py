@@ -71,5 +71,5 @@ async def moving(board: Board, sessions: Sequence[str], count: int = 2) -> Async
     try:
         yield mover
     finally:
-        mover.over = True  # a cancellation may get lost in asyncio.wait_for below
+        mover.over = True  # what has begun to move arrives
         await asyncio.gather(*tasks)

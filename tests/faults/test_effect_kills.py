@@ -74,7 +74,8 @@ class Nursery:
     async def death(self) -> None:
         """Wait until one has died as it was to."""
         assert self._process.stdout is not None
-        line = (await asyncio.wait_for(self._process.stdout.readline(), STUCK)).decode()
+        async with asyncio.timeout(STUCK):
+            line = (await self._process.stdout.readline()).decode()
         code, _, fate = line.partition(" ")
         assert code == str(-signal.SIGKILL), self._log.read_text(errors="replace")[-5000:]
         self.living.remove(fate.strip())

@@ -55,7 +55,8 @@ async def test_passes_everything_in_order(proxy: Proxy, connect: Connect) -> Non
     reader, writer = await connect()
     sent = bytes(range(256)) * 8
     writer.write(sent)
-    assert await asyncio.wait_for(reader.readexactly(len(sent)), SOON) == sent
+    async with asyncio.timeout(SOON):
+        assert await reader.readexactly(len(sent)) == sent
 
 
 async def test_partition_holds_back(proxy: Proxy, connect: Connect) -> None:
@@ -67,7 +68,8 @@ async def test_partition_holds_back(proxy: Proxy, connect: Connect) -> None:
     done, _ = await asyncio.wait((waiting,), timeout=0.1)
     assert not done
     proxy.heal()
-    assert await asyncio.wait_for(waiting, SOON) == b"held"
+    async with asyncio.timeout(SOON):
+        assert await waiting == b"held"
 
 
 async def test_cut_ends_connections(proxy: Proxy, connect: Connect) -> None:
@@ -77,10 +79,12 @@ async def test_cut_ends_connections(proxy: Proxy, connect: Connect) -> None:
     await reader.readexactly(1)
     proxy.cut()
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await asyncio.wait_for(reader.readexactly(1), SOON)
+        async with asyncio.timeout(SOON):
+            await reader.readexactly(1)
     again, other = await connect()
     other.write(b"y")
-    assert await asyncio.wait_for(again.readexactly(1), SOON) == b"y"
+    async with asyncio.timeout(SOON):
+        assert await again.readexactly(1) == b"y"
     assert proxy.connections == 2
 
 
@@ -89,4 +93,5 @@ async def test_refuses(proxy: Proxy, connect: Connect) -> None:
     proxy.refusing = True
     reader, _ = await connect()
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await asyncio.wait_for(reader.readexactly(1), SOON)
+        async with asyncio.timeout(SOON):
+            await reader.readexactly(1)

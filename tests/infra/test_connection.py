@@ -394,9 +394,8 @@ async def test_nobody_at_the_address(url: str) -> None:
     """Connecting fails at once, with an error that names the address and what to do."""
     connection = Connection(Settings.load({}, nats_url=url), "test")
     with pytest.raises(ConnectFailed, match="callboard up") as caught:
-        await asyncio.wait_for(
-            connection.open(), 2 * SOON
-        )  # where nobody knows names, it takes a while to hear so
+        async with asyncio.timeout(2 * SOON):  # where nobody knows names, it takes a while to hear so
+            await connection.open()
     assert caught.value.fields["url"] == url
     assert url in caught.value.message
 

@@ -116,7 +116,8 @@ async def test_an_answer_lost_with_the_connection_is_asked_for_again(
     await asyncio.to_thread(nats_server.kill)
     reading = asyncio.create_task(reader._get(stream, {"last_by_subj": "t.0"}, timeout=0.05))
     await asyncio.to_thread(nats_server.start)
-    found = await asyncio.wait_for(reading, 30)
+    async with asyncio.timeout(30):
+        found = await reading
     assert [stored.body for stored in found.found] == [b"0"]
 
 

@@ -157,7 +157,8 @@ async def test_a_message_lost_without_a_reconnect_is_sent_again(
     with losing(connection) as lost:
         waiting = asyncio.create_task(store.stored("t.a", b"x", with_id("1")))
         await until(lambda: lost)
-    assert await asyncio.wait_for(waiting, SOON) == 1
+    async with asyncio.timeout(SOON):
+        assert await waiting == 1
     assert await bodies(connection, stream) == [b"x"]
 
 
@@ -170,7 +171,8 @@ async def test_late_acks_are_found_behind_a_message_that_is_refused_for_now(
     with losing(connection) as lost:
         waiting = asyncio.create_task(store.stored("t.a", b"x", with_id("1")))
         await until(lambda: "t.a" in lost)
-    assert await asyncio.wait_for(waiting, SOON) == 1
+    async with asyncio.timeout(SOON):
+        assert await waiting == 1
 
 
 async def test_a_stream_that_comes_late_gets_the_message(
@@ -181,7 +183,8 @@ async def test_a_stream_that_comes_late_gets_the_message(
     await until(lambda: [entry for entry in store._outstanding.values() if entry.tries])
     assert not waiting.done()
     await topology.api("STREAM.CREATE.L", {"name": "L", "subjects": ["late.>"], "allow_direct": True})
-    assert await asyncio.wait_for(waiting, SOON) == 1
+    async with asyncio.timeout(SOON):
+        assert await waiting == 1
     assert await bodies(connection, "L") == [b"x"]
 
 

@@ -46,7 +46,8 @@ async def submit(node: str, url: str, workflow: str, arguments: str) -> tuple[in
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        printed, _ = await asyncio.wait_for(client.communicate(), DONE_WITHIN)
+        async with asyncio.timeout(DONE_WITHIN):
+            printed, _ = await client.communicate()
     finally:
         if client.returncode is None:
             client.kill()

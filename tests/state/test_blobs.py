@@ -99,7 +99,8 @@ async def test_a_digest_that_nobody_has_stored(process: Process) -> None:
 async def test_what_is_no_digest_is_missing_at_once(process: Process, digest: str) -> None:
     """A reference comes from somebody else's header: a typed error, and no waiting for the server."""
     with pytest.raises(ValueMissing):
-        await asyncio.wait_for(process.blobs.get(digest), 2)
+        async with asyncio.timeout(2):
+            await process.blobs.get(digest)
 
 
 async def test_a_damaged_value_is_missing(process: Process, join: Join) -> None:

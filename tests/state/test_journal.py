@@ -120,7 +120,8 @@ async def test_an_ack_lost_with_the_connection_does_not_fence_its_own_writer(pro
     await until(lambda: acks)
     process.connection.client._lanes[sid] = heard
     store._resend_all()
-    lease = await asyncio.wait_for(opening, 30)
+    async with asyncio.timeout(30):
+        lease = await opening
     assert await process.journal.owner(RUN) == (lease.owner, lease.sequence)
 
 

@@ -131,7 +131,8 @@ async def test_server_restarts(ask: Asker, board: Board, nats_server: EmbeddedSe
             await asyncio.to_thread(nats_server.kill)
             await until(lambda: not connection.client.is_connected)
             await asyncio.to_thread(nats_server.start)
-            await asyncio.wait_for(connection.connected.wait(), SOON)
+            async with asyncio.timeout(SOON):
+                await connection.connected.wait()
             await until(lambda: ask.connection.is_connected)
             assert (await ask("run", "greet", {"name": "Ada"})).body["value"] == "Hello Ada"
 

@@ -429,7 +429,8 @@ async def test_two_processes_spend_no_more_than_one_request_too_much(board: Boar
         started = await asyncio.create_subprocess_exec(
             sys.executable, SPENDER, board.url, "key.k", own, "300", stdout=asyncio.subprocess.PIPE
         )
-        out, _ = await asyncio.wait_for(started.communicate(), 3 * SOON)
+        async with asyncio.timeout(3 * SOON):
+            out, _ = await started.communicate()
         return int(out)
 
     done = await asyncio.gather(spend("a"), spend("b"))

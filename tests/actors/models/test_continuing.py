@@ -148,7 +148,8 @@ async def test_a_host_killed_in_mid_stream(board: Board, emulator: Emulated) -> 
             await board.host(model_at("writer", url=other.url, continues=True))
             doomed.send(signal.SIGKILL)
             assert (await board.done(run)).status == "completed"
-            await asyncio.wait_for(listening, SOON)
+            async with asyncio.timeout(SOON):
+                await listening
             assert other.app.engine.batcher.counts.generated == 14
     check_clean(heard)
     check_clean(pieces)

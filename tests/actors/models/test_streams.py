@@ -209,7 +209,8 @@ async def test_cancelling_a_stream(board: Board, engine: StandIn) -> None:
     engine.replies.append(Reply(["first ", "second"], hold_after=1))
     await board.host(enough, model_at("remote", url=engine.url))
     assert await board.run(enough) == "first "
-    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
+    async with asyncio.timeout(SOON):
+        await engine.chats[0].left.wait()
 
 
 async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> None:
@@ -222,7 +223,8 @@ async def test_a_deadline_reaches_the_engine(board: Board, engine: StandIn) -> N
     done = await board.done(run)
     assert done.error is not None
     assert done.error.code == "deadline_exceeded"
-    await asyncio.wait_for(engine.chats[0].left.wait(), SOON)
+    async with asyncio.timeout(SOON):
+        await engine.chats[0].left.wait()
 
 
 # -- clients ---------------------------------------------------------------------------------------
@@ -403,7 +405,8 @@ async def test_a_thousand_streams_and_one_slow_reader(board: Board, monkeypatch:
         served = model_at("many", url=engine.url, concurrency=1001)
         host = await board.host(crowd, drag, served)
         slow = await board.submit(drag, tokens=60)
-        await asyncio.wait_for(reading.wait(), 30)
+        async with asyncio.timeout(30):
+            await reading.wait()
         assert await board.run(crowd, count=1000, tokens=10, timeout=90) == 1000
         await until(lambda: engine.running == 0)
         others_done.set()

@@ -37,7 +37,8 @@ async def driving(project: Path, url: str, *path: Path) -> AsyncIterator[str]:
             assert line, "".join(told)
         yield line.strip()
     finally:
-        await asyncio.wait_for(process.communicate(b""), 2 * SOON)
+        async with asyncio.timeout(2 * SOON):
+            await process.communicate(b"")
     assert process.returncode == 0
 
 
