@@ -1,17 +1,20 @@
-"""Time-outs by expected run times, where a method declares none and the operator wants them.
+"""Time-outs by expected run times, where a method declares none.
 
-A run time that was never seen before is no proof of a fault. So this is off unless ``timeout_factor`` is set,
-and even then it knows many calls alike before it stops one.
+A run time that was never seen before is no proof of a fault. So many calls alike are known before one is
+stopped, and only an attempt that another one follows is: what is slow for a reason of its own takes as long
+as it takes at the last attempt. With ``timeout_last`` that one is stopped, too, and the call fails.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from callboard.actors.handler_maker import HandlerMaker
+from callboard.actors.retry import retry_delay
 from callboard.infra.errors import CallTimeout
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ def patience(instance: Instance, call: Call) -> float:
     """Seconds that a call may take which nobody has given a time-out; 0: as many as it likes.
 
     They are ``timeout_factor`` times what 99 of 100 calls with arguments of its size take, and at least
-    ``timeout_least``. An effect, and a batch, may take as long as it likes.
+    ``timeout_least``. An effect, and a batch, may take as long as it likes, and so may an attempt after whose
+    time-out there would be no other, unless ``timeout_last`` is set.
     """
     settings, directives = instance.host.node.settings, call.method.directives
     if not settings.timeout_factor or directives.effect or directives.batchable:
@@ -38,7 +42,14 @@ def patience(instance: Instance, call: Call) -> float:
     line = expected.line(call.size) if expected is not None and call.size else None
     if line is None or line.count < ENOUGH or not 0 < line.p99 < _LONGEST:
         return 0.0
-    return max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
+    seconds: float = max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
+    return seconds if settings.timeout_last or _again(call, seconds) else 0.0
+
+
+def _again(call: Call, seconds: float) -> bool:
+    """Whether another attempt would follow one that is stopped after so long."""
+    delay = retry_delay(call.method.directives, CallTimeout(), call.attempt - call.excused)
+    return delay is not None and not (call.deadline and time.time() + seconds + delay >= call.deadline)
 
 
 @asynccontextmanager

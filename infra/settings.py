@@ -66,8 +66,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         steal_after: a call that has waited in a host for so long is given to an idle one that asks; 0: never.
         shortest_first: in a mailbox, of calls that are alike those go first that are expected to be short.
         longest_first: of calls that a maker makes together, those leave first on which most is to follow.
-        timeout_factor: a call without a timeout is stopped after so many times what 99 of 100 calls like it
-            take; 0: never. timeout_least: and not before so many seconds.
+        timeout_factor: an attempt of a call without a timeout is stopped after so many times what 99 of 100
+            calls like it take, if another one follows; 0: never. timeout_least: and not before so many s.
+        timeout_last: an attempt that no other follows is stopped so, too: then the call fails.
         grace: how long a draining host lets running calls finish.
         rtt_every, rtt_timeout: the watchdog of the connection.
         history: results of finished calls that a process remembers for late redeliveries.
@@ -98,8 +99,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     steal_after: _TimeOrNone = 0.025
     shortest_first: bool = True
     longest_first: bool = True
-    timeout_factor: Annotated[float, Meta(ge=0)] = 0.0
+    timeout_factor: Annotated[float, Meta(ge=0)] = 10.0
     timeout_least: _Time = 30.0
+    timeout_last: bool = False
     grace: _TimeOrNone = 30.0
     rtt_every: _Time = 5.0
     rtt_timeout: _Time = 5.0

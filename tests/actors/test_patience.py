@@ -1,4 +1,4 @@
-"""Time-outs by expected run times: only where they are wanted, and only where much is known."""
+"""Time-outs by expected run times: only where another attempt follows, and only where much is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from callboard.infra.messages.runtimes import Curve, Line
 
 GATE: asyncio.Event
 ENTERED: list[str]
-WANTED = {"timeout_factor": 2.0, "timeout_least": 0.2}
+SOONER = {"timeout_least": 0.2}
+WANTED = {**SOONER, "timeout_last": True}
 
 
 async def _pass(name: str) -> str:
@@ -65,9 +66,15 @@ class Together:
 async def harmless(name: str) -> str:
     """Wait for the gate, but for the second attempt."""
     ENTERED.append(name)
-    if len(ENTERED) == 1:
+    if len(ENTERED) != 2:
         await GATE.wait()
     return name
+
+
+@tool(idempotent=True)
+async def once(name: str) -> str:
+    """Wait for the gate; there is one attempt."""
+    return await _pass(name)
 
 
 @workflow
@@ -80,6 +87,12 @@ async def call_together() -> str:
 async def call_harmless() -> str:
     """One call."""
     return await harmless("x")
+
+
+@workflow
+async def call_once() -> str:
+    """One call."""
+    return await once("x")
 
 
 @workflow
@@ -118,8 +131,9 @@ async def started(board: Board, known: list[Curve], **settings: Any) -> None:
     for one in known:
         subject = subjects.runtime_curve(*one.call.split("."))
         await node.store.stored(subject, msgspec.msgpack.encode(one))
-    handlers, flows = (plain, pay, patient, asks, harmless, Together), (call_plain, call_pay, call_asks)
-    host = await board.host(*handlers, *flows, call_harmless, call_together, **settings)
+    handlers = (plain, pay, patient, asks, harmless, once, Together)
+    flows = (call_plain, call_pay, call_asks, call_harmless, call_once, call_together)
+    host = await board.host(*handlers, *flows, **settings)
     await until(lambda: len(host.expectations) == len(known))
 
 
@@ -145,13 +159,36 @@ async def test_what_was_stopped_is_tried_again_only_if_that_does_no_harm(board: 
     assert ENTERED == ["x", "x"]
 
 
+async def test_an_attempt_that_another_follows_is_stopped_by_default(board: Board) -> None:
+    """It hangs where the next one does not."""
+    await started(board, [curve("harmless.call")], **SOONER)
+    assert await board.run(call_harmless) == "x"
+    assert ENTERED == ["x", "x"]
+
+
+async def test_the_last_attempt_takes_as_long_as_it_takes(board: Board, nothing_stops: Awaiter) -> None:
+    """What is stopped for being slow fails no call."""
+    ENTERED.extend(["one", "two"])
+    await started(board, [curve("harmless.call")], **SOONER)
+    run = await board.submit(call_harmless)
+    await until(lambda: ENTERED == ["one", "two", "x", "x"])
+    await nothing_stops()
+    GATE.set()
+    assert bytes((await board.done(run)).value) == msgspec.msgpack.encode("x")
+    assert len(ENTERED) == 4
+
+
 Known = Callable[[], list[Curve]]
 
 
 @pytest.mark.parametrize(
     ("flow", "known", "settings"),
     [
-        pytest.param(call_plain, lambda: [curve("plain.call")], {}, id="not_wanted"),
+        pytest.param(call_plain, lambda: [curve("plain.call")], SOONER, id="fails"),
+        pytest.param(call_once, lambda: [curve("once.call")], SOONER, id="has_one_attempt"),
+        pytest.param(
+            call_harmless, lambda: [curve("harmless.call")], {**SOONER, "timeout_factor": 0}, id="not_wanted"
+        ),
         pytest.param(
             call_plain, lambda: [curve("plain.call")], {**WANTED, "timeout_least": 600}, id="too_early"
         ),
@@ -182,10 +219,10 @@ def nothing_stops() -> Awaiter:
     """Wait until the handler runs, and for longer than it would be given."""
 
     async def wait() -> None:
-        await until(lambda: ENTERED == ["x"])
+        await until(lambda: "x" in ENTERED)
         loop = asyncio.get_running_loop()
         over = loop.create_future()
-        loop.call_later(3 * WANTED["timeout_least"], over.set_result, None)
+        loop.call_later(3 * SOONER["timeout_least"], over.set_result, None)
         await over
 
     return wait

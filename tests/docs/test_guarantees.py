@@ -164,8 +164,9 @@ def test_defaults() -> None:
         "inline_limit": 64 << 10,
         "value_limit": 256 << 20,
         "durability": "development",
-        "timeout_factor": 0.0,
+        "timeout_factor": 10.0,
         "timeout_least": 30.0,
+        "timeout_last": False,
     } == msgspec.structs.asdict(settings)
 
 
