@@ -97,6 +97,7 @@ class Listener:
     def __init__(self, line: Line, run: str, path: str, on_news: Callable[[], None]) -> None:
         self._line = line
         self._run = run
+        self._all = path == "*"
         self._on_news = on_news
         self._heard: dict[str, _Heard] = {}
         self._ended: deque[_Heard] = deque()
@@ -159,6 +160,8 @@ class Listener:
 
     def hear(self, said: Tokens) -> None:
         """Take up what is new of a piece."""
+        if said.repeats and self._all:
+            return
         heard = self._heard.setdefault(said.future, _Heard())
         begun = (said.attempt, said.begun)
         if begun < heard.fence:

@@ -133,12 +133,14 @@ class Speaker:
 
     Attributes:
         tokens: that the model has made for it, as far as its engine counts them.
+        repeats: id of the call whose answer it says again; empty: it is its own.
     """
 
     def __init__(self, speech: Speech, future: str, attempt: int, *, again: bool = False) -> None:
         self.key = future, attempt
         self._again = again or attempt > 1
         self.tokens = 0
+        self.repeats = ""
         self._speech = speech
         run, _, path = future.partition(":")
         self._subject = subjects.tokens(run, path)
@@ -212,6 +214,7 @@ class Speaker:
             last=last,
             after=self._after,
             kept=self._kept,
+            repeats=self.repeats,
         )
 
     def _send(self, *, last: bool = False) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from callboard.actors.budgets import Degraded
 from callboard.actors.declared import AgentClass, Method
 from callboard.actors.directives import Directives, directives_from
+from callboard.actors.future import Future
 from callboard.actors.models.cache import TellsCache
 from callboard.actors.models.continuing import ask
 from callboard.actors.models.engine import Engine
@@ -22,6 +23,7 @@ from callboard.actors.models.function_engine import ChatFunction, EmbedFunction,
 from callboard.actors.models.guard import Guard
 from callboard.actors.models.metered import Metered
 from callboard.actors.models.schemas import AnswerSignature
+from callboard.actors.models.stream import AnswerStream
 from callboard.actors.models.structured import answer
 from callboard.actors.models.types import (
     ChatRequest,
@@ -89,7 +91,9 @@ class ModelActor:
         except Degraded as found:
             options = msgspec.structs.asdict(request)
             del options["priority"], options["said"]  # it has its own there
-            cheaper: ChatResult[Any] = await _elsewhere(found.model, "chat", repairs=repairs, **options)
+            cheaper: ChatResult[Any] = await _repeated(
+                found.model, "chat", ChatResult[Any], repairs=repairs, **options
+            )
             return cheaper
 
     async def complete(self, prompt: str, *, sampling: Sampling = Sampling()) -> Completion:  # noqa: B008
@@ -101,7 +105,9 @@ class ModelActor:
             _maker()[0].served(self.name, request)
             return done
         except Degraded as found:
-            cheaper: Completion = await _elsewhere(found.model, "complete", prompt=prompt, sampling=sampling)
+            cheaper: Completion = await _repeated(
+                found.model, "complete", Completion, prompt=prompt, sampling=sampling
+            )
             return cheaper
 
     async def _complete(self, request: CompletionRequest, speaker: Speaker) -> Completion:
@@ -115,7 +121,7 @@ class ModelActor:
             async with self._guarded(lambda: False):
                 return await self._metered().embed(texts)
         except Degraded as found:
-            cheaper: Embeddings = await _elsewhere(found.model, "embed", texts=texts)
+            cheaper: Embeddings = await _elsewhere(found.model, "embed", Embeddings, texts=texts)
             return cheaper
 
     @contextlib.asynccontextmanager
@@ -137,11 +143,24 @@ class ModelActor:
         return self.engine if purse is None else Metered(self.engine, self.name, self.price, purse)
 
 
-async def _elsewhere(model: str, key: str, **arguments: Any) -> Any:
-    """What another model says."""
+def _elsewhere(model: str, key: str, kind: Any, **arguments: Any) -> Future[Any]:
+    """What another model answers, of this kind."""
     scope = current.get()
     assert scope is not None, "a handler has a scope"
-    return await scope.maker.call(scope.next_id(), method_of_model(model, key, Any), (), arguments)
+    return scope.maker.call(scope.next_id(), method_of_model(model, key, kind), (), arguments)
+
+
+async def _repeated(model: str, key: str, kind: Any, **arguments: Any) -> Any:
+    """The same, said here while it is said there: who made this call listens here."""
+    with _speaker() as speaker:
+        await speaker.heard()  # what follows comes in the place of whatever that was
+        stream = AnswerStream(_elsewhere(model, key, kind, **arguments))
+        speaker.repeats = stream.future.id
+        async for piece in stream:
+            if piece.reset:
+                speaker.begin()
+            speaker.say(piece.text)
+        return await stream.result()
 
 
 class _Speaks(Protocol):

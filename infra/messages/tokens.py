@@ -21,6 +21,8 @@ class Tokens(msgspec.Struct, omit_defaults=True):
         last: the answer is complete.
         after: ``begun`` of the beginning with whose text this one goes on; 0: with none.
         kept: characters of that text; they come before everything that this one says.
+        repeats: id of the call whose answer this one is, said again for those who wait for this future; who
+            hears all of a run leaves it out.
     """
 
     future: str
@@ -32,6 +34,7 @@ class Tokens(msgspec.Struct, omit_defaults=True):
     last: bool = False
     after: int = 0
     kept: int = 0
+    repeats: str = ""
 
 
 class TakeUp(msgspec.Struct):

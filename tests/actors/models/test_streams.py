@@ -13,7 +13,7 @@ from tests.support.gates import Gate
 from tests.support.standin import Reply, StandIn
 from tests.support.waiting import SOON, eventually, until
 
-from callboard import ChatRequest, Message, Piece, Sampling, model, model_at, model_function, workflow
+from callboard import Budget, ChatRequest, Message, Piece, Sampling, model, model_at, model_function, workflow
 from callboard.actors import listening, speech
 from callboard.actors.listening import Listener
 from callboard.actors.models.openai_engine import OpenAIEngine
@@ -102,6 +102,42 @@ async def test_a_completion_is_heard(board: Board) -> None:
         await board.host(go_on, model_at("remote", url=engine.url))
         assert await board.run(go_on, prompt="Once upon a time") == f"{text_of(heard)}8"
     assert [piece.done for piece in heard] == [False] * (len(heard) - 1) + [True]
+    assert len(heard) > 1
+
+
+async def test_a_cheaper_model_is_heard(board: Board, engine: StandIn) -> None:
+    """It answers in the other one's place; who hears all of the run hears it once."""
+    reply = Reply(["once ", "upon ", "a time"], hold_after=2)
+    engine.replies.append(reply)
+    await board.host(tell, *(model_at(name, url=engine.url) for name in ("remote", "cheap")))
+    client = await board.client()
+    budget = Budget(calls=0, when_spent="degrade", degrade_to="cheap")
+    run = await client.submit("tell", {"text": "hi"}, budget=budget)
+    pieces: list[Piece] = []
+
+    async def listen() -> None:
+        async for piece in client.tokens(run):
+            pieces.append(piece)
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: text_of(heard) == text_of(pieces) == "once upon ")
+    reply.go.set()
+    assert await client.result(run, SOON) == "once upon a time"
+    await listening
+    assert text_of(heard) == text_of(pieces) == "once upon a time"
+    assert {piece.future for piece in heard} == {f"{run}:1"}
+    assert {piece.future for piece in pieces} == {f"{run}:1.1"}
+    assert not any(piece.reset or piece.lost for piece in heard + pieces)
+
+
+async def test_a_cheaper_model_continues_a_prompt(board: Board) -> None:
+    """The same."""
+    async with emulated(step_ms=20.0) as engine:
+        await board.host(go_on, *(model_at(name, url=engine.url) for name in ("remote", "cheap")))
+        client = await board.client()
+        budget = Budget(calls=0, when_spent="degrade", degrade_to="cheap")
+        done = await client.run("go_on", {"prompt": "Once upon a time"}, budget=budget, timeout=SOON)
+    assert done == f"{text_of(heard)}8"
     assert len(heard) > 1
 
 
