@@ -186,11 +186,14 @@ class AgentClass(Generic[T]):
     kind = "agent"
     version = ""
     """Of what it stands for; of its source by default."""
+    apart = False
+    """Whether no tool may run in a process that serves it."""
     as_tool = ""
     """The method that a model calls to which the agent as a whole is given as a tool; empty: it cannot be."""
 
     def __init__(self, cls: type[T], name: str, directives: Directives) -> None:
         self.cls = cls
+        self.source: type | Callable[..., Any] = cls
         self.name = name
         self.directives = directives
         self.methods: dict[str, Method] = {}
@@ -255,9 +258,14 @@ def code_version(declared: Declaration) -> str:
     """A hash of the source that declares an actor, 12 hex digits; of its names where there is none."""
     if isinstance(declared, AgentClass) and declared.version:
         return declared.version
-    subject = declared.cls if isinstance(declared, AgentClass) else declared.function
+    subject = declared.source if isinstance(declared, AgentClass) else declared.function
     try:
         source = inspect.getsource(subject)
     except (OSError, TypeError):
         source = f"{subject.__module__}.{subject.__qualname__}:{sorted(declared.methods)}"
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
+    return version_of(source)
+
+
+def version_of(told: str) -> str:
+    """A hash of a text that says all that matters, 12 hex digits."""
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

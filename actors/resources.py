@@ -1,4 +1,4 @@
-"""Resources: what instances need, what a host has, and which actors it can therefore serve.
+"""Resources: what instances need, what a host has, and which actors of an application it serves.
 
 They are an instance's, not a call's: what it holds (a model on a GPU) it holds whether it works or not. So
 they are counted once, when its host starts, and it has them for as long as the host lives.
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from callboard.actors.app import load, load_all, split
+from callboard.actors.apart import apart
+from callboard.actors.app import AppUnloadable, load, load_all, split
 from callboard.infra import log
 from callboard.infra.errors import CallboardError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from callboard.actors.declared import Declaration
     from callboard.infra.settings import Settings
 
+_APART = "run it on another host: models and tools share no process (--kind)"
 _GB = 1e9
 _ROUNDING = 1e-9
 
@@ -31,7 +33,7 @@ class ResourcesLacking(CallboardError):
 
 
 class Placed(NamedTuple):
-    """What a host serves of what it was given, and what it has not the resources for."""
+    """What a host serves of what it was given, and what has to be served elsewhere."""
 
     served: list[Declaration]
     left_out: list[Declaration]
@@ -52,13 +54,15 @@ def place(
         required: names of actors that must not be left out; None: all.
 
     Raises:
-        ResourcesLacking: it has not what one of these needs.
+        ResourcesLacking: it has not what one of these needs. ToolsBesideModel: see there.
     """
-    declarations = list(declarations)
+    declarations, away = apart(list(declarations), required)
+    for declared in away:
+        log.get("host").info("actor_apart", actor=declared.name, kind=declared.kind, fix=_APART)
     if not any(declared.directives.resources for declared in declarations):
-        return Placed(declarations, [])
+        return Placed(declarations, away)
     free = capacity(settings)
-    placed = Placed([], [])
+    placed = Placed([], away)
     for declared in sorted(declarations, key=lambda d: required is not None and d.name not in required):
         needs = declared.directives.resources
         if all(amount <= free.get(name, 0.0) + _ROUNDING for name, amount in needs.items()):
@@ -75,16 +79,30 @@ def place(
     return placed
 
 
-def place_app(specs: Sequence[str], settings: Settings) -> Placed:
+def place_app(
+    specs: Sequence[str],
+    settings: Settings,
+    kinds: Collection[str] = (),
+    beside: Iterable[Declaration] = (),
+) -> Placed:
     """Load applications and choose what a host can serve of them; what is named there must not be left out.
 
+    Args:
+        kinds: of actors; none: all. beside: what the host has to serve, too.
+
     Raises:
-        AppUnloadable, UnknownActor: as for :func:`callboard.actors.app.load`.
+        AppUnloadable, UnknownActor: as for :func:`callboard.actors.app.load`; or it has none of these kinds.
         ResourcesLacking: it has not what a named actor needs, or has nothing that any of them needs.
+        ToolsBesideModel: tools and models are named.
     """
-    declarations = load_all(specs)
+    own = list(beside)
+    found = [declared for declared in load_all(specs) if not kinds or declared.kind in kinds]
+    if not (found or own):
+        raise AppUnloadable(
+            f"{', '.join(specs)} declares no {' and no '.join(kinds)}", app=", ".join(specs), reason="empty"
+        )
     named = {declared.name for spec in specs if split(spec)[1] for declared in load(spec).declarations}
-    return place(declarations, settings, named)
+    return place([*found, *own], settings, named | {declared.name for declared in own})
 
 
 def told(amounts: dict[str, float]) -> str:

@@ -323,6 +323,10 @@ class Supervisor:
         for child in (*self._hosts, *self._leaving.values()):
             child.send(signal.SIGKILL)
 
+    def left_out(self) -> list[ActorInfo]:
+        """What the application declares and these hosts do not serve."""
+        return self._hosts[0].loaded.left_out if self._hosts and self._hosts[0].loaded is not None else []
+
     def folders(self) -> set[Path]:
         """The folders that hold the application's own files, as far as they are known."""
         loaded = [child.loaded for child in self._hosts if child.loaded is not None]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from callboard.actors.declared import AgentClass, Method
+from callboard.actors.declared import AgentClass, Method, version_of
 from callboard.actors.directives import Directives
 from callboard.actors.mcp.link import Link
 from callboard.actors.mcp.schemas import SchemaError, SchemaSignature
@@ -48,7 +47,7 @@ class McpServer(AgentClass[Any]):
                 f"no tool of {link.where} has a schema that can be read", server=link.where, reason="schemas"
             )
         told = repr([(one.name, one.input_schema, one.output_schema) for one in link.tools])
-        self.version = hashlib.sha256(told.encode()).hexdigest()[:12]
+        self.version = version_of(told)
 
 
 class McpMethod(Method):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, overload
 import msgspec
 
 from callboard.actors.budgets import Degraded
-from callboard.actors.declared import AgentClass, Method
+from callboard.actors.declared import AgentClass, Method, version_of
 from callboard.actors.directives import Directives, directives_from
 from callboard.actors.future import Future
 from callboard.actors.models.cache import TellsCache
@@ -209,20 +209,31 @@ class ServedModel(AgentClass[ModelActor]):
         engine: what answers.
         options: directives, see :class:`Directives`.
         price: what budgets are charged for it; None: nothing.
+        made_of: what tells the engine from another one: a function, or what it was called with.
     """
 
     kind = "model"
 
     def __init__(
-        self, name: str, engine: Engine, options: dict[str, Any], price: Price | None = None
+        self,
+        name: str,
+        engine: Engine,
+        options: dict[str, Any],
+        price: Price | None = None,
+        made_of: Callable[..., Any] | tuple[Any, ...] = (),
     ) -> None:
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
         self.engine = engine
         self._guards: dict[str, Guard] = {}
         self.price = price or Price()
+        self.apart = not isinstance(engine, FunctionEngine)
         own = {"engine": engine, "name": name, "price": self.price, "guards": self._guards}
         super().__init__(type("Model", (ModelActor,), own), name, directives)
+        if callable(made_of):
+            self.source = made_of
+        else:
+            self.version = version_of(repr(made_of))
         for key in METHODS:
             self.methods[key] = Method(name, key, getattr(ModelActor, key), directives, self)
         _declared[name] = self
@@ -336,7 +347,8 @@ def model_function(
 
     def declare(function: ChatFunction) -> ServedModel:
         own = name or function.__name__
-        return ServedModel(own, FunctionEngine(own, function, embed, continues=continues), directives, price)
+        engine = FunctionEngine(own, function, embed, continues=continues)
+        return ServedModel(own, engine, directives, price, function)
 
     return declare if function is None else declare(function)
 
@@ -386,7 +398,8 @@ def model_at(
         continues=continues,
     )
     retries: dict[str, Any] = {"retries": 4, "backoff": 0.5, "backoff_max": 20.0}
-    return ServedModel(name, engine, {**retries, **directives}, price)
+    told = (url, api_key_env, engine_model, silent_after, stalled_after, priorities, continues)
+    return ServedModel(name, engine, {**retries, **directives}, price, told)
 
 
 def model_on_vllm(
@@ -416,4 +429,5 @@ def model_on_vllm(
 
     engine = VllmEngine(name, serve_command(model, arguments), kv_events=kv_events)
     retries: dict[str, Any] = {"retries": 20, "backoff": 1.0, "backoff_max": 20.0}
-    return ServedModel(name, engine, {**retries, **directives}, price)
+    told = (model, list(arguments), kv_events)
+    return ServedModel(name, engine, {**retries, **directives}, price, told)

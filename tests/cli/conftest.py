@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,18 @@ if ROOT not in sys.path:  # so that tests can import what they share, as `tests.
     sys.path.append(ROOT)
 
 from tests.cli.terminal import APP, Ran, Running, Typed, environment  # noqa: E402 - needs the path above
+
+STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[str]:
+    """The address of a stand-in for an engine, a process of its own."""
+    line = [sys.executable, str(STANDIN), "--port", "0", "--pace", "0.1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
 
 
 @pytest.fixture

@@ -60,6 +60,21 @@ async def ask() -> str:
 """
 
 
+MODELLED = """
+from callboard import model, model_at, tool, workflow
+
+writer = model_at("writer", url={url!r})
+
+@tool
+async def version() -> str:
+    return {version!r}
+
+@workflow
+async def ask() -> str:
+    return await version() + (await model("writer").chat("x")).text
+"""
+
+
 class Dev(Running):
     """``callboard dev --json`` of an application that can be rewritten."""
 
@@ -150,6 +165,23 @@ def test_a_saved_change_is_taken_over(dev: Dev, path: Path) -> None:
         reloaded = dev.event("reloaded")
         assert [actor["name"] for actor in reloaded["actors"]] == ["version", "ask"]
         assert dev.ask() == version
+
+
+def test_models_have_a_process_of_their_own(path: Path, engine: str) -> None:
+    """Which stays when something else is changed: an engine may take minutes to start."""
+    path.write_text(MODELLED.format(url=engine, version="one "))
+    with Dev(path) as dev:
+        assert dev.event("models_ready")["models"] == ["writer"]
+        assert dev.ask() == "one x "
+        (before,) = dev.hosts("model")
+        save(path, MODELLED.format(url=engine, version="two "))
+        dev.event("reloaded")
+        assert dev.ask() == "two x "
+        assert dev.hosts("model") == [before]
+        save(path, MODELLED.format(url=f"{engine}/", version="three "))
+        dev.event("models_ready")
+        eventually(lambda: before not in dev.hosts("model"))
+        assert dev.ask() == "three x "
 
 
 def test_what_an_application_imports_is_watched_too(tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.terminal import Running, Typed
+from tests.cli.terminal import Running, Typed, callboard
 
 from callboard.actors.listening import Piece
 from callboard.actors.models.types import Price
@@ -17,7 +16,6 @@ from callboard.cli.models import served_model
 from callboard.cli.saying import Saying
 from callboard.infra.server import EmbeddedServer
 
-STANDIN = Path(__file__).parents[1] / "support" / "standin.py"
 APP = """
 from callboard import model, workflow
 
@@ -25,16 +23,6 @@ from callboard import model, workflow
 async def ask(text: str) -> str:
     return (await model("writer").chat(text)).text
 """
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """The address of a stand-in for an engine, a process of its own."""
-    line = [sys.executable, str(STANDIN), "--port", "0", "--pace", "0.1"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +44,64 @@ def test_a_model_beside_an_application(models: str, typed: Typed) -> None:
     assert (listed["writer"]["kind"], listed["writer"]["methods"]) == ("model", ["chat", "complete", "embed"])
 
 
-def test_tools_beside_a_model(engine: str, nats_url: str, tmp_path: Path) -> None:
-    """The log says which, and how to start them apart."""
-    (tmp_path / "tooled.py").write_text(
-        f"from callboard import tool\n{APP}\n@tool\nasync def f() -> None: ...\n"
-    )
-    more = ("--model", "writer", "--url", engine, "--json")
+TOOLED = f"""
+from callboard import model_at, tool
+{APP}
+@tool
+async def compute() -> None: ...
+
+writer = model_at("writer", url={{url!r}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "served"),
+    [
+        ((), ["ask", "compute"]),
+        (("--kind", "model"), ["writer"]),
+        (("--kind", "tool"), ["compute"]),
+        (("--kind", "model", "--kind", "workflow"), ["ask", "writer"]),
+    ],
+)
+def test_models_are_apart_from_tools(
+    options: tuple[str, ...], served: list[str], engine: str, nats_url: str, tmp_path: Path
+) -> None:
+    """Of an application that has both, one host serves one kind."""
+    (tmp_path / "tooled.py").write_text(TOOLED.format(url=engine))
+    with Running("host", "tooled.py", *options, "--json", url=nats_url, cwd=tmp_path) as host:
+        told = json.loads(host.until('"event":"host_ready"'))
+        assert sorted(told["actors"]) == served
+
+
+def test_a_model_beside_tools(engine: str, nats_url: str, tmp_path: Path) -> None:
+    """It is what was asked for: the tools are left to another host, and the log says so."""
+    (tmp_path / "tooled.py").write_text(TOOLED.format(url=engine))
+    more = ("--model", "other", "--url", engine, "--json")
     with Running("host", "tooled.py", *more, url=nats_url, cwd=tmp_path) as host:
-        warned = host.until("tools_beside_model")
-        assert "callboard host tooled.py" in warned
-        assert "callboard host --model writer" in warned
+        assert '"actor": "compute"' in host.until("actor_apart")
+        told = json.loads(host.until('"event":"host_ready"'))
+        assert sorted(told["actors"]) == ["ask", "other", "writer"]
+
+
+@pytest.mark.parametrize(
+    ("app", "options", "code", "told"),
+    [
+        ("tooled.py:compute,writer", (), Exit.FAILED, "cannot share a process"),
+        ("tooled.py:compute", ("--model", "other"), Exit.FAILED, "cannot share a process"),
+        ("tooled.py", ("--model", "writer"), Exit.USAGE, "give --model another name"),
+        ("tooled.py", ("--kind", "agent"), Exit.FAILED, "declares no agent"),
+    ],
+)
+def test_what_cannot_be_hosted_together(
+    app: str, options: tuple[str, ...], code: int, told: str, tmp_path: Path
+) -> None:
+    """Is told before anything starts."""
+    url = "http://127.0.0.1:1/v1"
+    (tmp_path / "tooled.py").write_text(TOOLED.format(url=url))
+    engine = ("--url", url) if "--model" in options else ()
+    ran = callboard("host", tmp_path / app, *options, *engine)
+    assert ran.code == code
+    assert told in ran.err
 
 
 def test_a_model_alone(engine: str, nats_url: str) -> None:

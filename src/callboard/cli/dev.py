@@ -107,6 +107,14 @@ class _Dev:
             self._command("controller", *chosen), 1, self._address, partial(self._tell_of, "controller")
         )
         self._has_controller = bool(chosen)
+        self._models = Supervisor(
+            self._command("host", *app, "--kind", "model", *self._drains),
+            1,
+            self._address,
+            partial(self._tell_of, "models"),
+        )
+        self._apart: list[ActorInfo] = []
+        self._loading: set[asyncio.Task[Any]] = set()
 
     @property
     def _drains(self) -> list[str]:
@@ -133,6 +141,7 @@ class _Dev:
                 task.result()
             self._output.hint("draining; Ctrl-C again ends at once")
         finally:
+            work += self._loading
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
@@ -185,11 +194,23 @@ class _Dev:
         broken = await self._supervisor.load()
         if broken is not None and (not reload or broken.hopeless):
             raise restored(broken.code, broken.message, broken.fields)
+        self._load_models()
         if not reload:
             await asyncio.Event().wait()
         async for files in sources.changes():
             self._tell("changed", {"files": files})
             await self._supervisor.load()
+            self._load_models()
+
+    def _load_models(self) -> None:
+        """Serve models apart from tools; they are loaded again only if they are declared otherwise now."""
+        apart = [actor for actor in self._supervisor.left_out() if actor.kind == "model"]
+        if apart != self._apart:
+            self._apart = apart
+            loading = self._models.load() if apart else self._models.stop(self._grace + _AFTER_GRACE)
+            task: asyncio.Task[Any] = asyncio.create_task(loading)
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
 
     def _folders(self) -> set[Path]:
         return {source_folder(spec) for spec in self._app} | self._supervisor.folders()
@@ -202,7 +223,7 @@ class _Dev:
 
     @property
     def _all(self) -> tuple[Supervisor, ...]:
-        return self._controller, self._gateway, self._supervisor
+        return self._controller, self._gateway, self._supervisor, self._models
 
     # -- telling --------------------------------------------------------------------------------------
 
@@ -219,14 +240,15 @@ class _Dev:
                 self._output.plain(line)
 
     def _tell_of(self, what: str, event: str, data: dict[str, Any]) -> None:
-        if event in {"ready", "restarted"}:
-            self._tell(f"{what}_ready", {})
+        if event in {"ready", "reloaded", "restarted"}:
+            named = {"models": [actor.name for actor in data["actors"]]} if what == "models" else {}
+            self._tell(f"{what}_ready", named)
         else:
             self._tell(f"{what}_{event}", data)
 
     def _text(self, event: str, data: dict[str, Any]) -> str:
         what, _, happened = event.partition("_")
-        if what in {"gateway", "controller"} and happened != "ready":
+        if what in {"gateway", "controller", "models"} and happened != "ready":
             return self._on_trouble(what, happened, **data)
         text: str = getattr(self, f"_on_{event}")(**data)
         return text
@@ -262,8 +284,11 @@ class _Dev:
     def _on_controller_ready(self) -> str:
         return f"[dim]controller[/] callboard policy list{nats_option(self._url)}"
 
+    def _on_models_ready(self, models: list[str]) -> str:
+        return f"[dim]models[/]    {', '.join(models)}, in a process of their own"
+
     def _on_trouble(self, what: str, happened: str, **data: Any) -> str:
-        """A gateway or controller has ended, or cannot be started."""
+        """A gateway, a controller or the models' host has ended, or cannot be started."""
         from rich.markup import escape
 
         if happened == "crashed":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -12,9 +12,12 @@ from callboard.cli.exits import UsageError
 if TYPE_CHECKING:
     from callboard.actors.host import Host
 
+Kind = Literal["agent", "model", "tool", "workflow"]
+
 
 def host(
     *app: str,
+    kind: Annotated[list[Kind] | None, Parameter(negative=())] = None,
     name: str = "",
     model: str | None = None,
     url: str | None = None,
@@ -43,13 +46,16 @@ def host(
         callboard host app.py --nats nats://10.0.0.1:4222
         callboard host app.py:StockAnalyst,prices
         callboard host shop.agents shop.tools:search
+        callboard host app.py --kind tool
         callboard host shop.models --resource gpu=2 --resource memory_gb=64
         callboard host --model writer --url http://127.0.0.1:8000/v1
         callboard host --model writer --vllm Qwen/Qwen2.5-7B-Instruct --vllm-arg=--max-model-len=4096
         callboard host --mcp "python -m mcp_server_time" --mcp docs=https://tools.example.org/mcp
 
     Args:
-        app: A file or module, then optionally ':' and names of actors.
+        app: A file or module, then optionally ':' and names of actors. Tools never run in the process of a
+            model: where an application has both, its models are left to another host ('--kind model').
+        kind: Only the application's actors of this kind; may be given again.
         name: A name that stays when this host is started again: routes may give it in place of the id. No two
             living hosts have the same one; one that was killed is free after a second.
         model: Serve a model under this name: what callboard.model("NAME") calls.
@@ -85,9 +91,10 @@ def host(
     if supervised:
         from callboard.cli.supervised import supervised as on_leash
 
-        return on_leash(app, common, grace, has, provisioned=provisioned)
+        return on_leash(app, common, grace, has, kind or (), provisioned=provisioned)
+    from callboard.actors.app import load_all
     from callboard.actors.resources import Placed, place_app
-    from callboard.cli.models import served_model, warn_of_tools
+    from callboard.cli.models import served_model
     from callboard.cli.serving import run_loop, serve
 
     served = served_model(
@@ -113,12 +120,10 @@ def host(
         actors = [declared.name for declared in started.declarations]
         common.output.line({"event": "host_ready", "host": started.id, "actors": actors}, "")
 
-    placed = place_app(app, settings) if app else Placed([], [])
-    if served is not None:
-        if any(declared.name == served.name for declared in placed.served + placed.left_out):
-            raise UsageError(f"the application has an actor {served.name!r}: give --model another name")
-        warn_of_tools(served, placed.served, app)
-        placed.served.append(served)
+    own = [served] if served is not None else []
+    if any(one.name == declared.name for one in own for declared in load_all(app)):
+        raise UsageError(f"the application has an actor {model!r}: give --model another name")
+    placed = place_app(app, settings, kind or (), own) if app else Placed(list(own), [])
     adopted = None
     if mcp:
         from callboard.cli.mcp import adopting

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from callboard.cli.exits import UsageError
-from callboard.infra import log
 
 if TYPE_CHECKING:
-    from callboard.actors.declared import Declaration
     from callboard.actors.models.served import ServedModel
     from callboard.actors.models.types import Price
 
@@ -70,20 +68,6 @@ def served_model(
         continues=continues,
         price=costs,
     )
-
-
-def warn_of_tools(served: ServedModel, beside: Iterable[Declaration], app: Sequence[str]) -> None:
-    """Say that tools would run in the process that serves a model, and how to start them apart.
-
-    Args:
-        beside: what else the host runs; app: how that was named.
-    """
-    tools = [declared.name for declared in beside if declared.kind == "tool"]
-    if tools:
-        named = " ".join(app)
-        fix = f"start two: 'callboard host {named}', and 'callboard host --model {served.name} ...' alone"
-        why = "what they compute holds up this model's answers"
-        log.get("host").warning("tools_beside_model", model=served.name, tools=tools, why=why, fix=fix)
 
 
 def _price(typed: str | None) -> Price | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -35,13 +35,14 @@ def supervised(
     common: Common,
     grace: float | None,
     resources: dict[str, float] | None,
+    kinds: Collection[str],
     *,
     provisioned: bool,
 ) -> int:
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
     try:
-        placed = place_app(app, common.settings(resources=resources))
+        placed = place_app(app, common.settings(resources=resources), kinds)
         served, left_out = (list(map(describe, some)) for some in placed)
         leash.say(Loaded(served, own_files(), left_out))
     except CallboardError as error:
