@@ -218,7 +218,7 @@ class Client:
             at: how many outcomes, in the order of the journal: ``Step.number`` of the last one. 0: none.
             arguments: those that are to be others than the run's, by name.
             effects: let effects happen again that the run has begun after this step.
-            run_id: an id for the new run, which no run has.
+            run_id: an id for the new run, which no run has; the same fork again, whose client died, goes on.
             session, deadline, priority, budget, key: as of :meth:`submit`.
             as_json: as of :meth:`submit`; by default as the run's arguments were.
 

@@ -131,11 +131,18 @@ class Journal:
     async def begin_with(self, run: str, results: Sequence[Result]) -> None:
         """Store outcomes that a run is to begin with, before its request: whoever drives it finds them.
 
+        What somebody has begun to store, and died, is gone on with if it is the same.
+
         Raises:
             Fenced: the run has a journal already.
         """
-        last = 0
-        for number, body in enumerate(_entries_of(results)):
+        bodies = list(_entries_of(results))
+        known = await self.read(run, "*")
+        begun = [entry for entry in known if entry.subject == subjects.run(run, "result")]
+        if [entry.body for entry in begun] != bodies[: len(begun)] or len(begun) < len(known):
+            raise Fenced(f"run {run} has a journal already", subject=subjects.run(run, ">"))
+        last = begun[-1].sequence if begun else 0
+        for number, body in list(enumerate(bodies))[len(begun) :]:
             head = [
                 (H.EXPECTED_SEQUENCE, str(last)),
                 (H.EXPECTED_SUBJECT, subjects.run(run, ">")),

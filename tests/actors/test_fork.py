@@ -351,6 +351,32 @@ async def test_what_cannot_be_forked(client: Client) -> None:
     assert len(await client.node.journal.read(other)) == entries
 
 
+async def test_a_client_dies_before_the_request_is_stored(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same fork again goes on; another one may not have the id."""
+    run, first = await ran(client, "draws", number=5)
+
+    async def die(*_: Any, **__: Any) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("callboard.actors.client.store_request", die)
+        with pytest.raises(ConnectionError):
+            await client.fork(run, 2, run_id="mine")
+    for at in (1, 3):
+        with pytest.raises(RunIdTaken):
+            await client.fork(run, at, run_id="mine")
+    before = RAN["add"]
+    assert await client.fork(run, 2, run_id="mine") == "mine"
+    assert await client.result("mine", SOON) == first
+    results = await client.node.journal.read("mine", "result")
+    assert len({entry.body for entry in results}) == len(results)
+    with pytest.raises(RunIdTaken):
+        await client.fork(run, 2, run_id="mine")
+    assert RAN["add"] - before < before
+
+
 async def test_a_driver_dies_before_it_has_taken_it(board: Board) -> None:
     """The next one finds outcomes and no owner, as it would where the beginning was removed: it goes on."""
     await board.host(add, fail)
