@@ -20,7 +20,7 @@ from callboard.state.journal import Journal, Outcomes, read_entry
 _decode = msgspec.msgpack.Decoder(DeadLetter).decode
 _HISTORY = 10
 _UNREADABLE = "unreadable"
-_UNSENT = frozenset({"Nats-Msg-Id", "Nats-Scheduler", "Nats-Schedule-Next", "Nats-TTL"})
+_UNSENT = frozenset({"Nats-Msg-Id", "Nats-Scheduler", "Nats-Schedule-Next", "Nats-TTL", H.DELIVERIES})
 
 
 class AlreadyTold(CallboardError):

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from callboard.actors import registry
-from callboard.actors.inbound import band
+from callboard.actors.inbound import band, kept
 from callboard.actors.mailbox import rank
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
@@ -240,26 +239,25 @@ class _Round:
 
     async def _move(self, call: Call) -> bool:
         reply = call.delivered.reply
-        if await self._stored(call.band, call.headers, call.body):
+        if await self._stored(call.band, kept(call.headers, call.deliveries - 1), call.body):
             self._connection.publish(reply, b"+ACK")
             return True
         self._connection.publish(reply, b"-NAK")
         return False
 
     async def _move_unread(self, message: Stored) -> bool:
-        if await self._stored(band(message.subject), message.headers, message.body):
+        if await self._stored(band(message.subject), kept(message.headers), message.body):
             await self._topology.delete_message(subjects.CALLS, message.sequence)
             return True
         self._host.given.pop(message.sequence, None)  # or, if the loop has met it, it waits for the ack wait
         return False
 
-    async def _stored(self, urgency: int, headers: Mapping[str, str], body: bytes) -> bool:
-        kept: dict[str, Any] = {k: v for k, v in headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
-        kept |= {H.EXECUTOR: self._asked.by, H.STOLEN: self._host.id}
+    async def _stored(self, urgency: int, headers: dict[str, str], body: bytes) -> bool:
+        headers |= {H.EXECUTOR: self._asked.by, H.STOLEN: self._host.id}
         # Without a message id: it may have run by the time it is there, so it is to be looked for.
         subject = subjects.call(self._asked.actor, self._asked.by, urgency)
         try:
-            await self._store.stored(subject, body, H.encode(kept.items()))
+            await self._store.stored(subject, body, H.encode(headers.items()))
         except CallboardError as error:
             self._log.warning("call_not_given", error=str(error))
             return False

@@ -382,15 +382,13 @@ class Host:
             self.lane.stop()
         ends = time.monotonic() + grace
         await self._heart.settled()
-        ended = asyncio.Event()
-        moving = self.node.loop.create_task(self.lanes.while_draining(ended))
+        moving = self.node.loop.create_task(self.lanes.while_draining())
         try:
             await self._finish_calls(ends)
             await self.migrations.finished(_LEAVE)
             drivers = [m for m in self._members if isinstance(m, Driver)]
             await asyncio.gather(*(d.finish(max(0.0, ends - time.monotonic())) for d in drivers))
         finally:
-            ended.set()
             moving.cancel()
             await asyncio.wait([moving], timeout=_LEAVE)
         if self.lane is not None:

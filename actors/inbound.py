@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors.declared import Method
@@ -40,6 +41,7 @@ class Call:
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         charged: the budgets that models charge for it, as its header names them.
         again: it may have run before, here or elsewhere.
+        deliveries: of its message, and of those that it was stored in before.
         task, slot: while it runs; stopping: it has been cancelled.
         unreadable: nobody could decode its body, so that it is kept as a dead letter.
         intent: of its effect, once it has begun here.
@@ -64,6 +66,7 @@ class Call:
         "creator",
         "deadline",
         "delivered",
+        "deliveries",
         "excused",
         "excused_since",
         "headers",
@@ -107,6 +110,9 @@ class Call:
         self.attempt = H.whole(headers, H.ATTEMPT, 1, least=1) if H.ATTEMPT in headers else 1
         self.excused = H.whole(headers, H.EXCUSED, 0, least=0) if H.EXCUSED in headers else 0
         self.excused_since = H.moment(headers, H.EXCUSED_SINCE) if self.excused else 0.0
+        self.deliveries = delivered.delivered
+        if H.DELIVERIES in headers:
+            self.deliveries += H.whole(headers, H.DELIVERIES, 0, least=0)
         self.stage = H.whole(headers, H.STAGE, 1, least=0)
         self.blobs = get(H.BLOBS, "").split(",") if H.BLOBS in headers else []
         self.woven = get(H.WOVEN, "")
@@ -166,6 +172,18 @@ class Call:
                 copy.nak()
             else:
                 copy.ack()
+
+
+def kept(headers: Mapping[str, str], deliveries: int = 0) -> dict[str, str]:
+    """The headers of a call that go along where it is stored anew, in the place of its message.
+
+    Args:
+        deliveries: of its messages so far, in which it may have ended its host.
+    """
+    own = {name: value for name, value in headers.items() if name.startswith("Cb-") or name == H.TRACEPARENT}
+    if deliveries > 0:
+        own[H.DELIVERIES] = str(deliveries)
+    return own
 
 
 def band(subject: str) -> int:

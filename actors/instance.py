@@ -262,7 +262,7 @@ class Instance:
             call.settle()
         elif twin is Twin.SAME:
             call.delivered.forget()
-        elif call.delivered.delivered > self.host.node.settings.max_deliver:
+        elif call.deliveries > self.host.node.settings.max_deliver:
             self._poison(call)
         else:
             self.enqueue(call)
@@ -273,7 +273,7 @@ class Instance:
         return await self.host.outcomes.ended(call.run)
 
     def _poison(self, call: Call) -> None:
-        count = call.delivered.delivered - 1
+        count = call.deliveries - 1
         text = f"delivered {count} times without an outcome: its hosts died or lost it each time"
         error = Poisoned(f"{call.method.where}: {text}; see 'callboard dead show'", delivered=count)
         self.running[call.key] = call

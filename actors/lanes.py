@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from callboard.actors.inbound import band
+from callboard.actors.inbound import band, kept
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError
@@ -41,7 +41,7 @@ class Lanes:
         self._moving = asyncio.Lock()
         self._log = log.get("lanes")
 
-    async def move(self, host: str, held: Collection[int] = (), to: str = subjects.ANY) -> int:
+    async def move(self, host: str, held: Collection[int] = (), to: str = subjects.ANY, read: int = 0) -> int:
         """Move the calls that were addressed to a host to the shared lane; returns how many.
 
         A crash in between leaves a call twice, under one id; hosts run it once. Of two that move the same
@@ -50,11 +50,13 @@ class Lanes:
         Args:
             held: sequences of those that are to stay.
             to: the host that gets those instead of actors that it serves, if it is another one.
+            read: sequence of the last one that the host was given, if it is dead: one of them may have ended
+                it.
         """
         async with self._moving:  # what two found there at once each would move
-            return await self._move(host, frozenset(held), to)  # as it was before the lane is read
+            return await self._move(host, frozenset(held), to, read)  # as it was before the lane is read
 
-    async def _move(self, host: str, held: frozenset[int], to: str) -> int:
+    async def _move(self, host: str, held: frozenset[int], to: str, read: int) -> int:
         moved = 0
         for stored in await self._node.reader.read(subjects.CALLS, f"cb.call.*.{host}.*"):
             if stored.sequence in held:
@@ -63,9 +65,9 @@ class Lanes:
                 await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
                 continue
             actor = stored.subject.split(".")[2]
-            kept = {k: v for k, v in stored.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
-            kept.pop(H.EXECUTOR, None)
-            head = H.encode([*kept.items(), (H.MESSAGE_ID, f"{MOVED}{stored.sequence}")])
+            own = kept(stored.headers, _deliveries(stored, read))
+            own.pop(H.EXECUTOR, None)
+            head = H.encode([*own.items(), (H.MESSAGE_ID, f"{MOVED}{stored.sequence}")])
             named = to not in {subjects.ANY, host} and self._host.watch.serves(to, actor)
             lane = to if named else subjects.ANY
             await self._node.store.stored(subjects.call(actor, lane, band(stored.subject)), stored.body, head)
@@ -81,11 +83,11 @@ class Lanes:
 
     async def pass_on(self, call: Call) -> None:
         """Store a call that was addressed to this host in the shared lane, then be done with the message."""
-        kept = {k: v for k, v in call.headers.items() if k.startswith(("Cb-", H.TRACEPARENT))}
-        kept.pop(H.EXECUTOR, None)
+        own = kept(call.headers, call.deliveries - 1)
+        own.pop(H.EXECUTOR, None)
         subject = subjects.call(call.method.actor, subjects.ANY, call.band)
         try:
-            await self._node.store.stored(subject, call.body, H.encode(kept.items()))
+            await self._node.store.stored(subject, call.body, H.encode(own.items()))
         except CallboardError as error:
             self._log.warning("call_not_passed_on", future=call.id, error=str(error))
             call.give_back()
@@ -107,18 +109,21 @@ class Lanes:
             self._log.info("lane_of_nobody_emptied", host=lane, calls=moved)
         self._suspects = gone
 
-    async def while_draining(self, ended: asyncio.Event) -> None:
-        """Let others have what still comes into the own lane, until all has ended; may be cancelled then.
-
-        A cancellation alone does not do: ``asyncio.wait_for`` below swallows one that comes with the answer.
-        """
-        while not ended.is_set():
+    async def while_draining(self) -> None:
+        """Let others have what still comes into the own lane, until it is cancelled."""
+        while True:
             lane = self._host.lane
             try:
                 await self.move(self._host.id, () if lane is None else lane.held)
             except CallboardError as error:  # with the server gone there is nothing to move either
                 self._log.warning("lane_not_emptied", error=str(error))
             await asyncio.sleep(_DRAINING)
+
+
+def _deliveries(stored: Stored, read: int) -> int:
+    """How often a call may have ended its host, if its last one had messages up to this sequence."""
+    before = stored.headers.get(H.DELIVERIES, "")
+    return (int(before) if before.isdigit() else 0) + (stored.sequence <= read)
 
 
 def _lane(subject: str) -> str:

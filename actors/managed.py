@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from callboard.actors import inbound
 from callboard.actors.addressing import band_of
 from callboard.actors.snapshots import SNAPSHOT
 from callboard.infra import headers as H
@@ -77,14 +78,14 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: 
     Args:
         epoch: with which that host has become the holder.
     """
-    kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
-    kept[H.EXECUTOR], kept[H.EPOCH] = holder, str(epoch)
-    kept.pop(H.STOLEN, None)
+    headers = inbound.kept(call.headers, call.deliveries - 1)
+    headers[H.EXECUTOR], headers[H.EPOCH] = holder, str(epoch)
+    headers.pop(H.STOLEN, None)
     if why == "stolen":
-        kept[H.STOLEN] = instance.host.id
+        headers[H.STOLEN] = instance.host.id
     # Without a message id: it may have run by the time it is there, so it is to be looked for.
     subject = subjects.call(instance.name, holder, band_of(call.priority))
-    await instance.host.node.store.stored(subject, call.body, H.encode(kept.items()))
+    await instance.host.node.store.stored(subject, call.body, H.encode(headers.items()))
     instance.running.pop(call.key, None)
     instance.host.telemetry.moved(call, holder, why)
     call.delivered.ack()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.actors import intents, managed, values
+from callboard.actors import inbound, intents, managed, values
 from callboard.actors.addressing import band_of
 from callboard.actors.failures import describe
 from callboard.actors.inbound import Call
@@ -233,9 +233,8 @@ def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
 def _retry(instance: Instance, call: Call, result: Result, delay: float, *, excused: bool) -> None:
     """Let a schedule in the stream bring the call back: nothing is held while it waits."""
     host = instance.host
-    kept = {k: v for k, v in call.headers.items() if k.startswith("Cb-") or k == H.TRACEPARENT}
-    kept.pop(H.AGAIN, None)
-    for name in (H.STOLEN, H.EXECUTOR, H.POLICY, H.PLACED):
+    kept = inbound.kept(call.headers)
+    for name in (H.AGAIN, H.STOLEN, H.DELIVERIES, H.EXECUTOR, H.POLICY, H.PLACED):
         kept.pop(name, None)
     lane, epoch, why = _slated(instance, call)
     if lane and instance.rules is None:  # of one with managed state the next host knows the holder

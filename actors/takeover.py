@@ -223,8 +223,12 @@ class Watch:
         Args:
             name: that the host had; if another has it now, that one gets the calls.
         """
-        await self._node.topology.delete_consumer(subjects.CALLS, f"host_{host}")
-        await self._host.lanes.move(host, to=self.names.find(name) if name else subjects.ANY)
+        topology, consumer, own = self._node.topology, f"host_{host}", host == self._host.id
+        info = {} if own else await topology.api(f"CONSUMER.INFO.{subjects.CALLS}.{consumer}")
+        read = int(info.get("delivered", {}).get("stream_seq", 0))
+        await topology.delete_consumer(subjects.CALLS, consumer)
+        to = self.names.find(name) if name else subjects.ANY
+        await self._host.lanes.move(host, to=to, read=read)
 
     async def _claim(self, host: str) -> bool:
         """Whether this host is the one to act; a claim whose holder has done nothing for long is void."""

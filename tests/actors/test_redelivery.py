@@ -13,6 +13,8 @@ from tests.support.waiting import SOON, until
 
 import callboard
 from callboard import agent, method, options, tool, workflow
+from callboard.actors.dead import DeadLetters
+from callboard.actors.inbound import kept
 from callboard.actors.pulse import Heart
 from callboard.infra import headers as H
 from callboard.infra.errors import Poisoned, RunFailed
@@ -70,6 +72,13 @@ async def drawing_flow(name: str) -> str:
 async def flow(name: str) -> str:
     """One call."""
     return await gated(name)
+
+
+@workflow
+async def placed_flow(name: str, host: str) -> str:
+    """One call, addressed to a host."""
+    with options(host=host):
+        return await gated(name)
 
 
 @workflow
@@ -223,6 +232,39 @@ async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board
     assert letter.headers[H.FUTURE] == f"{run}:1"
     await board.emptied("CALLS")
     assert RAN == {"deadly": 3}
+
+
+async def test_deliveries_count_in_whatever_lane(board: Board) -> None:
+    """Of a call that was addressed to its first victim; an operator may send it again all the same."""
+    victims = [await board.host(gated, max_deliver=3)]
+    await board.host(placed_flow)
+    run = await board.submit(placed_flow, name="deadly", host=victims[0].id)
+    for number in range(1, 4):
+        await until(lambda number=number: RAN["deadly"] == number)  # type: ignore[misc]
+        victims.append(await board.host(gated, max_deliver=3))
+        await board.kill(victims[-2])
+        await board.emptied_of_host(victims[-2])
+    with pytest.raises(RunFailed) as caught:
+        await (await board.client()).result(run, SOON)
+    error = caught.value.__cause__
+    assert isinstance(error, Poisoned)
+    assert error.fields["delivered"] == 3
+    assert RAN == {"deadly": 3}
+    (letter,) = await board.letters()
+    assert letter.headers[H.DELIVERIES] == "1"
+    node = await board.node()
+    await DeadLetters(node.store, node.reader, "test").requeue(letter, again=True)
+    await until(lambda: RAN["deadly"] == 4)
+    GATE.set()
+    await board.emptied("CALLS")
+
+
+def test_what_goes_along_where_a_call_is_stored_anew() -> None:
+    """What the server says of the old message does not, but for how often it was delivered."""
+    headers = {H.FUTURE: "r:1", H.DELIVERIES: "1", H.MESSAGE_ID: "r:1", "traceparent": "00", "X": "y"}
+    assert kept(headers) == {H.FUTURE: "r:1", H.DELIVERIES: "1", "traceparent": "00"}
+    assert kept(headers, 2)[H.DELIVERIES] == "2"
+    assert H.DELIVERIES not in kept({H.FUTURE: "r:1"}, 0)
 
 
 @tool(concurrency=1)
