@@ -186,8 +186,8 @@ class AgentClass(Generic[T]):
     kind = "agent"
     version = ""
     """Of what it stands for; of its source by default."""
-    apart = False
-    """Whether no tool may run in a process that serves it."""
+    apart = ""
+    """Not empty: no tool may run in a process that serves it; a hash of all that makes it what it is."""
     as_tool = ""
     """The method that a model calls to which the agent as a whole is given as a tool; empty: it cannot be."""
 

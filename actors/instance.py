@@ -430,7 +430,7 @@ class Instance:
         kept: list[Call] = []
         while len(self.mailbox):
             call = self.mailbox.pop()
-            if call.delivered.delivered > 1 and not leaving:
+            if call.deliveries > 1 and not leaving:
                 kept.append(call)
                 continue
             if not self.claim(call):

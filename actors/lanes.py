@@ -77,8 +77,7 @@ class Lanes:
 
     def _is_done(self, stored: Stored) -> bool:
         """Whether this host is done with a call: its outcome or next attempt is stored, its ack is due."""
-        attempt = stored.headers.get(H.ATTEMPT, "1")
-        key = stored.headers.get(H.FUTURE, ""), int(attempt) if attempt.isdigit() else 1
+        key = stored.headers.get(H.FUTURE, ""), H.epoch(stored.headers, H.ATTEMPT) or 1
         return key in self._host.recent
 
     async def pass_on(self, call: Call) -> None:
@@ -122,8 +121,7 @@ class Lanes:
 
 def _deliveries(stored: Stored, read: int) -> int:
     """How often a call may have ended its host, if its last one had messages up to this sequence."""
-    before = stored.headers.get(H.DELIVERIES, "")
-    return (int(before) if before.isdigit() else 0) + (stored.sequence <= read)
+    return H.epoch(stored.headers, H.DELIVERIES) + (stored.sequence <= read)
 
 
 def _lane(subject: str) -> str:

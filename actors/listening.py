@@ -53,12 +53,14 @@ class _Heard:
     Attributes:
         fence: attempt and beginning before which nothing counts any more.
         begun: attempt and beginning of what was heard; length: of that, in characters.
+        repeats: it is another call's answer, said again.
     """
 
-    __slots__ = ("_texts", "begun", "fence", "length")
+    __slots__ = ("_texts", "begun", "fence", "length", "repeats")
 
     def __init__(self) -> None:
         self.fence = self.begun = (0, 0)
+        self.repeats = False
         self.begin(self.begun)
 
     def begin(self, begun: tuple[int, int]) -> None:
@@ -155,13 +157,12 @@ class Listener:
         """Tell somebody who is to go on with an answer what was heard; who said it is heard no more."""
         heard = self._heard.setdefault(asked.future, _Heard())
         heard.fence = max(heard.fence, (asked.attempt, asked.begun))
-        told = Tokens(asked.future, *heard.begun, text=heard.text)
+        text = "" if heard.repeats else heard.text  # another model's text is none to go on with
+        told = Tokens(asked.future, *heard.begun, text=text)
         self._line.publish(reply, msgspec.msgpack.encode(told))
 
     def hear(self, said: Tokens) -> None:
         """Take up what is new of a piece."""
-        if said.repeats and self._all:
-            return
         heard = self._heard.setdefault(said.future, _Heard())
         begun = (said.attempt, said.begun)
         if begun < heard.fence:
@@ -169,6 +170,9 @@ class Listener:
         heard.fence = begun
         if begun != heard.begun:
             self._begin(said, heard)
+        heard.repeats = bool(said.repeats)
+        if heard.repeats and self._all:
+            return
         fresh = said.text[max(0, heard.length - said.at) :]
         missed = said.at > heard.length
         if missed or self._waiting + len(fresh) > LIMIT:

@@ -8,7 +8,6 @@ as it takes at the last attempt. With ``timeout_last`` that one is stopped, too,
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -32,24 +31,28 @@ def patience(instance: Instance, call: Call) -> float:
     """Seconds that a call may take which nobody has given a time-out; 0: as many as it likes.
 
     They are ``timeout_factor`` times what 99 of 100 calls with arguments of its size take, and at least
-    ``timeout_least``. An effect, and a batch, may take as long as it likes, and so may an attempt after whose
-    time-out there would be no other, unless ``timeout_last`` is set.
+    ``timeout_least``. An effect, a batch and a model, whose answers are as long as they are, may take as long
+    as they like. So may, unless ``timeout_last`` is set, what has a deadline, and an attempt after whose
+    time-out there would be no other.
     """
     settings, directives = instance.host.node.settings, call.method.directives
-    if not settings.timeout_factor or directives.effect or directives.batchable:
+    own = directives.effect or directives.batchable or instance.declared.kind == "model"
+    if not settings.timeout_factor or own:
         return 0.0
     expected = instance.host.expectations.of(call.method.where)
     line = expected.line(call.size) if expected is not None and call.size else None
     if line is None or line.count < ENOUGH or not 0 < line.p99 < _LONGEST:
         return 0.0
-    seconds: float = max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
-    return seconds if settings.timeout_last or _again(call, seconds) else 0.0
+    if not (settings.timeout_last or _again(call)):
+        return 0.0
+    return max(settings.timeout_least, min(_LONGEST, settings.timeout_factor * line.p99))
 
 
-def _again(call: Call, seconds: float) -> bool:
-    """Whether another attempt would follow one that is stopped after so long."""
-    delay = retry_delay(call.method.directives, CallTimeout(), call.attempt - call.excused)
-    return delay is not None and not (call.deadline and time.time() + seconds + delay >= call.deadline)
+def _again(call: Call) -> bool:
+    """Whether another attempt follows one that is stopped, and the last one may take as long as it takes."""
+    directives = call.method.directives
+    delay = retry_delay(directives, CallTimeout(), call.attempt - call.excused)
+    return directives.idempotent and delay is not None and not call.deadline
 
 
 @asynccontextmanager

@@ -33,10 +33,15 @@ class ResourcesLacking(CallboardError):
 
 
 class Placed(NamedTuple):
-    """What a host serves of what it was given, and what has to be served elsewhere."""
+    """What a host serves of what it was given, and what has to be served elsewhere.
+
+    Attributes:
+        apart: those of the latter that need a process without others of these, and nothing else.
+    """
 
     served: list[Declaration]
     left_out: list[Declaration]
+    apart: Sequence[Declaration] = ()
 
 
 def capacity(settings: Settings) -> dict[str, float]:
@@ -46,23 +51,28 @@ def capacity(settings: Settings) -> dict[str, float]:
 
 
 def place(
-    declarations: Iterable[Declaration], settings: Settings, required: Collection[str] | None = None
+    declarations: Iterable[Declaration],
+    settings: Settings,
+    required: Collection[str] | None = None,
+    *,
+    lenient: bool = False,
 ) -> Placed:
     """Choose what a host can serve: those it has to first, then the others in their order.
 
     Args:
         required: names of actors that must not be left out; None: all.
+        lenient: models may be left out all the same, where there are tools.
 
     Raises:
         ResourcesLacking: it has not what one of these needs. ToolsBesideModel: see there.
     """
-    declarations, away = apart(list(declarations), required)
+    declarations, away = apart(list(declarations), () if lenient else required)
     for declared in away:
         log.get("host").info("actor_apart", actor=declared.name, kind=declared.kind, fix=_APART)
     if not any(declared.directives.resources for declared in declarations):
-        return Placed(declarations, away)
+        return Placed(declarations, away, away)
     free = capacity(settings)
-    placed = Placed([], away)
+    placed = Placed([], [])
     for declared in sorted(declarations, key=lambda d: required is not None and d.name not in required):
         needs = declared.directives.resources
         if all(amount <= free.get(name, 0.0) + _ROUNDING for name, amount in needs.items()):
@@ -76,7 +86,7 @@ def place(
             _warn(declared, free)
     if not placed.served:
         raise _lacking(placed.left_out[0], free)
-    return placed
+    return Placed(placed.served, placed.left_out + away, away)
 
 
 def place_app(
@@ -84,11 +94,13 @@ def place_app(
     settings: Settings,
     kinds: Collection[str] = (),
     beside: Iterable[Declaration] = (),
+    *,
+    lenient: bool = False,
 ) -> Placed:
     """Load applications and choose what a host can serve of them; what is named there must not be left out.
 
     Args:
-        kinds: of actors; none: all. beside: what the host has to serve, too.
+        kinds: of actors; none: all. beside: what the host has to serve, too. lenient: as of :func:`place`.
 
     Raises:
         AppUnloadable, UnknownActor: as for :func:`callboard.actors.app.load`; or it has none of these kinds.
@@ -102,7 +114,7 @@ def place_app(
             f"{', '.join(specs)} declares no {' and no '.join(kinds)}", app=", ".join(specs), reason="empty"
         )
     named = {declared.name for spec in specs if split(spec)[1] for declared in load(spec).declarations}
-    return place([*found, *own], settings, named | {declared.name for declared in own})
+    return place([*found, *own], settings, named | {declared.name for declared in own}, lenient=lenient)
 
 
 def told(amounts: dict[str, float]) -> str:

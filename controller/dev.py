@@ -40,11 +40,14 @@ class Loaded(msgspec.Struct, tag="loaded"):
     Attributes:
         actors: what it declares, and this host has the resources for; files: the source files whose change
             matters; left_out: what it declares beside that.
+        apart: those of the latter that this host leaves to a process of their own, with a hash of all that
+            makes them what they are.
     """
 
     actors: list[ActorInfo]
     files: list[str]
     left_out: list[ActorInfo] = []
+    apart: dict[str, str] = {}
 
 
 class Broken(msgspec.Struct, tag="broken"):
@@ -323,9 +326,9 @@ class Supervisor:
         for child in (*self._hosts, *self._leaving.values()):
             child.send(signal.SIGKILL)
 
-    def left_out(self) -> list[ActorInfo]:
-        """What the application declares and these hosts do not serve."""
-        return self._hosts[0].loaded.left_out if self._hosts and self._hosts[0].loaded is not None else []
+    def apart(self) -> dict[str, str]:
+        """What these hosts leave to a process of its own; see :class:`Loaded`."""
+        return self._hosts[0].loaded.apart if self._hosts and self._hosts[0].loaded is not None else {}
 
     def folders(self) -> set[Path]:
         """The folders that hold the application's own files, as far as they are known."""

@@ -10,10 +10,11 @@ nats-py's inside is named in :class:`LaneClient` alone and held by ``tests/infra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import nats.errors
@@ -232,6 +233,18 @@ class LaneClient(Client):
         return self._reading_task is not None and not self._reading_task.done()
 
 
+@contextlib.contextmanager
+def _heeding() -> Iterator[None]:
+    """Heed a cancellation also if it meets an answer: in Python 3.11 nats-py's ``wait_for`` loses that."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
 def _readable(subject: bytes, reply: bytes, headers: bytes | None) -> bool:
     """Whether nats-py can read a message: it does so in its read loop, which would end for good."""
     whole = not headers or headers.startswith(_HEADERS)
@@ -382,7 +395,8 @@ class Connection:
             ConnectionLost: the connection is closed.
         """
         try:
-            message = await self.client.request(subject, body, timeout=timeout)
+            with _heeding():
+                message = await self.client.request(subject, body, timeout=timeout)
         except nats.errors.ConnectionClosedError as error:
             raise ConnectionLost(f"{subject} was not asked: the connection to NATS is closed") from error
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError) as error:
@@ -399,7 +413,8 @@ class Connection:
 
     async def flush(self) -> None:
         """Wait until the server has read everything sent so far."""
-        await self.client.flush(timeout=10)
+        with _heeding():
+            await self.client.flush(timeout=10)
 
     @property
     def max_payload(self) -> int:
@@ -418,7 +433,8 @@ class Connection:
             if not self.client.is_connected:
                 continue
             try:
-                await self.client.rtt(timeout=cast("int", self.settings.rtt_timeout))
+                with _heeding():
+                    await self.client.rtt(timeout=cast("int", self.settings.rtt_timeout))
                 healthy = self.client.reading
             except (nats.errors.Error, TimeoutError):
                 healthy = False

@@ -85,7 +85,7 @@ def decode(raw: bytes | None) -> dict[str, str]:
 
 
 def epoch(headers: Mapping[str, str], name: str) -> int:
-    """The epoch in a header; 0 if there is none, or what is there is none."""
+    """The epoch, or another count, in a header; 0 if there is none, or what is there is none."""
     value = headers.get(name, "")
     return int(value) if value and value.isascii() and value.isdigit() and len(value) < _DIGITS else 0
 

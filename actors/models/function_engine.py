@@ -44,7 +44,7 @@ class FunctionEngine:
     ) -> None:
         self.continues = continues
         self._name = name
-        self._function = function
+        self.function = function
         self._embed = embed
 
     async def open(self) -> None:
@@ -55,7 +55,7 @@ class FunctionEngine:
 
     async def chat(self, request: ChatRequest, say: Say) -> ChatResult[Any]:
         """See :class:`callboard.actors.models.engine.Engine`; what the function raises is raised."""
-        given = self._function(request)
+        given = self.function(request)
         if isinstance(given, AsyncIterator):
             pieces: list[str] = []
             async for piece in given:

@@ -209,7 +209,7 @@ class ServedModel(AgentClass[ModelActor]):
         engine: what answers.
         options: directives, see :class:`Directives`.
         price: what budgets are charged for it; None: nothing.
-        made_of: what tells the engine from another one: a function, or what it was called with.
+        made_of: what tells the engine from another one.
     """
 
     kind = "model"
@@ -220,20 +220,19 @@ class ServedModel(AgentClass[ModelActor]):
         engine: Engine,
         options: dict[str, Any],
         price: Price | None = None,
-        made_of: Callable[..., Any] | tuple[Any, ...] = (),
+        made_of: tuple[Any, ...] = (),
     ) -> None:
         token("the name of model", name)
         directives = directives_from(Directives(), options, name)
         self.engine = engine
         self._guards: dict[str, Guard] = {}
         self.price = price or Price()
-        self.apart = not isinstance(engine, FunctionEngine)
         own = {"engine": engine, "name": name, "price": self.price, "guards": self._guards}
         super().__init__(type("Model", (ModelActor,), own), name, directives)
-        if callable(made_of):
-            self.source = made_of
+        if isinstance(engine, FunctionEngine):
+            self.source = engine.function
         else:
-            self.version = version_of(repr(made_of))
+            self.apart = version_of(repr((made_of, options, self.price)))
         for key in METHODS:
             self.methods[key] = Method(name, key, getattr(ModelActor, key), directives, self)
         _declared[name] = self
@@ -348,7 +347,7 @@ def model_function(
     def declare(function: ChatFunction) -> ServedModel:
         own = name or function.__name__
         engine = FunctionEngine(own, function, embed, continues=continues)
-        return ServedModel(own, engine, directives, price, function)
+        return ServedModel(own, engine, directives, price)
 
     return declare if function is None else declare(function)
 

@@ -62,6 +62,9 @@ class AnswerStream(Generic[R]):
             self._listener.stop()  # also where nobody reads to the end
         self._news.set()
 
+    def _waits(self, _: Future[Any]) -> None:
+        """Be one who waits for the call: a handler lends its slot meanwhile."""
+
     def __aiter__(self) -> Self:
         return self
 
@@ -79,7 +82,11 @@ class AnswerStream(Generic[R]):
                 return self._last(piece)
             if piece is not None and (piece.text or piece.reset):
                 return self._heard(piece)
-            await self._news.wait()
+            self.future.add_done_callback(self._waits)
+            try:
+                await self._news.wait()
+            finally:
+                self.future.remove_done_callback(self._waits)
 
     def _heard(self, piece: Piece) -> Piece:
         """Note what the reader is given."""

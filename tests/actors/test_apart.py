@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.support.board import Board
 
-from callboard import ChatRequest, agent, model_at, model_function, tool, workflow
+from callboard import ChatRequest, Price, agent, model_at, model_function, tool, workflow
 from callboard.actors.apart import ToolsBesideModel
 from callboard.actors.declared import Declaration, code_version, declaration
 from callboard.actors.host import Host
-from callboard.actors.resources import place
+from callboard.actors.resources import ResourcesLacking, place
 from callboard.infra.settings import Settings
 
 URL = "http://127.0.0.1:1/v1"
@@ -21,6 +21,12 @@ URL = "http://127.0.0.1:1/v1"
 @tool
 async def compute() -> int:
     """Whatever takes a processor."""
+    return 1
+
+
+@tool(resources={"gpu": 1})
+async def greedy() -> int:
+    """Needs what is not there."""
     return 1
 
 
@@ -107,8 +113,30 @@ async def test_a_host_refuses_both(board: Board) -> None:
         await host.start()
 
 
-def test_the_version_of_a_model_is_that_of_its_engine() -> None:
-    """So it is known whether a reload has to begin it anew."""
-    versions = [code_version(model_at("writer", url=url)) for url in (URL, URL, f"{URL}/other")]
-    assert versions[0] == versions[1] != versions[2]
-    assert code_version(scripted) not in {code_version(unscripted), *versions}
+def test_what_makes_a_model_what_it_is() -> None:
+    """So it is known whether a reload has to begin it anew; hosts of one model have engines of their own."""
+    price = Price(input=1.0, output=2.0)
+    first, same, *others = (
+        model_at("writer", url=URL),
+        model_at("writer", url=URL),
+        model_at("writer", url=f"{URL}/other"),
+        model_at("writer", url=URL, price=price),
+        model_at("writer", url=URL, concurrency=2),
+    )
+    assert first.apart == same.apart
+    assert len({first.apart, *(one.apart for one in others)}) == 4
+    assert {code_version(one) for one in others} == {code_version(first)}
+    assert code_version(scripted) != code_version(unscripted)
+
+
+def test_what_is_left_out_for_another_reason_is_told_as_such() -> None:
+    """Resources that nobody here has."""
+    with pytest.raises(ResourcesLacking, match="tool greedy needs gpu=1"):
+        place([*declared(greedy), writer()], Settings(), [])
+
+
+def test_a_supervisor_is_told_of_both() -> None:
+    """It starts another process, whoever was named."""
+    placed = place(ALL(), Settings(), ["writer", "compute"], lenient=True)
+    assert [one.name for one in placed.apart] == ["writer"]
+    assert placed.left_out == placed.apart

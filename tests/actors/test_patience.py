@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.board import Board
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 from callboard import agent, batchable, tool, workflow
 from callboard.actors.patience import ENOUGH
@@ -71,6 +71,12 @@ async def harmless(name: str) -> str:
     return name
 
 
+@tool(retries=1, retry_on=(Exception,))
+async def harmful(name: str) -> str:
+    """Wait for the gate."""
+    return await _pass(name)
+
+
 @tool(idempotent=True)
 async def once(name: str) -> str:
     """Wait for the gate; there is one attempt."""
@@ -87,6 +93,12 @@ async def call_together() -> str:
 async def call_harmless() -> str:
     """One call."""
     return await harmless("x")
+
+
+@workflow
+async def call_harmful() -> str:
+    """One call."""
+    return await harmful("x")
 
 
 @workflow
@@ -131,8 +143,8 @@ async def started(board: Board, known: list[Curve], **settings: Any) -> None:
     for one in known:
         subject = subjects.runtime_curve(*one.call.split("."))
         await node.store.stored(subject, msgspec.msgpack.encode(one))
-    handlers = (plain, pay, patient, asks, harmless, once, Together)
-    flows = (call_plain, call_pay, call_asks, call_harmless, call_once, call_together)
+    handlers = (plain, pay, patient, asks, harmful, harmless, once, Together)
+    flows = (call_plain, call_pay, call_asks, call_harmful, call_harmless, call_once, call_together)
     host = await board.host(*handlers, *flows, **settings)
     await until(lambda: len(host.expectations) == len(known))
 
@@ -166,6 +178,17 @@ async def test_an_attempt_that_another_follows_is_stopped_by_default(board: Boar
     assert ENTERED == ["x", "x"]
 
 
+async def test_what_has_a_deadline_is_not_stopped(board: Board, nothing_stops: Awaiter) -> None:
+    """There would be less time for what begins anew."""
+    await started(board, [curve("harmless.call")], **SOONER)
+    client = await board.client()
+    run = await client.submit("call_harmless", deadline=SOON)
+    await nothing_stops()
+    GATE.set()
+    assert await client.result(run) == "x"
+    assert ENTERED == ["x"]
+
+
 async def test_the_last_attempt_takes_as_long_as_it_takes(board: Board, nothing_stops: Awaiter) -> None:
     """What is stopped for being slow fails no call."""
     ENTERED.extend(["one", "two"])
@@ -185,6 +208,7 @@ Known = Callable[[], list[Curve]]
     ("flow", "known", "settings"),
     [
         pytest.param(call_plain, lambda: [curve("plain.call")], SOONER, id="fails"),
+        pytest.param(call_harmful, lambda: [curve("harmful.call")], SOONER, id="does_harm"),
         pytest.param(call_once, lambda: [curve("once.call")], SOONER, id="has_one_attempt"),
         pytest.param(
             call_harmless, lambda: [curve("harmless.call")], {**SOONER, "timeout_factor": 0}, id="not_wanted"

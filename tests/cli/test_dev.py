@@ -78,7 +78,7 @@ async def ask() -> str:
 class Dev(Running):
     """``callboard dev --json`` of an application that can be rewritten."""
 
-    def __init__(self, path: Path, *options: object) -> None:
+    def __init__(self, path: Path | str, *options: object) -> None:
         port = free_port()
         self.url = f"nats://127.0.0.1:{port}"
         super().__init__("dev", path, "--port", port, "--json", *options)
@@ -182,6 +182,25 @@ def test_models_have_a_process_of_their_own(path: Path, engine: str) -> None:
         dev.event("models_ready")
         eventually(lambda: before not in dev.hosts("model"))
         assert dev.ask() == "three x "
+
+
+def test_models_that_could_not_be_started_get_another_chance(path: Path, engine: str) -> None:
+    """When something is saved."""
+    good = MODELLED.format(url=engine, version="one ")
+    path.write_text(f"{good}\nimport sys\nif '--kind' in sys.argv: raise ValueError\n")
+    with Dev(path) as dev:
+        dev.event("models_broken")
+        save(path, good)
+        dev.event("models_ready")
+        assert dev.ask() == "one x "
+
+
+def test_named_actors_are_apart_as_well(path: Path, engine: str) -> None:
+    """Each kind in its process."""
+    path.write_text(MODELLED.format(url=engine, version="one "))
+    with Dev(f"{path}:ask,version,writer") as dev:
+        assert dev.event("models_ready")["models"] == ["writer"]
+        assert dev.ask() == "one x "
 
 
 def test_what_an_application_imports_is_watched_too(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -503,3 +504,25 @@ async def test_lanes_do_not_make_ordinary_subscriptions(connection: Connection, 
     assert isinstance(connection.client, LaneClient)
     assert connection.client._subs[sid]._wait_for_msgs_task is None
     assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize("verb", ["request", "flush"])
+async def test_no_cancellation_is_lost_that_meets_an_answer(connection: Connection, verb: str) -> None:
+    """As nats-py loses it, by the ``wait_for`` of Python 3.11."""
+    client, went_on = connection.client, False
+
+    async def ask() -> None:
+        nonlocal went_on
+        await (connection.request("$JS.API.INFO") if verb == "request" else connection.flush())
+        went_on = True
+
+    def answers() -> list[Any]:
+        return [*client._resp_map.values(), *client._pongs]
+
+    asking = asyncio.create_task(ask())
+    while not answers():  # looked at in each turn of the loop: the answer is there soon
+        await asyncio.sleep(0)
+    answers()[0].add_done_callback(lambda _: asking.cancel())
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    assert not went_on

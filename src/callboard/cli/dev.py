@@ -113,8 +113,9 @@ class _Dev:
             self._address,
             partial(self._tell_of, "models"),
         )
-        self._apart: list[ActorInfo] = []
-        self._loading: set[asyncio.Task[Any]] = set()
+        self._apart: dict[str, str] = {}
+        self._apart_changing = asyncio.Lock()
+        self._loading: set[asyncio.Task[None]] = set()
 
     @property
     def _drains(self) -> list[str]:
@@ -204,13 +205,20 @@ class _Dev:
 
     def _load_models(self) -> None:
         """Serve models apart from tools; they are loaded again only if they are declared otherwise now."""
-        apart = [actor for actor in self._supervisor.left_out() if actor.kind == "model"]
-        if apart != self._apart:
+        task = asyncio.create_task(self._serve_apart())
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+
+    async def _serve_apart(self) -> None:
+        async with self._apart_changing:
+            apart = self._supervisor.apart()
+            if apart == self._apart:
+                return
+            if not apart:
+                await self._models.stop(self._grace + _AFTER_GRACE)
+            elif await self._models.load() is not None:
+                return  # the next save may help
             self._apart = apart
-            loading = self._models.load() if apart else self._models.stop(self._grace + _AFTER_GRACE)
-            task: asyncio.Task[Any] = asyncio.create_task(loading)
-            self._loading.add(task)
-            task.add_done_callback(self._loading.discard)
 
     def _folders(self) -> set[Path]:
         return {source_folder(spec) for spec in self._app} | self._supervisor.folders()

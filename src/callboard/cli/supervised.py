@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from callboard.actors.declared import AgentClass
 from callboard.actors.registry import describe
 from callboard.actors.resources import place_app
 from callboard.cli.common import Common
@@ -42,9 +43,10 @@ def supervised(
     """Run a host for a supervisor; returns the exit code."""
     leash = Leash()
     try:
-        placed = place_app(app, common.settings(resources=resources), kinds)
-        served, left_out = (list(map(describe, some)) for some in placed)
-        leash.say(Loaded(served, own_files(), left_out))
+        placed = place_app(app, common.settings(resources=resources), kinds, lenient=True)
+        served, left_out = (list(map(describe, some)) for some in (placed.served, placed.left_out))
+        apart = {one.name: one.apart for one in placed.apart if isinstance(one, AgentClass)}
+        leash.say(Loaded(served, own_files(), left_out, apart))
     except CallboardError as error:
         leash.say(Broken(error.code, error.message, error.fields))
         return Exit.FAILED

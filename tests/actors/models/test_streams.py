@@ -19,7 +19,7 @@ from callboard.actors.listening import Listener
 from callboard.actors.models.openai_engine import OpenAIEngine
 from callboard.actors.speech import LocalLine, Speech
 from callboard.infra import subjects
-from callboard.infra.messages.tokens import Tokens
+from callboard.infra.messages.tokens import TakeUp, Tokens
 
 heard: list[Piece] = []
 
@@ -128,6 +128,38 @@ async def test_a_cheaper_model_is_heard(board: Board, engine: StandIn) -> None:
     assert {piece.future for piece in heard} == {f"{run}:1"}
     assert {piece.future for piece in pieces} == {f"{run}:1.1"}
     assert not any(piece.reset or piece.lost for piece in heard + pieces)
+
+
+async def test_a_cheaper_model_takes_nobodys_place(board: Board, engine: StandIn) -> None:
+    """While it answers, the other one answers those that are not degraded."""
+    engine.replies.append(reply := Reply(["once ", "upon"], hold_after=1))
+    await board.host(
+        chat, model_at("remote", url=engine.url, concurrency=1), model_at("cheap", url=engine.url)
+    )
+    client = await board.client()
+    budget = Budget(calls=0, when_spent="degrade", degrade_to="cheap")
+    run = await client.submit("chat", {"text": "hi"}, budget=budget)
+    await until(lambda: len(engine.chats) == 1)
+    assert await client.run("chat", {"text": "paid"}, timeout=SOON) == "paid "
+    reply.go.set()
+    assert await client.result(run, SOON) == "once upon"
+
+
+async def test_a_repeated_answer_is_none_to_go_on_with() -> None:
+    """Another model said it; and who hears all of a run forgets what was said before in its place."""
+    line = LocalLine()
+    one, every = Listener(line, "r1", "1", lambda: None), Listener(line, "r1", "*", lambda: None)
+    asked: list[Tokens] = []
+    line.subscribe("me", lambda _, __, data, ___: asked.append(msgspec.msgpack.decode(data, type=Tokens)))
+    for listener in (one, every):
+        listener.hear(Tokens("r1:1", begun=5, text="own"))
+        assert listener.take() == Piece(text="own", future="r1:1")
+        listener.hear(Tokens("r1:1", attempt=2, begun=6, text="other", repeats="r1:1.1"))
+        listener.tell(TakeUp("r1:1", 3, 7), "me")
+    assert one.take() == Piece(text="other", future="r1:1", attempt=2, reset=True)
+    assert every.take() == Piece(future="r1:1", attempt=2, reset=True)
+    assert every.take() is None
+    assert [told.text for told in asked] == ["", ""]
 
 
 async def test_a_cheaper_model_continues_a_prompt(board: Board) -> None:
