@@ -146,13 +146,15 @@ class Giving:
         return [one for one in stored if one.sequence not in lane.held and one.at < limit]
 
     def take_unread(self, sequence: int, beat: float) -> bool:
-        """Take a message that the loop has not read; whether the loop was not faster.
+        """Take a message that the loop has not read; whether nobody was faster, another round or the loop.
 
         Args:
             beat: when the loop had turned last, before the message was found.
         """
         lane, taken = self._host.lane, self._host.given
         assert lane is not None
+        if sequence in taken:
+            return False
         taken[sequence] = None
         if (beat != self._host.beat or sequence in lane.held) and taken.pop(sequence, 0) is None:
             return False  # it may have been read meanwhile, and the loop has not found it taken
@@ -239,7 +241,7 @@ class _Round:
 
     async def _move(self, call: Call) -> bool:
         reply = call.delivered.reply
-        if await self._stored(call.band, kept(call.headers, call.deliveries - 1), call.body):
+        if await self._stored(call.band, kept(call.headers), call.body):
             self._connection.publish(reply, b"+ACK")
             return True
         self._connection.publish(reply, b"-NAK")

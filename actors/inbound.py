@@ -41,7 +41,7 @@ class Call:
         since: unix seconds, when it began to wait: when it was stored, or was last stopped for another.
         charged: the budgets that models charge for it, as its header names them.
         again: it may have run before, here or elsewhere.
-        deliveries: of its message, and of those that it was stored in before.
+        deliveries: of its message, and to hosts that died with it in their lane.
         task, slot: while it runs; stopping: it has been cancelled.
         unreadable: nobody could decode its body, so that it is kept as a dead letter.
         intent: of its effect, once it has begun here.
@@ -174,16 +174,9 @@ class Call:
                 copy.ack()
 
 
-def kept(headers: Mapping[str, str], deliveries: int = 0) -> dict[str, str]:
-    """The headers of a call that go along where it is stored anew, in the place of its message.
-
-    Args:
-        deliveries: of its messages so far, in which it may have ended its host.
-    """
-    own = {name: value for name, value in headers.items() if name.startswith("Cb-") or name == H.TRACEPARENT}
-    if deliveries > 0:
-        own[H.DELIVERIES] = str(deliveries)
-    return own
+def kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a call that go along where it is stored anew, in the place of its message."""
+    return {name: value for name, value in headers.items() if name.startswith("Cb-") or name == H.TRACEPARENT}
 
 
 def band(subject: str) -> int:

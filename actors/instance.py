@@ -426,11 +426,11 @@ class Instance:
 
         Each time counts as a delivery, and a call that is delivered too often counts as deadly.
         """
-        leaving = self.host.draining or self.standby
+        leaving, most = self.host.draining or self.standby, self.host.node.settings.max_deliver
         kept: list[Call] = []
         while len(self.mailbox):
             call = self.mailbox.pop()
-            if call.deliveries > 1 and not leaving:
+            if (call.delivered.delivered > 1 or call.deliveries >= most) and not leaving:
                 kept.append(call)
                 continue
             if not self.claim(call):

@@ -65,8 +65,10 @@ class Lanes:
                 await self._node.topology.delete_message(subjects.CALLS, stored.sequence)
                 continue
             actor = stored.subject.split(".")[2]
-            own = kept(stored.headers, _deliveries(stored, read))
+            own = kept(stored.headers)
             own.pop(H.EXECUTOR, None)
+            if stored.sequence <= read:
+                own[H.DELIVERIES] = str(H.epoch(own, H.DELIVERIES) + 1)
             head = H.encode([*own.items(), (H.MESSAGE_ID, f"{MOVED}{stored.sequence}")])
             named = to not in {subjects.ANY, host} and self._host.watch.serves(to, actor)
             lane = to if named else subjects.ANY
@@ -82,7 +84,7 @@ class Lanes:
 
     async def pass_on(self, call: Call) -> None:
         """Store a call that was addressed to this host in the shared lane, then be done with the message."""
-        own = kept(call.headers, call.deliveries - 1)
+        own = kept(call.headers)
         own.pop(H.EXECUTOR, None)
         subject = subjects.call(call.method.actor, subjects.ANY, call.band)
         try:
@@ -117,11 +119,6 @@ class Lanes:
             except CallboardError as error:  # with the server gone there is nothing to move either
                 self._log.warning("lane_not_emptied", error=str(error))
             await asyncio.sleep(_DRAINING)
-
-
-def _deliveries(stored: Stored, read: int) -> int:
-    """How often a call may have ended its host, if its last one had messages up to this sequence."""
-    return H.epoch(stored.headers, H.DELIVERIES) + (stored.sequence <= read)
 
 
 def _lane(subject: str) -> str:

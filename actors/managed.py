@@ -78,7 +78,7 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: 
     Args:
         epoch: with which that host has become the holder.
     """
-    headers = inbound.kept(call.headers, call.deliveries - 1)
+    headers = inbound.kept(call.headers)
     headers[H.EXECUTOR], headers[H.EPOCH] = holder, str(epoch)
     headers.pop(H.STOLEN, None)
     if why == "stolen":

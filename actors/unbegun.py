@@ -83,7 +83,7 @@ class Unbegun:
     def overdue(self, after: float) -> list[Call]:
         """Those that have waited for so many seconds. For the heart."""
         waiting = list(self._calls.values())
-        return [c for c in waiting if is_late(self._host, c, after) and c.deliveries <= _DELIVERIES]
+        return [c for c in waiting if is_late(self._host, c, after) and c.delivered.delivered <= _DELIVERIES]
 
     def _look_soon(self) -> None:
         """Have it looked whether they wait too long, when the next of them does."""

@@ -258,3 +258,12 @@ async def test_who_asks_for_calls_and_cannot_run_them_gets_none(board: Board) ->
     GATE.set()
     assert (await board.done(run)).status == "completed"
     assert {result.host for result in await board.results(run)} == {victim.id}
+
+
+async def test_two_who_ask_at_once_are_not_given_the_same(board: Board) -> None:
+    """What the blocked loop has not read, and both have found in the lane."""
+    host = await board.host(work)
+    giving = host._heart._giving
+    assert giving.take_unread(5, host.beat)
+    assert not giving.take_unread(5, host.beat)
+    assert giving.take_unread(6, host.beat)
