@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = tuple[str, str, int, int, int, int, int, int]
 """Call, session, how, band, priority, stage, ranked, attempt."""
-EndedRow: TypeAlias = tuple[str, int, float, float, float, int, int]
-"""Future, place of its kind, begun (unix seconds; 0: never), waited, took, size, tokens."""
 RunEndedRow: TypeAlias = tuple[str, float, int, str, str, str]
 """Run, took, calls, workflow, status, key."""
 Bands: TypeAlias = tuple[int, int, int]
@@ -35,8 +34,40 @@ EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 
 _DEPS = 1_000
 _SMALL = 2**15 - 1
+_LARGE = 2**32 - 1
 _NONE = -1.0
 _SOON = 0.001
+
+
+class EndedCalls:
+    """Attempts that have ended, in columns from the start.
+
+    A row for each would be an object that wakes the garbage collector, and is out of the caches when the
+    report is due.
+
+    Attributes:
+        future: ids; kind: places of their kinds.
+        at: unix seconds of the end; waited, took: seconds.
+        size: bytes of the arguments; tokens: that a model has made.
+    """
+
+    __slots__ = ("at", "future", "kind", "size", "tokens", "took", "waited")
+
+    def __init__(self) -> None:
+        self.future: list[str] = []
+        self.kind = array("I")
+        self.at = array("d")
+        self.waited, self.took = array("f"), array("f")
+        self.size, self.tokens = array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self.future)
+
+    def __getitem__(self, part: slice) -> EndedCalls:
+        found = EndedCalls()
+        for name in self.__slots__:
+            setattr(found, name, getattr(self, name)[part])
+        return found
 
 
 @dataclasses.dataclass
@@ -46,7 +77,7 @@ class Rows:
     kinds: list[Kind] = dataclasses.field(default_factory=list)
     made: list[Future[Any]] = dataclasses.field(default_factory=list)
     running: list[Call] = dataclasses.field(default_factory=list)
-    ended: list[EndedRow] = dataclasses.field(default_factory=list)
+    ended: EndedCalls = dataclasses.field(default_factory=EndedCalls)
     moved: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     sessions_moved: list[tuple[str, str, str, int]] = dataclasses.field(default_factory=list)
     begun: list[Run] = dataclasses.field(default_factory=list)
@@ -59,7 +90,7 @@ class Rows:
     def __len__(self) -> int:
         return sum(map(len, self._lists().values()))
 
-    def _lists(self) -> dict[str, list[Any]]:
+    def _lists(self) -> dict[str, Any]:
         return {name: rows for name, rows in vars(self).items() if name != "kinds"}
 
     def chunks(self, most: int) -> Iterator[Rows]:
@@ -151,7 +182,7 @@ def _made(made: list[Future[Any]], names: Names, is_alive: Callable[[str], bool]
         ),
         workflow=names.column(context.workflow for context in contexts),
         lane=names.column(lanes),
-        policy=pack("I", within(policy, 0, 2**32 - 1)) if any(policy) else b"",
+        policy=pack("I", within(policy, 0, _LARGE)) if any(policy) else b"",
         band=pack("B", (band_of(future.priority) for future in made)),
         priority=pack("h", within((future.priority for future in made), -_SMALL, _SMALL)),
         stage=pack("H", within((future.stage for future in made), 0, _SMALL)),
@@ -175,18 +206,17 @@ def _running(calls: list[Call], names: Names) -> messages.Running:
     )
 
 
-def _ended(rows: list[EndedRow], kinds: list[Kind], names: Names) -> messages.Ended:
+def _ended(calls: EndedCalls, kinds: list[Kind], names: Names) -> messages.Ended:
     now = time.time()
-    future, kind, began, waited, took, size, tokens = zip(*rows, strict=True)
     call, session, how, band, priority, stage, ranked, attempt = zip(*kinds, strict=True)
     return messages.Ended(
-        future=list(future),
-        kind=pack("I", kind),
-        ago=pack("f", [now - at - ran if at else 0.0 for at, ran in zip(began, took, strict=True)]),
-        waited=pack("f", waited),
-        took=pack("f", took),
-        size=pack("I", size),
-        tokens=pack("I", within(tokens, 0, 2**32 - 1)) if any(tokens) else b"",
+        future=calls.future,
+        kind=pack("I", calls.kind),
+        ago=pack("f", [now - at for at in calls.at]),
+        waited=pack("f", calls.waited),
+        took=pack("f", calls.took),
+        size=pack("I", calls.size if max(calls.size) <= _LARGE else within(calls.size, 0, _LARGE)),
+        tokens=pack("I", within(calls.tokens, 0, _LARGE)) if any(calls.tokens) else b"",
         call=names.column(call),
         session=names.column(session),
         how=bytes(how),
@@ -236,7 +266,7 @@ def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
     return messages.Queues(
         actor=names.column(actor),
         version=names.column(version),
-        busy=pack("I", within(busy, 0, 2**32 - 1)),
+        busy=pack("I", within(busy, 0, _LARGE)),
         slots=pack("I", slots),
         mailbox=pack("I", mailbox),
         band_0=pack("I", shared_0),
@@ -247,8 +277,8 @@ def _queues(rows: list[QueueRow], names: Names) -> messages.Queues:
         mailbox_2=pack("I", mine_2) if any(mine_2) else b"",
         standby=bytes(standby),
         workflow=bytes(workflow),
-        least=pack("I", within(least, 0, 2**32 - 1)) if any(least) else b"",
-        most=pack("I", within(most, 0, 2**32 - 1)) if any(most) else b"",
+        least=pack("I", within(least, 0, _LARGE)) if any(least) else b"",
+        most=pack("I", within(most, 0, _LARGE)) if any(most) else b"",
         needs=names.column(needs) if any(needs) else b"",
     )
 
@@ -258,8 +288,8 @@ def _engines(rows: list[EngineRow], names: Names) -> messages.Engines:
     return messages.Engines(
         actor=names.column(actor),
         answers=bytes(answers),
-        running=pack("I", within(running, 0, 2**32 - 1)),
-        waiting=pack("I", within(waiting, 0, 2**32 - 1)),
+        running=pack("I", within(running, 0, _LARGE)),
+        waiting=pack("I", within(waiting, 0, _LARGE)),
         kv=pack("f", kv),
         queried=pack("Q", queried),
         hit=pack("Q", hit),

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psutil
 
 from callboard.actors import reports
 from callboard.actors.columns import Places
 from callboard.actors.driver import Driver
 from callboard.actors.instance import Instance
 from callboard.actors.maker import CallMaker
-from callboard.actors.reports import EndedRow, EngineRow, Kind, QueueRow, Rows, RunEndedRow
+from callboard.actors.reports import EndedCalls, EngineRow, Kind, QueueRow, Rows, RunEndedRow
 from callboard.infra import log, subjects
 from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
 
@@ -38,7 +39,7 @@ _MANY = 500
 _BETWEEN = 0.005
 _SOON = 0.05
 _SLOW = 1.0
-_LARGEST = 2**32 - 1
+_SELDOM = 5.0
 _COMPLETED, _FAILED, _RETRIED = range(len(ENDED))
 
 
@@ -55,7 +56,7 @@ class Telemetry:
         self.every = host.node.settings.telemetry_every
         self._sequence = 0
         self._next = 0.0
-        self._ended: list[EndedRow] = []
+        self._ended = EndedCalls()
         self._kinds: Places[Kind] = Places()
         self._moved: list[tuple[str, str, int]] = []
         self._sessions_moved: list[tuple[str, str, str, int]] = []
@@ -75,6 +76,7 @@ class Telemetry:
         self._flushed = self._looked = self._ticked = time.monotonic()
         self._cpu = time.process_time()
         self._memory = 0
+        self._measured = -_SELDOM
         self._late = 0.0
         self._log = log.get("telemetry").bind(host=host.id)
         if self.on:
@@ -93,21 +95,18 @@ class Telemetry:
             return
         how = _COMPLETED if result.error is None else _FAILED if retry_in is None else _RETRIED
         session = "" if call.session == call.run else call.session
-        ranked = int(result.ranked > 0)
+        ranked = 1 if result.ranked else 0
         kind = self._kinds[
             result.call, session, how, call.band, call.priority, call.stage, ranked, call.attempt
         ]
-        self._ended.append(
-            (
-                call.id,
-                kind,
-                call.started,
-                result.waited,
-                result.took,
-                call.size or len(call.body),
-                call.tokens,
-            )
-        )
+        ended = self._ended
+        ended.future.append(call.id)
+        ended.kind.append(kind)
+        ended.at.append(call.started + result.took if call.started else time.time())
+        ended.waited.append(result.waited)
+        ended.took.append(result.took)
+        ended.size.append(call.size or len(call.body))
+        ended.tokens.append(call.tokens)
         if how == _FAILED:
             self._hurry()
 
@@ -196,7 +195,7 @@ class Telemetry:
         now = self._flushed = time.monotonic()
         rows = Rows(list(self._kinds), ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
         rows.sessions_moved = self._sessions_moved
-        self._kinds, self._ended, self._moved, self._runs_ended = Places(), [], [], []
+        self._kinds, self._ended, self._moved, self._runs_ended = Places(), EndedCalls(), [], []
         self._sessions_moved = []
         self._look_at_calls(rows)
         self._look_at_futures(rows)
@@ -206,7 +205,9 @@ class Telemetry:
             self._look_for_closed(rows)
             machine = self._machine()
             self._looked = now
-            self._host.caller.spawn(self._measure())
+            if now - self._measured >= _SELDOM:
+                self._measured = now
+                self._host.caller.spawn(self._measure())
         if not rows and machine is None:
             return
         for chunk in rows.chunks(_CHUNK):
@@ -271,7 +272,8 @@ class Telemetry:
         self._seen = {call.key for call in fresh} if many else set()
         here = {call.key: told[call.key] for call in calls if call.key in told} if told else {}
         if told:
-            over = {(row[0], rows.kinds[row[1]][-1]) for row in rows.ended}
+            ended = zip(rows.ended.future, rows.ended.kind, strict=True)
+            over = {(future, rows.kinds[kind][-1]) for future, kind in ended}
             left = told.keys() - here.keys() - over
             rows.gone = [future for future, _ in left]
         self._running = here | {call.key: call.started for call in rows.running}
@@ -342,6 +344,4 @@ class Telemetry:
 
 def _resident() -> int:
     """Bytes of this process in memory."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)

@@ -27,13 +27,19 @@ def main() -> int:
         return 0
     machine = report.Machine.here(arguments.loop)
     chosen = [cases[name] for name in arguments.case or cases]
-    rows = [row for case in chosen for row in _rows(case, arguments)]
+    path = report.new_file() if arguments.side is None else None
+    rows: list[Row] = []
+    for case in chosen:
+        rows += (found := _rows(case, arguments))
+        for row in found:
+            print(report.line(row), file=sys.stderr, flush=True)
+        if path is not None:
+            report.write(rows, machine, path)  # after each: who interrupts the next loses nothing
     if arguments.json:
         print(report.as_json(rows, machine).decode())
     else:
         report.show(rows, machine, report.console())
-    if arguments.side is None:
-        path = report.write(rows, machine)
+    if path is not None:
         print(f"written to bench/results/{path.name}", file=sys.stderr)
     return 0 if all(row.holds for row in rows) else 1
 

@@ -1,18 +1,20 @@
 """How near the engine emulator is to a real engine, and the constants that bring it there.
 
-    python -m bench.engine_calibration costs URL                     # measures an engine, prints constants
-    python -m bench.engine_calibration compare URL PROFILE --out F   # two loads, both engines in turn
+    python -m bench.engine_calibration costs URL --out P.json        # measures an engine, writes a profile
+    python -m bench.engine_calibration compare URL P.json --out F    # two other loads, both engines in turn
+    python -m bench.engine_calibration vllm MODEL --out FOLDER       # both, with a vLLM that it starts here
 
-URL is that of a server with the OpenAI API, up to and with /v1. The constants go into
-``actors/emulator/profiles.py`` by hand; what ``compare`` has found is kept in ``bench/calibration/``.
+URL is that of a server with the OpenAI API, up to and with /v1. A profile is what ``callboard emulate-engine
+--profile P.json`` takes; its limits are those of the profile that ``--like`` names.
+What has been found on one machine is kept in ``bench/calibration/``.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +24,13 @@ import numpy as np
 
 from bench.engine_load import Figures, Load, closed, figures, play, poisson
 from bench.processes import place
+from bench.report import cpu_model
+from callboard.actors.emulator.profiles import Profile
+from callboard.actors.emulator.profiles import profile as known
+from callboard.actors.models.vllm import VllmEngine, serve_command
 
 NEAR = 0.15
+_VLLM = ("--enforce-eager", "--dtype=bfloat16", "--max-model-len=2048", "--max-num-batched-tokens=2048")
 _AT_ONCE = (1, 4, 8, 16)
 _PROMPTS = (64, 256, 512, 1024, 1536)
 _LONG = 1024
@@ -64,13 +71,17 @@ class Calibration(msgspec.Struct):
 # -- constants -------------------------------------------------------------------------------------
 
 
-async def costs(url: str) -> dict[str, float]:
-    """The constants of a profile, fitted by least squares to steps whose content is known."""
+async def costs(url: str, like: Profile) -> Profile:
+    """A profile whose constants are fitted by least squares to steps whose content is known.
+
+    Args:
+        like: whose limits and names it has.
+    """
     rows, took = await _decoding(url)
     step, decode, context = np.linalg.lstsq(np.array(rows), np.array(took), rcond=None)[0]
     rows, took = await _prefilling(url)
     first, prefill, attention = np.linalg.lstsq(np.array(rows), np.array(took), rcond=None)[0]
-    return {
+    fitted = {
         "step_ms": step * 1e3,
         "decode_us": decode * 1e6,
         "context_ns": context * 1e9,
@@ -78,6 +89,9 @@ async def costs(url: str) -> dict[str, float]:
         "attention_ns": attention * 1e9,
         "request_ms": (first - step) * 1e3,
     }
+    constants = {name: round(max(0.0, float(value)), 3) for name, value in fitted.items()}
+    source = f"measured {time.strftime('%Y-%m-%d', time.gmtime())}: {_machine()}"
+    return msgspec.structs.replace(like, source=source, **constants)
 
 
 async def _decoding(url: str) -> tuple[list[list[float]], list[float]]:
@@ -120,7 +134,7 @@ async def compare(url: str, profile: str, rounds: int) -> Calibration:
     return Calibration(
         profile=profile,
         time=time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        machine=_machine(),
         load_average=[round(one, 1) for one in os.getloadavg()],
         loads=loads,
     )
@@ -146,27 +160,72 @@ def _median(each: Sequence[Figures]) -> Figures:
     return Figures(*(statistics.median(getattr(one, f) for one in each) for f in Figures.__struct_fields__))
 
 
+def _machine() -> str:
+    return f"{cpu_model()}, {os.cpu_count()} cores"
+
+
+# -- with a vLLM of one's own ----------------------------------------------------------------------
+
+
+async def with_vllm(model: str, like: Profile, rounds: int, folder: Path) -> Calibration:
+    """Start vLLM, measure it, and compare it with the emulator that has what was measured.
+
+    Args:
+        model: name or folder; folder: where the profile and what was found are written.
+    """
+    engine = VllmEngine("calibrated", serve_command(model, _VLLM))
+    print(f"starting vLLM with {model}, which takes a minute or so", flush=True)
+    await engine.open()
+    try:
+        profile = await costs(engine.url, like)
+        at = _written(folder / f"{like.name}.profile.json", profile)
+        return await compare(engine.url, str(at), rounds)
+    finally:
+        await engine.close()
+
+
+def _written(path: Path, what: msgspec.Struct) -> Path:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(what)) + b"\n")
+    print(f"written to {path}", flush=True)
+    return path
+
+
+def _near(found: Calibration) -> bool:
+    for one in found.loads:
+        told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in one.ratios.items())
+        print(f"{one.load}: emulator by real engine: {told}{'' if one.near else '  TOO FAR'}")
+    return all(one.near for one in found.loads)
+
+
 def main() -> int:
     """As the command line says; 1 if they are too far apart."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("costs", "compare"))
-    parser.add_argument("url")
-    parser.add_argument("profile", nargs="?", default="cpu-smollm2")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("what", choices=("costs", "compare", "vllm"))
+    parser.add_argument("subject", help="URL of an engine; with vllm the model's name or folder")
+    parser.add_argument("profile", nargs="?", default="cpu-smollm2", help="to compare with")
+    parser.add_argument("--like", default="cpu-smollm2", help="profile whose limits a measured one has")
+    parser.add_argument("--rounds", type=int, default=3, help="of each load")
+    parser.add_argument("--out", type=Path, help="file, or with vllm a folder, to write to")
     given = parser.parse_args()
     if given.what == "costs":
-        print(json.dumps(asyncio.run(costs(given.url)), indent=2))
+        profile = asyncio.run(costs(given.subject, known(given.like)))
+        if given.out is None:
+            print(msgspec.json.format(msgspec.json.encode(profile)).decode())
+        else:
+            _written(given.out, profile)
         return 0
-    found = asyncio.run(compare(given.url, given.profile, given.rounds))
-    for one in found.loads:
-        told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in one.ratios.items())
-        print(f"{one.load}: emulator by real engine: {told}{'' if one.near else '  TOO FAR'}")
-    if given.out is not None:
-        given.out.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
-    return 0 if all(one.near for one in found.loads) else 1
+    if given.what == "vllm":
+        folder = given.out or Path(tempfile.mkdtemp(prefix="callboard-calibration-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        found = asyncio.run(with_vllm(given.subject, known(given.like), given.rounds, folder))
+        _written(folder / f"{given.like}.json", found)
+    else:
+        found = asyncio.run(compare(given.subject, given.profile, given.rounds))
+        if given.out is not None:
+            _written(given.out, found)
+    return 0 if _near(found) else 1
 
 
 if __name__ == "__main__":

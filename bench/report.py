@@ -50,7 +50,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     def here(cls, loop: str) -> "Machine":
         """Describe this machine."""
         return cls(
-            cpu=_cpu_model(),
+            cpu=cpu_model(),
             cores=len(psutil.Process().cpu_affinity()),
             memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
             load_1m=round(os.getloadavg()[0], 2),
@@ -69,7 +69,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Model of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -83,12 +84,15 @@ def _server_version() -> str:
     return told.stdout.rpartition("v")[2].strip()
 
 
-def write(rows: Sequence[Row], machine: Machine, folder: Path = RESULTS) -> Path:
-    """Write the rows to `<UTC time>.json` as a list with one object a row; the file's path."""
+def new_file(folder: Path = RESULTS) -> Path:
+    """Where the results of a run that begins now go: `<UTC time>.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.json"
+    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.json"
+
+
+def write(rows: Sequence[Row], machine: Machine, path: Path) -> None:
+    """Write the rows as a list with one object a row, in the place of those that were written before."""
     path.write_bytes(as_json(rows, machine) + b"\n")
-    return path
 
 
 def as_json(rows: Sequence[Row], machine: Machine) -> bytes:
@@ -124,6 +128,13 @@ def show(rows: Sequence[Row], machine: Machine, out: Console) -> None:
     for row in rows:
         if row.error:
             out.print(f"{row.case}: {row.error}", style="red", markup=False, highlight=False)
+
+
+def line(row: Row) -> str:
+    """A row in words, for who waits for the others."""
+    floor = f", floor {_figure(row.floor)} {row.unit}: {_figure(row.ratio)}x" if row.floor is not None else ""
+    holds = "holds" if row.holds else "does not hold"
+    return f"{row.case}: {_figure(row.value)} {row.unit}{floor}; {row.bound} {holds}"
 
 
 def _cells(row: Row) -> list[str]:

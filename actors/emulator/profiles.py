@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from callboard.infra.errors import SettingsInvalid
 
+_Cost = Annotated[float, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=1)]
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The costs and limits of one engine with one model.
 
     A step of the engine takes ``step_ms``, and for each token of a prompt that it computes ``prefill_us``
@@ -32,17 +37,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     model: str
     source: str
-    step_ms: float
-    prefill_us: float
-    attention_ns: float = 0.0
-    decode_us: float
-    context_ns: float = 0.0
-    request_ms: float = 0.0
-    kv_tokens: int
-    block_tokens: int = 16
-    max_sequences: int = 256
-    max_batched_tokens: int = 8192
-    context_tokens: int = 8192
+    step_ms: Annotated[float, Meta(gt=0)]
+    prefill_us: _Cost
+    attention_ns: _Cost = 0.0
+    decode_us: _Cost
+    context_ns: _Cost = 0.0
+    request_ms: _Cost = 0.0
+    kv_tokens: Annotated[int, Meta(ge=16)]
+    block_tokens: _Count = 16
+    max_sequences: _Count = 256
+    max_batched_tokens: _Count = 8192
+    context_tokens: Annotated[int, Meta(ge=2)] = 8192
 
 
 _KNOWN: Final = (
@@ -97,12 +102,23 @@ DEFAULT: Final = "h100-llama-3.1-8b"
 
 
 def profile(name: str) -> Profile:
-    """One that is known.
+    """One that is known, or that a JSON file holds.
+
+    Args:
+        name: of a profile, or path of a file that ends in ``.json``.
 
     Raises:
-        SettingsInvalid: it is not.
+        SettingsInvalid: there is no such profile, or the file holds none.
     """
     found = PROFILES.get(name)
-    if found is None:
-        raise SettingsInvalid(f"there is no profile {name!r} of an engine; there are {', '.join(PROFILES)}")
-    return found
+    if found is not None:
+        return found
+    if not name.endswith(".json"):
+        known = ", ".join(PROFILES)
+        raise SettingsInvalid(
+            f"there is no profile {name!r} of an engine; there are {known}, and files that end in .json"
+        )
+    try:
+        return msgspec.json.decode(Path(name).read_bytes(), type=Profile)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SettingsInvalid(f"{name} holds no profile of an engine: {error}") from error

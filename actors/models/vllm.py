@@ -122,6 +122,11 @@ class VllmEngine:
         """The server's process id; None while there is none."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def url(self) -> str:
+        """Of the server's API; another one after each restart."""
+        return f"http://{_HOST}:{self._port}/v1"
+
     async def open(self) -> None:
         """Start the server, and wait until it is healthy.
 
@@ -219,7 +224,7 @@ class VllmEngine:
         await self._until_healthy(port, begun)
         self._engine = OpenAIEngine(
             self.name,
-            f"http://{_HOST}:{port}/v1",
+            self.url,
             engine_model=self.name,
             priorities=self._priorities,
             continues=self.continues,

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
-from bench import harness, report
+from bench import __main__, harness, report
 from bench.accounting import CpuMeter, by_part, growth, memory_bytes, percentile
 from bench.harness import Bound, Case, Metric, Role, RoundFailed, Row, Sample
 
@@ -104,7 +105,8 @@ def test_a_failed_side_leaves_a_row_that_does_not_hold() -> None:
 @pytest.fixture
 def results(tmp_path: Path) -> Any:
     """What is written for one row."""
-    path = report.write(_rows(), report.Machine.here("asyncio"), tmp_path)
+    path = report.new_file(tmp_path)
+    report.write(_rows(), report.Machine.here("asyncio"), path)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -173,3 +175,26 @@ def test_a_child_counts_once_and_where_it_is_named() -> None:
         together = by_part({"client": [os.getpid()]}, count)
         assert together["client"] == apart["client"] + 1
         child.kill()
+
+
+def test_an_interrupted_run_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results are told of and written after each case."""
+
+    def measured(chosen: Case, role: Role, loop: str) -> Sample:
+        if chosen.name != "first":
+            raise KeyboardInterrupt
+        return Sample(values={"": 3.0}, calls=1, cpu_s={})
+
+    alone = _case(Metric("", "s", Bound(at_most=4.0)), floor=False)
+    cases = {name: msgspec.structs.replace(alone, name=name) for name in ("first", "second")}
+    monkeypatch.setattr(__main__, "load_cases", lambda: cases)
+    monkeypatch.setattr(__main__, "measure", measured)
+    monkeypatch.setattr(report.new_file, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(sys, "argv", ["bench", "--rounds", "1"])
+    with pytest.raises(KeyboardInterrupt):
+        __main__.main()
+    (written,) = tmp_path.glob("*.json")
+    assert [row["case"] for row in json.loads(written.read_text(encoding="utf-8"))] == ["first"]
+    assert "first: 3 s; <= 4 holds" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def emulate_engine(
         callboard host --model writer --url http://127.0.0.1:8000/v1
 
     Args:
-        profile: Whose costs; an unknown name lists those that there are.
+        profile: Whose costs: a name (an unknown one lists those that there are), or a .json file.
         port: Where it listens; 0 is any port, and the first line tells which.
         listen: Address to listen at; by default only this machine can ask it.
         model_name: Under which it is served; by default "emulated-" and the profile's name.
