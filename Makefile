@@ -37,7 +37,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-vllm lint format bench docs lock lock-vllm clean
+.PHONY: help setup demo test test-vllm lint format bench calibrate docs lock lock-vllm clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ format: $(DEV) ## Format the code and repair what ruff can repair
 
 bench: $(DEV) ## Measure against the floor (CASE=name for one case, ARGS="..." go to the bench)
 	$(PY) -m bench $(if $(CASE),--case $(CASE)) $(ARGS)
+
+# The profile that it writes is what `callboard emulate-engine --profile FILE` takes.
+calibrate: $(VLLM_READY) ## Measure vLLM on this machine, and how near the emulator of it is (ARGS="--out FOLDER")
+	$(VLLM_PY) $(ANALYST)/smollm2.py $(SMOLLM2_AT)
+	HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 \
+		$(VLLM_PY) -m bench.engine_calibration vllm $(SMOLLM2_AT) $(ARGS)
 
 docs: $(DEV) ## Check the documentation: tables against the code, tutorial by running it, links
 	$(PY) -m pytest tests/docs $(ARGS)
