@@ -72,15 +72,15 @@ class Calibration(msgspec.Struct):
 
 
 async def costs(url: str, like: Profile) -> Profile:
-    """A profile whose constants are fitted by least squares to steps whose content is known.
+    """A profile whose constants are fitted to steps whose content is known.
 
     Args:
         like: whose limits and names it has.
     """
     rows, took = await _decoding(url)
-    step, decode, context = np.linalg.lstsq(np.array(rows), np.array(took), rcond=None)[0]
+    step, decode, context = _fitted(rows, took)
     rows, took = await _prefilling(url)
-    first, prefill, attention = np.linalg.lstsq(np.array(rows), np.array(took), rcond=None)[0]
+    first, prefill, attention = _fitted(rows, took)
     fitted = {
         "step_ms": step * 1e3,
         "decode_us": decode * 1e6,
@@ -89,9 +89,23 @@ async def costs(url: str, like: Profile) -> Profile:
         "attention_ns": attention * 1e9,
         "request_ms": (first - step) * 1e3,
     }
-    constants = {name: round(max(0.0, float(value)), 3) for name, value in fitted.items()}
+    constants = {name: round(max(0.0, value), 3) for name, value in fitted.items()}
     source = f"measured {time.strftime('%Y-%m-%d', time.gmtime())}: {_machine()}"
     return msgspec.structs.replace(like, source=source, **constants)
+
+
+def _fitted(rows: list[list[float]], took: list[float]) -> list[float]:
+    """What each column costs: the least squares of relative errors, without costs below 0."""
+    seconds = np.array(took)
+    shares = np.array(rows) / seconds[:, None]
+    used = list(range(shares.shape[1]))
+    while True:
+        found = np.linalg.lstsq(shares[:, used], np.ones_like(seconds), rcond=None)[0]
+        below = [column for column, cost in zip(used, found, strict=True) if cost < 0]
+        if not below:
+            costs = dict(zip(used, found, strict=True))
+            return [float(costs.get(column, 0.0)) for column in range(shares.shape[1])]
+        used = [column for column in used if column not in below]
 
 
 async def _decoding(url: str) -> tuple[list[list[float]], list[float]]:
