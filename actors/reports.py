@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from callboard.actors.addressing import band_of
-from callboard.actors.columns import Names, pack, within
+from callboard.actors.columns import Names, Places, pack, within
 from callboard.actors.driver import Driver
 from callboard.actors.maker import CallMaker
 from callboard.infra import subjects
@@ -35,30 +34,32 @@ EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 _DEPS = 1_000
 _SMALL = 2**15 - 1
 _LARGE = 2**32 - 1
+_OWN = 6
+_TOLD = _OWN + len(get_args(Kind))
+"""Fields that are told of an attempt: its own, and those of its kind."""
 _NONE = -1.0
 _SOON = 0.001
 
 
 class EndedCalls:
-    """Attempts that have ended, in columns from the start.
-
-    A row for each would be an object that wakes the garbage collector, and is out of the caches when the
-    report is due.
+    """Attempts that have ended, in columns.
 
     Attributes:
         future: ids; kind: places of their kinds.
-        at: unix seconds of the end; waited, took: seconds.
+        began: unix seconds, 0: never; waited, took: seconds.
         size: bytes of the arguments; tokens: that a model has made.
     """
 
-    __slots__ = ("at", "future", "kind", "size", "tokens", "took", "waited")
+    __slots__ = ("began", "future", "kind", "size", "tokens", "took", "waited")
 
     def __init__(self) -> None:
         self.future: list[str] = []
-        self.kind = array("I")
-        self.at = array("d")
-        self.waited, self.took = array("f"), array("f")
-        self.size, self.tokens = array("q"), array("q")
+        self.kind: list[int] = []
+        self.began: list[float] = []
+        self.waited: list[float] = []
+        self.took: list[float] = []
+        self.size: list[int] = []
+        self.tokens: list[int] = []
 
     def __len__(self) -> int:
         return len(self.future)
@@ -68,6 +69,19 @@ class EndedCalls:
         for name in self.__slots__:
             setattr(found, name, getattr(self, name)[part])
         return found
+
+
+def gathered(told: list[Any]) -> tuple[EndedCalls, list[Kind]]:
+    """What was told of attempts as they ended, and their kinds.
+
+    Args:
+        told: of each future, began, waited, took, size and tokens, then its kind, one after the other.
+    """
+    calls, kinds = EndedCalls(), Places[Kind]()
+    columns = [told[place::_TOLD] for place in range(_TOLD)]
+    calls.future, calls.began, calls.waited, calls.took, calls.size, calls.tokens = columns[:_OWN]
+    calls.kind = [kinds[kind] for kind in zip(*columns[_OWN:], strict=True)]
+    return calls, list(kinds)
 
 
 @dataclasses.dataclass
@@ -212,7 +226,9 @@ def _ended(calls: EndedCalls, kinds: list[Kind], names: Names) -> messages.Ended
     return messages.Ended(
         future=calls.future,
         kind=pack("I", calls.kind),
-        ago=pack("f", [now - at for at in calls.at]),
+        ago=pack(
+            "f", [now - at - ran if at else 0.0 for at, ran in zip(calls.began, calls.took, strict=True)]
+        ),
         waited=pack("f", calls.waited),
         took=pack("f", calls.took),
         size=pack("I", calls.size if max(calls.size) <= _LARGE else within(calls.size, 0, _LARGE)),

@@ -17,11 +17,10 @@ import msgspec
 import psutil
 
 from callboard.actors import reports
-from callboard.actors.columns import Places
 from callboard.actors.driver import Driver
 from callboard.actors.instance import Instance
 from callboard.actors.maker import CallMaker
-from callboard.actors.reports import EndedCalls, EngineRow, Kind, QueueRow, Rows, RunEndedRow
+from callboard.actors.reports import EngineRow, QueueRow, Rows, RunEndedRow
 from callboard.infra import log, subjects
 from callboard.infra.messages.telemetry import ENDED, MOVED, Machine, Report
 
@@ -56,8 +55,8 @@ class Telemetry:
         self.every = host.node.settings.telemetry_every
         self._sequence = 0
         self._next = 0.0
-        self._ended = EndedCalls()
-        self._kinds: Places[Kind] = Places()
+        self._ended: list[Any] = []
+        """As `reports.gathered` takes it: an object for each would wake the garbage collector."""
         self._moved: list[tuple[str, str, int]] = []
         self._sessions_moved: list[tuple[str, str, str, int]] = []
         self._runs_ended: list[RunEndedRow] = []
@@ -94,19 +93,22 @@ class Telemetry:
         if not self.every:
             return
         how = _COMPLETED if result.error is None else _FAILED if retry_in is None else _RETRIED
-        session = "" if call.session == call.run else call.session
-        ranked = 1 if result.ranked else 0
-        kind = self._kinds[
-            result.call, session, how, call.band, call.priority, call.stage, ranked, call.attempt
-        ]
-        ended = self._ended
-        ended.future.append(call.id)
-        ended.kind.append(kind)
-        ended.at.append(call.started + result.took if call.started else time.time())
-        ended.waited.append(result.waited)
-        ended.took.append(result.took)
-        ended.size.append(call.size or len(call.body))
-        ended.tokens.append(call.tokens)
+        self._ended += (
+            call.id,
+            call.started,
+            result.waited,
+            result.took,
+            call.size or len(call.body),
+            call.tokens,
+            result.call,
+            "" if call.session == call.run else call.session,
+            how,
+            call.band,
+            call.priority,
+            call.stage,
+            1 if result.ranked else 0,
+            call.attempt,
+        )
         if how == _FAILED:
             self._hurry()
 
@@ -193,10 +195,11 @@ class Telemetry:
 
     def _flush(self) -> None:
         now = self._flushed = time.monotonic()
-        rows = Rows(list(self._kinds), ended=self._ended, moved=self._moved, run_ended=self._runs_ended)
-        rows.sessions_moved = self._sessions_moved
-        self._kinds, self._ended, self._moved, self._runs_ended = Places(), EndedCalls(), [], []
-        self._sessions_moved = []
+        told, self._ended = self._ended, []
+        rows = Rows(moved=self._moved, run_ended=self._runs_ended, sessions_moved=self._sessions_moved)
+        self._moved, self._runs_ended, self._sessions_moved = [], [], []
+        if told:
+            rows.ended, rows.kinds = reports.gathered(told)
         self._look_at_calls(rows)
         self._look_at_futures(rows)
         self._look_at_members(rows)
