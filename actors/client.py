@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
@@ -141,7 +142,9 @@ class Client:
             InvalidArguments: an argument cannot travel, or the workflow has announced that it takes others.
             UnknownActor: an actor of this name is no workflow.
             ValueTooLarge: they are too large.
-            RunIdTaken: the id is that of another request: for another workflow, or with other arguments.
+            RunIdTaken: the id is that of another request: for another workflow or session, or with other
+                arguments.
+            NameInvalid: the session's id cannot be used.
             BudgetInvalid: the budget cannot be used.
         """
         run_id = subjects.new_id() if run is None else subjects.token("run id", run)
@@ -170,6 +173,14 @@ class Client:
     ) -> tuple[bytes, list[tuple[str, str]]]:
         """A request's body and headers; see :meth:`submit`."""
         subjects.token("workflow", workflow)
+        if session:
+            subjects.session_id(session)
+        if deadline is not None and not math.isfinite(deadline):
+            text = f"{workflow}: a deadline of {deadline} s: give seconds, or none"
+            raise InvalidArguments(text, actor=workflow, method="run")
+        if not -H.MOST <= priority <= H.MOST:
+            text = f"{workflow}: a priority of {priority}: give one from {-H.MOST} to {H.MOST}"
+            raise InvalidArguments(text, actor=workflow, method="run")
         await self._announced.check(self.node, workflow, given)
         try:
             body, blobs = await self._encoded(given, as_json=as_json)

@@ -376,7 +376,7 @@ class Driver:
         if owner is None or request.resumed or owner.request == request.delivered.sequence:
             return False
         arguments = runids.digest(request.body, as_json=request.as_json)
-        error = runids.taken(request.run, self.name, arguments, owner)
+        error = runids.taken(request.run, self.name, request.session, arguments, owner)
         if error is not None:
             self.host.dead.put(self.name, request.delivered, error.code, error.message)
         return error is not None

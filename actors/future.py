@@ -87,6 +87,7 @@ class Future(asyncio.Future[T]):
         "executor",
         "id",
         "maker",
+        "message_id",
         "method",
         "placed",
         "policy",
@@ -109,6 +110,7 @@ class Future(asyncio.Future[T]):
         self.blobs: list[str] | tuple[str, ...] = ()
         self.body: values.Encoded | None = None
         self.sent = 0.0  # monotonic seconds
+        self.message_id = future_id  # under which it was last sent
         self.stage = 1
         self.attempt = 1
         self.executor = ""

@@ -329,6 +329,7 @@ class CallMaker:
         if future.done():
             return
         future.sent = time.monotonic()
+        future.message_id = message_id
         self._caller.made.append(future)
         future.body = encoded  # kept until there is an outcome: it may have to be sent again
         departures = self._caller.departures
@@ -398,7 +399,7 @@ class CallMaker:
         """
         for future in list(self.open.values()):
             if future.body is not None and future.sent and QUIET < now - future.sent < KNOWN_IDS:
-                subject, head = self._addressing.addressed(future, future.body, future.id)
+                subject, head = self._addressing.addressed(future, future.body, future.message_id)
                 self._node.store.put(subject, future.body.body, head)
 
     def _outcomes(self, data: bytes) -> None:

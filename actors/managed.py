@@ -53,7 +53,7 @@ async def open_session(instance: Instance, call: Call, rules: Rules) -> Session 
             host.states.forget(instance.name, call.session)  # what it commits is not seen here
             await pass_on(instance, call, session.holder, session.epoch)
             return None
-        if not ours and host.watch.is_leaving(session.holder, instance.name):
+        if not ours and _is_to_hand_over(instance, session.holder):
             host.states.forget(instance.name, call.session)
             host.migrations.fetch(instance, call, session.holder)
             return None
@@ -70,6 +70,18 @@ async def open_session(instance: Instance, call: Call, rules: Rules) -> Session 
                 await instance.snapshots.restored(session)
             return session
     raise AssertionError("unreachable")
+
+
+def _is_to_hand_over(instance: Instance, holder: str) -> bool:
+    """Whether a session comes from its holder, which takes no more calls, by being moved.
+
+    One that cannot be moved is taken from a holder in which nothing runs: it would be asked for ever.
+    """
+    watch = instance.host.watch
+    bound = instance.declared.directives.stateful and instance.snapshots is None
+    if bound and watch.stands_idle(holder, instance.name):
+        return False
+    return watch.is_leaving(holder, instance.name)
 
 
 async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: str = "passed_on") -> None:

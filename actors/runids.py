@@ -38,15 +38,17 @@ def digest(body: bytes, *, as_json: bool) -> str:
     return hashlib.sha256(body).hexdigest()[:_DIGITS]
 
 
-def taken(run: str, workflow: str, arguments: str, by: Owner) -> RunIdTaken | None:
+def taken(run: str, workflow: str, session: str, arguments: str, by: Owner) -> RunIdTaken | None:
     """The error if the run of this id is of another request; one of an older driver has no digest."""
-    if by.workflow == workflow and (not by.arguments or by.arguments == arguments):
-        return None
-    return _taken(run, workflow, by.workflow)
+    if by.workflow != workflow or (by.arguments and by.arguments != arguments):
+        return _taken(run, workflow, by.workflow)
+    if by.session and by.session != session:
+        return _taken(run, workflow, by.workflow, "of another session")
+    return None
 
 
-def _taken(run: str, workflow: str, by: str) -> RunIdTaken:
-    how = " with other arguments" if by == workflow else ""
+def _taken(run: str, workflow: str, by: str, how: str = "with other arguments") -> RunIdTaken:
+    how = f" {how}" if by == workflow else ""
     return RunIdTaken(
         f"run id {run} is taken by a run of workflow {by}{how} ('callboard show {run}' tells of it): "
         f"nothing was run; give this request of {workflow} an id of its own",
@@ -64,7 +66,8 @@ async def store_request(
         RunIdTaken: the id is that of another request, of which there is a run or will be.
     """
     arguments = digest(body, as_json=as_json)
-    await _refuse(node, run, workflow, arguments)
+    session = H.decode(head).get(H.SESSION) or run
+    await _refuse(node, run, workflow, session, arguments)
     ack = _Ack(node.loop.create_future())
     node.store.put(subjects.request(workflow), body, head, ack)
     sequence = await ack.stored
@@ -72,17 +75,19 @@ async def store_request(
         return
     first = await node.reader.at(subjects.REQUESTS, sequence)
     if first is None:  # its run has ended, so the journal knows
-        await _refuse(node, run, workflow, arguments)
+        await _refuse(node, run, workflow, session, arguments)
         return
     theirs = first.subject.rpartition(".")[2]
     as_json = is_json(first.headers.get(H.CONTENT_TYPE, ""), first.body)
     if theirs != workflow or digest(first.body, as_json=as_json) != arguments:
         raise _taken(run, workflow, theirs)
+    if (first.headers.get(H.SESSION) or run) != session:
+        raise _taken(run, workflow, theirs, "of another session")
 
 
-async def _refuse(node: Node, run: str, workflow: str, arguments: str) -> None:
+async def _refuse(node: Node, run: str, workflow: str, session: str, arguments: str) -> None:
     owned = await node.journal.owner(run)
-    error = taken(run, workflow, arguments, owned[0]) if owned is not None else None
+    error = taken(run, workflow, session, arguments, owned[0]) if owned is not None else None
     if error is not None:
         raise error
 

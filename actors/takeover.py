@@ -99,6 +99,12 @@ class Watch:
         info = None if pulse is None else pulse.instances.get(actor)
         return pulse is not None and info is not None and (pulse.draining or info.standby)
 
+    def stands_idle(self, host: str, actor: str) -> bool:
+        """Whether a living host stands by for an actor, and no call of it runs there."""
+        pulse = self.alive.get(host)
+        info = None if pulse is None else pulse.instances.get(actor)
+        return info is not None and info.standby and info.busy == 0
+
     def serving(self, actor: str) -> list[str]:
         """Ids of the living hosts that run an actor, the longest running first, those that are down last."""
         found = [p for p in self.alive.values() if actor in p.instances and not p.draining]
@@ -116,6 +122,8 @@ class Watch:
             host = subject.decode("utf-8", "replace").rpartition(".")[2]
             self.alive.pop(host, None)
             self._heard.pop(host, None)
+            self._claimed.pop(host, None)
+            self._foreign.pop(host, None)
             self._host.stealing.left(host)
             self._host.prefixes.loads.left(host)
 
@@ -165,8 +173,16 @@ class Watch:
             self._taking.discard(dead.host)
         self._host.caller.spawn(self._linger(dead))
         await asyncio.sleep(_RETRY)  # by then nobody takes the host for alive any more
-        await self.empty_lane(dead.host, dead.name)
-        await self._node.store.stored(subjects.registry(f"takeover.{dead.host}"), b"", _PURGE)
+        try:
+            await self.empty_lane(dead.host, dead.name)
+        finally:
+            await self._withdraw(dead.host)
+
+    async def _withdraw(self, host: str) -> None:
+        """Claim a host no more, and forget it."""
+        self._claimed.pop(host, None)
+        self._foreign.pop(host, None)
+        await self._node.store.stored(subjects.registry(f"takeover.{host}"), b"", _PURGE)
 
     async def _renew(self, host: str) -> None:
         """Keep the claim on a host alive: what it held may be many calls, and is to be given back once."""

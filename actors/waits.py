@@ -311,7 +311,7 @@ class Waits:
         seen: set[str] = set()
         for result in results:
             if result.signal and result.future not in seen:
-                self._consumed.add(result.signal)
+                self._consume(result.signal)
             seen.add(result.future)
         for sequence, signal in signals:
             self.on_signal(sequence, signal)
@@ -367,7 +367,12 @@ class Waits:
     def resolved(self, result: Result) -> None:
         """An outcome counts: the first for its future in the journal."""
         if result.signal:
-            self._consumed.add(result.signal)
+            self._consume(result.signal)
+
+    def _consume(self, sequence: int) -> None:
+        """A signal has been given, perhaps by the driver before, after this one had heard of it."""
+        self._consumed.add(sequence)
+        self._signals.pop(sequence, None)
 
     def _ended(self, wait: Wait) -> None:
         self.open.pop(wait.future.id, None)

@@ -74,7 +74,12 @@ class Waker:
             else:
                 await self._fired(delivered)
             delivered.ack()
-        except (ValueError, RecursionError, StoreRefused) as error:  # rubbish, or it can never be stored
+        except (
+            ValueError,
+            RecursionError,
+            subjects.NameInvalid,
+            StoreRefused,
+        ) as error:  # rubbish, or never stored
             if delivered.pull.stream == subjects.CALLS:
                 self._host.dead.put(subjects.WAKER, delivered, "undecodable", f"no timer: {error}")
             else:

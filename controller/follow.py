@@ -47,6 +47,8 @@ class Follower:
         self._heard: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._behind: dict[str, float] = {}
+        self._torn: set[str] = set()
+        """Sources of which something was missed since they began to tell their whole state."""
         self._pruned = self._looked = time.monotonic()
         self._log = log.get("follower")
 
@@ -101,7 +103,11 @@ class Follower:
         report, missed = self.view.read(source, data)
         if report is not None or missed:
             self._heard[source] = time.monotonic()  # also who has no heartbeat is forgotten when it is silent
-        if report is not None and report.last:
+        if report is not None and report.part == 1:
+            self._torn.discard(source)
+        if missed:
+            self._torn.add(source)
+        if report is not None and report.last and source not in self._torn:
             self._behind.pop(source, None)
         if missed:
             self._behind.setdefault(source, time.monotonic())
@@ -172,6 +178,7 @@ class Follower:
         self._heard.pop(host, None)
         self._asked.pop(host, None)
         self._behind.pop(host, None)
+        self._torn.discard(host)
         self.view.host_gone(host)
 
 

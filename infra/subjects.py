@@ -42,6 +42,7 @@ MINDERS = "minders"
 """Those controllers that mind the processes of hosts: the place of a host's name in :func:`control`."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_\-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_SESSION = 1024
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -247,6 +248,31 @@ def state(actor: str, session: str) -> str:
 def state_part(actor: str, session: str, key: str) -> str:
     """Where a part of that state is, or a piece of a large value."""
     return f"{state(actor, session)}.{key}"
+
+
+def session_id(value: str) -> str:
+    """Return value if it can be the id of a session: it travels as a header, which must keep all of it.
+
+    Raises:
+        NameInvalid: it is empty or too long, or has control characters or blanks at its ends.
+    """
+    if _CONTROL.search(value) or value != value.strip() or not _is_text(value):
+        raise NameInvalid(
+            f"session {value[:140]!r} cannot be used: give an id without control characters (line breaks, "
+            "tabs), and without blanks at its ends",
+            what="session",
+            value=value[:140],
+        )
+    session_token(value)
+    return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def session_token(session: str) -> str:

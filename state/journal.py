@@ -213,14 +213,18 @@ class Journal:
     async def put_signal(self, run: str, signal: Signal, after: int | None = None) -> int:
         """Send something to a run from outside; it is kept until the run's driver sees it.
 
+        It is one signal however often it is sent, as after a connection that was lost before its ack.
+
         Args:
             after: sequence of the signal that must still be the last; 0: there is none; None: any may be.
 
         Raises:
             Fenced: it is not.
         """
-        head = None if after is None else H.encode([(H.EXPECTED_SEQUENCE, str(after))])
-        return await self._store.stored(subjects.run(run, "signal"), encode(signal), head)
+        head = [(H.MESSAGE_ID, subjects.new_id())]
+        if after is not None:
+            head.append((H.EXPECTED_SEQUENCE, str(after)))
+        return await self._store.stored(subjects.run(run, "signal"), encode(signal), H.encode(head))
 
     async def put_aside(self, lease: Lease, aside: Aside) -> int:
         """Say that the run is put aside; only the owner can. Returns the entry's sequence.
@@ -428,7 +432,12 @@ class _Followed:
             if self._reads > asked:  # one has begun and ended since
                 return self._finished
             self._reads += 1
-            for entry in await journal.read(run, kind, self._after):
+            try:
+                entries = await journal.read(run, kind, self._after)
+            except BaseException:
+                self._reads -= 1  # who waits must not take it for one that was made
+                raise
+            for entry in entries:
                 self._after = entry.sequence
                 self._finished.update(r.future for r in read_results(entry.body) if not _refused(r))
             return self._finished

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from callboard.infra import subjects
 from callboard.infra.direct import Stored
@@ -101,7 +101,7 @@ class Export(msgspec.Struct, omit_defaults=True, tag_field="format", tag="callbo
     actor: str
     session: str
     version: int = 0
-    ttl: float = 0.0
+    ttl: Annotated[float, Meta(ge=0)] = 0.0
     attributes: dict[str, Exported] = {}
 
 
@@ -197,10 +197,11 @@ class States:
         Raises:
             StateExists: there is one.
             ItemInvalid: the document holds what was never exported.
+            NameInvalid: its actor or session cannot be used.
         """
         limit = self._settings.inline_limit
         kept = {name: _imported(name, one, limit) for name, one in document.attributes.items()}
-        place = Place(subjects.token("actor", document.actor), document.session)
+        place = Place(subjects.token("actor", document.actor), subjects.session_id(document.session))
         for _ in range(_TRIES):
             session = await self._session(place, Rules(ttl=document.ttl)).load()
             if session.version and not replace:

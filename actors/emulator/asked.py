@@ -38,6 +38,24 @@ class AskTokens(msgspec.Struct):
     prompt: str
 
 
+class AskVectors(msgspec.Struct):
+    """The body of a request for embeddings: a text, or several; each may be token ids."""
+
+    input: str | list[str | int | list[int]]
+
+    def texts(self) -> list[str]:
+        """The texts."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if all(isinstance(one, int) for one in self.input):
+            return [_spelt(self.input)]
+        return [one if isinstance(one, str) else _spelt(one) for one in self.input]
+
+
+def _spelt(ids: Any) -> str:
+    return " ".join(map(str, ids)) if isinstance(ids, list) else str(ids)
+
+
 class Refused(Exception):
     """A request that cannot be answered; its text says why."""
 
@@ -86,6 +104,17 @@ def plan(ask: Ask, limit: int, usual: int) -> Plan:
     return Plan(prompt, whole, reason, function)
 
 
+def embedded(text: str, limit: int) -> list[str]:
+    """The tokens of a text of which a vector is wanted.
+
+    Raises:
+        Refused: it is too long.
+    """
+    found = words.tokens(text) or [""]
+    _check(len(found), None, limit)
+    return found
+
+
 def _prompt(ask: Ask) -> list[Any]:
     if ask.continue_final_message and ask.add_generation_prompt:
         raise Refused("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
@@ -125,21 +154,21 @@ def _called(ask: Ask) -> str:
     """The function that the answer has to call; empty: none has to be."""
     choice = ask.tool_choice
     if isinstance(choice, dict):
-        return str(choice.get("function", {}).get("name", ""))
+        return str((choice.get("function") or {}).get("name", ""))
     if choice != "required" or not ask.tools:
         return ""
-    return str(ask.tools[0].get("function", {}).get("name", ""))
+    return str((ask.tools[0].get("function") or {}).get("name", ""))
 
 
 def _made(ask: Ask, function: str) -> str | None:
     """The JSON of an answer that has a schema, or of the arguments of a function."""
     if function:
         for tool in ask.tools or ():
-            about = tool.get("function", {})
+            about = tool.get("function") or {}
             if about.get("name") == function:
-                return json.dumps(words.fitting(about.get("parameters", {"type": "object"})))
+                return json.dumps(words.fitting(about.get("parameters") or {"type": "object"}))
         raise Refused(f"tool_choice: there is no tool {function!r}")
     form = ask.response_format or {}
     if form.get("type") == "json_schema":
-        return json.dumps(words.fitting(form.get("json_schema", {}).get("schema", {})))
+        return json.dumps(words.fitting((form.get("json_schema") or {}).get("schema") or {}))
     return "{}" if form.get("type") == "json_object" else None

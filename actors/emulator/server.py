@@ -17,7 +17,16 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from callboard.actors.emulator import metrics, words
-from callboard.actors.emulator.asked import ANSWER_TOKENS, Ask, AskTokens, Plan, Refused, plan
+from callboard.actors.emulator.asked import (
+    ANSWER_TOKENS,
+    Ask,
+    AskTokens,
+    AskVectors,
+    Plan,
+    Refused,
+    embedded,
+    plan,
+)
 from callboard.actors.emulator.engine import EmulatedEngine, Generation
 from callboard.actors.emulator.faults import Fault, Faults
 from callboard.actors.emulator.replies import Reply, reply_to
@@ -28,6 +37,7 @@ _DIMENSIONS: Final = 64
 
 _decode = msgspec.json.Decoder(Ask).decode
 _decode_tokens = msgspec.json.Decoder(AskTokens).decode
+_decode_vectors = msgspec.json.Decoder(AskVectors).decode
 _decode_fault = msgspec.json.Decoder(Fault).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -169,22 +179,35 @@ class EmulatorApp:
 
     async def _embed(self, request: Request) -> Response:
         try:
-            asked = msgspec.json.decode(await request.body(), type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+            texts = _decode_vectors(await request.body()).texts()
+            read = [embedded(text, self.engine.context_tokens) for text in texts]
+        except (msgspec.MsgspecError, Refused) as error:
             return _refusal(400, str(error))
-        texts = [asked["input"]] if isinstance(asked.get("input"), str) else asked.get("input") or []
-        data, used = [], 0
-        for index, text in enumerate(texts):
-            found = words.tokens(str(text))
-            used += len(found)
-            generation = await self.engine.generate(found or [""], ["."])
-            try:
-                await generation.more(0)
-            finally:
-                generation.stop()
-            data.append({"object": "embedding", "index": index, "embedding": _vector(str(text))})
+        leaving = asyncio.ensure_future(_gone(request))
+        try:
+            for tokens in read:
+                if not await self._read_whole(tokens, leaving):
+                    break  # nobody waits any more
+        finally:
+            leaving.cancel()
+        data = [
+            {"object": "embedding", "index": index, "embedding": _vector(text)}
+            for index, text in enumerate(texts)
+        ]
+        used = sum(map(len, read))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return _json({"object": "list", "data": data, "model": self.model, "usage": usage})
+
+    async def _read_whole(self, tokens: list[str], leaving: asyncio.Future[None]) -> bool:
+        """Compute a prompt; False if whoever asked has left."""
+        generation = await self.engine.generate(tokens, ["."])
+        reading = asyncio.ensure_future(generation.more(0))
+        try:
+            await asyncio.wait((leaving, reading), return_when=asyncio.FIRST_COMPLETED)
+            return not leaving.done()
+        finally:
+            reading.cancel()
+            generation.stop()
 
 
 async def _go_wrong(fault: Fault) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shlex
 import shutil
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
+from pydantic import ValidationError
 
 from callboard.infra import log
 from callboard.infra.errors import (
@@ -24,6 +26,7 @@ from callboard.infra.errors import (
     ToolFailed,
 )
 from callboard.infra.kept import tied
+from callboard.infra.urls import shown
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 
 if TYPE_CHECKING:
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
 
 logging.getLogger("mcp.client.stdio").setLevel(logging.CRITICAL)  # told as `mcp_rubbish`, in one line
 
+_HTTP = ("http://", "https://")
+_NO_SESSION = re.compile(
+    r"session (id|not found|terminated|expired)|(unknown|invalid|no valid) session", re.IGNORECASE
+)
+"""How servers at an address say that they have begun anew, before anything was called."""
+_REFUSED = frozenset({types.INVALID_REQUEST, -32000, -32001})
 _CONNECT = 30.0
 _WAIT = 10.0
 _FIRST, _LAST = 0.1, 30.0
@@ -47,7 +56,8 @@ class Link:
     """
 
     def __init__(self, where: str, environment: dict[str, str] | None = None) -> None:
-        self.where = where
+        self.where = shown(where) if where.startswith(_HTTP) else where
+        self._address = where
         self.tools: list[types.Tool] = []
         self.server: types.Implementation | None = None
         self._environment = environment or {}
@@ -55,12 +65,12 @@ class Link:
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
-        self._log = log.get("mcp").bind(server=where)
+        self._log = log.get("mcp").bind(server=self.where)
 
     @property
     def remote(self) -> bool:
         """Whether it has an address, and no process here."""
-        return self.where.startswith(("http://", "https://"))
+        return self._address.startswith(_HTTP)
 
     # -- lifecycle ---------------------------------------------------------------------------------
 
@@ -148,7 +158,7 @@ class Link:
     async def _streams(self) -> AsyncIterator[TransportStreams]:
         """The SDK's transport, with an eye on its end and on lines that are no messages."""
         if self.remote:
-            transport = streamable_http_client(self.where)
+            transport = streamable_http_client(self._address)
         else:
             program, *arguments = tied(self._command())
             transport = stdio_client(
@@ -218,6 +228,11 @@ class Link:
         except MCPError as error:
             if self._gone(client) or error.code == types.CONNECTION_CLOSED:
                 raise lost from error
+            if (
+                self.remote and error.code in _REFUSED and _NO_SESSION.search(str(error))
+            ):  # it has begun anew, and knows none of before
+                self._lose()
+                raise lost from error
             if error.code == types.INVALID_PARAMS:
                 raise InvalidArguments(f"{where}: {error}", actor=actor, method=method) from error
             raise ToolFailed(f"{where}: {error}", actor=actor, method=method) from error
@@ -225,12 +240,21 @@ class Link:
             if self._gone(client):
                 raise lost from error
             raise InvalidResult(f"{where}: {error}", actor=actor, method=method) from error
+        except ValidationError as error:  # the tool has run: it must not be called again for that
+            first = error.errors()[0]
+            told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            text = f"{where}: the server's result is none that the protocol knows: {told}"
+            raise InvalidResult(text, actor=actor, method=method) from error
         except Exception as error:
             self._lose()
             raise lost from error
         if result.is_error:
             raise ToolFailed(f"{where}: {_text(result.content)}", actor=actor, method=method)
         return _value(result)
+
+    def _forgot(self, error: MCPError) -> bool:
+        """Whether a server at an address has begun anew, and knows no session of before."""
+        return self.remote and error.code in _REFUSED and _NO_SESSION.search(str(error)) is not None
 
     def _gone(self, client: Client) -> bool:
         return self._lost.is_set() or self._client is not client

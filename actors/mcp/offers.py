@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from callboard.actors.mcp.calls import NAME
 from callboard.infra.messages.registry import ActorInfo, MethodInfo
 
 _NAME_LIMIT = 64
+_DIGITS = 8
+_WHOLE = frozenset({"tool", "workflow"})
+"""Kinds of actors with one method, which has their name."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Offer:
 def offers(actors: Iterable[ActorInfo], chosen: Collection[str]) -> dict[str, Offer]:
     """What is offered, by name: all tools and workflows, or what was chosen.
 
-    Methods of agents (and of adopted MCP servers) are offered where the agent was chosen, as
+    Methods of agents (and of adopted MCP servers and models) are offered where the agent was chosen, as
     ``agent__method``.
 
     Args:
@@ -52,15 +56,15 @@ def offers(actors: Iterable[ActorInfo], chosen: Collection[str]) -> dict[str, Of
     for name in chosen:
         if name not in known:
             raise unknown("actor", name, known, "on this board")
-    wanted = [a for a in known.values() if a.name in chosen or (not chosen and a.kind != "agent")]
+    wanted = [a for a in known.values() if a.name in chosen or (not chosen and a.kind in _WHOLE)]
     return {offer.tool.name: offer for actor in wanted for offer in _offered(actor)}
 
 
 def _offered(actor: ActorInfo) -> Iterator[Offer]:
     for method in actor.methods:
-        name = f"{actor.name}__{method.name}" if actor.kind == "agent" else actor.name
+        name = actor.name if actor.kind in _WHOLE else f"{actor.name}__{method.name}"
         tool = types.Tool(
-            name=name[:_NAME_LIMIT],
+            name=_short(name),
             description=method.doc or actor.doc or None,
             input_schema=flat(method.arguments) or {"type": "object"},
             output_schema=flat(method.result),
@@ -70,6 +74,14 @@ def _offered(actor: ActorInfo) -> Iterator[Offer]:
             yield Offer(tool, actor.name)
         else:
             yield Offer(tool, NAME, actor.name, method.name)
+
+
+def _short(name: str) -> str:
+    """A name that clients take; one that is cut ends with what tells it from others that begin alike."""
+    if len(name) <= _NAME_LIMIT:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return f"{name[: _NAME_LIMIT - _DIGITS - 1]}_{digest}"
 
 
 def _annotations(method: MethodInfo) -> types.ToolAnnotations | None:

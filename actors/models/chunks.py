@@ -28,10 +28,16 @@ class CallPart(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    """What a chat's answer has more."""
+    """What a chat's answer has more.
+
+    Attributes:
+        reasoning_content, reasoning: what the model thinks, by the names that vLLM and others give it.
+    """
 
     content: str | None = None
     tool_calls: list[CallPart] | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class Choice(msgspec.Struct):

@@ -141,8 +141,10 @@ class Faults:
         return EngineDown(text, engine=self._url, status=status)
 
     def _text(self, error: Any) -> str:
-        text = str(getattr(error, "message", "") or error)[:_TOLD]
-        return text.replace(self._key, "***") if len(self._key) > 4 else text
+        text = str(getattr(error, "message", "") or error)
+        if len(self._key) > 4:  # before it is cut, which may leave a part of the key
+            text = text.replace(self._key, "***")
+        return text[:_TOLD]
 
 
 def unusable(name: str, what: str) -> AnswerUnusable:

@@ -74,7 +74,7 @@ class Metered:
                 return self._engine.chat(msgspec.structs.replace(request, sampling=sampling), heard)
 
             result = await _fitting(ask, request.sampling, sampling, prompt)
-            use(result.usage)
+            use(result.usage, tokens_of(result.message))
             return result
 
     async def complete(self, request: CompletionRequest, say: Say) -> Completion:
@@ -86,20 +86,20 @@ class Metered:
                 return self._engine.complete(msgspec.structs.replace(request, sampling=sampling), heard)
 
             done = await _fitting(ask, request.sampling, sampling, prompt)
-            use(done.usage)
+            use(done.usage, tokens_of(done.text))
             return done
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """See :class:`callboard.actors.models.engine.Engine`; also BudgetSpent."""
         async with self._charged(tokens_of(texts), Sampling(max_tokens=0)) as (_, _, use):
             found = await self._engine.embed(texts)
-            use(found.usage)
+            use(found.usage, 0)
             return found
 
     @asynccontextmanager
     async def _charged(
         self, prompt: int, sampling: Sampling, say: Say = lambda _: None
-    ) -> AsyncIterator[tuple[Say, Sampling, Callable[[Usage], None]]]:
+    ) -> AsyncIterator[tuple[Say, Sampling, Callable[[Usage, int], None]]]:
         """Reserve; what was said before a failure is charged as far as it was heard."""
         said = length_of(sampling)
         answer = ANSWER if said is None else said
@@ -108,17 +108,19 @@ class Metered:
         async with self._purse.charged(self._name, estimate) as reserved:
             if reserved.bounded and said is None:
                 sampling = msgspec.structs.replace(sampling, max_tokens=answer)
-            pieces = 0
+            spent = 0
 
             def heard(piece: str) -> None:
-                nonlocal pieces
-                pieces += 1
-                reserved.used = self._amounts(Usage(prompt, pieces, prompt + pieces))
+                nonlocal spent
+                spent += max(1, len(piece) // _BYTES)  # one token, or what an engine gives in one piece
+                reserved.used = self._amounts(Usage(prompt, spent, prompt + spent))
                 say(piece)
 
-            def use(usage: Usage) -> None:
-                if usage.total_tokens:  # else the engine does not tell, and what was heard counts
-                    reserved.used = self._amounts(usage)
+            def use(usage: Usage, answered: int) -> None:
+                if not usage.total_tokens:  # the engine does not tell
+                    answered = max(answered, spent)
+                    usage = Usage(prompt, answered, prompt + answered)
+                reserved.used = self._amounts(usage)
 
             yield heard, sampling, use
 

@@ -29,11 +29,14 @@ from callboard.actors.models.types import (
     Usage,
 )
 from callboard.infra.errors import AnswerUnusable, CallboardError, EngineDown, EngineRefused, SettingsInvalid
+from callboard.infra.urls import shown
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _CONNECT: Final = 5.0
+_NO_LIST: Final = frozenset({404, 405, 501})
+"""What servers say that do not list their models."""
 SILENT_AFTER: Final = 600.0
 """Seconds without a first word after which an engine counts as down; it may queue a request for long."""
 STALLED_AFTER: Final = 60.0
@@ -75,7 +78,8 @@ class OpenAIEngine:
         continues: bool = False,
     ) -> None:
         self.name = name
-        self.url = url
+        self.url = shown(url)
+        self._address = url
         self.continues = continues
         self._api_key_env = api_key_env
         self._model = engine_model
@@ -112,7 +116,7 @@ class OpenAIEngine:
         timeout = openai.Timeout(self._silent_after, connect=_CONNECT)
         # A key that nobody named is not sent anywhere, and retries are the calls' own.
         return openai.AsyncOpenAI(
-            base_url=self.url,
+            base_url=self._address,
             api_key=self._key(),
             timeout=timeout,
             max_retries=0,
@@ -151,7 +155,15 @@ class OpenAIEngine:
 
     async def _know_model(self, client: AsyncOpenAI) -> None:
         if self._model is None:
-            listed = [one.id for one in (await client.models.list()).data]
+            from openai import APIStatusError
+
+            try:
+                listed = [one.id for one in (await client.models.list()).data]
+            except APIStatusError as error:
+                if error.status_code not in _NO_LIST:
+                    raise
+                self._model = self.name
+                return
             self._model = listed[0] if len(listed) == 1 else self.name
             self._lists = True
 
@@ -247,7 +259,8 @@ class OpenAIEngine:
             data = sorted(answered.data, key=lambda one: one.index)
             if len(data) != len(texts):
                 raise unusable(self.name, f"{len(data)} vectors for {len(texts)} texts")
-            usage = Usage(answered.usage.prompt_tokens, 0, answered.usage.total_tokens)
+            used: Any = answered.usage  # which some servers leave out, whatever the client's types say
+            usage = Usage() if used is None else Usage(used.prompt_tokens, 0, used.total_tokens)
             return Embeddings([list(one.embedding) for one in data], usage, answered.model)
 
     async def load(self) -> EngineLoad | None:
@@ -307,7 +320,7 @@ class OpenAIEngine:
 
     def _beside(self, name: str) -> str:
         """The address of something that is not of the OpenAI API."""
-        return f"{self.url.rstrip('/').removesuffix('/v1')}/{name}"
+        return f"{self._address.rstrip('/').removesuffix('/v1')}/{name}"
 
     def _options(self, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
         options = _options(request.sampling)
@@ -387,13 +400,14 @@ class _Heard:
         self._pieces: list[str] = []
         self._calls: list[tuple[int, ToolCall]] = []
         self._open: dict[int, ToolCall] = {}
+        self._thinks = False
         self._usage = Usage()
         self._model = self._id = ""
 
     @property
     def begun(self) -> bool:
-        """Whether it has said anything; some engines send an empty chunk while they still queue."""
-        return bool(self._pieces or self._calls)
+        """Whether it has said or thought anything; some engines send empty chunks while they queue."""
+        return bool(self._pieces or self._calls or self._thinks)
 
     def chunk(self, chunk: Chunk) -> None:
         """Take up what one chunk says."""
@@ -408,6 +422,7 @@ class _Heard:
             if text:
                 self._hear(text)
             if delta is not None:
+                self._thinks = self._thinks or bool(delta.reasoning_content or delta.reasoning)
                 for part in delta.tool_calls or ():
                     self._call(part)
 
