@@ -261,7 +261,10 @@ class Watch:
             await self._node.store.stored(subject, msgspec.msgpack.encode(claim), head)
         except StoreRefused:
             return False
-        return self._heard.get(host, 0.0) + self._node.settings.dead_after < time.monotonic()
+        silent = self._heard.get(host, 0.0) + self._node.settings.dead_after < time.monotonic()
+        if not silent:  # it was heard meanwhile
+            await self._withdraw(host)
+        return silent
 
     def _is_void(self, host: str, sequence: int) -> bool:
         """Whether a claim has been there for too long, by this host's own watch: clocks may differ."""

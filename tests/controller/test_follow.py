@@ -389,3 +389,29 @@ def test_an_instance_that_no_report_tells_of_is_known_by_the_heartbeat() -> None
     beat.instances["a"].busy = 2
     view.pulse(beat)
     assert view.instances["busy"][row] == 1  # reports know better
+
+
+async def test_a_lost_part_of_a_whole_state_is_asked_for(board: Board) -> None:
+    """The second of four parts is lost with the host's connection: what was told is not the whole."""
+    async with Controller(board.settings(dead_after=60.0)) as controller:
+        node = await board.node()
+        asked: list[bytes] = []
+        node.connection.subscribe(
+            subjects.control("h-source"), lambda subject, reply, data, head: asked.append(data)
+        )
+        await node.connection.flush()
+
+        def tell(sequence: int, part: int = 0, *, last: bool = False) -> None:
+            report = Report("h-source", sequence, time.time(), part=part, last=last)
+            node.connection.publish(subjects.telemetry("h-source"), msgspec.msgpack.encode(report))
+
+        tell(5)  # nobody has heard of it before
+        await until(lambda: asked)
+        tell(6, part=1)
+        tell(8, part=3)
+        tell(9, part=4, last=True)
+        await until(lambda: len(asked) == 2)
+        assert not controller.complete
+        tell(10, part=1)
+        tell(11, part=2, last=True)
+        await until(lambda: controller.complete)
