@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
 
+_FOREMOST = 2**31
 _ROOM_FOR_HEADERS = 4096
 
 _decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
@@ -178,8 +179,8 @@ class Client:
         if deadline is not None and not math.isfinite(deadline):
             text = f"{workflow}: a deadline of {deadline} s: give seconds, or none"
             raise InvalidArguments(text, actor=workflow, method="run")
-        if not -H.MOST <= priority <= H.MOST:
-            text = f"{workflow}: a priority of {priority}: give one from {-H.MOST} to {H.MOST}"
+        if abs(priority) > _FOREMOST:
+            text = f"{workflow}: a priority of {priority}: give one from {-_FOREMOST} to {_FOREMOST}"
             raise InvalidArguments(text, actor=workflow, method="run")
         await self._announced.check(self.node, workflow, given)
         try:

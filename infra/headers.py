@@ -54,8 +54,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 
 _CHARGED = re.compile(r"(?:run|key\.=?[A-Za-z0-9_\-]{1,170})(?:,(?:run|key\.=?[A-Za-z0-9_\-]{1,170}))*")
-MOST = 2**31
-"""The largest whole number that a header may hold, unless it says otherwise."""
+_MOST = 2**31
 _DIGITS = 19
 _VERSION = b"NATS/1.0"
 _FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
@@ -92,7 +91,7 @@ def epoch(headers: Mapping[str, str], name: str) -> int:
 
 
 def whole(
-    headers: Mapping[str, str], name: str, default: int = 0, least: int = -MOST, most: int = MOST
+    headers: Mapping[str, str], name: str, default: int = 0, least: int = -_MOST, most: int = _MOST
 ) -> int:
     """The value of an integer header.
 

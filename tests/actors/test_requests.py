@@ -86,11 +86,13 @@ async def test_a_bad_header_is_told_to_who_waits(board: Board, name: str, value:
     assert (await board.stream("DEAD"))["messages"] == 0
 
 
-async def test_a_client_gets_the_error_of_a_header_that_it_cannot_have_looked_at(board: Board) -> None:
+async def test_who_waits_gets_the_error_of_a_header(board: Board) -> None:
     """It is raised as any error of a run, and the run is among those that failed."""
     await board.host(flow)
     client = await board.client()
-    run = await client.submit("flow", {"number": 1}, deadline=float("inf"))
+    run = subjects.new_id()
+    head = H.encode([(H.RUN, run), (H.MESSAGE_ID, run), (H.DEADLINE, "inf")])
+    await client.node.store.stored(subjects.request("flow"), b'{"number": 1}', head)
     with pytest.raises(RunFailed, match=r"Cb-Deadline is 'inf'") as caught:
         await client.result(run, SOON)
     assert isinstance(caught.value.__cause__, HeaderInvalid)

@@ -105,6 +105,10 @@ def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Pat
     nameless = typed("state", "import", file, "--session", "", "--replace", url=kept)
     assert (nameless.code, "--session is empty" in nameless.err) == (Exit.USAGE, True)
     assert typed("state", "import", file, "--session", "other", url=kept).code == Exit.OK
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(json.loads(file.read_text()) | {"ttl": -5}))
+    refused = typed("state", "import", wrong, "--session", "third", url=kept)
+    assert (refused.code, "`$.ttl`" in refused.err) == (Exit.USAGE, True)
     shown = typed("state", "show", "Planner", "other", "--json", url=kept).json
     assert len(shown["attributes"]["history"]) == 30
 

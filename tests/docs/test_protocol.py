@@ -75,6 +75,7 @@ OTHERS = {
     "intent_kind",
     "children_kind",
     "ack",  # JetStream's own
+    "session_id",
     "session_token",
     "session_of",
 }

@@ -173,3 +173,28 @@ def test_tokens_are_the_text() -> None:
     for text in ("", "a b", "  two\n\nlines\t", "extraordinarily long", "ä € 漢字, and so on…", counted(12)):
         assert "".join(words.tokens(text)) == text
     assert words.tokens(counted(300)) == words.counting(300)
+
+
+async def test_an_embedding_that_does_not_fit_holds_nobody_up(client: openai.AsyncOpenAI) -> None:
+    """It is refused as a chat is."""
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        await client.embeddings.create(model="x", input="word " * 5000)
+    assert (await client.embeddings.create(model="x", input=[1, 2, 3])).data[0].index == 0
+    assert len((await client.embeddings.create(model="x", input=[[1, 2], [3]])).data) == 2
+    await client.chat.completions.create(model="x", messages=[{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": None}},
+        {"tool_choice": {"function": None}},
+        {"tool_choice": "required", "tools": [{"function": None}]},
+    ],
+)
+async def test_fields_that_are_null(client: openai.AsyncOpenAI, body: dict[str, Any]) -> None:
+    """They are as if they were left out."""
+    answer = await client.chat.completions.create(
+        model="x", messages=[{"role": "user", "content": "hi"}], extra_body=body
+    )
+    assert answer.choices[0].finish_reason
