@@ -138,10 +138,10 @@ def options(
             of workflows that are started inside of the block.
 
     Raises:
-        NameInvalid: the session's id cannot be used, see :func:`callboard.infra.subjects.session_id`.
+        NameInvalid: the session's id cannot be used, or is too long for an agent to keep something for it.
     """
     if session is not None:
-        subjects.session_id(session)
+        subjects.session_token(subjects.session_id(session))
     outer = chosen.get()
     inner = Options(
         outer.priority if priority is None else priority,

@@ -13,7 +13,7 @@ from callboard.infra.errors import InvalidArguments, RunIdTaken
 from callboard.infra.subjects import NameInvalid
 from callboard.state.states import Export
 
-BAD = ["a\nb", "a\r\nCb-Method: wipe", " pad", "pad ", "\t", "a\x00b", "\ud800", "x" * 800]
+BAD = ["a\nb", "a\r\nCb-Method: wipe", " pad", "pad ", "\t", "a\x00b", "\ud800"]
 GOOD = ["ann", "ann smith", "tür 7", "a.b/c:d", "👩‍👩‍👧", "x" * 700]
 
 
