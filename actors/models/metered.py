@@ -29,6 +29,8 @@ SECONDS: Final = 10.0
 """What is reserved for a request."""
 _BYTES: Final = 2
 """Bytes of a prompt that are reckoned as a token; of English four are."""
+_TOKEN, _LETTERS = 16, 4
+"""Letters that a piece of an answer has at most to be taken for one token; and of a token, where it has more."""
 
 
 class Reserved(Protocol):
@@ -112,7 +114,7 @@ class Metered:
 
             def heard(piece: str) -> None:
                 nonlocal spent
-                spent += max(1, len(piece) // _BYTES)  # one token, or what an engine gives in one piece
+                spent += 1 if len(piece) <= _TOKEN else len(piece) // _LETTERS
                 reserved.used = self._amounts(Usage(prompt, spent, prompt + spent))
                 say(piece)
 
