@@ -30,7 +30,7 @@ SECONDS: Final = 10.0
 _BYTES: Final = 2
 """Bytes of a prompt that are reckoned as a token; of English four are."""
 _TOKEN, _LETTERS = 16, 4
-"""Letters that a piece of an answer has at most to be taken for one token; and of a token, where it has more."""
+"""Letters that a piece of an answer has at most to be one token; and letters of a token where it has more."""
 
 
 class Reserved(Protocol):

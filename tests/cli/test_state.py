@@ -54,6 +54,16 @@ def test_states_are_listed(kept: str, typed: Typed) -> None:
     assert typed("state", "list", "--actor", "Other", url=kept).out == "no states\n"
 
 
+def test_a_long_session_leaves_room_for_the_rest(kept: str, typed: Typed, tmp_path: Path) -> None:
+    """It is cut for people, and whole for programs."""
+    file, session = tmp_path / "state.json", "y" * 300
+    assert typed("state", "export", "Planner", "chat-7", "-o", file, url=kept).code == Exit.OK
+    assert typed("state", "import", file, "--session", session, url=kept).code == Exit.OK
+    (line,) = [one for one in typed("state", "list", url=kept).out.splitlines() if "yyy" in one]
+    assert line.split()[:3] == ["Planner", f"{'y' * 48}...", "1"]
+    assert session in [one["session"] for one in typed("state", "list", "--json", url=kept).json]
+
+
 def test_a_state_is_shown(kept: str, typed: Typed) -> None:
     """The last items of what is long; all of them when asked, or as JSON; as of a version."""
     out = typed("state", "show", "Planner", "chat-7", url=kept).out

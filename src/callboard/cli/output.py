@@ -141,3 +141,8 @@ def pretty(data: Any) -> str:
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode()
+
+
+def cut(text: str, limit: int) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= limit else f"{text[:limit]}..."

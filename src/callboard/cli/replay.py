@@ -124,18 +124,13 @@ def _arguments(arguments: dict[str, Any] | None) -> str:
 
 def one_line(value: Any, limit: int) -> str:
     """A value as JSON, at most so many characters of it."""
-    from callboard.cli.output import compact
+    from callboard.cli.output import compact, cut
 
     try:
         text = compact(value)
     except (TypeError, ValueError):  # with keys that JSON does not know
         text = repr(value)
     return cut(text, limit)
-
-
-def cut(text: str, limit: int) -> str:
-    """At most so many characters of a text."""
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _tell(replayed: Replay, output: Output) -> int:

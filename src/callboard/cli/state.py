@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, NotFound, UsageError, write
 from callboard.cli.outcome import shortened, shown
-from callboard.cli.output import clock, out, pretty, table
+from callboard.cli.output import clock, cut, out, pretty, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,7 @@ app = App(
 )
 _FEW = 20
 _SHORT = 400
+_SESSION = 48
 
 
 @app.command(name="list")
@@ -56,7 +57,7 @@ def _print_list(found: list[StateInfo], screen: Console) -> None:
     for one in found:
         listed.add_row(
             one.actor,
-            escape(one.session),
+            escape(cut(one.session, _SESSION)),
             str(one.version),
             f"{one.size:,}",
             clock(one.at),
