@@ -14,6 +14,7 @@ import msgspec
 from callboard.cli.common import DEFAULTS, Common, Count
 from callboard.cli.exits import Exit, end_within
 from callboard.cli.outcome import ended, explained, shortened, shown
+from callboard.cli.output import compact, cut
 from callboard.infra.durations import seconds
 
 if TYPE_CHECKING:
@@ -124,8 +125,6 @@ def _arguments(arguments: dict[str, Any] | None) -> str:
 
 def one_line(value: Any, limit: int) -> str:
     """A value as JSON, at most so many characters of it."""
-    from callboard.cli.output import compact, cut
-
     try:
         text = compact(value)
     except (TypeError, ValueError):  # with keys that JSON does not know
