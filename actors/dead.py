@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -56,8 +57,13 @@ class DeadLetters:
         reason: str,
         detail: str,
         history: list[ErrorInfo] | None = None,
+        settled: Callable[[], None] | None = None,
     ) -> None:
-        """Move a message to the dead letters; it is acked once it stands there."""
+        """Move a message to the dead letters; it is acked once it stands there.
+
+        Args:
+            settled: called then: there is room for another message.
+        """
         letter = DeadLetter(
             actor=actor,
             reason=reason,
@@ -76,7 +82,13 @@ class DeadLetters:
         # One message may be found dead by two hosts: the id makes one letter of it.
         head = H.encode([(H.MESSAGE_ID, f"{letter.stream}:{letter.sequence}")])
         body = _fitting(letter, delivered.pull.connection.max_payload - len(head))
-        self._store.put(subjects.dead(actor), body, head, lambda _: delivered.ack())
+
+        def on_stored(_: object) -> None:
+            delivered.ack()
+            if settled is not None:
+                settled()
+
+        self._store.put(subjects.dead(actor), body, head, on_stored)
 
     async def requeue(self, *letters: DeadLetter, again: bool = False) -> list[str]:
         """Publish messages again; returns the ids of the calls and runs that they are.

@@ -81,14 +81,19 @@ class Waker:
             StoreRefused,
         ) as error:  # rubbish, or never stored
             if delivered.pull.stream == subjects.CALLS:
-                self._host.dead.put(subjects.WAKER, delivered, "undecodable", f"no timer: {error}")
+                text = f"no timer: {error}"
+                self._host.dead.put(subjects.WAKER, delivered, "undecodable", text, settled=self._feed)
             else:
                 delivered.ack()
         except CallboardError as error:
             self._log.warning("not_woken", subject=delivered.subject, error=str(error))
-            self._host.node.loop.call_later(_AGAIN, delivered.nak)
+            self._host.node.loop.call_later(_AGAIN, self._give_back, delivered)
         finally:
             self._feed()
+
+    def _give_back(self, delivered: Delivered) -> None:
+        delivered.nak()
+        self._feed()
 
     async def _fired(self, delivered: Delivered) -> None:
         """A time has come: that is the outcome of a wait, or the deadline of a run that is aside."""

@@ -124,15 +124,19 @@ async def test_what_was_told_is_found_among_many_reports(
     await board.host(noting, telemetry_every=0.02)
     host = await board.host(Notes, telemetry_every=0.02)
     client, node = await board.client(), await board.node()
-    runs = [await client.submit("noting", {"text": "a"}, session="chat") for _ in range(20)]
-    for run in runs:
-        await client.result(run, 20)
+    runs: list[str] = []
 
     async def held() -> list[Why]:
         found = [await why(node, f"{run}:2") for run in runs]
         return [one for one in found if one.told.lane == host.id]
 
-    seen = await eventually(held)
+    async def one_more() -> list[Why]:
+        """A call is told of only if it is open when a report is due."""
+        runs.append(await client.submit("noting", {"text": "a"}, session="chat"))
+        await client.result(runs[-1], 20)
+        return await held()
+
+    seen = await eventually(one_more)
     last = (await board.stream(subjects.TELEMETRY))["last_seq"]
     monkeypatch.setattr("callboard.controller.why.REPORTS", 512)
     await asyncio.gather(*(node.store.stored("cb.telemetry.nobody", b"rubbish") for _ in range(600)))
