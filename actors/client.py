@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from callboard.infra.messages.inbox import Question
     from callboard.state.states import States
 
-_FOREMOST = 2**31
 _ROOM_FOR_HEADERS = 4096
 
 _decode_calls = msgspec.msgpack.Decoder(RunCalls).decode
@@ -179,8 +178,8 @@ class Client:
         if deadline is not None and not math.isfinite(deadline):
             text = f"{workflow}: a deadline of {deadline} s: give seconds, or none"
             raise InvalidArguments(text, actor=workflow, method="run")
-        if abs(priority) > _FOREMOST:
-            text = f"{workflow}: a priority of {priority}: give one from {-_FOREMOST} to {_FOREMOST}"
+        if abs(priority) > H.GREATEST:
+            text = f"{workflow}: a priority of {priority}: give one from {-H.GREATEST} to {H.GREATEST}"
             raise InvalidArguments(text, actor=workflow, method="run")
         await self._announced.check(self.node, workflow, given)
         try:

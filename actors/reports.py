@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from callboard.actors.addressing import band_of
@@ -34,13 +34,13 @@ EngineRow: TypeAlias = tuple[str, int, int, int, float, int, int, int, int, int]
 _DEPS = 1_000
 _SMALL = 2**15 - 1
 _LARGE = 2**32 - 1
-_OWN = 6
-_TOLD = _OWN + len(get_args(Kind))
+_TOLD = 6 + len(get_args(Kind))
 """Fields that are told of an attempt: its own, and those of its kind."""
 _NONE = -1.0
 _SOON = 0.001
 
 
+@dataclasses.dataclass
 class EndedCalls:
     """Attempts that have ended, in columns.
 
@@ -50,25 +50,19 @@ class EndedCalls:
         size: bytes of the arguments; tokens: that a model has made.
     """
 
-    __slots__ = ("began", "future", "kind", "size", "tokens", "took", "waited")
-
-    def __init__(self) -> None:
-        self.future: list[str] = []
-        self.kind: list[int] = []
-        self.began: list[float] = []
-        self.waited: list[float] = []
-        self.took: list[float] = []
-        self.size: list[int] = []
-        self.tokens: list[int] = []
+    future: Sequence[str] = ()
+    kind: Sequence[int] = ()
+    began: Sequence[float] = ()
+    waited: Sequence[float] = ()
+    took: Sequence[float] = ()
+    size: Sequence[int] = ()
+    tokens: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.future)
 
     def __getitem__(self, part: slice) -> EndedCalls:
-        found = EndedCalls()
-        for name in self.__slots__:
-            setattr(found, name, getattr(self, name)[part])
-        return found
+        return EndedCalls(**{name: column[part] for name, column in vars(self).items()})
 
 
 def gathered(told: list[Any]) -> tuple[EndedCalls, list[Kind]]:
@@ -77,11 +71,10 @@ def gathered(told: list[Any]) -> tuple[EndedCalls, list[Kind]]:
     Args:
         told: of each future, began, waited, took, size and tokens, then its kind, one after the other.
     """
-    calls, kinds = EndedCalls(), Places[Kind]()
-    columns = [told[place::_TOLD] for place in range(_TOLD)]
-    calls.future, calls.began, calls.waited, calls.took, calls.size, calls.tokens = columns[:_OWN]
-    calls.kind = [kinds[kind] for kind in zip(*columns[_OWN:], strict=True)]
-    return calls, list(kinds)
+    future, began, waited, took, size, tokens, *kind = (told[place::_TOLD] for place in range(_TOLD))
+    kinds = Places[Kind]()
+    places = [kinds[one] for one in zip(*kind, strict=True)]
+    return EndedCalls(future, places, began, waited, took, size, tokens), list(kinds)
 
 
 @dataclasses.dataclass
@@ -224,7 +217,7 @@ def _ended(calls: EndedCalls, kinds: list[Kind], names: Names) -> messages.Ended
     now = time.time()
     call, session, how, band, priority, stage, ranked, attempt = zip(*kinds, strict=True)
     return messages.Ended(
-        future=calls.future,
+        future=list(calls.future),
         kind=pack("I", calls.kind),
         ago=pack(
             "f", [now - at - ran if at else 0.0 for at, ran in zip(calls.began, calls.took, strict=True)]

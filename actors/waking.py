@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ROOM = 256
 _AGAIN = 2.0
+_HOPELESS = (ValueError, RecursionError, subjects.NameInvalid, StoreRefused)
+"""Rubbish, or what can never be stored."""
 _decode = msgspec.msgpack.Decoder(Result).decode
 
 
@@ -74,12 +76,7 @@ class Waker:
             else:
                 await self._fired(delivered)
             delivered.ack()
-        except (
-            ValueError,
-            RecursionError,
-            subjects.NameInvalid,
-            StoreRefused,
-        ) as error:  # rubbish, or never stored
+        except _HOPELESS as error:
             if delivered.pull.stream == subjects.CALLS:
                 text = f"no timer: {error}"
                 self._host.dead.put(subjects.WAKER, delivered, "undecodable", text, settled=self._feed)

@@ -103,10 +103,10 @@ class Follower:
         report, missed = self.view.read(source, data)
         if report is not None or missed:
             self._heard[source] = time.monotonic()  # also who has no heartbeat is forgotten when it is silent
-        if report is not None and report.part == 1:
-            self._torn.discard(source)
         if missed:
             self._torn.add(source)
+        if report is not None and report.part == 1:  # what was missed before is told again from here on
+            self._torn.discard(source)
         if report is not None and report.last and source not in self._torn:
             self._behind.pop(source, None)
         if missed:

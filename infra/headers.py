@@ -54,7 +54,8 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 
 _CHARGED = re.compile(r"(?:run|key\.=?[A-Za-z0-9_\-]{1,170})(?:,(?:run|key\.=?[A-Za-z0-9_\-]{1,170}))*")
-_MOST = 2**31
+GREATEST = 2**31
+"""Whole numbers in headers are at most so far from 0, where nothing else is said of them."""
 _DIGITS = 19
 _VERSION = b"NATS/1.0"
 _FORBIDDEN = str.maketrans({"\r": " ", "\n": " "})
@@ -91,7 +92,7 @@ def epoch(headers: Mapping[str, str], name: str) -> int:
 
 
 def whole(
-    headers: Mapping[str, str], name: str, default: int = 0, least: int = -_MOST, most: int = _MOST
+    headers: Mapping[str, str], name: str, default: int = 0, least: int = -GREATEST, most: int = GREATEST
 ) -> int:
     """The value of an integer header.
 

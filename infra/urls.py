@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 
 
 def shown(url: str) -> str:
-    """A URL without its user, password and query, which may be secrets."""
-    parts = urlsplit(url)
+    """A URL without its user, password and query, which may be secrets; nothing of what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that is no URL"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -228,9 +228,7 @@ class Link:
         except MCPError as error:
             if self._gone(client) or error.code == types.CONNECTION_CLOSED:
                 raise lost from error
-            if (
-                self.remote and error.code in _REFUSED and _NO_SESSION.search(str(error))
-            ):  # it has begun anew, and knows none of before
+            if self._forgot(error):
                 self._lose()
                 raise lost from error
             if error.code == types.INVALID_PARAMS:

@@ -141,7 +141,7 @@ class Faults:
         return EngineDown(text, engine=self._url, status=status)
 
     def _text(self, error: Any) -> str:
-        text = str(getattr(error, "message", "") or error)
+        text = str(getattr(error, "message", "") or error) or type(error).__name__
         if len(self._key) > 4:  # before it is cut, which may leave a part of the key
             text = text.replace(self._key, "***")
         return text[:_TOLD]

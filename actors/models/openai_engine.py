@@ -236,13 +236,21 @@ class OpenAIEngine:
         self._whole(heard)
 
     def _request(self, client: AsyncOpenAI, body: dict[str, Any]) -> Any:
-        """A context manager of the response. What ``extra_body`` has replaces the other arguments."""
-        model = self._model or self.name
+        """A context manager of the response. What ``extra_body`` has replaces the other arguments.
+
+        Only connecting has a time-out: whoever reads has others, before the first word and after it.
+        """
+        import openai
+
+        given: dict[str, Any] = {
+            "model": self._model or self.name,
+            "stream": True,
+            "extra_body": body,
+            "timeout": openai.Timeout(None, connect=_CONNECT),
+        }
         if "messages" in body:
-            chats = client.chat.completions.with_streaming_response
-            return chats.create(model=model, messages=[], stream=True, extra_body=body)
-        completions = client.completions.with_streaming_response
-        return completions.create(model=model, prompt="", stream=True, extra_body=body)
+            return client.chat.completions.with_streaming_response.create(messages=[], **given)
+        return client.completions.with_streaming_response.create(prompt="", **given)
 
     def _read(self, event: bytes) -> Chunk:
         chunk = decode(event)

@@ -57,7 +57,8 @@ async def test_a_refused_call_is_sent_again_under_its_last_id(
     assert "error" not in await node.topology.api("STREAM.UPDATE.CALLS", config)
     run = await board.submit(crowd, count=4)
     await until(lambda: len(RAN) == 1)
-    await asyncio.sleep(5.0)  # one runs, one waits, two are refused again and again
+    # Longer than ids are known. One runs, one waits, two are refused again and again.
+    await asyncio.sleep(5.0)
     for host in others:
         instance(host, narrow).set_standby(standby=False)
     await until(lambda: len(RAN) == 4)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.terminal import Typed
+from tests.cli.terminal import Typed, command, environment
 from tests.support.state import Actor
 
 from callboard.actors.node import Node
@@ -121,6 +122,21 @@ def test_a_state_is_exported_and_imported(kept: str, typed: Typed, tmp_path: Pat
     assert (refused.code, "`$.ttl`" in refused.err) == (Exit.USAGE, True)
     shown = typed("state", "show", "Planner", "other", "--json", url=kept).json
     assert len(shown["attributes"]["history"]) == 30
+
+
+def test_a_state_is_imported_from_standard_input(kept: str, typed: Typed) -> None:
+    """As one is exported to standard output."""
+    document = typed("state", "export", "Planner", "chat-7", url=kept).out
+    ran = subprocess.run(
+        command("state", "import", "-", "--session", "piped"),
+        input=document,
+        env=environment(kept),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == Exit.OK, ran.stderr
+    assert typed("state", "show", "Planner", "piped", url=kept).code == Exit.OK
 
 
 def test_a_state_is_deleted(kept: str, typed: Typed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from callboard.infra.errors import EngineDown, EngineRefused
 from callboard.infra.messages.budget import Amounts
 
 HI = ChatRequest(messages=[Message("user", "word " * 1000)])
+FIRST = 0.5
+"""Seconds for a first word."""
 KEY = "sk-verysecretkey0123456789abcdef"
 
 
@@ -128,14 +131,22 @@ async def test_a_list_that_is_refused(server: StandIn) -> None:
             await engine.chat(HI, ignore)
 
 
-async def test_thoughts_are_no_silence(server: StandIn) -> None:
-    """Who thinks has begun: what follows has the time of further words, not of the first one."""
-    thought = {"index": 0, "delta": {"reasoning_content": "hm"}, "finish_reason": None}
-    event = b"data: " + json.dumps({"choices": [thought]}).encode()
-    server.replies.append(Reply(body=event + b"\n\n"))
-    async with opened(server.url, engine_model="x") as engine:
-        with pytest.raises(EngineDown, match="broke off in the middle"):
-            await engine.chat(HI, ignore)
+async def test_thoughts_are_no_silence() -> None:
+    """Who thinks has begun: the answer has the time of a further word, not that of the first one."""
+
+    async def think(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        thought, answer = unmetered({"reasoning_content": "hm"}, {"content": "42"}).body.split(b"\n\n", 1)
+        writer.write(thought + b"\n\n")
+        await asyncio.sleep(2 * FIRST)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(think, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with opened(url, engine_model="x", silent_after=FIRST) as engine:
+            assert (await engine.chat(HI, ignore)).message.content == "42"
 
 
 @pytest.mark.parametrize("before", [0, 430, 460, 490])
