@@ -18,6 +18,7 @@ from callboard.infra.messages.policy import Admission
 
 if TYPE_CHECKING:
     from callboard.actors.node import Node
+    from callboard.infra.direct import DirectReader
 
 
 async def put(node: Node, workflow: str, rate: float | None, policy: str, reason: str) -> Admission | None:
@@ -47,6 +48,11 @@ async def put(node: Node, workflow: str, rate: float | None, policy: str, reason
 
 async def every(node: Node) -> list[Admission]:
     """The limits that hold now, by workflow."""
-    stored = await node.reader.read(STREAM, subjects.admission(">"))
+    return await read_limits(node.reader)
+
+
+async def read_limits(reader: DirectReader) -> list[Admission]:
+    """The same, by whatever reads streams."""
+    stored = await reader.read(STREAM, subjects.admission(">"))
     found = [read_admission(one.subject, one.body) for one in stored if one.body]
     return sorted((one for one in found if one is not None), key=lambda one: one.workflow)

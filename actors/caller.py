@@ -18,7 +18,7 @@ from callboard.infra import log, subjects
 from callboard.infra.errors import (
     CallboardError,
 )
-from callboard.infra.messages.control import Cancel
+from callboard.infra.messages.control import Cancel, SentCall
 
 if TYPE_CHECKING:
     from callboard.actors.longest import Departures
@@ -134,6 +134,17 @@ class Caller:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("background_work_failed", exc_info=task.exception())
+
+    def sent_of(self, run: str) -> list[SentCall]:
+        """The calls of a run that were sent from here, and whose outcome is not known here."""
+        now = time.monotonic()
+        return [
+            SentCall(future.id, future.method.where, future.executor, now - future.sent)
+            for maker in self.makers
+            if maker.context.run == run
+            for future in maker.open.values()
+            if future.sent and not future.done()
+        ]
 
     def cancel(self, run: str, futures: list[str], reason: str) -> None:
         """Tell every host to stop these calls and what they called; all of the run if none is named."""

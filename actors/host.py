@@ -576,7 +576,10 @@ class Host:
         calls_of = [call for one in instances for call in one.calls_of(asked.run)]
         drivers = [member for member in self._members if isinstance(member, Driver)]
         waits_of = [wait for one in drivers for wait in one.waits_of(asked.run)]
-        return RunCalls(self.id, calls_of[:_TOLD], waits_of[:_TOLD]) if calls_of or waits_of else None
+        sent_of = self.caller.sent_of(asked.run)
+        if not calls_of and not waits_of and not sent_of:
+            return None
+        return RunCalls(self.id, calls_of[:_TOLD], waits_of[:_TOLD], sent_of[:_TOLD])
 
     def _taken(self, control: Taken) -> None:
         for member in self._members:

@@ -274,6 +274,19 @@ def _waiting(seen: Look) -> Iterator[Finding]:
         )
 
 
+def _admission(seen: Look) -> Iterator[Finding]:
+    """Requests that wait since somebody wants it so."""
+    for limit in seen.limits:
+        many = f"at most {limit.rate:g} requests a second" if limit.rate else "no requests"
+        why = f", {limit.reason}" if limit.reason else ""
+        yield Finding(
+            "admission",
+            "note",
+            f"{limit.workflow} accepts {many}; the others wait ({limit.policy}{why})",
+            f"callboard admit {limit.workflow} all",
+        )
+
+
 def _if_there_is_none(actor: str) -> str:
     """What to do with messages for an actor that no host has ever announced."""
     calls, requests = dropping(subjects.CALLS, f"cb.call.{actor}.>"), subjects.request(actor)
@@ -332,6 +345,7 @@ CHECKS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     _foreign,
     _instances,
     _waiting,
+    _admission,
     _strays,
     _dead,
 )

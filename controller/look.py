@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from callboard.actors.admitting import read_limits
+from callboard.actors.entries import STREAM
 from callboard.actors.node import Node
 from callboard.infra import subjects
 from callboard.infra.connection import Connection
 from callboard.infra.direct import DirectReader, Stored, timestamp
+from callboard.infra.messages.policy import Admission
 from callboard.infra.messages.registry import ActorInfo, Pulse
 from callboard.infra.settings import Settings
 from callboard.infra.topology import Topology, declared
@@ -38,6 +41,7 @@ class Look(msgspec.Struct):
         consumers: names of the consumers of calls and requests.
         actors: as announced; alive, vanished: hosts by whether they told of themselves lately.
         foreign: subjects in the registry where there is what no host writes.
+        limits: of how many requests are accepted.
         clock: seconds by which the server's clock is ahead of ours; clock_error: give or take.
         disk: where a server on this machine stores, and the bytes that are free there.
     """
@@ -51,6 +55,7 @@ class Look(msgspec.Struct):
     alive: list[Pulse] = []
     vanished: list[Pulse] = []
     foreign: list[str] = []
+    limits: list[Admission] = []
     clock: float = 0.0
     clock_error: float = 0.0
     disk: tuple[str, int] | None = None
@@ -79,8 +84,11 @@ async def look(settings: Settings) -> Look:
             for stream in (subjects.CALLS, subjects.REQUESTS)
             for name in await _consumers(topology, stream)
         ]
+        reader = DirectReader(connection)
         if subjects.REGISTRY in seen.streams:
-            await _registry(seen, DirectReader(connection), begun)
+            await _registry(seen, reader, begun)
+        if STREAM in seen.streams:
+            seen.limits = await read_limits(reader)
     finally:
         await connection.close()
     return seen

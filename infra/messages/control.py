@@ -185,17 +185,34 @@ class RunCall(msgspec.Struct, omit_defaults=True):
     took: float | None = None
 
 
-class RunCalls(msgspec.Struct, omit_defaults=True):
-    """What a host has of a run.
+class SentCall(msgspec.Struct, omit_defaults=True):
+    """A call that a driver or handler has sent, and of which it knows no outcome.
 
     Attributes:
-        calls: that have no outcome yet, a thousand at most.
-        waits: what the run waits for, where this host drives it; a thousand at most.
+        future: its id; call: ``actor.method``.
+        executor: the host whose lane it was sent to; empty: any.
+        waited: seconds since it was sent.
+    """
+
+    future: str
+    call: str
+    executor: str = ""
+    waited: float = 0.0
+
+
+class RunCalls(msgspec.Struct, omit_defaults=True):
+    """What a host has of a run; of each list a thousand at most.
+
+    Attributes:
+        calls: that have no outcome yet.
+        waits: what the run waits for, where this host drives it.
+        sent: calls whose outcome something on this host waits for, wherever they are.
     """
 
     host: str
     calls: list[RunCall] = []
     waits: list[Awaited] = []
+    sent: list[SentCall] = []
 
 
 class Said(msgspec.Struct):

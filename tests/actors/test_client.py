@@ -57,20 +57,23 @@ async def holds() -> None:
 
 
 async def test_what_runs_now_is_asked_of_the_hosts(board: Board) -> None:
-    """Each tells of the run's calls that it has: those that it runs, and those that wait there."""
+    """Each tells of the run's calls that it has: that it runs, that wait there, that it waits for itself."""
     HELD.clear()
     GATES.update(a=asyncio.Event(), b=asyncio.Event())
-    await board.host(holds)
+    driver = await board.host(holds)
     first = await board.host(hold)
     client = await board.client()
     run, other = await client.submit("holds"), await client.submit("everything")
     await until(lambda: HELD)
 
     async def both() -> list[RunCalls]:
-        told = await client.running(run, 0.05)
-        return told if told and told[0].calls else []
+        told = {one.host: one for one in await client.running(run, 0.05)}
+        return [told[first.id], told[driver.id]] if len(told) == 2 and told[first.id].calls else []
 
-    (told,) = await eventually(both)
+    told, made = await eventually(both)
+    assert (made.calls, {call.call for call in made.sent}) == ([], {"hold.call"})
+    assert [call.executor for call in made.sent] == ["", ""]
+    assert all(0 < call.waited < SOON for call in made.sent)
     begun = [call for call in told.calls if call.took is not None]
     assert (told.host, [call.call for call in begun]) == (first.id, ["hold.call"])
     assert {call.future.partition(":")[0] for call in told.calls} == {run}
@@ -79,7 +82,7 @@ async def test_what_runs_now_is_asked_of_the_hosts(board: Board) -> None:
     await until(lambda: len(HELD) == 2)
 
     async def on_two() -> bool:
-        return {one.host for one in await client.running(run, 0.2)} == {first.id, second.id}
+        return {one.host for one in await client.running(run, 0.2) if one.calls} == {first.id, second.id}
 
     await eventually(on_two)
     for gate in GATES.values():

@@ -156,6 +156,25 @@ def test_dead_letters(hosted: str, typed: Typed) -> None:
     assert "callboard dead list" in problems(hosted, typed)["dead letters"]["fix"]
 
 
+def test_requests_that_are_not_accepted(hosted: str, typed: Typed) -> None:
+    """Somebody wants it so: it is no problem, but why requests wait."""
+    typed("admit", "greet", 0, "--reason", "the model is being moved", url=hosted)
+    typed("admit", "totals", 2.5, url=hosted)
+    notes = [one for one in typed("doctor", "--json", url=hosted).json if one["check"] == "admission"]
+    assert [(one["level"], one["what"], one["fix"]) for one in notes] == [
+        (
+            "note",
+            "greet accepts no requests; the others wait (by hand, the model is being moved)",
+            "callboard admit greet all",
+        ),
+        (
+            "note",
+            "totals accepts at most 2.5 requests a second; the others wait (by hand)",
+            "callboard admit totals all",
+        ),
+    ]
+
+
 def test_too_few_instances(hosted: str, typed: Typed) -> None:
     """Of an actor that says how many it wants."""
     with Running("host", f"{APP}:Scarce", "--json", url=hosted) as host:

@@ -12,7 +12,7 @@ from rich.console import Console
 from callboard.actors.events import Event
 from callboard.cli.history import Call, History, errors, line
 from callboard.infra.durations import seconds
-from callboard.infra.messages.control import RunCall, RunCalls
+from callboard.infra.messages.control import RunCall, RunCalls, SentCall
 from callboard.infra.messages.run import Awaited
 
 RUN = "01RUN"
@@ -211,6 +211,21 @@ def test_hosts_tell_what_runs_now() -> None:
     assert states(history) == {"1": "running", "2": "sent", "3": "waiting"}
     assert history.hosts_have([has("1", took=1.0)]) == []
     assert history.calls["1"].took == 1.0
+
+
+def test_calls_that_nobody_has_begun_are_there() -> None:
+    """What was sent, and for how long: whoever made it says so; one that runs is not put back."""
+    history = told(pending(c3="1"))
+    sent = [SentCall(f"{RUN}:{path}", "b.call", waited=7.0) for path in ("1", "2")]
+    (begun,) = history.hosts_have([RunCalls("h-9", sent=sent), has("1", waited=0.25)])
+    assert (begun.path, begun.waited) == ("1", 0.25)
+    assert states(history) == {"1": "running", "2": "sent", "3": "waiting"}
+    assert (history.calls["2"].name, history.calls["2"].waited) == ("b.call", 7.0)
+    assert not history.hosts_have([RunCalls("h-9", sent=sent), has("1", waited=0.25)])
+    assert states(history)["1"] == "running"
+    screen = Console(width=120, record=True, file=io.StringIO())
+    screen.print(history.table(start=1.0))
+    assert re.search(r"2 +b.call +sent +7.00 s", screen.export_text())
 
 
 def test_a_call_whose_host_is_silent_is_not_said_to_run() -> None:

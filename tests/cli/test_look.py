@@ -127,9 +127,25 @@ def test_a_run_that_nobody_drives_yet(nats_url: str, typed: Typed) -> None:
     shown = typed("show", run, url=nats_url)
     assert "nobody  accepted\nstored " in shown.out
     assert "session s" in shown.out
+    assert "no host runs nobody: callboard host APP:nobody" in shown.out
     told = typed("cancel", run, url=nats_url)
     assert told.code == Exit.TIMED_OUT
     assert "is there a host for nobody?" in told.err
+
+
+def test_a_call_that_nobody_takes(nats_url: str, gate: Path, typed: Typed) -> None:
+    """It is shown, with how long it has waited, and what to start."""
+    with Running("host", f"{APP}:holds", "--json", "--grace", "0.5", url=nats_url) as host:
+        host.until('"event":"host_ready"')
+        with connect_sync(nats_url) as client:
+            run = client.submit("holds", {"gate": str(gate)})
+
+        eventually(lambda: typed("show", run, "--json", url=nats_url).json["calls"])
+        (call,) = typed("show", run, "--json", url=nats_url).json["calls"]
+        assert (call["name"], call["state"], call["host"]) == ("hold.call", "sent", "")
+        assert call["waited"] > 0
+        assert typed("show", run, "--json", url=nats_url).json["unserved"] == ["hold"]
+        assert "no host runs hold: callboard host APP:hold" in typed("show", run, url=nats_url).out
 
 
 @pytest.mark.parametrize("verb", ["show", "cancel"])

@@ -184,6 +184,10 @@ class History:
         """Take in what hosts say that they have now; returns the calls that have begun since."""
         begun: list[Call] = []
         seen: set[str] = set()
+        for sent in (sent for told_by in told for sent in told_by.sent):
+            call = self._call(sent.future, sent.call)
+            if call.state == "sent":
+                call.waited = sent.waited
         for host, one in ((told_by.host, one) for told_by in told for one in told_by.calls):
             call = self._call(one.future, one.call)
             if call.ended or one.took is None:
@@ -277,11 +281,12 @@ def _cells(call: Call) -> list[str]:
 
     color = _COLORS[call.state]
     state = call.state if call.attempt == 1 else f"{call.state} ({call.attempt})"
-    times = [seconds(call.waited), seconds(call.took)] if call.host else ["", ""]
+    waited = seconds(call.waited) if call.host or call.waited else ""
+    took = seconds(call.took) if call.host else ""
     name = f"{'  ' * call.depth}{escape(call.name)}"
     if more := call.effect or call.awaits:
         name += f" [dim]({escape(more)})[/]"
-    return [call.path, name, f"[{color}]{state}[/]", call.host, *times, ", ".join(call.after)]
+    return [call.path, name, f"[{color}]{state}[/]", call.host, waited, took, ", ".join(call.after)]
 
 
 def _dead(error: Mapping[str, Any] | None) -> bool:

@@ -19,6 +19,7 @@ from callboard.infra.messages.run import ErrorInfo, RunSummary
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from callboard.actors.client import Client
 
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "waiting": "blue"}
 _TELL_WITHIN = 0.3
@@ -86,7 +87,7 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
     if colon:
         raise UsageError(f"{run} is a call: see 'callboard show {its}', or 'callboard why {run}'")
 
-    async def look() -> tuple[RunSummary, History, Any]:
+    async def look() -> tuple[RunSummary, History, list[str], Any]:
         history = History()
         async with common.client() as client:
             summary = await client.status(run)
@@ -94,10 +95,11 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
                 history.add(event)
             if summary.status == "running":
                 history.hosts_have(await client.running(run, _TELL_WITHIN))
+            unserved = await _unserved(client, summary, history)
             completed = history.done is not None and history.done["status"] == "completed"
-            return summary, history, await client.result(run) if completed else None
+            return summary, history, unserved, await client.result(run) if completed else None
 
-    summary, history, value = asyncio.run(look())
+    summary, history, unserved, value = asyncio.run(look())
     data = {
         **msgspec.structs.asdict(summary),
         "owners": history.owners,
@@ -105,13 +107,27 @@ def show(run: str, /, *, common: Common = DEFAULTS) -> int:
         "value": value,
         "error": (history.done or {}).get("error"),
         "calls": [vars(call) for call in history.sorted()],
+        "unserved": unserved,
         "afterwards": [vars(call) for call in history.afterwards],
     }
-    common.output.answer(data, lambda screen: _print_run(summary, history, value, screen))
+    common.output.answer(data, lambda screen: _print_run(summary, history, unserved, value, screen))
     return Exit.OK
 
 
-def _print_run(summary: RunSummary, history: History, value: Any, screen: Console) -> None:
+async def _unserved(client: Client, summary: RunSummary, history: History) -> list[str]:
+    """The actors that what has not ended waits for, and that no living host runs."""
+    from callboard.controller.look import living
+
+    if summary.finished:
+        return []
+    wanted = {call.name.partition(".")[0] for call in history.calls.values() if call.state == "sent"}
+    serving = {actor for host in await living(client.node) for actor in host.instances}
+    return sorted({summary.workflow, *wanted} - serving - {"?"})
+
+
+def _print_run(
+    summary: RunSummary, history: History, unserved: list[str], value: Any, screen: Console
+) -> None:
     color = _COLORS.get(summary.status, "default")
     took = f", took {seconds(summary.finished - summary.started)}" if summary.finished else ""
     screen.print(f"[bold]{summary.run}[/]  {summary.workflow}  [{color}]{summary.status}[/]")
@@ -129,6 +145,8 @@ def _print_run(summary: RunSummary, history: History, value: Any, screen: Consol
     if history.calls:
         screen.print()
         screen.print(history.table(start=summary.started))
+    for actor in unserved:
+        screen.print(f"\nno host runs {actor}: callboard host APP:{actor}", markup=False, highlight=False)
     _print_outcome(history, value, screen)
     for call in history.afterwards:
         screen.print(f"\nrun afterwards: {line(call)}", markup=False, highlight=False, soft_wrap=True)
