@@ -40,13 +40,18 @@ class App:
         self.module = module
         self.declarations = declarations
 
+    @property
+    def workflows(self) -> list[Workflow[..., object]]:
+        """Its workflows."""
+        return [one for one in self.declarations if isinstance(one, Workflow)]
+
     def workflow(self, name: str) -> Workflow[..., object]:
         """One of its workflows.
 
         Raises:
             UnknownActor: there is none of that name.
         """
-        workflows = {d.name: d for d in self.declarations if isinstance(d, Workflow)}
+        workflows = {one.name: one for one in self.workflows}
         if name not in workflows:
             raise unknown("workflow", name, workflows, f"in {self.spec}")
         return workflows[name]

@@ -43,6 +43,7 @@ from callboard.state.journal import (
 )
 
 if TYPE_CHECKING:
+    from callboard.actors.check import Checked
     from callboard.actors.compare import Diff
     from callboard.actors.declared import Workflow
     from callboard.actors.deleting import Deleted
@@ -595,6 +596,19 @@ class Client:
         from callboard.actors.replay import replay
 
         return await replay(self, run, workflow, until=until, on_step=on_step)
+
+    async def check(self, *workflows: Workflow[Any, Any], ended: int = 0) -> list[Checked]:
+        """Whether the runs of these workflows that have not ended would go on under this code, by their ids.
+
+        Each is replayed here, as by :meth:`replay`; the runs themselves hear nothing of it.
+
+        Args:
+            workflows: the code that is to be deployed.
+            ended: also so many of each that have ended, the latest: whether they would go the same way.
+        """
+        from callboard.actors.check import check
+
+        return await check(self, workflows, ended)
 
     async def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
         """The first step in which two runs differ: its call, its arguments, or what it gave.

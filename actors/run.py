@@ -15,7 +15,7 @@ from callboard.infra.errors import (
     Diverged,
     HeaderInvalid,
 )
-from callboard.infra.messages.run import Done, Owner, Signal
+from callboard.infra.messages.run import Aside, Done, Owner, Signal
 from callboard.infra.pull import Delivered
 from callboard.state.accounts import key_of
 from callboard.state.journal import (
@@ -167,6 +167,7 @@ class Known:
         self.results: list[Stored] = []
         self.signals: list[tuple[int, Signal]] = []
         self.aside_sequence = 0
+        self._aside: Aside | None = None
         self.waits: list[str] = []
         self.owners = 0  # since it was last put aside
         for entry in entries:
@@ -183,7 +184,8 @@ class Known:
             elif kind == "aside":
                 aside = read_entry(decode_aside, entry.body)
                 if aside is not None:
-                    self.aside_sequence, self.waits, self.owners = entry.sequence, aside.waits, 0
+                    self._aside, self.aside_sequence = aside, entry.sequence
+                    self.waits, self.owners = aside.waits, 0
             elif kind == "done":
                 self.done = read_done(entry) or self.done
             elif kind == "signal":
@@ -204,3 +206,8 @@ class Known:
     def is_aside(self) -> bool:
         """Whether the run is put aside now."""
         return self.aside_sequence > self.owner_sequence
+
+    @property
+    def aside(self) -> Aside | None:
+        """How the run is put aside, if it is now."""
+        return self._aside if self.is_aside else None

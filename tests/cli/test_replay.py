@@ -1,4 +1,4 @@
-"""``replay`` and ``diff`` on the command line."""
+"""``replay``, ``diff`` and ``check`` on the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.terminal import APP, ENDS_WITHIN, Ran, Typed, command, environment, wait_for
+from tests.cli.terminal import APP, ENDS_WITHIN, Ran, Typed, command, environment, eventually, wait_for
 
 from callboard import connect_sync
 from callboard.actors import local
@@ -203,3 +203,32 @@ def test_diff_of_runs_that_are_alike(board: str, ran: dict[str, str], typed: Typ
     assert typed("diff", ran["totals"], ran["totals"], "--json", url=board).json["alike"] is True
     assert "runs of different workflows" in typed("diff", ran["totals"], ran["greet"], url=board).out
     assert typed("diff", ran["totals"], "nothing", url=board).code == Exit.NOT_FOUND
+
+
+def test_check(board: str, gate: Path, typed: Typed, tmp_path: Path) -> None:
+    """Runs that have not ended are held against an application's code, and others where that is asked for."""
+    other = tmp_path / "new_code.py"
+    other.write_text(
+        CODE.replace("totals(", "holds(gate: str) -> str:\n    ...\n\n@workflow\nasync def totals(")
+    )
+    with connect_sync(board) as client:
+        run = client.submit("holds", {"gate": str(gate)})
+        wait_for(Path(f"{gate}.started"))
+        eventually(lambda: any(one.run == run for one in client.runs()))
+        well = typed("check", f"{APP}:holds", url=board)
+        assert (well.code, "does what is on record of all 1" in well.out) == (Exit.OK, True), well
+        changed = typed("check", other, "--json", url=board)
+        (found,) = changed.json
+        assert (changed.code, found["run"], found["status"]) == (Exit.FAILED, run, "running")
+        assert found["problem"] == f"at {run}:1 the run waits for hold.call, the code does not"
+        text = typed("check", other, url=board).out
+        assert found["problem"] in text
+        assert f"1 of 1 do not go on under {other}; let these end on hosts with the code" in text
+        gate.touch()
+        client.done(run, timeout=20)
+        eventually(lambda: all(one.finished for one in client.runs()))
+    nothing = typed("check", other, url=board)
+    assert (nothing.code, "--ended 20 checks some that have" in nothing.out) == (Exit.OK, True)
+    ended = typed("check", APP, "--ended", 1, "--json", url=board)
+    assert (ended.code, run in {one["run"] for one in ended.json}) == (Exit.OK, True)
+    assert typed("check", "no.py", url=board).code == Exit.NOT_FOUND

@@ -52,6 +52,7 @@ _COMMANDS = (
         _LOOK,
         "Run a workflow's code against a run's record.",
     ),
+    ("check", "callboard.cli.check:check", _LOOK, "Tell whether open runs would go on under other code."),
     ("diff", "callboard.cli.diff:diff", _LOOK, "Find the first step in which two runs differ."),
     ("why", "callboard.cli.why:why", _LOOK, "Tell why a call ran where and when it did."),
     ("inbox", "callboard.cli.inbox:inbox", _LOOK, "List what runs ask people."),

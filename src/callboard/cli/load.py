@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from callboard.cli.common import DEFAULTS, Common
 from callboard.cli.exits import Exit, UsageError
-from callboard.cli.output import Output, console, table
+from callboard.cli.output import Output, table
 from callboard.cli.run import parameters_of
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _choices(typed: str) -> tuple[str, list[str]]:
 
 async def _run(running: Load, planned: int, options: _Options, output: Output) -> bool:
     """Submit and wait, showing how far it is; whether somebody has interrupted it."""
-    with _interrupts(running, output) as interrupted, _progress(output) as tell:
+    with _interrupts(running, output) as interrupted, output.progress() as tell:
         looking = asyncio.create_task(_look(running, planned, tell))
         try:
             await running.submit()
@@ -228,17 +228,6 @@ def _interrupts(running: Load, output: Output) -> Iterator[tuple[asyncio.Event, 
         yield first, second
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-
-
-@contextlib.contextmanager
-def _progress(output: Output) -> Iterator[Any]:
-    """Something to tell progress with: one line that changes, or lines where nobody looks."""
-    screen = console(stderr=True)
-    if output.as_json or not screen.is_terminal:
-        yield output.hint
-        return
-    with screen.status("") as status:
-        yield status.update
 
 
 async def _look(running: Load, planned: int, tell: Any) -> None:

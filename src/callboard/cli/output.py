@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +59,16 @@ class Output:
         """Tell people, and only them, what to do next."""
         if not self.as_json:
             console(stderr=True).print(text, style="dim", highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str], object]]:
+        """Something to tell progress with: one line that changes, or lines where nobody looks."""
+        screen = console(stderr=True)
+        if self.as_json or not screen.is_terminal:
+            yield self.hint
+            return
+        with screen.status("") as status:
+            yield status.update
 
     def fail(self, error: CallboardError, code: int) -> int:
         """Tell of an error; returns the exit code."""

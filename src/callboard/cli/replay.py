@@ -63,7 +63,7 @@ def replay(
     try:
         replayed = asyncio.run(_replay(run, loaded, until, common))
     finally:
-        _end_threads([one.name for one in loaded.declarations])
+        end_threads([one.name for one in loaded.declarations])
     return _tell(replayed, common.output)
 
 
@@ -79,7 +79,7 @@ async def _replay(run: str, app: App, until: int | None, common: Common) -> Repl
         return await go_over(client, record, workflow, until, lambda step: _step(step, output))
 
 
-def _end_threads(workflows: Sequence[str]) -> None:
+def end_threads(workflows: Sequence[str]) -> None:
     """A plain workflow's thread ends when its calls are cancelled; one that computes may not, on Ctrl-C."""
     names = tuple(f"callboard-{one}_" for one in workflows)
     threads = [one for one in threading.enumerate() if one.name.startswith(names)]
