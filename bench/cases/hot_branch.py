@@ -15,11 +15,14 @@ MEAN_S = 0.2
     "hot_branch",
     Metric("p50", "ms", Bound(ratio_at_most=1.0)),
     Metric("p99", "ms", Bound(ratio_at_most=0.26)),
-    rounds=1,
+    rounds=3,
     alike=True,
 )
 async def hot_branch(role: Role) -> Sample:
-    """90 % of the load on one of two agents, switching; the floor: each is routed to four of eight hosts."""
+    """90 % of the load on one of two agents, switching; the floor: each is routed to four of eight hosts.
+
+    Three rounds: which of its four hosts a call goes to is drawn, and a tail depends on how it was drawn.
+    """
     from bench.fleet import WITHOUT, latencies, open_fleet
     from callboard.controller.arrivals import Skew, poisson
 
