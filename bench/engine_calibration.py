@@ -11,6 +11,7 @@ What has been found on one machine is kept in ``bench/calibration/``.
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -34,6 +35,8 @@ _VLLM = ("--enforce-eager", "--dtype=bfloat16", "--max-model-len=2048", "--max-n
 _AT_ONCE = (1, 4, 8, 16)
 _PROMPTS = (64, 256, 512, 1024, 1536)
 _LONG = 1024
+_TURNS = 3
+"""How often each cost is measured, one after the other: a machine is faster now and slower then."""
 
 LOADS = (
     poisson("arriving", count=60, rate=1.2, prompt=(32, 384), answer=(8, 64)),
@@ -111,27 +114,26 @@ def _fitted(rows: list[list[float]], took: list[float]) -> list[float]:
 async def _decoding(url: str) -> tuple[list[list[float]], list[float]]:
     """Steps that only decode: one, sequences, tokens that they have; seconds."""
     rows, took = [], []
-    for prompt, answer in ((16, 32), (_LONG, 16)):
-        for at_once in _AT_ONCE:
-            load = closed(f"decode-{prompt}-{at_once}", at_once, at_once, (prompt, prompt), (answer, answer))
-            taken = await play(url, load)
-            # Past the longest prefill all of them decode side by side.
-            between = statistics.median(gap for one in taken for gap in one.between_s[answer // 2 :])
-            rows.append([1.0, at_once, at_once * (prompt + answer * 0.75)])
-            took.append(between)
-            print(f"decode {at_once} of {prompt} tokens: {between * 1e3:.1f} ms a step")
+    for (prompt, answer), at_once in _TURNS * list(itertools.product(((16, 32), (_LONG, 16)), _AT_ONCE)):
+        load = closed(f"decode-{prompt}-{at_once}", at_once, at_once, (prompt, prompt), (answer, answer))
+        taken = await play(url, load)
+        # Past the longest prefill all of them decode side by side. The mean: a request takes their sum.
+        between = statistics.fmean(gap for one in taken for gap in one.between_s[answer // 2 :])
+        rows.append([1.0, at_once, at_once * (prompt + answer * 0.75)])
+        took.append(between)
+        print(f"decode {at_once} of {prompt} tokens: {between * 1e3:.1f} ms a step", flush=True)
     return rows, took
 
 
 async def _prefilling(url: str) -> tuple[list[list[float]], list[float]]:
     """Requests that only compute a prompt: one, its tokens, the pairs of them; seconds."""
     rows, took = [], []
-    for prompt in _PROMPTS:
-        load = closed(f"prefill-{prompt}", 5, 1, (prompt, prompt), (1, 1))
-        first = statistics.median(one.first_s for one in await play(url, load))
+    for prompt in _TURNS * _PROMPTS:
+        load = closed(f"prefill-{prompt}", 3, 1, (prompt, prompt), (1, 1))
+        first = statistics.fmean(one.first_s for one in await play(url, load))
         rows.append([1.0, prompt, prompt * prompt / 2])
         took.append(first)
-        print(f"a prompt of {prompt} tokens: {first * 1e3:.1f} ms")
+        print(f"a prompt of {prompt} tokens: {first * 1e3:.1f} ms", flush=True)
     return rows, took
 
 
@@ -159,7 +161,7 @@ async def _compared(real: str, emulated: str, load: Load, rounds: int) -> Compar
     for _ in range(rounds):
         for url, each in found.items():
             each.append(await figures(url, load))
-            print(f"{load.name}, {'real' if url == real else 'emulated'}: {each[-1]}")
+            print(f"{load.name}, {'real' if url == real else 'emulated'}: {each[-1]}", flush=True)
     sides = [Side(each, _median(each)) for each in found.values()]
     ratios = {
         field: getattr(sides[1].median, field) / getattr(sides[0].median, field)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _BUSY: Final = 0.5
 """Seconds between two looks; each takes some milliseconds of the engine's server."""
 _IDLE: Final = 2.0
+_SOON: Final = 0.1
+"""The same while all room is used up, and nobody knows how much more there is."""
 
 
 class Gauge:
@@ -37,6 +39,7 @@ class Gauge:
         self._slots = instance.slots.size
         self._told = False
         self._queried = 0
+        self._looked = 0.0
         self._task: asyncio.Task[None] | None = None
         self._log = log.get("engine").bind(model=instance.name)
 
@@ -52,6 +55,7 @@ class Gauge:
                 return
             self._instance.engine = load
         self._instance.resize(self._room.size)
+        self._looked = asyncio.get_running_loop().time()
         self._task = asyncio.Task(self._go_on(), loop=asyncio.get_running_loop())
 
     def stop(self) -> None:
@@ -62,8 +66,7 @@ class Gauge:
 
     async def _go_on(self) -> None:
         while True:
-            busy = self._instance.slots.busy > 0
-            await asyncio.sleep(_BUSY if busy else _IDLE)  # an engine can only be asked
+            soon = await self._wait()
             try:
                 load = await self._engine.load()
             except CallboardError as error:
@@ -73,9 +76,21 @@ class Gauge:
             else:
                 if self._tells_nothing(load):
                     return
+            if not soon:
+                self._looked = asyncio.get_running_loop().time()
             self._instance.engine = load
             if load is not None:
-                self._follow(load)
+                self._follow(load, soon=soon)
+
+    async def _wait(self) -> bool:
+        """Until the next look, since an engine can only be asked; whether that comes before its time."""
+        slots, loop = self._instance.slots, asyncio.get_running_loop()
+        due = self._looked + (_BUSY if slots.busy > 0 else _IDLE)
+        while (left := due - loop.time()) > 0:
+            await asyncio.sleep(min(_SOON, left) if self._room.is_sought else left)
+            if self._room.is_sought and slots.busy >= slots.size and loop.time() < due:
+                return True
+        return False
 
     async def _silent(self) -> None:
         if self._on_silence is not None:
@@ -90,12 +105,13 @@ class Gauge:
         self._instance.resize(self._slots)
         return True
 
-    def _follow(self, load: EngineLoad) -> None:
+    def _follow(self, load: EngineLoad, *, soon: bool) -> None:
         if load.queried < self._queried:  # its counts have begun anew, and so has its cache
             self._instance.host.prefixes.lost(self._instance.name)
         self._queried = load.queried
         before = self._instance.slots.size
-        size = self._room.look(load, self._instance.slots.busy)
+        look = self._room.glance if soon else self._room.look
+        size = look(load, self._instance.slots.busy)
         if size != before:
             self._log.debug(
                 "engine_room", slots=size, before=before, running=load.running, waiting=load.waiting

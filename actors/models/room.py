@@ -38,6 +38,21 @@ class Room:
         self._full = 0
         """The batch when requests waited; 0: none have yet."""
 
+    @property
+    def is_sought(self) -> bool:
+        """Whether nobody knows yet how much is too much: it doubles."""
+        return not self._full and self.size < self._most
+
+    def glance(self, load: EngineLoad, mine: int) -> int:
+        """Go by what the engine tells soon after the last time; gives the size.
+
+        It says nothing of what the engine has just been given: so nothing shrinks, and it grows only if all
+        that this host has in the engine is in its batch.
+        """
+        if self.is_sought and self.size <= mine <= load.running and not load.waiting:
+            self.size = min(self._most, 2 * self.size)
+        return self.size
+
     def look(self, load: EngineLoad, mine: int) -> int:
         """Go by what the engine tells now; gives the size.
 

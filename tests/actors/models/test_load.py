@@ -13,6 +13,7 @@ from tests.support.standin import StandIn
 from tests.support.waiting import SOON, until
 
 from callboard import model, model_at, workflow
+from callboard.actors.models import gauge
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.room import FIRST, MOST, Room, spare_of
 
@@ -117,6 +118,26 @@ def test_little_to_do_changes_nothing() -> None:
     assert {room.look(EngineLoad(running=3), 3) for _ in range(5)} == {FIRST}
 
 
+def test_a_glance_only_grows() -> None:
+    """While nobody knows how much is too much, and all of ours is in the batch; else it says nothing."""
+    room = Room(100)
+    for load, mine in [
+        (EngineLoad(FIRST, 1), FIRST),
+        (EngineLoad(FIRST - 1), FIRST),
+        (EngineLoad(FIRST - 1), FIRST - 1),
+        (EngineLoad(2, 500), 502),
+        (EngineLoad(2, 500), 502),
+    ]:
+        assert room.glance(load, mine) == FIRST
+    assert [room.glance(EngineLoad(room.size), room.size) for _ in range(4)] == [32, 64, 100, 100]
+    assert not room.is_sought
+    room = Room(MOST)
+    settle(room, Engine(20))
+    assert not room.is_sought
+    size = room.size
+    assert room.glance(EngineLoad(size), size) == size
+
+
 def test_limits() -> None:
     """At least what may wait in the engine, and no more than was said."""
     assert settle(Room(10), Engine(500)) == [10] * 60
@@ -137,6 +158,24 @@ async def test_slots_follow_the_engine(board: Board, engine: StandIn) -> None:
     await until(lambda: there.slots.size < FIRST)
     assert there.engine == EngineLoad(2, 9)
     engine.metrics = {"num_requests_running": 2, "num_requests_waiting": 0}
+    for reply in held:
+        reply.go.set()
+    assert (await board.done(run)).status == "completed"
+
+
+async def test_a_burst_is_let_in_at_once(
+    board: Board, engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that batches all that it gets is asked sooner than usual, until there is room for all."""
+    monkeypatch.setattr(gauge, "_BUSY", 3600.0)
+    monkeypatch.setattr(gauge, "_IDLE", 3600.0)
+    engine.metrics = {"num_requests_running": 300, "num_requests_waiting": 0}
+    remote: Any = model_at("remote", url=engine.url)
+    there = instance(await board.host(many, remote), remote)
+    for reply in (held := [engine.hold() for _ in range(300)]):
+        engine.replies.append(reply)
+    run = await board.submit(many, count=300)
+    await until(lambda: there.slots.busy == 300)
     for reply in held:
         reply.go.set()
     assert (await board.done(run)).status == "completed"
