@@ -145,3 +145,9 @@ async def asks_plan() -> Plan:
 async def asks_text() -> str:
     """Ask for text."""
     return await human.ask("Which word?")
+
+
+@workflow
+async def listens() -> Any:
+    """Give what somebody tells it."""
+    return await callboard.signal("paid")

@@ -1,4 +1,4 @@
-"""``inbox`` and ``answer``: what runs ask, and answering it on the command line."""
+"""``inbox``, ``answer`` and ``signal``: what runs ask and wait for, and telling them on the command line."""
 
 from __future__ import annotations
 
@@ -77,3 +77,31 @@ def test_show_tells_what_a_run_waits_for(board: str, typed: Typed) -> None:
     with connect_sync(board) as client:
         client.result(run, 20)
     assert f"answer of {question} at " in typed("show", run, url=board).out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], None),
+        (["--value", '{"sum": [400]}'], {"sum": [400]}),
+        (["--value", "all of it"], "all of it"),
+        (["--text", "0012"], "0012"),
+    ],
+)
+def test_a_signal_goes_on(board: str, typed: Typed, given: list[str], expected: Any) -> None:
+    """As JSON, or as text, or with nothing to say; also before the run waits for it."""
+    with connect_sync(board) as client:
+        run = client.submit("listens", {})
+        sent = typed("signal", run, "paid", *given, "--json", url=board)
+        assert (sent.code, sent.json) == (0, {"run": run, "signal": "paid"})
+        assert client.result(run, 20) == expected
+    assert "paid at " in typed("show", run, url=board).out
+    late = typed("signal", run, "paid", url=board)
+    assert (late.code, "has ended" in late.err) == (4, True), late
+
+
+def test_what_is_no_signal(board: str, typed: Typed) -> None:
+    """A name that is taken, a run that there is not, and two values."""
+    assert typed("signal", "nothing", "paid", url=board).code == 4
+    assert typed("signal", "nothing", "cancel", url=board).code == 2
+    assert typed("signal", "nothing", "paid", "--value", "1", "--text", "1", url=board).code == 2

@@ -130,6 +130,26 @@ def test_an_empty_option_is_told(option: str, board: str, typed: Typed) -> None:
     assert (refused.code, refused.err) == (2, f"error: {option} is empty: give one, or leave it out\n")
 
 
+def test_a_run_that_nobody_waits_for(board: str, gate: Path, typed: Typed) -> None:
+    """Its id and nothing else is on stdout; it goes on by itself."""
+    ran = typed("run", "holds", "--gate", gate, "--detach", url=board)
+    run = ran.out.strip()
+    assert (ran.code, ran.out.split()) == (Exit.OK, [run])
+    assert f"'callboard show {run}'" in ran.err
+    wait_for(Path(f"{gate}.started"))
+    gate.touch()
+    again = typed("run", "holds", "--gate", gate, "--detach", "--run-id", run, "--json", url=board)
+    assert again.json == {"run": run, "status": "accepted"}
+    assert typed("run", "holds", "--gate", gate, "--run-id", run, url=board).out == "let go\n"
+
+
+@pytest.mark.parametrize("other", [["--watch"], ["--timeout", "1"], ["--local", APP]])
+def test_who_leaves_does_not_wait(other: list[str], board: str, typed: Typed) -> None:
+    """What cannot be had together is told before anything is sent."""
+    ran = typed("run", "greet", "--name", "x", "--detach", *other, url=board)
+    assert (ran.code, "--detach waits for nothing" in ran.err) == (Exit.USAGE, True)
+
+
 def test_a_result_that_takes_too_long(board: str, gate: Path, typed: Typed) -> None:
     """Exit code 5 after ``--timeout``; the run goes on and can be found."""
     ran = typed("run", "holds", "--gate", gate, "--timeout", "0.3", "--run-id", "slow", url=board)

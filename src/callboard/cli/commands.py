@@ -62,6 +62,7 @@ _COMMANDS = (
     ("state", "callboard.cli.state:app", _CARE, "Look at sessions' state, export, import or delete it."),
     ("migrate", "callboard.cli.migrate:migrate", _CARE, "Move an agent's session to another host."),
     ("answer", "callboard.cli.inbox:answer", _CARE, "Answer a question that a run asks."),
+    ("signal", "callboard.cli.inbox:signal", _CARE, "Send a run a signal that it waits for."),
     ("cancel", "callboard.cli.runs:cancel", _CARE, "Cancel a run and all its calls."),
     ("dead", "callboard.cli.dead:app", _CARE, "Look at dead letters, send them again or drop them."),
     ("route", "callboard.cli.route:app", _CARE, "Say which hosts calls go to."),

@@ -1,4 +1,4 @@
-"""``callboard inbox`` and ``answer``: what runs ask people, and answering it."""
+"""``callboard inbox``, ``answer`` and ``signal``: what runs ask people and wait for, and telling them."""
 
 from __future__ import annotations
 
@@ -118,12 +118,54 @@ def _fields(asked: Question, typed: Sequence[str]) -> dict[str, Any]:
     return Parameters(ActorInfo("the answer", "tool", "", [method])).read(typed, {})
 
 
+def signal(
+    run: str,
+    name: str,
+    /,
+    *,
+    value: str | None = None,
+    text: str | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Send a run a signal that it waits for.
+
+    A run that waits for it goes on; one that comes to wait for it later finds it then.
+
+        callboard signal 01JD0000000000000000000000 approved
+        callboard signal 01JD0000000000000000000000 paid --value 400
+        callboard signal 01JD0000000000000000000000 tracking --text 0012345
+
+    Args:
+        run: Its id; 'callboard runs --status waiting' lists those that wait, 'callboard show' tells for what.
+        name: Of the signal, as the workflow names it.
+        value: What it says, as JSON; text that is no JSON is taken as it is. By default nothing.
+        text: The same as text, whatever it looks like.
+    """
+    if value is not None and text is not None:
+        raise UsageError("give what the signal says as --value or as --text, not both")
+    given = text if value is None else _read(value)
+
+    async def tell() -> None:
+        async with common.client() as client:
+            await client.signal(run, name, given)
+
+    asyncio.run(tell())
+    told = f"{run} is told: {name}"
+    common.output.answer({"run": run, "signal": name}, lambda screen: screen.print(told, markup=False))
+    return Exit.OK
+
+
 def _value(asked: Question, text: str) -> Any:
     """What a text says as JSON, or the text where that is what is asked for."""
     from callboard.actors.fits import misfit
 
+    read = _read(text)
+    return text if misfit(read, asked.schema) and not misfit(text, asked.schema) else read
+
+
+def _read(text: str) -> Any:
+    """What a text says as JSON, or the text."""
     try:
-        read = json.loads(text)
+        return json.loads(text)
     except ValueError:
         return text
-    return text if misfit(read, asked.schema) and not misfit(text, asked.schema) else read

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from callboard.cli.common import DEFAULTS, Common, Seconds
 from callboard.cli.exits import Exit, UsageError
 from callboard.cli.outcome import Outcome, tell
-from callboard.cli.output import Output, err
+from callboard.cli.output import Output, err, out
 from callboard.infra.errors import ResultTimeout
 from callboard.infra.messages.run import Done
 
@@ -35,6 +35,7 @@ def run(
     arg: Annotated[Sequence[str], Parameter(negative=(), show_default=False)] = (),
     args: str | None = None,
     watch: Annotated[bool, Parameter(negative=())] = False,
+    detach: Annotated[bool, Parameter(negative=())] = False,
     session: str | None = None,
     timeout: Seconds | None = None,
     deadline: Seconds | None = None,
@@ -56,6 +57,7 @@ def run(
         callboard run scan --tickers AAPL MSFT --dry-run --arg session=asia
         callboard run report --args '{"plan": {"tickers": ["AAPL"]}}'
         callboard run research --question "..." --local app.py
+        id=$(callboard run research --question "..." --detach)
 
     Ctrl-C cancels the run; on a terminal it asks first. After --timeout the run goes on, and 'callboard
     show' finds it.
@@ -66,6 +68,7 @@ def run(
         arg: One as NAME=VALUE, for a name that is also an option of this command.
         args: Arguments as one JSON object; an option of the same name goes before it.
         watch: Show the calls while they run.
+        detach: Print the run's id and leave it to itself, as soon as its request is stored.
         session: Whose run it is: state of agents is kept per session.
         timeout: Seconds to wait for the result.
         deadline: Seconds after which the run and all its calls are given up.
@@ -81,6 +84,8 @@ def run(
         if text == "":
             raise UsageError(f"{name} is empty: give one, or leave it out")
     given, typed = _given(args), [*argument, *(f"--{one}" for one in arg)]
+    if detach and (watch or timeout is not None or local is not None):
+        raise UsageError("--detach waits for nothing: leave it out, or --watch, --timeout and --local")
     if local is not None:
         if watch or session or run_id or deadline is not None or priority or budget or key:
             text = "--watch, --session, --run-id, --deadline, --priority, --budget and --key need a server"
@@ -96,7 +101,8 @@ def run(
         "budget": budget_of(budget),
         "key": key,
     }
-    return asyncio.run(Request(workflow, typed, given, common).run(options, timeout, watch=watch))
+    request = Request(workflow, typed, given, common)
+    return asyncio.run(request.submit(options) if detach else request.run(options, timeout, watch=watch))
 
 
 def budget_of(text: str | None) -> Budget | None:
@@ -179,6 +185,15 @@ class Request:
             if done.error is None:
                 outcome.value = await client.result(run)
         return tell(outcome, self._common, as_line=watch)
+
+    async def submit(self, options: dict[str, Any]) -> int:
+        """Submit with these options of the client, and tell the run's id; returns the exit code."""
+        async with self._common.client() as client:
+            run = await (await self._prepared(client, options))()
+        output = self._common.output
+        output.answer({"run": run, "status": "accepted"}, lambda _: out(run))
+        output.hint(f"it goes on by itself; 'callboard show {run}' tells how far it is")
+        return Exit.OK
 
     async def _prepared(self, client: Client, options: dict[str, Any]) -> Callable[[], Awaitable[str]]:
         """What submits it, once its arguments are known to fit."""
