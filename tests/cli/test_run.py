@@ -143,6 +143,30 @@ def test_a_run_that_nobody_waits_for(board: str, gate: Path, typed: Typed) -> No
     assert typed("run", "holds", "--gate", gate, "--run-id", run, url=board).out == "let go\n"
 
 
+def test_the_result_later(board: str, gate: Path, typed: Typed) -> None:
+    """As the command that submits tells it: the value, the error, that it takes too long, that there is no such."""
+    run = typed("run", "holds", "--gate", gate, "--detach", url=board).out.strip()
+    wait_for(Path(f"{gate}.started"))
+    late = typed("result", run, "--timeout", "0.1", url=board)
+    assert (late.code, "it goes on" in late.err) == (Exit.TIMED_OUT, True)
+    with Running("result", run, "--watch", url=board) as waiting:
+        waiting.until("hold.call")
+        waiting.send(signal.SIGINT)
+        assert waiting.wait() == Exit.INTERRUPTED
+        assert f"run {run} goes on" in waiting.output
+    assert typed("show", run, "--json", url=board).json["status"] == "running"
+    gate.touch()
+    assert typed("result", run, url=board) == (Exit.OK, "let go\n", "")
+    assert typed("result", run, "--json", url=board).json == {
+        "run": run, "status": "completed", "value": "let go",
+    }  # fmt: skip
+    assert "hold.call" in typed("result", run, "--watch", url=board).err
+    failed = typed("run", "fails", "--detach", url=board).out.strip()
+    told = typed("result", failed, url=board)
+    assert (told.code, f"error: run {failed} of fails failed: " in told.err) == (Exit.FAILED, True)
+    assert typed("result", "nothing", url=board).code == Exit.NOT_FOUND
+
+
 @pytest.mark.parametrize("other", [["--watch"], ["--timeout", "1"], ["--local", APP]])
 def test_who_leaves_does_not_wait(other: list[str], board: str, typed: Typed) -> None:
     """What cannot be had together is told before anything is sent."""

@@ -28,6 +28,7 @@ _CARE = Group("Operating", sort_key=3)
 _COMMANDS = (
     ("dev", "callboard.cli.dev:dev", _WORK, "Run an application with its own server, reloading on change."),
     ("run", "callboard.cli.run:run", _WORK, "Run a workflow and print its result."),
+    ("result", "callboard.cli.run:result", _WORK, "Wait for a run and print its result."),
     ("fork", "callboard.cli.fork:fork", _WORK, "Run a workflow again from a step of a run."),
     ("host", "callboard.cli.host:host", _WORK, "Run actors and workflows of an application."),
     ("up", "callboard.cli.up:up", _WORK, "Run a NATS server and nothing else."),

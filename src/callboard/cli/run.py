@@ -1,4 +1,4 @@
-"""``callboard run``: submit a request, follow it, and print what it gives."""
+"""``callboard run`` and ``result``: submit a request, follow it, and print what it gives."""
 
 from __future__ import annotations
 
@@ -105,6 +105,43 @@ def run(
     return asyncio.run(request.submit(options) if detach else request.run(options, timeout, watch=watch))
 
 
+def result(
+    run: str,
+    /,
+    *,
+    watch: Annotated[bool, Parameter(negative=())] = False,
+    timeout: Seconds | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Wait for the end of a run, and print its result.
+
+    It may have ended long ago. Output and exit codes are those of 'callboard run'; Ctrl-C ends the waiting,
+    and nothing else.
+
+        id=$(callboard run research --question "..." --detach)
+        callboard result $id --timeout 60
+
+    Args:
+        run: Its id; 'callboard runs' lists them.
+        watch: Show the calls while they run.
+        timeout: Seconds to wait for the result.
+    """
+    common.log("error")
+
+    async def wait() -> int:
+        async with common.client() as client:
+            workflow = (await client.status(run)).workflow
+            following = _Following(client, run, common, watch=watch)
+            with _interrupts() as interrupted:
+                done = await following.end(timeout, interrupted)
+            if done is None:
+                err(f"run {run} goes on")
+                return Exit.INTERRUPTED
+            return await following.tell(workflow, done)
+
+    return asyncio.run(wait())
+
+
 def budget_of(text: str | None) -> Budget | None:
     """What ``--budget`` says.
 
@@ -178,13 +215,11 @@ class Request:
             submit = await self._prepared(client, options)
             with _interrupts() as interrupted:
                 run = await submit()
-                done = await self._followed(client, run, timeout, interrupted, watch=watch)
+                following = _Following(client, run, self._common, watch=watch)
+                done = await following.end(timeout, interrupted)
                 if done is None:
                     return await self._cancel(client, run, interrupted)
-            outcome = Outcome(run, self._workflow, done.status, error=done.error)
-            if done.error is None:
-                outcome.value = await client.result(run)
-        return tell(outcome, self._common, as_line=watch)
+            return await following.tell(self._workflow, done)
 
     async def submit(self, options: dict[str, Any]) -> int:
         """Submit with these options of the client, and tell the run's id; returns the exit code."""
@@ -192,7 +227,7 @@ class Request:
             run = await (await self._prepared(client, options))()
         output = self._common.output
         output.answer({"run": run, "status": "accepted"}, lambda _: out(run))
-        output.hint(f"it goes on by itself; 'callboard show {run}' tells how far it is")
+        output.hint(f"it goes on by itself: see 'callboard show {run}', 'callboard result {run}'")
         return Exit.OK
 
     async def _prepared(self, client: Client, options: dict[str, Any]) -> Callable[[], Awaitable[str]]:
@@ -201,13 +236,37 @@ class Request:
         arguments = parameters.read(self._typed, self._given)
         return lambda: client.submit(self._workflow, arguments, as_json=True, **options)
 
-    async def _followed(
-        self, client: Client, run: str, timeout: float | None, interrupted: asyncio.Event, *, watch: bool
-    ) -> Done | None:
+    async def _cancel(self, client: Client, run: str, interrupted: asyncio.Event) -> int:
+        if sys.stdin.isatty() and not self._common.json and not await _agreed(run, interrupted):
+            err(f"run {run} goes on")
+            return Exit.INTERRUPTED
+        await client.cancel(run, "interrupted in the terminal")
+        with contextlib.suppress(ResultTimeout):
+            await client.done(run, _CANCELS_WITHIN)
+        self._common.output.line({"run": run, "status": "cancelled"}, "")
+        err(f"cancelled run {run}")
+        return Exit.INTERRUPTED
+
+
+class _Following:
+    """A run that a command waits for, and tells the end of.
+
+    Args:
+        client: connected; run: its id.
+        watch: show what happens meanwhile.
+    """
+
+    def __init__(self, client: Client, run: str, common: Common, *, watch: bool) -> None:
+        self._client = client
+        self._run = run
+        self._common = common
+        self._watch = watch
+
+    async def end(self, timeout: float | None, interrupted: asyncio.Event) -> Done | None:
         """Wait for the end, showing what happens; None if the user interrupts."""
-        waiting = asyncio.create_task(client.done(run, timeout))
+        waiting = asyncio.create_task(self._client.done(self._run, timeout))
         stopping = asyncio.create_task(interrupted.wait())
-        watching = asyncio.create_task(self._watch(client, run, watch=watch))
+        watching = asyncio.create_task(self._show())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
@@ -220,22 +279,18 @@ class Request:
                 task.cancel()
             await asyncio.gather(waiting, stopping, watching, return_exceptions=True)
 
-    async def _watch(self, client: Client, run: str, *, watch: bool) -> None:
-        if watch:
-            from callboard.cli.watch import watch as show
+    async def _show(self) -> None:
+        if self._watch:
+            from callboard.cli.watch import watch
 
-            await show(client, run, self._common.output)
+            await watch(self._client, self._run, self._common.output)
 
-    async def _cancel(self, client: Client, run: str, interrupted: asyncio.Event) -> int:
-        if sys.stdin.isatty() and not self._common.json and not await _agreed(run, interrupted):
-            err(f"run {run} goes on")
-            return Exit.INTERRUPTED
-        await client.cancel(run, "interrupted in the terminal")
-        with contextlib.suppress(ResultTimeout):
-            await client.done(run, _CANCELS_WITHIN)
-        self._common.output.line({"run": run, "status": "cancelled"}, "")
-        err(f"cancelled run {run}")
-        return Exit.INTERRUPTED
+    async def tell(self, workflow: str, done: Done) -> int:
+        """Print the result or the error; returns the exit code."""
+        outcome = Outcome(self._run, workflow, done.status, error=done.error)
+        if done.error is None:
+            outcome.value = await self._client.result(self._run)
+        return tell(outcome, self._common, as_line=self._watch)
 
 
 @contextlib.contextmanager
