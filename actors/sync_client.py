@@ -12,6 +12,7 @@ from callboard.actors.client import Client, found
 from callboard.infra.errors import ClientClosed
 
 if TYPE_CHECKING:
+    from callboard.actors.check import Checked
     from callboard.actors.compare import Diff
     from callboard.actors.declared import Workflow
     from callboard.actors.deleting import Deleted
@@ -98,6 +99,10 @@ class SyncClient:
     def replay(self, run: str, workflow: Workflow[Any, Any], **options: Any) -> Replay:
         """See :meth:`Client.replay`; the code runs in the client's thread."""
         return self._wait(self._client.replay(run, workflow, **options))
+
+    def check(self, *workflows: Workflow[Any, Any], ended: int = 0) -> list[Checked]:
+        """See :meth:`Client.check`; the code runs in the client's thread."""
+        return self._wait(self._client.check(*workflows, ended=ended))
 
     def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
         """See :meth:`Client.diff`."""

@@ -169,6 +169,7 @@ async def test_the_sync_client_has_all_that_the_async_one_has(board: Board) -> N
             assert client.state.all("Clerk") == []
             client.state.import_(document)
             assert list(client.tokens(run)) == []
+            assert [one.problem for one in client.check(noting, ended=1)] == [""]
             assert client.admit("noting", 5.0) is not None
             assert [limit.workflow for limit in client.admissions()] == ["noting"]
 
