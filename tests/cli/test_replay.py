@@ -209,7 +209,9 @@ def test_check(board: str, gate: Path, typed: Typed, tmp_path: Path) -> None:
     """Runs that have not ended are held against an application's code, and others where that is asked for."""
     other = tmp_path / "new_code.py"
     other.write_text(
-        CODE.replace("totals(", "holds(gate: str) -> str:\n    ...\n\n@workflow\nasync def totals(")
+        CODE.replace(
+            "totals(", "holds(gate: str) -> str:\n    print('noise')\n\n@workflow\nasync def totals("
+        )
     )
     with connect_sync(board) as client:
         run = client.submit("holds", {"gate": str(gate)})

@@ -190,6 +190,9 @@ def test_a_workflow_that_nobody_drives(nats_url: str, typed: Typed) -> None:
     ran = typed("run", "greet", "--name", "x", "--timeout", "0.2", url=nats_url)
     assert ran.code == Exit.TIMED_OUT
     assert "no host drives greet" in ran.err
+    run = typed("run", "greet", "--name", "x", "--detach", url=nats_url).out.strip()
+    later = typed("result", run, "--timeout", "0.2", url=nats_url)
+    assert (later.code, "no host drives greet" in later.err) == (Exit.TIMED_OUT, True)
 
 
 # -- watching ---------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,8 @@ def check(app: str, /, *, ended: Count | None = None, common: Common = DEFAULTS)
     loaded = load(app)
     leave_to_board()
     try:
-        found = asyncio.run(_check(loaded, ended, common))
+        with contextlib.redirect_stdout(sys.stderr):  # what the code prints is no answer
+            found = asyncio.run(_check(loaded, ended, common))
     finally:
         end_threads([one.name for one in loaded.declarations])
     common.output.answer(found, lambda screen: _print(found, app, screen))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from callboard.actors.client import Client
     from callboard.cli.arguments import Parameters
     from callboard.infra.messages.budget import Budget
+    from callboard.infra.messages.registry import Pulse
 
 _CANCELS_WITHIN = 3.0
 
@@ -129,15 +130,19 @@ def result(
     common.log("error")
 
     async def wait() -> int:
+        from callboard.controller.look import living
+
         async with common.client() as client:
-            workflow = (await client.status(run)).workflow
+            summary = await client.status(run)
+            if not summary.finished:
+                _say_if_undriven(summary.workflow, await living(client.node), common.output)
             following = _Following(client, run, common, watch=watch)
             with _interrupts() as interrupted:
                 done = await following.end(timeout, interrupted)
             if done is None:
                 err(f"run {run} goes on")
                 return Exit.INTERRUPTED
-            return await following.tell(workflow, done)
+            return await following.tell(summary.workflow, done)
 
     return asyncio.run(wait())
 
@@ -190,9 +195,13 @@ async def parameters_of(client: Client, workflow: str, output: Output) -> Parame
     workflows = {actor.name: actor for actor in actors if actor.kind == "workflow"}
     if workflow not in workflows:
         raise unknown("workflow", workflow, workflows, "on this server")
+    _say_if_undriven(workflow, hosts, output)
+    return Parameters(workflows[workflow])
+
+
+def _say_if_undriven(workflow: str, hosts: Sequence[Pulse], output: Output) -> None:
     if not any(workflow in host.instances for host in hosts):
         output.hint(f"no host drives {workflow} at the moment; the run waits for one: callboard host APP")
-    return Parameters(workflows[workflow])
 
 
 class Request:
