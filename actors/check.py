@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from callboard.actors.declared import Workflow
     from callboard.infra.messages.run import RunSummary
 
-_AT_ONCE = 16
+PATIENCE = 10.0
+"""Seconds that the code of a run has to come to where the run stands."""
+_AT_ONCE = 64
 _TELL_WITHIN = 0.3
 _OPEN = frozenset({"running", "waiting"})
 _SHOWN = 5
@@ -44,6 +46,7 @@ async def check(
     client: Client,
     workflows: Sequence[Workflow[Any, Any]],
     ended: int = 0,
+    patience: float = PATIENCE,
     on_run: Callable[[Checked, int], None] | None = None,
 ) -> list[Checked]:
     """See :meth:`callboard.actors.client.Client.check`.
@@ -58,7 +61,7 @@ async def check(
 
     async def one(summary: RunSummary) -> None:
         async with few:
-            checked = await _check(client, summary, code[summary.workflow])
+            checked = await _check(client, summary, code[summary.workflow], patience)
         if checked is not None:
             found.append(checked)
             if on_run is not None:
@@ -81,18 +84,26 @@ def _chosen(runs: list[RunSummary], ended: int) -> list[RunSummary]:
     return chosen
 
 
-async def _check(client: Client, summary: RunSummary, workflow: Workflow[Any, Any]) -> Checked | None:
+async def _check(
+    client: Client, summary: RunSummary, workflow: Workflow[Any, Any], patience: float
+) -> Checked | None:
     """None: the run is gone meanwhile."""
     try:
-        # In this order: what waits now is in the record, or its outcome is.
-        under_way = await _under_way(client, summary.run) if summary.status == "running" else {}
+        # In this order: what waits now is in the record, or its outcome is, unless the code has cancelled it.
+        waits = await _under_way(client, summary.run) if summary.status == "running" else {}
         record = await read(client, summary.run)
-        replayed = await go_over(client, record, workflow)
+        waits |= _awaited(record)
+        known = {one.result.future for one in record.outcomes}
+        waits = {future: call for future, call in waits.items() if future not in known}
+        replayed = await go_over(client, record, workflow, expected=waits, patience=patience)
+        if _lost(replayed, waits) and record.status == "running":
+            still = await _under_way(client, summary.run)
+            waits = {future: call for future, call in waits.items() if future in still}
     except RunUnknown:
         return None
     except CallboardError as error:
         return Checked(summary.run, summary.workflow, summary.status, 0, f"it cannot be checked: {error}")
-    problem = _problem(replayed, under_way | _awaited(record))
+    problem = _problem(replayed, waits, patience)
     return Checked(record.run, record.workflow, record.status, len(record.outcomes), problem)
 
 
@@ -110,23 +121,34 @@ def _awaited(record: Record) -> dict[str, str]:
     return {one.future: one.call for one in aside.awaited} if aside is not None else {}
 
 
-def _problem(replayed: Replay, waits: dict[str, str]) -> str:
+def _lost(replayed: Replay, waits: dict[str, str]) -> list[str]:
+    """What the run waits for, and the code does not."""
+    made = {one.future: one.call for one in replayed.open}
+    return [future for future, call in waits.items() if made.get(future) != call]
+
+
+def _problem(replayed: Replay, waits: dict[str, str], patience: float) -> str:
     """Why a run does not go on under the code that was replayed; empty: it does."""
+    lost = _lost(replayed, waits)
+    if replayed.is_late and (lost or replayed.unused):
+        return (
+            f"it cannot be told: in {patience:g} s the code, which sleeps or computes, has not come to where "
+            "the run stands; give it more (--patience)"
+        )
     if replayed.recorded_outcome is not None:
-        return "" if replayed.is_as_recorded else f"it would have gone otherwise: {_otherwise(replayed)}"
+        # Code that was stopped may have cleaned up then, which nobody makes it do here.
+        if replayed.is_as_recorded or (replayed.was_stopped and replayed.ending == "stands"):
+            return ""
+        return f"it would have gone otherwise: {_otherwise(replayed)}"
     if replayed.ending == "diverged" or replayed.unused:
         return _otherwise(replayed)
-    given = {step.future for step in replayed.steps}
-    made = {one.future: one.call for one in replayed.open}
-    waits = {future: call for future, call in waits.items() if future not in given}
-    lost = [(future, call) for future, call in waits.items() if made.get(future) != call]
+    error = replayed.error.message if replayed.error is not None else ""
     if lost:
-        future, call = lost[0]
-        does = f"calls {made[future]}" if future in made else "does not"
-        return f"at {future} the run waits for {call}, the code {does}"
-    if replayed.error is not None:
-        return f"it would fail: {replayed.error.message}"
-    return ""
+        made = {one.future: one.call for one in replayed.open}
+        does = f"calls {made[lost[0]]}" if lost[0] in made else "does not"
+        text = f"at {lost[0]} the run waits for {waits[lost[0]]}, the code {does}"
+        return f"{text}: {error}" if error else text
+    return f"it would fail: {error}" if error else ""
 
 
 def _otherwise(replayed: Replay) -> str:

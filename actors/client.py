@@ -597,7 +597,9 @@ class Client:
 
         return await replay(self, run, workflow, until=until, on_step=on_step)
 
-    async def check(self, *workflows: Workflow[Any, Any], ended: int = 0) -> list[Checked]:
+    async def check(
+        self, *workflows: Workflow[Any, Any], ended: int = 0, patience: float = 10.0
+    ) -> list[Checked]:
         """Whether the runs of these workflows that have not ended would go on under this code, by their ids.
 
         Each is replayed here, as by :meth:`replay`; the runs themselves hear nothing of it.
@@ -605,10 +607,11 @@ class Client:
         Args:
             workflows: the code that is to be deployed.
             ended: also so many of each that have ended, the latest: whether they would go the same way.
+            patience: seconds that the code of a run has to come to where the run stands.
         """
         from callboard.actors.check import check
 
-        return await check(self, workflows, ended)
+        return await check(self, workflows, ended, patience)
 
     async def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
         """The first step in which two runs differ: its call, its arguments, or what it gave.

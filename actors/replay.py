@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -106,6 +106,7 @@ class Replay(msgspec.Struct, frozen=True):
         unused: ids of outcomes on record that it has not come to.
         error: how the code failed, or diverged.
         value: what the code returned, as plain values; recorded_value: what it did return.
+        is_late: it was still on its way when the time for it was over.
     """
 
     run: str
@@ -122,14 +123,21 @@ class Replay(msgspec.Struct, frozen=True):
     unused: list[str] = []
     error: ErrorInfo | None = None
     is_cut: bool = False
+    is_late: bool = False
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the run has an end that came from outside of its code."""
+        end = self.recorded_outcome
+        if end is None:
+            return False
+        return end.status == "cancelled" or (end.error is not None and end.error.code in _STOPPED)
 
     @property
     def is_as_recorded(self) -> bool:
         """Whether the code does what is on record, as far as that goes."""
         if self.ending == "stands":  # a run that was stopped from outside stood there, too
-            end = self.recorded_outcome
-            stopped = end is None or end.status == "cancelled" or (end.error and end.error.code in _STOPPED)
-            return not self.unused and (self.is_cut or bool(stopped))
+            return not self.unused and (self.is_cut or self.recorded_outcome is None or self.was_stopped)
         return self.ending in {"same", "ended", "left"}
 
 
@@ -151,8 +159,15 @@ async def go_over(
     workflow: Workflow[Any, Any],
     until: int | None = None,
     on_step: Callable[[Step], None] | None = None,
+    *,
+    expected: Collection[str] = (),
+    patience: float | None = None,
 ) -> Replay:
     """The same of a run whose record was read.
+
+    Args:
+        expected: ids of what has no outcome on record, and that the code has to come to.
+        patience: seconds for the code to end or to stand; None: it has all the time that it takes.
 
     Raises:
         UnknownActor: it is a run of another workflow.
@@ -160,7 +175,8 @@ async def go_over(
     """
     if workflow.name != record.workflow:
         raise unknown("workflow", record.workflow, [workflow.name], f"here, of which run {record.run} is one")
-    return await _Replaying(Onlooker(client.node), record, workflow, until, on_step).replay()
+    replaying = _Replaying(Onlooker(client.node), record, workflow, until, on_step)
+    return await replaying.replay(expected, patience)
 
 
 class _Replaying:
@@ -182,7 +198,7 @@ class _Replaying:
         self._workflow = workflow
         self._on_step = on_step
         self._steps: list[Step] = []
-        self._over = False
+        self._over = self._late = False
         self._caller = Caller(node)
         context = CallContext(
             run=record.run,
@@ -224,13 +240,17 @@ class _Replaying:
         if self._on_step is not None:
             self._on_step(step)
 
-    async def replay(self) -> Replay:
+    async def replay(self, expected: Collection[str], patience: float | None) -> Replay:
         """Run the code until it ends, or stands."""
         running = Running(self._workflow, self._node, 1)
         self._maker.go_over(one.result for one in self._outcomes)
         task = asyncio.create_task(running.outcome(self._run))
         try:
-            await self._ends_or_stands(task)
+            try:
+                async with asyncio.timeout(patience):
+                    await self._ends_or_stands(task, expected)
+            except TimeoutError:
+                self._late = True
             done = task.result() if task.done() else None
             left = [] if done is not None else [self._open(one) for one in self._maker.open.values()]
             return await self._ended(done, left)
@@ -244,13 +264,14 @@ class _Replaying:
             await self._caller.stop()
             running.close()
 
-    async def _ends_or_stands(self, task: asyncio.Task[Done]) -> None:
+    async def _ends_or_stands(self, task: asyncio.Task[Done], expected: Collection[str]) -> None:
         sync = not self._workflow.method.is_async
         moves, quiet = -1, 0
         while not (await asyncio.wait([task], timeout=_LOOK_EVERY))[0]:
             moved, moves = self._maker.moves != moves, self._maker.moves
             quiet = 0 if moved or not self._maker.stands(sync=sync) else quiet + 1
-            enough = (_LONG_QUIET if self._unused() else _QUIET) if self._maker.is_awaited else _UNSEEN
+            more = self._unused() or any(one not in self._maker.open for one in expected)
+            enough = (_LONG_QUIET if more else _QUIET) if self._maker.is_awaited else _UNSEEN
             if quiet >= enough:
                 return
 
@@ -281,6 +302,7 @@ class _Replaying:
             self._unused(),
             done.error if done is not None else None,
             len(self._outcomes) < len(record.outcomes),
+            self._late,
         )
 
     def _ending(self, done: Done | None, value: Any, recorded: Any) -> Ending:

@@ -100,9 +100,9 @@ class SyncClient:
         """See :meth:`Client.replay`; the code runs in the client's thread."""
         return self._wait(self._client.replay(run, workflow, **options))
 
-    def check(self, *workflows: Workflow[Any, Any], ended: int = 0) -> list[Checked]:
+    def check(self, *workflows: Workflow[Any, Any], **options: Any) -> list[Checked]:
         """See :meth:`Client.check`; the code runs in the client's thread."""
-        return self._wait(self._client.check(*workflows, ended=ended))
+        return self._wait(self._client.check(*workflows, **options))
 
     def diff(self, run: str, other: str, workflow: Workflow[Any, Any] | None = None) -> Diff:
         """See :meth:`Client.diff`."""

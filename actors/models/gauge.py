@@ -88,7 +88,8 @@ class Gauge:
         due = self._looked + (_BUSY if slots.busy > 0 else _IDLE)
         while (left := due - loop.time()) > 0:
             await asyncio.sleep(min(_SOON, left) if self._room.is_sought else left)
-            if self._room.is_sought and slots.busy >= slots.size and loop.time() < due:
+            told = self._instance.engine is not None
+            if told and self._room.is_sought and slots.busy >= slots.size and loop.time() < due:
                 return True
         return False
 
@@ -113,6 +114,7 @@ class Gauge:
         look = self._room.glance if soon else self._room.look
         size = look(load, self._instance.slots.busy)
         if size != before:
+            self._looked = asyncio.get_running_loop().time()  # what has been let in shows later
             self._log.debug(
                 "engine_room", slots=size, before=before, running=load.running, waiting=load.waiting
             )

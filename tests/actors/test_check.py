@@ -162,6 +162,109 @@ async def test_a_call_that_is_under_way(board: Board) -> None:
     assert await client.result(run, 20) == [3, "first"]
 
 
+async def later() -> Any:
+    """A branch that comes to its call while another one waits."""
+
+    async def second() -> Any:
+        await asyncio.sleep(0.7)
+        return await held("second")
+
+    return await asyncio.gather(held("first"), second())
+
+
+async def test_a_branch_that_takes_its_time(board: Board) -> None:
+    """That another one stands is not the end of it, where it is known what is still to come."""
+    await board.host(held, changes)
+    CODE["now"] = later
+    client = await board.client()
+    run = await client.submit("changes")
+    await until(lambda: RAN["second"])
+    await eventually(client.runs)
+    (found,) = await client.check(changes)
+    assert (found.status, found.problem) == ("running", "")
+    GATE.set()
+    assert await client.result(run, 20) == ["first", "second"]
+
+
+async def drops() -> Any:
+    """It has other calls under way all the time, and stops each."""
+    while not GATE.is_set():
+        dropped = asyncio.ensure_future(held("dropped"))
+        await add(1, 2)
+        dropped.cancel()
+        await asyncio.wait([dropped])
+    return "done"
+
+
+async def test_calls_that_are_stopped_meanwhile(board: Board) -> None:
+    """Of these there never is an outcome: a run that waits for them no more is asked again."""
+    await board.host(add, held, changes)
+    CODE["now"] = drops
+    client = await board.client()
+    run = await client.submit("changes")
+    await until(lambda: RAN["dropped"] > 3)
+    await eventually(client.runs)
+    found = [one for _ in range(3) for one in await client.check(changes)]
+    assert [(one.status, one.problem) for one in found] == [("running", "")] * 3
+    GATE.set()
+    assert await client.result(run, 20) == "done"
+
+
+async def dozes() -> Any:
+    """It sleeps by itself between calls."""
+    await add(1, 2)
+    await asyncio.sleep(SLEEPS["for"])
+    await add(3, 4)
+    return await held("woken")
+
+
+SLEEPS = {"for": 0.0}
+
+
+async def test_code_that_sleeps(board: Board) -> None:
+    """It has so many seconds; then it is told that nothing can be told, unless it has come as far as the run."""
+    await board.host(add, held, changes)
+    CODE["now"] = dozes
+    SLEEPS["for"] = 0.0
+    client = await board.client()
+    run = await client.submit("changes")
+    await until(lambda: RAN["woken"])
+    await eventually(client.runs)
+    SLEEPS["for"] = 3600.0
+    (found,) = await client.check(changes, patience=0.5)
+    assert found.problem.startswith("it cannot be told: in 0.5 s the code, which sleeps")
+    SLEEPS["for"] = 0.5
+    assert [one.problem for one in await client.check(changes)] == [""]
+    GATE.set()
+    assert await client.result(run, 20) == "woken"
+
+
+async def cleans() -> Any:
+    """It cleans up when it is stopped."""
+    try:
+        return await held("cleaned")
+    finally:
+        await add(1, 2)
+
+
+async def test_a_run_that_was_cancelled(board: Board) -> None:
+    """Nobody stops the code here: what it did then is no difference."""
+    await board.host(add, held, changes)
+    CODE["now"] = cleans
+    client = await board.client()
+    run = await client.submit("changes")
+    await until(lambda: RAN["cleaned"])
+    await client.cancel(run)
+    assert (await client.done(run, 20)).status == "cancelled"
+
+    async def told() -> bool:
+        return any(one.finished for one in await client.runs())
+
+    await eventually(told)
+    (found,) = await client.check(changes, ended=1)
+    assert (found.status, found.problem) == ("cancelled", "")
+
+
 async def test_runs_that_have_ended(board: Board) -> None:
     """The latest of each, where somebody wants it; those of workflows that are not given are left alone."""
     await board.host(add, changes, steady)
@@ -183,7 +286,7 @@ async def test_runs_that_have_ended(board: Board) -> None:
     ]
     CODE["now"] = raises
     told: list[tuple[str, int]] = []
-    found = await check(client, [changes], 1, lambda one, of: told.append((one.run, of)))
+    found = await check(client, [changes], 1, on_run=lambda one, of: told.append((one.run, of)))
     assert told == [(runs[2], 1)]
     assert found[0].problem.startswith("it would have gone otherwise: ")
     assert RAN["add"] == 5

@@ -86,6 +86,7 @@ def test_show_tells_what_a_run_waits_for(board: str, typed: Typed) -> None:
         (["--value", '{"sum": [400]}'], {"sum": [400]}),
         (["--value", "all of it"], "all of it"),
         (["--text", "0012"], "0012"),
+        (["--value", "[" * 5000 + "]" * 5000], "[" * 5000 + "]" * 5000),
     ],
 )
 def test_a_signal_goes_on(board: str, typed: Typed, given: list[str], expected: Any) -> None:

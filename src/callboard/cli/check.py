@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from callboard.cli.common import DEFAULTS, Common, Count
+from callboard.cli.common import DEFAULTS, Common, Count, Seconds
 from callboard.cli.exits import Exit
 from callboard.cli.output import table
 from callboard.cli.replay import end_threads
@@ -27,7 +27,14 @@ _ADVICE = (
 )
 
 
-def check(app: str, /, *, ended: Count | None = None, common: Common = DEFAULTS) -> int:
+def check(
+    app: str,
+    /,
+    *,
+    ended: Count | None = None,
+    patience: Seconds = 10.0,
+    common: Common = DEFAULTS,
+) -> int:
     """Before a deployment: tell whether the runs that have not ended would go on under the code of APP.
 
     Each of them, those that wait for weeks included, is replayed here against its record, as by 'callboard
@@ -41,6 +48,8 @@ def check(app: str, /, *, ended: Count | None = None, common: Common = DEFAULTS)
     Args:
         app: A file or module, then optionally ':' and names of actors, as for 'callboard host'.
         ended: Also hold so many runs of each workflow that have ended, the latest, against the code.
+        patience: Seconds that the code of a run has to come to where the run stands; what it does besides
+            calls, such as asyncio.sleep, it does.
     """
     from callboard.actors.app import load
     from callboard.actors.local import leave_to_board
@@ -50,14 +59,14 @@ def check(app: str, /, *, ended: Count | None = None, common: Common = DEFAULTS)
     leave_to_board()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the code prints is no answer
-            found = asyncio.run(_check(loaded, ended, common))
+            found = asyncio.run(_check(loaded, ended or 0, patience, common))
     finally:
         end_threads([one.name for one in loaded.declarations])
     common.output.answer(found, lambda screen: _print(found, app, screen))
     return Exit.FAILED if any(one.problem for one in found) else Exit.OK
 
 
-async def _check(app: App, ended: Count | None, common: Common) -> list[Checked]:
+async def _check(app: App, ended: int, patience: float, common: Common) -> list[Checked]:
     from callboard.actors.check import check
 
     told = time.monotonic()
@@ -72,7 +81,7 @@ async def _check(app: App, ended: Count | None, common: Common) -> list[Checked]
 
     async with common.client() as client:
         with common.output.progress() as say:
-            return await check(client, app.workflows, ended or 0, tell)
+            return await check(client, app.workflows, ended, patience, tell)
 
 
 def _print(found: list[Checked], app: str, screen: Console) -> None:

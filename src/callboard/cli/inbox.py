@@ -167,5 +167,5 @@ def _read(text: str) -> Any:
     """What a text says as JSON, or the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

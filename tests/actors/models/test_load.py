@@ -13,6 +13,7 @@ from tests.support.standin import StandIn
 from tests.support.waiting import SOON, until
 
 from callboard import model, model_at, workflow
+from callboard.actors.instance import Instance
 from callboard.actors.models import gauge
 from callboard.actors.models.load import EngineLoad, read_load
 from callboard.actors.models.room import FIRST, MOST, Room, spare_of
@@ -176,6 +177,32 @@ async def test_a_burst_is_let_in_at_once(
         engine.replies.append(reply)
     run = await board.submit(many, count=300)
     await until(lambda: there.slots.busy == 300)
+    for reply in held:
+        reply.go.set()
+    assert (await board.done(run)).status == "completed"
+
+
+async def test_what_was_let_in_shows_later(
+    board: Board, engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each time that more is let in there is time until it may show: nothing grows without evidence."""
+    grown: list[float] = []
+    resize = Instance.resize
+
+    def noting(self: Instance, slots: int) -> None:
+        grown.append(asyncio.get_running_loop().time())
+        engine.metrics["num_requests_running"] = 0  # it does not show yet
+        resize(self, slots)
+
+    engine.metrics = {"num_requests_running": FIRST, "num_requests_waiting": 0}
+    remote: Any = model_at("remote", url=engine.url)
+    there = instance(await board.host(many, remote), remote)
+    monkeypatch.setattr(Instance, "resize", noting)
+    for reply in (held := [engine.hold() for _ in range(100)]):
+        engine.replies.append(reply)
+    run = await board.submit(many, count=100)
+    await until(lambda: there.slots.size == 4 * FIRST)
+    assert grown[1] - grown[0] >= 0.5
     for reply in held:
         reply.go.set()
     assert (await board.done(run)).status == "completed"
