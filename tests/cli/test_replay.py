@@ -210,7 +210,8 @@ def test_check(board: str, gate: Path, typed: Typed, tmp_path: Path) -> None:
     other = tmp_path / "new_code.py"
     other.write_text(
         CODE.replace(
-            "totals(", "holds(gate: str) -> str:\n    print('noise')\n\n@workflow\nasync def totals("
+            "totals(",
+            "holds(gate: str) -> str:\n    print('noise')\n    return gate\n\n@workflow\nasync def totals(",
         )
     )
     with connect_sync(board) as client:
