@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from callboard.actors.declared import Workflow
     from callboard.infra.messages.run import RunSummary
 
-PATIENCE = 10.0
-"""Seconds that the code of a run has to come to where the run stands."""
 _AT_ONCE = 64
 _TELL_WITHIN = 0.3
 _OPEN = frozenset({"running", "waiting"})
@@ -45,8 +43,8 @@ class Checked(msgspec.Struct, frozen=True):
 async def check(
     client: Client,
     workflows: Sequence[Workflow[Any, Any]],
-    ended: int = 0,
-    patience: float = PATIENCE,
+    ended: int,
+    patience: float,
     on_run: Callable[[Checked, int], None] | None = None,
 ) -> list[Checked]:
     """See :meth:`callboard.actors.client.Client.check`.
@@ -121,10 +119,14 @@ def _awaited(record: Record) -> dict[str, str]:
     return {one.future: one.call for one in aside.awaited} if aside is not None else {}
 
 
-def _lost(replayed: Replay, waits: dict[str, str]) -> list[str]:
-    """What the run waits for, and the code does not."""
+def _lost(replayed: Replay, waits: dict[str, str]) -> dict[str, str]:
+    """What the run waits for and the code does not, each with what the code does there."""
     made = {one.future: one.call for one in replayed.open}
-    return [future for future, call in waits.items() if made.get(future) != call]
+    return {
+        future: f"calls {made[future]}" if future in made else "does not"
+        for future, call in waits.items()
+        if made.get(future) != call
+    }
 
 
 def _problem(replayed: Replay, waits: dict[str, str], patience: float) -> str:
@@ -144,9 +146,8 @@ def _problem(replayed: Replay, waits: dict[str, str], patience: float) -> str:
         return _otherwise(replayed)
     error = replayed.error.message if replayed.error is not None else ""
     if lost:
-        made = {one.future: one.call for one in replayed.open}
-        does = f"calls {made[lost[0]]}" if lost[0] in made else "does not"
-        text = f"at {lost[0]} the run waits for {waits[lost[0]]}, the code {does}"
+        future, does = next(iter(lost.items()))
+        text = f"at {future} the run waits for {waits[future]}, the code {does}"
         return f"{text}: {error}" if error else text
     return f"it would fail: {error}" if error else ""
 

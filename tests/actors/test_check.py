@@ -286,7 +286,7 @@ async def test_runs_that_have_ended(board: Board) -> None:
     ]
     CODE["now"] = raises
     told: list[tuple[str, int]] = []
-    found = await check(client, [changes], 1, on_run=lambda one, of: told.append((one.run, of)))
+    found = await check(client, [changes], 1, 10.0, lambda one, of: told.append((one.run, of)))
     assert told == [(runs[2], 1)]
     assert found[0].problem.startswith("it would have gone otherwise: ")
     assert RAN["add"] == 5
