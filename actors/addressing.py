@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from callboard.actors.commit_acks import COMMITS
 from callboard.actors.copies import KNOWN_IDS
 from callboard.infra import headers as H
 from callboard.infra import subjects
@@ -100,7 +101,8 @@ class Addressing:
             if c.trace:
                 items.append((H.TRACEPARENT, c.trace))
             self._common = H.encode(items)[:-2].decode()
-        return f"{self._common}{H.METHOD}: {method.name}\r\n"
+        hears = f"{H.HEARS}: {COMMITS}\r\n" if method.managed else ""
+        return f"{self._common}{H.METHOD}: {method.name}\r\n{hears}"
 
 
 def _references(encoded: Encoded) -> str:

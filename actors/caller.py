@@ -59,6 +59,7 @@ class Caller:
         self.made: list[Future[Any]] | deque[Future[Any]] = deque(maxlen=0)
         """Where futures are put that were announced or sent, for whoever tells of them."""
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._holding: dict[str, CallMaker] = {}  # outcomes that wait for a commit's ack, by its subject
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.get("caller")
         self._sweeper: asyncio.Task[None] | None = None
@@ -67,6 +68,8 @@ class Caller:
         """Idempotent."""
         if self._sweeper is None:
             self.node.connection.on_reconnect(self._resync_all)
+            kind = subjects.commit_kind("result.*", subjects.commit_name(self.node.name, "*", "*"))
+            self.node.connection.subscribe(subjects.journal("*", kind), self._on_commit)
             self._sweeper = self.node.loop.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -145,6 +148,21 @@ class Caller:
             for future in maker.open.values()
             if future.sent and not future.done()
         ]
+
+    def hold(self, ack: str, maker: CallMaker) -> None:
+        """A maker has an outcome that counts once this ack is in the journal."""
+        self._holding[ack] = maker
+
+    def drop(self, ack: str, maker: CallMaker) -> None:
+        """It waits for the ack no more. Idempotent."""
+        if self._holding.get(ack) is maker:
+            del self._holding[ack]
+
+    def _on_commit(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        ack = subject.decode()
+        maker = self._holding.pop(ack, None)
+        if maker is not None:
+            maker.on_commit(ack, data)
 
     def cancel(self, run: str, futures: list[str], reason: str) -> None:
         """Tell every host to stop these calls and what they called; all of the run if none is named."""

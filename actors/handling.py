@@ -103,7 +103,7 @@ async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | Non
 
 async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
     """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
-    session = await _opened(instance, call, rules)
+    session = managed.ready(instance, call, rules) or await _opened(instance, call, rules)
     if session is None:
         return
     try:

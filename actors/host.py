@@ -16,6 +16,7 @@ from callboard.actors.admission import Admissions
 from callboard.actors.alone import process_address
 from callboard.actors.budgets import Budgets
 from callboard.actors.caller import Caller
+from callboard.actors.commit_acks import CommitAcks
 from callboard.actors.copies import Copies
 from callboard.actors.dead import DeadLetters
 from callboard.actors.declared import AgentClass, Declaration, Workflow
@@ -224,6 +225,7 @@ class Host:
         self.caller = Caller(self.node)
         self.dead = DeadLetters(self.node.store, self.node.reader, self.id)
         self.outcomes = Outcomes(self.node.journal)
+        self.commit_acks = CommitAcks(self.node, self.id)
         self.copies = Copies(self)
         self.speech = Speech.on(self.node.connection)
         self.budgets = Budgets(self.node, self.caller.spawn)
@@ -252,6 +254,7 @@ class Host:
         self._heart = Heart(self)
         self.telemetry = Telemetry(self)
         self.caller.start()
+        self.commit_acks.start()
         self._members = [self._member(declared) for declared in self.declarations]
 
     def _reorder(self, sessions: set[str]) -> None:

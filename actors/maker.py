@@ -32,7 +32,8 @@ from callboard.infra.errors import (
     StoreRefused,
 )
 from callboard.infra.messages.run import Result
-from callboard.state.journal import read_results
+from callboard.state.held import is_stored
+from callboard.state.journal import read_every_result
 from callboard.state.shelf import Place
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ QUIET = 15.0
 """Seconds after which a maker that has heard nothing reads its journal, and sends calls again."""
 _PATIENCE = 20
 _ANNOUNCED = 1000
+_ACK_TAKES = 0.02
+"""Seconds after which the ack of a commit is looked for that is not heard here."""
 _DEPS_LIMIT = 64 * 1024
 
 
@@ -95,6 +98,7 @@ class CallMaker:
         self._stopped = False
         self._expanding = False
         self._line: deque[Result] = deque()
+        self._held: dict[str, _Held] = {}  # by the subject where the ack is repeated
         self._turns: Turns | None = None
 
     @property
@@ -140,6 +144,8 @@ class CallMaker:
             self._sid = 0
         self._stopped = True
         self._caller.makers.discard(self)
+        for ack in list(self._held):
+            self._release(ack)
         if abandon:
             self.abandon()
         for future in list(self.open.values()):
@@ -185,7 +191,11 @@ class CallMaker:
         """Take up a journal: results known already, in their order."""
         for entry in entries:
             self._sequence = max(self._sequence, entry.sequence)
-        self.recorded.take_up(result for entry in entries for result in read_results(entry.body))
+        results = [result for entry in entries for result in read_every_result(entry.body)]
+        self.recorded.take_up(result for result in results if not result.commit)
+        for result in results:
+            if result.commit:
+                self._hold(result, heard=False)
 
     # -- making calls ------------------------------------------------------------------------------
 
@@ -358,7 +368,7 @@ class CallMaker:
             self._heard_early = True
             return
         before = H.find_int(head, b"Nats-Last-Sequence")
-        if before > self._sequence:
+        if before > self._sequence or (self._held and self._may_miss_acks()):
             self._caller.spawn(self.resync())  # something was missed; this one is read again with it
             return
         sequence = H.find_int(head, b"Nats-Sequence")
@@ -366,7 +376,7 @@ class CallMaker:
         self._heard = time.monotonic()
         if self.heard is not None:
             self.heard.add(sequence, data)
-        self._outcomes(data)
+        self._outcomes(data, heard=True)
 
     def look_again(self) -> None:
         """Some results may have been there before this began to listen: read them, many in one go."""
@@ -380,11 +390,15 @@ class CallMaker:
 
     async def resync(self) -> None:
         """Read what was missed from the journal itself."""
+        losses, held = self._node.connection.losses, list(self._held.values())
         kind = self._subject.split(".", 3)[3]
         for entry in await self._node.journal.read(self.context.run, kind, self._sequence):
             if entry.sequence > self._sequence:
                 self._sequence = entry.sequence
-                self._outcomes(entry.body)
+                self._outcomes(entry.body, heard=False)
+        for one in held:
+            if one.ours:  # whatever came before is known now
+                one.losses = losses
         self._heard = time.monotonic()
 
     def quiet(self, now: float) -> bool:
@@ -402,14 +416,70 @@ class CallMaker:
                 subject, head = self._addressing.addressed(future, future.body, future.message_id)
                 self._node.store.put(subject, future.body.body, head)
 
-    def _outcomes(self, data: bytes) -> None:
-        for result in read_results(data):
-            if result.future not in self.open or self.recorded.holds(result.future):
-                self.recorded.early(result)
-            elif self.recorded.replaying and not is_refusal(result):
-                self.recorded.add(result)
+    def _outcomes(self, data: bytes, *, heard: bool) -> None:
+        for result in read_every_result(data):
+            if result.commit:
+                self._hold(result, heard=heard)
             else:
-                self._resolve(result)
+                self._outcome(result)
+
+    def _outcome(self, result: Result) -> None:
+        if self._held:  # of the same call another outcome was stored, which counts
+            for ack in [ack for ack, held in self._held.items() if held.result.future == result.future]:
+                self._release(ack)
+        if result.future not in self.open or self.recorded.holds(result.future):
+            self.recorded.early(result)
+        elif self.recorded.replaying and not is_refusal(result):
+            self.recorded.add(result)
+        else:
+            self._resolve(result)
+
+    # -- outcomes that wait for a commit's ack -----------------------------------------------------
+
+    def _hold(self, result: Result, *, heard: bool) -> None:
+        """An outcome has come that counts once an ack of the server stands in the journal.
+
+        Args:
+            heard: it is new; else the ack may have come before it was read.
+        """
+        if result.future not in self.open and not self.recorded.expects(result.future):
+            return
+        ours = result.commit.startswith(f"{self._node.name}.")
+        kind = subjects.commit_kind(self._subject.split(".", 3)[3], result.commit)
+        ack = subjects.journal(self.context.run, kind)
+        self._held[ack] = _Held(
+            result, ours=ours, losses=self._node.connection.losses if ours and heard else -1
+        )
+        self._caller.hold(ack, self)
+        if not (ours and heard):
+            self._loop.call_later(_ACK_TAKES, self._look_for_ack, ack, _ACK_TAKES)
+
+    def _release(self, ack: str) -> None:
+        del self._held[ack]
+        self._caller.drop(ack, self)
+
+    def on_commit(self, ack: str, data: bytes) -> None:
+        """A commit's ack is in the journal."""
+        held = self._held.get(ack)
+        if held is None:
+            return
+        if self._may_miss_acks():
+            self._caller.spawn(self.resync())  # in the order of the journal
+            return
+        self._release(ack)
+        self._heard = time.monotonic()
+        if is_stored(data):
+            self._outcome(held.result)
+
+    def _may_miss_acks(self) -> bool:
+        """Whether the ack of an outcome may be in the journal, unheard: then it is to be read there."""
+        losses = self._node.connection.losses
+        return any(held.losses != losses for held in self._held.values())
+
+    def _look_for_ack(self, ack: str, waited: float) -> None:
+        if ack in self._held and not self._stopped:
+            self.look_again()
+            self._loop.call_later(min(2 * waited, QUIET), self._look_for_ack, ack, min(2 * waited, QUIET))
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""
@@ -528,6 +598,21 @@ class CallMaker:
 
     def _diverged(self, known: Result, code: str) -> Diverged:
         return diverged(self.context.workflow, known, code)
+
+
+class _Held:
+    """An outcome that waits for a commit's ack.
+
+    Attributes:
+        ours: the ack is sent to this process; losses: of the connection, by when no ack had been missed.
+    """
+
+    __slots__ = ("losses", "ours", "result")
+
+    def __init__(self, result: Result, *, ours: bool, losses: int) -> None:
+        self.result = result
+        self.ours = ours
+        self.losses = losses
 
 
 class _OnCallStored:

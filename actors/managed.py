@@ -26,8 +26,10 @@ from callboard.infra import subjects
 from callboard.infra.errors import Fenced
 from callboard.infra.messages.run import Result
 from callboard.state.journal import encode
+from callboard.state.shelf import Place
 
 if TYPE_CHECKING:
+    from callboard.actors.commit_acks import HeldOutcome
     from callboard.actors.host import Host
     from callboard.actors.inbound import Call
     from callboard.actors.instance import Instance
@@ -36,6 +38,19 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _decode = msgspec.msgpack.Decoder(Result).decode
+
+
+def ready(instance: Instance, call: Call, rules: Rules) -> Session | None:
+    """The session of a call if it is held and open here, and the call came since, so that it has not run.
+
+    Where it gives one, :func:`open_session`, :func:`recorded` and :func:`is_over` would say the same.
+    """
+    session = instance.host.states.opened(Place(instance.name, call.session), rules)
+    if session is None or session.holder != instance.host.id or session.untold is not None:
+        return None
+    if instance.snapshots is not None or call.arrived <= session.read_at or session.has_applied(call.id):
+        return None
+    return session
 
 
 async def open_session(instance: Instance, call: Call, rules: Rules) -> Session | None:
@@ -146,8 +161,13 @@ async def is_over(instance: Instance, session: Session, call: Call) -> bool:
     return await instance.host.outcomes.known(call.run, call.id)
 
 
-async def commit(instance: Instance, session: Session, call: Call, result: Result) -> bool:
+async def commit(
+    instance: Instance, session: Session, call: Call, result: Result, held: HeldOutcome | None
+) -> bool:
     """Store what the handler has changed, with its outcome; False if another host has the session now.
+
+    Args:
+        held: the same outcome, if it is told together with the commit.
 
     Raises:
         CallboardError: what it has changed cannot be stored; nothing is.
@@ -155,7 +175,7 @@ async def commit(instance: Instance, session: Session, call: Call, result: Resul
     try:
         if session.told is not None:
             await session.told.wait()
-        await session.commit(call.id, msgspec.Raw(encode(result)))
+        await session.commit(call.id, msgspec.Raw(encode(result)), held)
     except Fenced:
         instance.host.states.forget(instance.name, call.session)
         if instance.snapshots is not None:

@@ -34,14 +34,19 @@ class _Unstored(Store):
     """Takes everything, and stores nothing."""
 
     def put(
-        self, subject: str, body: bytes, head: bytes | None = None, on_stored: OnStored | None = None
+        self,
+        subject: str,
+        body: bytes,
+        head: bytes | None = None,
+        on_stored: OnStored | None = None,
+        ack: str = "",
     ) -> None:
         """Nothing."""
 
     def put_together(self, subject: str, body: bytes, head: bytes, on_stored: OnStored) -> None:
         """Nothing."""
 
-    async def stored(self, subject: str, body: bytes, head: bytes | None = None) -> int:
+    async def stored(self, subject: str, body: bytes, head: bytes | None = None, ack: str = "") -> int:
         """Nothing, at no place."""
         return 0
 

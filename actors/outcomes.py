@@ -34,6 +34,7 @@ from callboard.infra.errors import (
 from callboard.infra.messages.run import Result
 
 if TYPE_CHECKING:
+    from callboard.actors.commit_acks import HeldOutcome
     from callboard.actors.instance import Instance
     from callboard.actors.node import Node
     from callboard.state.session import Session
@@ -117,10 +118,36 @@ async def _publish_held(instance: Instance, call: Call, result: Result, session:
         CallboardError: it cannot be stored; nothing is.
     """
     result.sticky = True
-    if await managed.commit(instance, session, call, result):
+    held = instance.host.commit_acks.hold(call, result)
+    try:
+        stored = await managed.commit(instance, session, call, result, held)
+    except BaseException:
+        if held is not None:
+            held.end()
+        raise
+    if not stored:
+        if held is not None:
+            held.end()
+        release(instance, call)  # who holds the session now runs it
+    elif held is None:
         publish(instance, call, result, session)
     else:
-        release(instance, call)  # who holds the session now runs it
+        _publish_told(instance, call, result, session, held)
+
+
+def _publish_told(
+    instance: Instance, call: Call, result: Result, session: Session, held: HeldOutcome
+) -> None:
+    """The same for an outcome that was told with its commit: it is stored again only if it does not count."""
+
+    def then() -> None:
+        if held.counts:
+            _is_stored(instance, call, result, session)
+        else:
+            _put(instance, call, result, session)
+
+    held.end(then)
+    instance.host.finished(call, result)
 
 
 async def fail_attempt(instance: Instance, call: Call, error: BaseException, session: Session | None) -> None:
@@ -198,23 +225,34 @@ def result_of(instance: Instance, call: Call) -> Result:
 
 def publish(instance: Instance, call: Call, result: Result, session: Session | None = None) -> None:
     """Store the outcome; when it stands in the journal the call is done."""
+    _put(instance, call, result, session)
+    instance.host.finished(call, result)
 
+
+def _put(instance: Instance, call: Call, result: Result, session: Session | None) -> None:
     def on_stored(outcome: int | StoreRefused) -> None:
-        instance.running.pop(call.key, None)
-        if session is not None:
-            managed.told(session)
         if isinstance(outcome, StoreRefused):
+            instance.running.pop(call.key, None)
+            if session is not None:
+                managed.told(session)
             _lose(instance, call, outcome)
-            return
-        if result.error is None or result.error.code != Overloaded.code:
-            instance.host.remember(call.key)  # a refused call comes again under the same id
-        if call.unreadable and result.error is not None:
-            instance.host.dead.put(instance.name, call.delivered, "undecodable", result.error.message)
-            return
-        call.settle()
+        else:
+            _is_stored(instance, call, result, session)
 
     instance.host.node.journal.put_result(call.run, result, on_stored)
-    instance.host.finished(call, result)
+
+
+def _is_stored(instance: Instance, call: Call, result: Result, session: Session | None) -> None:
+    """The outcome stands in the journal."""
+    instance.running.pop(call.key, None)
+    if session is not None:
+        managed.told(session)
+    if result.error is None or result.error.code != Overloaded.code:
+        instance.host.remember(call.key)  # a refused call comes again under the same id
+    if call.unreadable and result.error is not None:
+        instance.host.dead.put(instance.name, call.delivered, "undecodable", result.error.message)
+        return
+    call.settle()
 
 
 def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:

@@ -114,6 +114,10 @@ class Recorded:
         """What is known has been used."""
         self._known.pop(future_id, None)
 
+    def expects(self, future_id: str) -> bool:
+        """Whether the code may come by this call later."""
+        return self.keep and future_id not in self._used
+
     def holds(self, future_id: str) -> bool:
         """Whether an outcome that is known is still to be given."""
         return future_id in self._known

@@ -193,7 +193,7 @@ class LaneClient(Client):
 
     def _flush_turn(self) -> None:
         self._flushing = self._flushing_later = False
-        if not self.is_connected or self._transport is None:
+        if not self._pending or not self.is_connected or self._transport is None:
             return  # nats-py sends what is pending once it is connected again
         if isinstance(self._transport, TcpTransport) and self._pending_data_size < _AT_ONCE:
             try:
@@ -204,6 +204,12 @@ class LaneClient(Client):
             self._pending_data_size = 0
         elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(_KICK)  # the flusher waits where the socket cannot take it all
+
+    def flush_now(self) -> None:
+        """Let what is queued leave before this turn of the loop is over."""
+        if self._flushing:
+            self._flush_turn()
+            self._flushing = True  # the end of the turn finds what comes after this
 
     def drop_pending(self) -> None:
         """Forget what is queued; without a connection nats-py fails to close while there is something."""
@@ -379,6 +385,10 @@ class Connection:
             size = len(headers)
             head = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n".encode()
             self.client.write(b"%b%b%b\r\n" % (head, headers, body))
+
+    def send_now(self) -> None:
+        """Send what is queued without waiting for more of this turn of the loop."""
+        self.client.flush_now()
 
     def publish_later(self, subject: str, body: bytes) -> None:
         """The same for what may leave with the next message, within 2 ms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -17,18 +17,43 @@ _ATTEMPTS = 3
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-class Stored(NamedTuple):
+class Stored:
     """A message as it lies in a stream.
 
-    Attributes:
+    Args:
         at: unix seconds when the stream stored it.
     """
 
-    subject: str
-    sequence: int
-    at: float
-    headers: dict[str, str]
-    body: bytes
+    __slots__ = ("_at", "_head", "_headers", "body", "sequence", "subject")
+
+    def __init__(self, subject: str, sequence: int, at: float, headers: dict[str, str], body: bytes) -> None:
+        self.subject = subject
+        self.sequence = sequence
+        self.body = body
+        self._at: float | None = at
+        self._headers: dict[str, str] | None = headers
+        self._head = b""
+
+    @classmethod
+    def received(cls, head: bytes, body: bytes) -> Stored:
+        """A message as the server hands it over; most of its headers are never looked at, and not decoded."""
+        stored = cls(H.find_text(head, b"Nats-Subject"), H.find_int(head, b"Nats-Sequence"), 0.0, {}, body)
+        stored._head, stored._at, stored._headers = head, None, None
+        return stored
+
+    @property
+    def at(self) -> float:
+        """Unix seconds when the stream stored it."""
+        if self._at is None:
+            self._at = timestamp(H.find_text(self._head, b"Nats-Time-Stamp"))
+        return self._at
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Its headers, those of the server included."""
+        if self._headers is None:
+            self._headers = H.decode(self._head)
+        return self._headers
 
 
 class DirectReader:
@@ -102,8 +127,11 @@ class DirectReader:
                     msgspec.json.encode(query),
                     reply=f"{self._inbox}.{number}",
                 )
-                async with asyncio.timeout(timeout * (attempt + 1)):
+                late = asyncio.get_running_loop().call_later(timeout * (attempt + 1), batch.expire)
+                try:
                     await batch.done
+                finally:
+                    late.cancel()
                 return batch
             except _Lost:
                 pass
@@ -140,27 +168,22 @@ class _Batch:
         self.more = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def expire(self) -> None:
+        """No answer has come in time. For this alone, ``asyncio.timeout`` does too much."""
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
     def take(self, data: bytes, head: bytes | None) -> None:
+        """A message of the answer."""
         status = H.status(head)
         if status in {204, 404}:
             self.more = H.find_int(head, b"Nats-Num-Pending") > 0
             self.done.set_result(None)
         elif status == 0 and head is not None:
-            self.found.append(_stored(data, head))
+            self.found.append(Stored.received(head, data))
             if self.single:
                 self.done.set_result(None)
         # Anything else (503: no leader yet) is left to the time-out and the next attempt.
-
-
-def _stored(data: bytes, head: bytes) -> Stored:
-    headers = H.decode(head)
-    return Stored(
-        headers.get(H.SUBJECT, ""),
-        int(headers.get(H.SEQUENCE, "0")),
-        timestamp(headers.get(H.TIME_STAMP, "")),
-        headers,
-        data,
-    )
 
 
 def timestamp(text: str) -> float:

@@ -13,6 +13,7 @@ WORKFLOW = "Cb-Workflow"
 METHOD = "Cb-Method"
 DEPS = "Cb-Deps"
 CREATOR = "Cb-Creator"
+HEARS = "Cb-Hears"
 EXECUTOR = "Cb-Executor"
 PRIORITY = "Cb-Priority"
 DEADLINE = "Cb-Deadline"
@@ -151,10 +152,20 @@ def status(raw: bytes | None) -> int:
 
 def find_int(raw: bytes | None, name: bytes) -> int:
     """The value of one integer header without decoding the others; 0 if it is not there."""
-    if not raw:
-        return 0
-    start = raw.find(b"\r\n" + name + b":")
-    if start < 0:
-        return 0
-    value = raw[start + len(name) + 3 : raw.find(b"\r\n", start + 2)].strip()
+    value = _find(raw, name)
     return int(value) if value.isdigit() else 0
+
+
+def find_text(raw: bytes | None, name: bytes) -> str:
+    """The value of one header without decoding the others; empty if it is not there."""
+    return _find(raw, name).decode("utf-8", "replace")
+
+
+def _find(raw: bytes | None, name: bytes) -> bytes:
+    """The last one of this name: the server puts its own behind what the publisher has sent."""
+    if not raw:
+        return b""
+    start = raw.rfind(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    return raw[start + len(name) + 3 : raw.find(b"\r\n", start + 2)].strip()

@@ -31,6 +31,8 @@ One that has a method ``on_duplicate`` is told by it that the message had been s
 _WINDOW = 4096
 _GROUP = 32
 _HEAD_ROOM = 4096
+_ALONE = 2
+"""A message whose ack somebody else waits for leaves at once if no more are under way, else with others."""
 _LATE = 5.0
 _SWEEP = 1.0
 _FULL = frozenset({10023, 10047, 10052, 10074, 10076, 10077, 10122, 10167})
@@ -52,13 +54,16 @@ class _PubAck(msgspec.Struct):
 
 
 class _Entry:
-    __slots__ = ("before", "body", "head", "losses", "on_stored", "sent", "subject", "tries")
+    __slots__ = ("ack", "before", "body", "head", "losses", "on_stored", "sent", "subject", "tries")
 
-    def __init__(self, subject: str, body: bytes, head: bytes | None, on_stored: OnStored | None) -> None:
+    def __init__(
+        self, subject: str, body: bytes, head: bytes | None, on_stored: OnStored | None, ack: str = ""
+    ) -> None:
         self.subject = subject
         self.body = body
         self.head = head
         self.on_stored = on_stored
+        self.ack = ack  # where the server is to answer; empty: here
         self.before: list[_Entry] = []  # sent ahead of it without an ack of their own
         self.sent = 0.0
         self.losses = 0  # of the connection, by then
@@ -79,6 +84,7 @@ class Store:
         self._prefix = len(self._inbox) + 1
         self._number = 0
         self._outstanding: dict[int, _Entry] = {}
+        self._elsewhere: dict[str, int] = {}  # numbers of those whose ack goes elsewhere
         self._queue: deque[_Entry] = deque()
         self._together: list[_Entry] = []
         self.full_at = 0.0
@@ -124,9 +130,15 @@ class Store:
         body: bytes,
         head: bytes | None = None,
         on_stored: OnStored | None = None,
+        ack: str = "",
     ) -> None:
-        """Publish; on_stored is called later, from the event loop."""
-        entry = _Entry(subject, body, head, on_stored)
+        """Publish; on_stored is called later, from the event loop.
+
+        Args:
+            ack: the subject where the server is to answer, for others to hear; whoever listens there hands
+                the answer to :meth:`answered`. Sent again, the message is acked to this store only.
+        """
+        entry = _Entry(subject, body, head, on_stored, ack)
         if not self._too_large(entry):
             self._put(entry)
 
@@ -162,8 +174,11 @@ class Store:
             entry.before, self._together = self._together, []
             self._put(entry)
 
-    async def stored(self, subject: str, body: bytes, head: bytes | None = None) -> int:
+    async def stored(self, subject: str, body: bytes, head: bytes | None = None, ack: str = "") -> int:
         """Publish and wait for the stream sequence.
+
+        Args:
+            ack: as in :meth:`put`.
 
         Raises:
             Fenced: an expected sequence was not met.
@@ -179,7 +194,7 @@ class Store:
             else:
                 waiter.set_result(outcome)
 
-        self.put(subject, body, head, on_stored)
+        self.put(subject, body, head, on_stored, ack)
         return await waiter
 
     def _send(self, entry: _Entry) -> None:
@@ -190,10 +205,23 @@ class Store:
         publish = self._connection.publish
         for earlier in entry.before:
             publish(earlier.subject, earlier.body, earlier.head)
-        publish(entry.subject, entry.body, entry.head, f"{self._inbox}.{number}")
+        if entry.ack:
+            self._elsewhere[entry.ack] = number
+        publish(entry.subject, entry.body, entry.head, entry.ack or f"{self._inbox}.{number}")
+        if entry.ack and len(self._outstanding) <= _ALONE:
+            self._connection.send_now()
+
+    def answered(self, ack: str, data: bytes, head: bytes | None) -> None:
+        """The server's answer to what was published with an ``ack``; late ones are passed over."""
+        number = self._elsewhere.pop(ack, None)
+        if number is not None:
+            self._acked(number, data, head)
 
     def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
-        entry = self._outstanding.pop(int(subject[self._prefix :]), None)
+        self._acked(int(subject[self._prefix :]), data, head)
+
+    def _acked(self, number: int, data: bytes, head: bytes | None) -> None:
+        entry = self._outstanding.pop(number, None)
         if entry is None:
             return
         if data and b'"error"' not in data:
@@ -264,6 +292,8 @@ class Store:
     def _again(self, number: int) -> None:
         entry = self._outstanding.pop(number, None)
         if entry is not None:
+            self._elsewhere.pop(entry.ack, None)
+            entry.ack = ""
             self._separate(entry)
             self._send(entry)
 

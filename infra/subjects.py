@@ -44,6 +44,8 @@ MINDERS = "minders"
 _TOKEN = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_SESSION = 1024
+_WORKFLOW = "-"
+"""In the place of a handler: the workflow itself has made the call."""
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -112,6 +114,20 @@ def result_kind(future_id: str) -> str:
     path = future_id.partition(":")[2]
     parent, dot, _ = path.rpartition(".")
     return f"result.{_flat(parent)}" if dot else "result"
+
+
+def commit_kind(result: str, name: str) -> str:
+    """The kind under which the server's ack of a state's commit stands, which an outcome is held for.
+
+    Args:
+        result: the outcome's own kind; name: see :func:`commit_name`; ``>`` for those of all names.
+    """
+    return f"commit.{result.partition('.')[2] or _WORKFLOW}.{name}"
+
+
+def commit_name(maker: str, host: str, number: str) -> str:
+    """What tells such an ack from others: the process that waits for it, who commits, which commit of it."""
+    return f"{maker}.{host}.{number}"
 
 
 def children_kind(future_id: str) -> str:

@@ -22,6 +22,7 @@ from callboard.infra.direct import DirectReader, Stored
 from callboard.infra.errors import Fenced, Overloaded, StoreRefused
 from callboard.infra.messages.run import Aside, Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
+from callboard.state.held import commits_of, has_held, settled
 
 T = TypeVar("T")
 
@@ -64,7 +65,13 @@ def read_entries(decode: Callable[[bytes], T], entries: Iterable[Stored]) -> Ite
 
 
 def read_results(body: bytes) -> Sequence[Result]:
-    """The outcomes that an entry holds, in order; none if it is no such entry."""
+    """The outcomes that an entry holds and that count, in order; none if it is no such entry."""
+    every = read_every_result(body)
+    return [one for one in every if not one.commit] if any(one.commit for one in every) else every
+
+
+def read_every_result(body: bytes) -> Sequence[Result]:
+    """The same with those that are held for the ack of a commit."""
     said = read_entry(_decode_results, body)
     return said if isinstance(said, list) else () if said is None else (said,)
 
@@ -192,6 +199,10 @@ class Journal:
         # No message id: should one be stored twice, the first wins, as with any two outcomes.
         self._store.put(subject, gathered.body(), None, gathered.on_stored)
 
+    def put_held(self, run: str, kind: str, result: Result, on_stored: OnStored) -> None:
+        """Store an outcome that counts once its commit is stored: at once, so that it is before the ack."""
+        self._store.put(subjects.run(run, kind), encode(result), None, on_stored)
+
     async def add(self, run: str, result: Result) -> int:
         """Store one outcome; returns the entry's sequence."""
         subject = subjects.run(run, subjects.result_kind(result.future))
@@ -277,7 +288,35 @@ class Journal:
     # -- reading -----------------------------------------------------------------------------------
 
     async def read(self, run: str, kind: str = ">", after: int = 0) -> list[Stored]:
-        """Entries of a kind (wildcards allowed) after a sequence, in journal order."""
+        """Entries of a kind (wildcards allowed) after a sequence, in journal order.
+
+        An outcome that was held stands where it counts, see :mod:`callboard.state.held`; the acks are left
+        out, and so is what does not count.
+        """
+        entries = await self._entries(run, kind, after)
+        acks = commits_of(kind)
+        if acks and (after or has_held(entries)):
+            entries = await self._with_acks(run, kind, acks, after, entries)
+        if not acks and kind != ">":
+            return entries
+        found, alone = settled(run, entries)
+        if after and alone:  # the outcome that an ack is for stands before
+            return [entry for entry in await self.read(run, kind) if entry.sequence > after]
+        return found
+
+    async def _with_acks(
+        self, run: str, kind: str, acks: str, after: int, entries: list[Stored]
+    ) -> list[Stored]:
+        """Entries with the acks among them, so that nothing is missing before any of them."""
+        while True:
+            last = entries[-1].sequence if entries else after
+            read = await self._entries(run, acks, after)
+            later = await self._entries(run, kind, last) if read and read[-1].sequence > last else []
+            entries += later
+            if not later:
+                return sorted([*entries, *read], key=lambda entry: entry.sequence)
+
+    async def _entries(self, run: str, kind: str, after: int) -> list[Stored]:
         return await self._reader.read(subjects.RUNS, subjects.run(run, kind), after)
 
     async def done(self, run: str) -> Done | None:
@@ -485,5 +524,6 @@ __all__ = [
     "read_done",
     "read_entries",
     "read_entry",
+    "read_every_result",
     "read_results",
 ]

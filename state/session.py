@@ -32,7 +32,7 @@ from callboard.state.folding import FREED, Base, Fold, anew, listed_in, settled
 from callboard.state.kept import Kept, apply, unread_for
 from callboard.state.packing import Packer
 from callboard.state.reading import Parts
-from callboard.state.shelf import Place, Shelf
+from callboard.state.shelf import Place, Shelf, Told
 from callboard.state.tree import Unread, unread_between
 from callboard.state.turn import Turn
 
@@ -253,6 +253,10 @@ class Session(Parts):
 
     # -- calls -------------------------------------------------------------------------------------
 
+    def has_applied(self, call: str) -> bool:
+        """Whether a call may have been applied already; :meth:`applied` says what it gave."""
+        return _digest(call) in self._applied
+
     async def applied(self, call: str) -> msgspec.Raw | None:
         """What a call gave that has been applied already; None if it has not been.
 
@@ -304,11 +308,11 @@ class Session(Parts):
             self._turn.open = False
             self._turn = None
 
-    async def commit(self, call: str = "", result: msgspec.Raw = NIL) -> int:
+    async def commit(self, call: str = "", result: msgspec.Raw = NIL, told: Told | None = None) -> int:
         """Store what the call that has begun has changed, with its result; returns the commit's sequence.
 
         Args:
-            call: its id; result: msgpack.
+            call: its id; result: msgpack; told: the outcome that is held for this commit.
 
         Raises:
             Fenced: another holder has written: nothing of this is stored. The session is lost.
@@ -321,7 +325,8 @@ class Session(Parts):
         packer = Packer()
         changes = turn.changes(packer)
         self._check_size(turn.kept, changes)
-        await self._write(self._next(call=call, result=result, changes=changes), turn.kept, packer)
+        commit = self._next(call=call, result=result, changes=changes)
+        await self._write(commit, turn.kept, packer, told=told)
         self.rollback()
         return self.sequence
 
@@ -367,7 +372,13 @@ class Session(Parts):
     # -- writing -----------------------------------------------------------------------------------
 
     async def _write(
-        self, commit: Commit, kept: dict[str, Kept], packer: Packer, *, whole: bool = False
+        self,
+        commit: Commit,
+        kept: dict[str, Kept],
+        packer: Packer,
+        *,
+        whole: bool = False,
+        told: Told | None = None,
     ) -> None:
         left: list[str] = []
         commit.size = sum([one.size for one in kept.values()])
@@ -381,7 +392,7 @@ class Session(Parts):
                 commit.changes = {}
             body = packing.encode(commit)
         try:
-            sequence = await self._store(body, packer, anew=base is not None and base.anew)
+            sequence = await self._store(body, packer, told, anew=base is not None and base.anew)
         except BaseException as error:
             self.lost = True  # also where nobody knows what was stored
             if isinstance(error, Fenced):
@@ -439,7 +450,7 @@ class Session(Parts):
         base.kept, base.anew = kept, old
         return kept, base
 
-    async def _store(self, body: bytes, packer: Packer, *, anew: bool) -> int:
+    async def _store(self, body: bytes, packer: Packer, told: Told | None, *, anew: bool) -> int:
         """Store the parts that a commit refers to, then the commit."""
         base = self._base
         ttl = math.ceil(self.rules.ttl * (1 + _RENEWED))
@@ -448,7 +459,7 @@ class Session(Parts):
             await self._shelf.store(self._place, parts, ttl)
         # What is kept longer than this commit must not be taken for the state when this one is gone.
         alone = anew and self.rules.ttl > 0 and not 0 < base.ttl <= self.rules.ttl
-        return await self._shelf.commit(self._place, body, self.sequence, ttl, alone=alone)
+        return await self._shelf.commit(self._place, body, self.sequence, ttl, alone=alone, told=told)
 
     def _remember(self, call: str) -> None:
         if call:

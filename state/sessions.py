@@ -47,9 +47,7 @@ class Sessions:
         """
         place = Place(actor, session)
         while True:
-            known = self._open.get(place)
-            if known is not None and not (known.lost or known.expired) and known.rules == rules:
-                self._open.move_to_end(place)
+            if (known := self.opened(place, rules)) is not None:
                 return known
             opening = self._opening.get(place)
             if opening is None:
@@ -60,6 +58,14 @@ class Sessions:
                 opening.add_done_callback(self._loads.discard)
             if (read := await asyncio.shield(opening)) is not None:
                 return read
+
+    def opened(self, place: Place, rules: Rules) -> Session | None:
+        """A session's state if this process has it open; nothing is read."""
+        known = self._open.get(place)
+        if known is None or known.lost or known.expired or known.rules != rules:
+            return None
+        self._open.move_to_end(place)
+        return known
 
     async def _load(self, place: Place, session: Session) -> Session | None:
         """Read a session and keep it; None if it was forgotten meanwhile.

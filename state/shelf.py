@@ -36,6 +36,17 @@ class Place(NamedTuple):
     session: str
 
 
+class Told(Protocol):
+    """An outcome that is told before its commit is stored, see :mod:`callboard.state.held`."""
+
+    @property
+    def subject(self) -> str:
+        """Where the server is to say whether the commit is stored."""
+
+    def tell(self) -> None:
+        """Send the outcome: the commit leaves right after it."""
+
+
 class Shelf(Protocol):
     """What sessions need of a store; keys are the rest of a part's subject."""
 
@@ -49,13 +60,20 @@ class Shelf(Protocol):
         """The commit with this sequence, if it is kept."""
 
     async def commit(
-        self, place: Place, body: bytes, after: int, ttl: int = 0, *, alone: bool = False
+        self,
+        place: Place,
+        body: bytes,
+        after: int,
+        ttl: int = 0,
+        *,
+        alone: bool = False,
+        told: Told | None = None,
     ) -> int:
         """Store a commit; returns its sequence.
 
         Args:
             after: sequence of the commit that must still be the last; ttl: seconds to keep it, 0: for ever.
-            alone: remove all commits before it.
+            alone: remove all commits before it; told: the outcome that is held for it.
 
         Raises:
             Fenced: it is not.
@@ -130,14 +148,25 @@ class NatsShelf:
         return found if found and found.subject == _commits(place) else None
 
     async def commit(
-        self, place: Place, body: bytes, after: int, ttl: int = 0, *, alone: bool = False
+        self,
+        place: Place,
+        body: bytes,
+        after: int,
+        ttl: int = 0,
+        *,
+        alone: bool = False,
+        told: Told | None = None,
     ) -> int:
         """See :class:`Shelf`."""
         head = [(H.EXPECTED_SEQUENCE, str(after)), *_kept_for(ttl)]
         if alone:
             head.append((H.ROLLUP, "sub"))
+        ack = ""
+        if told is not None:
+            told.tell()
+            ack = told.subject
         try:
-            return await self._store.stored(_commits(place), body, H.encode(head))
+            return await self._store.stored(_commits(place), body, H.encode(head), ack)
         except Fenced:
             # A commit whose ack was lost is sent again, and the second is fenced by the first.
             last = await self.last(place)
@@ -271,7 +300,14 @@ class MemoryShelf:
         return next((one for one in self._commits.get(place, ()) if one.sequence == sequence), None)
 
     async def commit(
-        self, place: Place, body: bytes, after: int, ttl: int = 0, *, alone: bool = False
+        self,
+        place: Place,
+        body: bytes,
+        after: int,
+        ttl: int = 0,
+        *,
+        alone: bool = False,
+        told: Told | None = None,
     ) -> int:
         """See :class:`Shelf`."""
         kept = self._commits.setdefault(place, [])

@@ -54,6 +54,8 @@ class Result(msgspec.Struct, omit_defaults=True):
         woven: the value is a woven form: parts of it stand in other entries of the journal.
         policy, ranked: epochs of the decisions that gave the call its lane, and its priority; 0: none did.
         placed: why its maker chose that lane, in words, where the decision leaves it a choice.
+        commit: it counts only once the entry ``commit.<maker>.<this>`` says that a state's commit is stored,
+            and in that one's place; empty: it counts.
     """
 
     future: str
@@ -72,6 +74,7 @@ class Result(msgspec.Struct, omit_defaults=True):
     policy: int = 0
     ranked: int = 0
     placed: str = ""
+    commit: str = ""
 
 
 class Intent(msgspec.Struct, omit_defaults=True):

@@ -11,7 +11,7 @@ from tests.support.board import Board
 from tests.support.cluster import Cluster
 from tests.support.waiting import eventually, until
 
-from callboard import tool, workflow
+from callboard import ManagedCounter, agent, method, options, tool, workflow
 from callboard.actors.registry import hosts
 from callboard.infra import subjects
 from callboard.infra.topology import declared
@@ -45,18 +45,40 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+@agent
+class Tally:
+    """Counts what was added up."""
+
+    count: ManagedCounter
+
+    @method
+    async def add(self) -> int:
+        """One more."""
+        self.count += 1
+        return self.count
+
+
 @workflow
 async def add_up(number: int) -> int:
-    """Three calls, the last of which needs the others."""
+    """Three calls, the last of which needs the others; each run is counted."""
+    with options(session="all"):
+        await Tally.add()
     return await double(double(number).arg) + await double(-number)
 
 
+@workflow
+async def count_once_more() -> int:
+    """How many there were, and one."""
+    with options(session="all"):
+        return await Tally.add()
+
+
 async def test_nothing_is_lost_with_one_of_three_servers(cluster: Cluster, board: Board) -> None:
-    """Streams have three replicas; whoever leads the journal is killed: every run is accepted and has its result."""
+    """Streams have three replicas; whoever leads the journal is killed: every run has its result and is counted once."""
     RAN.clear()
     production = {"durability": "production"}
-    await board.host(add_up, double, **production)
-    await board.host(add_up, double, **production)
+    await board.host(add_up, count_once_more, double, Tally, **production)
+    await board.host(add_up, double, Tally, **production)
     client = await board.client(**production)
     for name in declared(client.node.settings):
         config = (await client.node.topology.api(f"STREAM.INFO.{name}"))["config"]
@@ -79,5 +101,6 @@ async def test_nothing_is_lost_with_one_of_three_servers(cluster: Cluster, board
     await asyncio.to_thread(leader.kill)
     assert not all(task.done() for task in load)
     assert await asyncio.gather(*load) == [2 * number for number in range(1, RUNS + 1)]
+    assert await client.run("count_once_more", {}, timeout=ELECTED_WITHIN) == RUNS + 1
     await board.emptied(subjects.REQUESTS, ELECTED_WITHIN)
     await board.emptied(subjects.CALLS, ELECTED_WITHIN)

@@ -222,8 +222,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> Any:
         await DEATHS.step("returned", call.id)
         await succeed(instance, call, value, session)
 
-    async def stepping_commit(instance: Any, session: Any, call: Any, result: Any) -> bool:
-        committed = await commit(instance, session, call, result)
+    async def stepping_commit(instance: Any, session: Any, call: Any, result: Any, held: Any) -> bool:
+        committed = await commit(instance, session, call, result, held)
         await DEATHS.step(COMMITTED, call.id)
         return committed
 
@@ -234,10 +234,12 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> Any:
 
         put_result(self, run, result, stored)
 
-    def stepping_store(self: Store, subject: str, body: bytes, head: Any = None, told: Any = None) -> None:
+    def stepping_store(
+        self: Store, subject: str, body: bytes, head: Any = None, told: Any = None, ack: str = ""
+    ) -> None:
         future = subject.removeprefix("cb.timer.").rpartition("~")[0]
         if not subject.startswith("cb.timer.") or not DEATHS.is_due(RAISED, future):
-            store_put(self, subject, body, head, told)
+            store_put(self, subject, body, head, told, ack)
 
     monkeypatch.setattr(Intents, "put", stepping_put)
     monkeypatch.setattr(Intents, "outcomes", stepping_outcomes)

@@ -323,9 +323,9 @@ async def test_a_call_that_comes_back_while_it_is_passed_on(board: Board) -> Non
     await client.migrate("s", "Diary", None, other.id)
     stored, back = source.node.store.stored, asyncio.Event()
 
-    async def comes_back(subject: str, body: bytes, head: bytes | None = None) -> int:
+    async def comes_back(subject: str, body: bytes, head: bytes | None = None, ack: str = "") -> int:
         if not subject.startswith("cb.call.Diary."):
-            return await stored(subject, body, head)
+            return await stored(subject, body, head, ack)
         await client.migrate("s", "Diary", None, source.id)
         sequence = await stored(subjects.call("Diary", source.id, 1), body, head)
         await until(lambda: any(call.copies for call in instance(source, Diary).running.values()))

@@ -74,6 +74,8 @@ OTHERS = {
     "result_kind",
     "intent_kind",
     "children_kind",
+    "commit_kind",
+    "commit_name",
     "ack",  # JetStream's own
     "session_id",
     "session_token",
@@ -130,7 +132,10 @@ def test_kinds_of_the_journal() -> None:
     written = set(re.findall(r'subjects\.run\([^"\n]*"(\w+)"\)', source))
     assert "subjects.result_kind(" in source
     rows = dict(zip(*(tables(PAGE, "Subjects")[1].column(head) for head in ("kind", "body")), strict=True))
-    assert set(rows) == written | {"result", "result.<parent>", "intent.<name>"}
+    own = {"result", "result.<parent>", "intent.<name>", "commit.<parent>.<maker>.<host>.<number>"}
+    assert set(rows) == written | own
+    ack = rows.pop("commit.<parent>.<maker>.<host>.<number>")  # JetStream's own
+    assert ack == "the server's ack of a publish, in JSON"
     assert set(rows.values()) <= {name for name, _ in structs()}
 
 

@@ -149,6 +149,24 @@ def _entry(message: _Message) -> Entry:
     return Entry(run, kind, message.sequence, message.at, decoded)
 
 
+def _counting(messages: Iterable[_Message]) -> list[Entry]:
+    """Journals as the protocol reads them: an outcome that is held counts in the place of its ack, if at all."""
+    found: list[Entry] = []
+    held: dict[str, Entry] = {}
+    for message in messages:
+        entry = _entry(message)
+        if isinstance(entry.body, Result) and entry.body.commit:
+            maker = message.subject.removeprefix(f"cb.run.{entry.run}.result").removeprefix(".") or "-"
+            held[f"cb.run.{entry.run}.commit.{maker}.{entry.body.commit}"] = entry
+        elif entry.kind != "commit":
+            found.append(entry)
+        elif (outcome := held.pop(message.subject, None)) is not None and "error" not in json.loads(
+            message.data
+        ):
+            found.append(outcome._replace(sequence=message.sequence, at=message.at))
+    return found
+
+
 def _decoded(messages: list[_Message], shape: type[T]) -> list[tuple[str, T]]:
     """With their subjects; what is none was put there by somebody else."""
     found = []
@@ -167,7 +185,7 @@ async def gather(url: str, accepted: list[Accepted], entries: list[Any]) -> Evid
         counts = await left(client)
     return Evidence(
         accepted=accepted,
-        journal=[_entry(message) for message in runs],
+        journal=_counting(runs),
         ledger=list(entries),
         left=counts,
         dead=[letter for _, letter in _decoded(dead, DeadLetter)],
@@ -198,7 +216,8 @@ async def journals(url: str, runs: Iterable[str], executions: Iterable[ledger.En
 def _brief(body: Any) -> str:
     if isinstance(body, Result):
         error = body.error.code if body.error else ""
-        return f"{body.future.partition(':')[2]}~{body.attempt} of {body.call} by {body.host} {error}"
+        held = f"held for {body.commit}" if body.commit else ""
+        return f"{body.future.partition(':')[2]}~{body.attempt} of {body.call} by {body.host} {error}{held}"
     if isinstance(body, Owner):
         return f"{body.driver} epoch {body.epoch} request {body.request}"
     return body.status if isinstance(body, Done) else ""

@@ -74,10 +74,17 @@ def test_the_status_of_a_server_message(raw: bytes, status: int) -> None:
 @given(st.integers(0, 2**63), st.dictionaries(NAMES, VALUES, max_size=4))
 def test_one_integer_is_found_without_decoding_the_rest(number: int, others: dict[str, str]) -> None:
     """The value found in the raw block is the one that decoding gives."""
-    others.pop("Nats-Sequence", None)
     block = H.encode([*others.items(), (H.SEQUENCE, str(number))])
     assert H.find_int(block, b"Nats-Sequence") == number
+    assert H.find_text(block, b"Nats-Sequence") == H.decode(block)["Nats-Sequence"]
     assert H.find_int(block, b"Nats-Sequenc") == 0
+
+
+@pytest.mark.parametrize("names", [[], [H.SEQUENCE], [H.SEQUENCE, H.SUBJECT, H.TIME_STAMP]])
+def test_what_the_server_says_counts_whatever_the_publisher_has_sent(names: list[str]) -> None:
+    """It puts its headers behind those that came with the message."""
+    block = H.encode([*((name, "7") for name in names), (H.SUBJECT, "a.b"), (H.SEQUENCE, "12")])
+    assert (H.find_int(block, b"Nats-Sequence"), H.find_text(block, b"Nats-Subject")) == (12, "a.b")
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"x", b"1 2"])

@@ -14,7 +14,7 @@ from callboard.state import dicts, kept, packing, splicing, tree
 from callboard.state.managed import Attribute, manage, within
 from callboard.state.session import Rules, Session
 from callboard.state.sessions import Sessions
-from callboard.state.shelf import Place, Shelf
+from callboard.state.shelf import Place, Shelf, Told
 from callboard.state.turn import Turn
 
 
@@ -48,11 +48,18 @@ class CrashingShelf:
         return getattr(self._shelf, name)
 
     async def commit(
-        self, place: Place, body: bytes, after: int, ttl: int = 0, *, alone: bool = False
+        self,
+        place: Place,
+        body: bytes,
+        after: int,
+        ttl: int = 0,
+        *,
+        alone: bool = False,
+        told: Told | None = None,
     ) -> int:
         """One write."""
         self._write(len(body))
-        sequence = await self._shelf.commit(place, body, after, ttl, alone=alone)
+        sequence = await self._shelf.commit(place, body, after, ttl, alone=alone, told=told)
         self._written()
         return sequence
 

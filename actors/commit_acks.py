@@ -1,0 +1,145 @@
+"""The outcomes that this host holds for commits under way, and the server's acks of those commits.
+
+An outcome leaves together with its commit, and counts once the server's ack of the commit stands in the
+journal, see :mod:`callboard.state.held`: whoever waits for it has it without the commit's way back to here. A
+few commits at a time are told like that; of more, the outcomes share messages and acks instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from callboard.infra import headers as H
+from callboard.infra import subjects
+from callboard.infra.errors import StoreRefused
+from callboard.infra.messages.run import Result
+from callboard.state.held import is_stored
+
+if TYPE_CHECKING:
+    from callboard.actors.inbound import Call
+    from callboard.actors.node import Node
+
+AT_ONCE = 16
+COMMITS = "commit"
+"""What a caller hears besides outcomes, as in header ``Cb-Hears``."""
+
+
+class CommitAcks:
+    """Tells outcomes before their commits are stored.
+
+    Args:
+        node: of this process; host: its id.
+    """
+
+    def __init__(self, node: Node, host: str) -> None:
+        self._node = node
+        self._host = host
+        self._names = AT_ONCE
+        self._free: deque[str] = deque(str(number) for number in range(AT_ONCE))
+        self._under_way: dict[str, HeldOutcome] = {}
+
+    def start(self) -> None:
+        """Listen for the acks of this host's commits."""
+        kind = subjects.commit_kind("result.*", subjects.commit_name("*", self._host, "*"))
+        self._node.connection.subscribe(subjects.journal("*", kind), self._on_ack)
+
+    def hold(self, call: Call, result: Result) -> HeldOutcome | None:
+        """An outcome that may leave before its commit is stored; None if it may not."""
+        if call.headers.get(H.HEARS) != COMMITS or not self._free:
+            return None
+        maker = call.headers.get(H.CREATOR, "")
+        # Whether an effect has happened is looked up by its outcome alone.
+        if call.method.effect is not None or not subjects.is_token(maker) or _has_called(call):
+            return None
+        name = subjects.commit_name(maker, self._host, self._free.popleft())
+        held = HeldOutcome(self._node, call.run, result, name, self._let_go)
+        self._under_way[held.subject] = held
+        return held
+
+    def _let_go(self, held: HeldOutcome) -> None:
+        """A name is used again only after one outcome and one ack: so none is mistaken for another."""
+        self._under_way.pop(held.subject, None)
+        if held.is_clean:
+            self._free.append(held.name.rpartition(".")[2])
+        else:
+            self._free.append(str(self._names))
+            self._names += 1
+
+    def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        run, _, kind = subject.decode().removeprefix("cb.journal.").partition(".")
+        held = self._under_way.get(subjects.run(run, kind))
+        if held is not None:
+            held.acked(H.find_int(head, b"Nats-Sequence"), data, head)
+
+
+def _has_called(call: Call) -> bool:
+    """Whether its handler has made calls: beside these it saves no time that is worth an entry more."""
+    maker = call.slot.maker if call.slot is not None else None
+    return maker is not None and maker.used
+
+
+class HeldOutcome:
+    """One outcome that is held for a commit.
+
+    Args:
+        node: of this process; run: whose outcome; name: of the ack.
+        let_go: told when neither the outcome nor the ack is under way any more.
+    """
+
+    def __init__(
+        self, node: Node, run: str, result: Result, name: str, let_go: Callable[[HeldOutcome], None]
+    ) -> None:
+        self.name = name
+        self._kind = subjects.result_kind(result.future)
+        self.subject = subjects.run(run, subjects.commit_kind(self._kind, name))
+        self._node = node
+        self._run = run
+        self._result = result
+        self._let_go = let_go
+        self._told = False
+        self._outcome: int | StoreRefused | None = None
+        self._ack = 0
+        self._stored = False
+        self._ended = False
+        self._then: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """Store the outcome, so that it counts once the ack is there."""
+        self._told = True
+        self._result.commit = self.name
+        self._node.journal.put_held(self._run, self._kind, self._result, self._on_stored)
+        self._result.commit = ""
+
+    def acked(self, sequence: int, data: bytes, head: bytes | None) -> None:
+        """The server's ack stands in the journal."""
+        self._ack, self._stored = sequence, is_stored(data)
+        self._node.store.answered(self.subject, data, head)
+
+    def end(self, then: Callable[[], None] | None = None) -> None:
+        """The commit has ended; then is called once the outcome is stored or refused, too."""
+        self._ended = True
+        self._then = then
+        if not self._told or self._outcome is not None:
+            self._finish()
+
+    def _on_stored(self, outcome: int | StoreRefused) -> None:
+        self._outcome = outcome
+        if self._ended:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._let_go(self)
+        if self._then is not None:
+            self._then()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the outcome stands in the journal, and the ack after it."""
+        return not self._told or (isinstance(self._outcome, int) and self._outcome < self._ack)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the outcome counts: whoever reads the journal finds it."""
+        return self._told and self._stored and self.is_clean
