@@ -14,11 +14,13 @@ import msgspec
 
 from callboard.actors.future import Future
 from callboard.actors.maker import QUIET
+from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import (
     CallboardError,
 )
 from callboard.infra.messages.control import Cancel, SentCall
+from callboard.state.held import is_stored
 
 if TYPE_CHECKING:
     from callboard.actors.longest import Departures
@@ -159,10 +161,13 @@ class Caller:
             del self._holding[ack]
 
     def _on_commit(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        stored = is_stored(data)
+        if stored is None:
+            return  # anybody can publish there
         ack = subject.decode()
         maker = self._holding.pop(ack, None)
         if maker is not None:
-            maker.on_commit(ack, data)
+            maker.on_commit(ack, H.find_int(head, b"Nats-Sequence"), stored=stored)
 
     def cancel(self, run: str, futures: list[str], reason: str) -> None:
         """Tell every host to stop these calls and what they called; all of the run if none is named."""

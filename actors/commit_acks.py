@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import StoreRefused
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from callboard.actors.node import Node
 
 AT_ONCE = 16
+_ACK_TAKES = 0.25
+"""Seconds after the outcome is stored; then the commit is sent once more, to be acked to this host."""
 COMMITS = "commit"
 """What a caller hears besides outcomes, as in header ``Cb-Hears``."""
 
@@ -68,10 +72,15 @@ class CommitAcks:
             self._names += 1
 
     def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
+        stored = is_stored(data)
+        if stored is None:
+            return  # anybody can publish there
         run, _, kind = subject.decode().removeprefix("cb.journal.").partition(".")
-        held = self._under_way.get(subjects.run(run, kind))
+        ack = subjects.run(run, kind)
+        held = self._under_way.get(ack)
         if held is not None:
-            held.acked(H.find_int(head, b"Nats-Sequence"), data, head)
+            held.acked(H.find_int(head, b"Nats-Sequence"), stored=stored)
+        self._node.store.answered(ack, data, head)
 
 
 def _has_called(call: Call) -> bool:
@@ -108,14 +117,12 @@ class HeldOutcome:
     def tell(self) -> None:
         """Store the outcome, so that it counts once the ack is there."""
         self._told = True
-        self._result.commit = self.name
-        self._node.journal.put_held(self._run, self._kind, self._result, self._on_stored)
-        self._result.commit = ""
+        held = msgspec.structs.replace(self._result, commit=self.name)
+        self._node.journal.put_held(self._run, self._kind, held, self._on_stored)
 
-    def acked(self, sequence: int, data: bytes, head: bytes | None) -> None:
+    def acked(self, sequence: int, *, stored: bool) -> None:
         """The server's ack stands in the journal."""
-        self._ack, self._stored = sequence, is_stored(data)
-        self._node.store.answered(self.subject, data, head)
+        self._ack, self._stored = sequence, stored
 
     def end(self, then: Callable[[], None] | None = None) -> None:
         """The commit has ended; then is called once the outcome is stored or refused, too."""
@@ -128,6 +135,13 @@ class HeldOutcome:
         self._outcome = outcome
         if self._ended:
             self._finish()
+        elif not self._ack:
+            # Where the journal had no room just now, or nobody takes the commit, no ack ever comes.
+            self._node.loop.call_later(_ACK_TAKES, self._ask_again)
+
+    def _ask_again(self) -> None:
+        if not (self._ack or self._ended):
+            self._node.store.ask_again(self.subject)
 
     def _finish(self) -> None:
         self._let_go(self)

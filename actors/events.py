@@ -10,6 +10,7 @@ import msgspec
 
 from callboard.infra import subjects
 from callboard.infra.messages.run import NIL, Aside, Intent, Owner, Pending
+from callboard.state.held import Counting
 from callboard.state.journal import (
     decode_aside,
     decode_owner,
@@ -53,12 +54,13 @@ async def follow_events(node: Node, run: str, *, follow: bool) -> AsyncIterator[
     """See :meth:`callboard.actors.client.Client.events`."""
     news = asyncio.Event()
     sid = node.connection.subscribe(subjects.journal(run, ">"), lambda *_: news.set())
-    after = 0
+    after, counting = 0, Counting(run)
     try:
         while True:
             news.clear()
-            for entry in await node.journal.read(run, ">", after):
-                after = entry.sequence
+            entries = await node.journal.raw(run, ">", after)
+            after = entries[-1].sequence if entries else after
+            for entry in counting.take(entries):
                 for event in _events(entry):
                     yield event
                     if event.kind == "done" and follow:

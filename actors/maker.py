@@ -32,7 +32,6 @@ from callboard.infra.errors import (
     StoreRefused,
 )
 from callboard.infra.messages.run import Result
-from callboard.state.held import is_stored
 from callboard.state.journal import read_every_result
 from callboard.state.shelf import Place
 
@@ -51,6 +50,8 @@ _PATIENCE = 20
 _ANNOUNCED = 1000
 _ACK_TAKES = 0.02
 """Seconds after which the ack of a commit is looked for that is not heard here."""
+_ACK_LATE = 0.5
+"""The same of one that should have been heard."""
 _DEPS_LIMIT = 64 * 1024
 
 
@@ -89,9 +90,9 @@ class CallMaker:
         self._looking = False
         self._stage = context.stage
         self._cancelled: list[str] = []
-        kind = subjects.children_kind(context.parent) if context.parent else "result"
-        self._subject = subjects.run(context.run, kind)
+        self._kind = subjects.children_kind(context.parent) if context.parent else "result"
         self._sequence = 0
+        self._behind = 0  # reads under way of what was missed
         self._heard = time.monotonic()
         self._sid = 0
         self._abandoned = False
@@ -111,7 +112,7 @@ class CallMaker:
     def listen(self) -> None:
         """Listen for results."""
         # On a literal subject: it costs the server a tenth of what one with a wildcard does.
-        journal = self._subject.replace("cb.run.", "cb.journal.", 1)
+        journal = subjects.journal(self.context.run, self._kind)
         self._sid = self._node.connection.subscribe(journal, self.on_result)
         self._caller.makers.add(self)
 
@@ -369,7 +370,7 @@ class CallMaker:
             return
         before = H.find_int(head, b"Nats-Last-Sequence")
         if before > self._sequence or (self._held and self._may_miss_acks()):
-            self._caller.spawn(self.resync())  # something was missed; this one is read again with it
+            self._resync_soon()  # something was missed; this one is read again with it
             return
         sequence = H.find_int(head, b"Nats-Sequence")
         self._sequence = max(self._sequence, sequence)
@@ -388,11 +389,20 @@ class CallMaker:
         self._looking = False
         await self.resync()
 
+    def _resync_soon(self) -> None:
+        self._behind += 1
+        self._caller.spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        try:
+            await self.resync()
+        finally:
+            self._behind -= 1
+
     async def resync(self) -> None:
         """Read what was missed from the journal itself."""
         losses, held = self._node.connection.losses, list(self._held.values())
-        kind = self._subject.split(".", 3)[3]
-        for entry in await self._node.journal.read(self.context.run, kind, self._sequence):
+        for entry in await self._node.journal.read(self.context.run, self._kind, self._sequence):
             if entry.sequence > self._sequence:
                 self._sequence = entry.sequence
                 self._outcomes(entry.body, heard=False)
@@ -424,9 +434,8 @@ class CallMaker:
                 self._outcome(result)
 
     def _outcome(self, result: Result) -> None:
-        if self._held:  # of the same call another outcome was stored, which counts
-            for ack in [ack for ack, held in self._held.items() if held.result.future == result.future]:
-                self._release(ack)
+        if self._held:
+            self._release_of(result.future)
         if result.future not in self.open or self.recorded.holds(result.future):
             self.recorded.early(result)
         elif self.recorded.replaying and not is_refusal(result):
@@ -442,33 +451,48 @@ class CallMaker:
         Args:
             heard: it is new; else the ack may have come before it was read.
         """
-        if result.future not in self.open and not self.recorded.expects(result.future):
+        if not self._awaits(result.future):
             return
         ours = result.commit.startswith(f"{self._node.name}.")
-        kind = subjects.commit_kind(self._subject.split(".", 3)[3], result.commit)
-        ack = subjects.journal(self.context.run, kind)
-        self._held[ack] = _Held(
-            result, ours=ours, losses=self._node.connection.losses if ours and heard else -1
-        )
+        ack = subjects.journal(self.context.run, subjects.commit_kind(self._kind, result.commit))
+        known = ours and heard
+        held = _Held(result, ours=ours, losses=self._node.connection.losses if known else -1)
+        self._held[ack] = held
         self._caller.hold(ack, self)
-        if not (ours and heard):
-            self._loop.call_later(_ACK_TAKES, self._look_for_ack, ack, _ACK_TAKES)
+        wait = _ACK_LATE if known else _ACK_TAKES
+        self._loop.call_later(wait, self._look_for_ack, ack, held, wait)
+
+    def _awaits(self, future: str) -> bool:
+        """Whether an outcome of this call would be given to the code, now or later."""
+        if self.recorded.holds(future):
+            return False
+        return future in self.open or self.recorded.expects(future)
 
     def _release(self, ack: str) -> None:
         del self._held[ack]
         self._caller.drop(ack, self)
 
-    def on_commit(self, ack: str, data: bytes) -> None:
-        """A commit's ack is in the journal."""
+    def _release_of(self, future: str) -> None:
+        """Of a call that has an outcome, another one that is held is waited for no more."""
+        for ack in [ack for ack, held in self._held.items() if held.result.future == future]:
+            self._release(ack)
+
+    def on_commit(self, ack: str, sequence: int, *, stored: bool) -> None:
+        """A commit's ack is in the journal.
+
+        Args:
+            sequence: of that entry; stored: what it says.
+        """
         held = self._held.get(ack)
         if held is None:
             return
-        if self._may_miss_acks():
-            self._caller.spawn(self.resync())  # in the order of the journal
+        if self._behind or self._may_miss_acks():
+            self._resync_soon()  # in the order of the journal
             return
         self._release(ack)
+        self._sequence = max(self._sequence, sequence)
         self._heard = time.monotonic()
-        if is_stored(data):
+        if stored:
             self._outcome(held.result)
 
     def _may_miss_acks(self) -> bool:
@@ -476,10 +500,15 @@ class CallMaker:
         losses = self._node.connection.losses
         return any(held.losses != losses for held in self._held.values())
 
-    def _look_for_ack(self, ack: str, waited: float) -> None:
-        if ack in self._held and not self._stopped:
-            self.look_again()
-            self._loop.call_later(min(2 * waited, QUIET), self._look_for_ack, ack, min(2 * waited, QUIET))
+    def _look_for_ack(self, ack: str, held: _Held, waited: float) -> None:
+        if self._held.get(ack) is not held or self._stopped:
+            return
+        if not self._awaits(held.result.future):
+            self._release(ack)
+            return
+        self.look_again()
+        wait = min(2 * waited, QUIET)
+        self._loop.call_later(wait, self._look_for_ack, ack, held, wait)
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""
@@ -489,6 +518,8 @@ class CallMaker:
             self._resolve_now(result)
 
     def _resolve_now(self, result: Result) -> None:
+        if self._held:
+            self._release_of(result.future)
         future = self.open.get(result.future)
         if future is None:
             return

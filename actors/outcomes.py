@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -119,35 +120,27 @@ async def _publish_held(instance: Instance, call: Call, result: Result, session:
     """
     result.sticky = True
     held = instance.host.commit_acks.hold(call, result)
+    stored = False
     try:
         stored = await managed.commit(instance, session, call, result, held)
-    except BaseException:
+    finally:
         if held is not None:
-            held.end()
-        raise
+            told = partial(_when_told, instance, call, result, session, held)
+            held.end(told if stored else None)
     if not stored:
-        if held is not None:
-            held.end()
         release(instance, call)  # who holds the session now runs it
     elif held is None:
         publish(instance, call, result, session)
     else:
-        _publish_told(instance, call, result, session, held)
+        instance.host.finished(call, result)
 
 
-def _publish_told(
-    instance: Instance, call: Call, result: Result, session: Session, held: HeldOutcome
-) -> None:
-    """The same for an outcome that was told with its commit: it is stored again only if it does not count."""
-
-    def then() -> None:
-        if held.counts:
-            _is_stored(instance, call, result, session)
-        else:
-            _put(instance, call, result, session)
-
-    held.end(then)
-    instance.host.finished(call, result)
+def _when_told(instance: Instance, call: Call, result: Result, session: Session, held: HeldOutcome) -> None:
+    """An outcome was told with its commit: it is stored again only if it does not count."""
+    if held.counts:
+        _is_stored(instance, call, result, session)
+    else:
+        _put(instance, call, result, session)
 
 
 async def fail_attempt(instance: Instance, call: Call, error: BaseException, session: Session | None) -> None:

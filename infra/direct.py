@@ -55,6 +55,20 @@ class Stored:
             self._headers = H.decode(self._head)
         return self._headers
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same message."""
+        if not isinstance(other, Stored):
+            return NotImplemented
+        return (self.subject, self.sequence, self.body) == (other.subject, other.sequence, other.body)
+
+    def __hash__(self) -> int:
+        """By its place."""
+        return hash((self.subject, self.sequence))
+
+    def __repr__(self) -> str:
+        """Where it lies, and how long it is."""
+        return f"Stored({self.subject!r}, {self.sequence}, {len(self.body)} bytes)"
+
 
 class DirectReader:
     """Batched direct gets over one connection.

@@ -217,6 +217,12 @@ class Store:
         if number is not None:
             self._acked(number, data, head)
 
+    def ask_again(self, ack: str) -> None:
+        """Send a message again whose answer was to go elsewhere and was not heard: it comes here now."""
+        number = self._elsewhere.get(ack)
+        if number is not None:
+            self._again(number)
+
     def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         self._acked(int(subject[self._prefix :]), data, head)
 

@@ -8,7 +8,7 @@ commit, whether it was stored. The outcome counts in the place of that entry, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -20,24 +20,30 @@ _COMMIT = b"\xa6commit"
 """How the field begins in an outcome that is held: what does not have it need not be decoded."""
 
 
+class _Error(msgspec.Struct):
+    code: int = 0
+
+
 class _Answer(msgspec.Struct):
     stream: str = ""
     seq: int = 0
-    error: msgspec.Raw | None = None
+    error: _Error | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
-_results = msgspec.msgpack.Decoder(Result | list[Result]).decode
+_result = msgspec.msgpack.Decoder(Result).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def is_stored(body: bytes) -> bool:
-    """Whether a server's answer says that a commit is stored."""
+def is_stored(body: bytes) -> bool | None:
+    """Whether a server's answer says that a commit is stored; None if it is no such answer."""
     try:
         answer = _answer(body)
     except (ValueError, RecursionError):
-        return False
-    return answer.error is None and answer.seq > 0 and answer.stream == f"KV_{subjects.STATE_BUCKET}"
+        return None
+    if answer.error is not None:
+        return False if answer.error.code else None
+    return True if answer.seq > 0 and answer.stream == f"KV_{subjects.STATE_BUCKET}" else None
 
 
 def has_held(entries: Iterable[Stored]) -> bool:
@@ -52,55 +58,57 @@ def commits_of(kind: str) -> str:
     return subjects.commit_kind(kind, ">") if kind.partition(".")[0] == "result" else ""
 
 
-def settled(run: str, entries: Iterable[Stored]) -> tuple[list[Stored], bool]:
-    """Entries in journal order, each outcome that was held in the place where it counts.
+class Counting:
+    """Puts the outcomes of a journal where they count.
 
-    Returns:
-        the entries, acks left out, and what does not count for want of a commit, too; what may still count
-        stands where it was stored. And whether there was an ack whose outcome was not among them.
+    Args:
+        run: whose journal.
+
+    Attributes:
+        alone: there was an ack whose outcome was not among the entries.
     """
-    prefix = len(subjects.run(run, ""))
-    held: dict[str, tuple[int, Stored]] = {}
-    found: list[Stored | None] = []
-    alone = False
-    for entry in entries:
-        kind = entry.subject[prefix:]
-        first = kind.partition(".")[0]
-        if first == "commit":
-            place, outcome = held.pop(kind, (0, None))
-            if outcome is None:
-                alone = True
+
+    def __init__(self, run: str) -> None:
+        self.alone = False
+        self._prefix = len(subjects.run(run, ""))
+        self._held: dict[str, tuple[Stored, Result]] = {}
+
+    def take(self, entries: Iterable[Stored]) -> list[Stored]:
+        """The next entries in journal order, each outcome that was held in the place where it counts.
+
+        Acks are left out, and so is what does not count for want of a commit. An outcome that may still count
+        stands where it was stored; once its ack is taken, it comes in that one's place.
+        """
+        found: list[Stored | None] = []
+        places: dict[str, int] = {}
+        for entry in entries:
+            kind = entry.subject[self._prefix :]
+            first = kind.partition(".")[0]
+            if first == "commit":
+                if (stored := is_stored(entry.body)) is None:
+                    continue  # anybody can publish there
+                if kind in places:
+                    found[places.pop(kind)] = None
+                outcome, result = self._held.pop(kind, (None, None))
+                self.alone = self.alone or outcome is None
+                if stored and outcome is not None and result is not None:
+                    body = _encode(msgspec.structs.replace(result, commit=""))
+                    found.append(Stored(outcome.subject, entry.sequence, entry.at, {}, body))
                 continue
-            found[place] = None
-            if is_stored(entry.body):
-                found.append(Stored(outcome.subject, entry.sequence, entry.at, {}, _counting(outcome)))
-        elif first == "result" and _COMMIT in entry.body:
-            for one in _each(entry):
-                if name := _read(one.body)[0].commit:
-                    held[subjects.commit_kind(kind, name)] = (len(found), one)
-                found.append(one)
-        else:
+            result = _held(entry) if first == "result" else None
+            if result is not None:
+                name = subjects.commit_kind(kind, result.commit)
+                self._held[name], places[name] = (entry, result), len(found)
             found.append(entry)
-    return [entry for entry in found if entry is not None], alone
+        return [entry for entry in found if entry is not None]
 
 
-def _each(entry: Stored) -> list[Stored]:
-    """An entry for each of the outcomes in one."""
-    return [
-        Stored(entry.subject, entry.sequence, entry.at, entry.headers, _encode(one))
-        for one in _read(entry.body)
-    ]
-
-
-def _counting(entry: Stored) -> bytes:
-    (result,) = _read(entry.body)
-    result.commit = ""
-    return _encode(result)
-
-
-def _read(body: bytes) -> Sequence[Result]:
+def _held(entry: Stored) -> Result | None:
+    """The outcome in an entry if it is held; those that are stored together are not."""
+    if _COMMIT not in entry.body:
+        return None
     try:
-        said = _results(body)
+        result = _result(entry.body)
     except (ValueError, RecursionError):
-        return ()
-    return said if isinstance(said, list) else (said,)
+        return None
+    return result if result.commit else None

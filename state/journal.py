@@ -22,7 +22,7 @@ from callboard.infra.direct import DirectReader, Stored
 from callboard.infra.errors import Fenced, Overloaded, StoreRefused
 from callboard.infra.messages.run import Aside, Done, ErrorInfo, Owner, Pending, Result, RunSummary, Signal
 from callboard.infra.store import OnStored, Store
-from callboard.state.held import commits_of, has_held, settled
+from callboard.state.held import Counting, commits_of, has_held
 
 T = TypeVar("T")
 
@@ -293,14 +293,15 @@ class Journal:
         An outcome that was held stands where it counts, see :mod:`callboard.state.held`; the acks are left
         out, and so is what does not count.
         """
-        entries = await self._entries(run, kind, after)
+        entries = await self.raw(run, kind, after)
         acks = commits_of(kind)
         if acks and (after or has_held(entries)):
             entries = await self._with_acks(run, kind, acks, after, entries)
         if not acks and kind != ">":
             return entries
-        found, alone = settled(run, entries)
-        if after and alone:  # the outcome that an ack is for stands before
+        counting = Counting(run)
+        found = counting.take(entries)
+        if after and counting.alone:  # the outcome that an ack is for stands before
             return [entry for entry in await self.read(run, kind) if entry.sequence > after]
         return found
 
@@ -310,13 +311,14 @@ class Journal:
         """Entries with the acks among them, so that nothing is missing before any of them."""
         while True:
             last = entries[-1].sequence if entries else after
-            read = await self._entries(run, acks, after)
-            later = await self._entries(run, kind, last) if read and read[-1].sequence > last else []
+            read = await self.raw(run, acks, after)
+            later = await self.raw(run, kind, last) if read and read[-1].sequence > last else []
             entries += later
             if not later:
                 return sorted([*entries, *read], key=lambda entry: entry.sequence)
 
-    async def _entries(self, run: str, kind: str, after: int) -> list[Stored]:
+    async def raw(self, run: str, kind: str, after: int = 0) -> list[Stored]:
+        """The same as they are stored."""
         return await self._reader.read(subjects.RUNS, subjects.run(run, kind), after)
 
     async def done(self, run: str) -> Done | None:

@@ -54,7 +54,7 @@ class Result(msgspec.Struct, omit_defaults=True):
         woven: the value is a woven form: parts of it stand in other entries of the journal.
         policy, ranked: epochs of the decisions that gave the call its lane, and its priority; 0: none did.
         placed: why its maker chose that lane, in words, where the decision leaves it a choice.
-        commit: it counts only once the entry ``commit.<maker>.<this>`` says that a state's commit is stored,
+        commit: it counts only once an entry ``commit.<parent>.<this>`` says that a state's commit is stored,
             and in that one's place; empty: it counts.
     """
 

@@ -11,13 +11,13 @@ import pytest
 from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.waiting import eventually, until
 
-from callboard import ManagedList, agent, method, options, tool, workflow
-from callboard.actors.commit_acks import AT_ONCE, HeldOutcome
+from callboard import ManagedList, agent, method, options, signal, tool, workflow
+from callboard.actors.commit_acks import AT_ONCE, CommitAcks, HeldOutcome
 from callboard.actors.host import Host
-from callboard.actors.maker import QUIET
+from callboard.actors.maker import QUIET, CallMaker
 from callboard.infra import store, subjects
 from callboard.infra.direct import Stored
-from callboard.infra.messages.run import Result
+from callboard.infra.messages.run import Result, Signal
 from callboard.state.shelf import NatsShelf
 
 RAN: Counter[str] = Counter()
@@ -112,6 +112,34 @@ async def at_once(count: int) -> list[int]:
             return await Ledger.enter(f"line {number}")
 
     return await asyncio.gather(*(one(number) for number in range(count)))
+
+
+@workflow
+async def then_wait() -> str:
+    """A line, and then a signal."""
+    await Ledger.enter("line")
+    return str(await signal("go"))
+
+
+@workflow
+async def then_many() -> int:
+    """A line when the gate opens, and then many other calls."""
+    await Ledger.wait("line")
+    return sum([len(await other()) for _ in range(20)])
+
+
+@tool(concurrency=16)
+async def named(key: str, number: int) -> dict[str, int]:
+    """A number under a key, when the gate opens."""
+    RAN[key] += 1
+    await GATE.wait()
+    return {key: number}
+
+
+@workflow
+async def name_several(key: str) -> int:
+    """Several at once."""
+    return sum(one[key] for one in await asyncio.gather(*(named(key, number) for number in range(4))))
 
 
 @workflow
@@ -217,22 +245,20 @@ async def test_the_run_goes_on_though_its_host_dies_with_the_commit(
 
 
 async def test_an_ack_that_the_host_does_not_hear(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends the commit again, and then the outcome: they are one, and the next calls go on."""
-    await board.host(Ledger)
-    await board.host(entering)
-    acked, deaf = HeldOutcome.acked, [True]
+    """It sends the commit again soon, and then the outcome: they are one, and the next calls go on."""
+    on_ack, deaf = CommitAcks._on_ack, [True]
 
-    def hears(self: HeldOutcome, *ack: Any) -> None:
+    def hears(self: CommitAcks, *ack: Any) -> None:
         if not deaf:
-            acked(self, *ack)
+            on_ack(self, *ack)
         else:
             deaf.pop()
 
-    monkeypatch.setattr(HeldOutcome, "acked", hears)
-    monkeypatch.setattr(store, "_LATE", 0.2)
-    monkeypatch.setattr(store, "_SWEEP", 0.1)
+    monkeypatch.setattr(CommitAcks, "_on_ack", hears)
+    await board.host(Ledger)
+    await board.host(entering)
     run = await board.submit(entering, count=3)
-    assert (await board.done(run)).status == "completed"
+    assert (await board.done(run, timeout=store._LATE)).status == "completed"
     await board.emptied(subjects.CALLS)
     assert RAN == {"line 0": 1, "line 1": 1, "line 2": 1}
     first = [one for one in results(await raw(board, run)) if one.future == f"{run}:1"]
@@ -350,13 +376,167 @@ async def test_a_connection_that_is_lost_in_between(board: Board, monkeypatch: p
     await until(lambda: any(maker._held for maker in driver.caller.makers))
     await _cut_off(driver)
     GATE.set()
-    node = await board.node()
-
-    async def counts() -> list[Stored]:
-        return await node.reader.read(subjects.RUNS, subjects.run(run, "commit.>"))
-
-    await eventually(counts)
+    await _stored(board, run, "commit.>")
     assert (await board.done(run, timeout=QUIET / 2)).status == "completed"
+
+
+@pytest.mark.parametrize("key", ["branch", "commit"])
+async def test_a_value_may_have_a_key_of_that_name(board: Board, key: str) -> None:
+    """Outcomes that were stored together while the driver was away are all read."""
+    await board.host(named)
+    driver = await board.host(name_several)
+    run = await board.submit(name_several, key=key)
+    await until(lambda: RAN[key] == 4)
+    await _cut_off(driver)
+    GATE.set()
+    assert (await board.done(run, timeout=QUIET / 2)).status == "completed"
+
+
+@pytest.mark.parametrize("body", [b"rubbish", b"", b'{"stream":"OTHER","seq":3}', b'{"seq":"x"}'])
+async def test_rubbish_where_an_ack_is_to_come(
+    board: Board, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """Anybody can publish to a journal: it is passed over, and the ack counts."""
+    tell = HeldOutcome.tell
+
+    def litters(self: HeldOutcome) -> None:
+        tell(self)
+        self._node.connection.publish(self.subject, body)
+
+    monkeypatch.setattr(HeldOutcome, "tell", litters)
+    host = await board.host(Ledger)
+    await board.host(entering)
+    assert await board.run(entering, count=3) == 3
+    await until(lambda: not host.commit_acks._under_way and not host.node.store._elsewhere)
+    assert RAN == {"line 0": 1, "line 1": 1, "line 2": 1}
+
+
+async def test_a_journal_without_room(board: Board) -> None:
+    """The ack is lost there, and the outcome stored later: soon after there is room."""
+    await board.host(Ledger)
+    await board.host(waiting)
+    run = await board.submit(waiting)
+    await ENTERED.wait()
+    node = await board.node()
+    info = await node.topology.api("STREAM.INFO.RUNS")
+    full = {**info["config"], "max_msgs": info["state"]["messages"]}
+    assert "error" not in await node.topology.api("STREAM.UPDATE.RUNS", full)
+    GATE.set()
+    host_store = (await _holder(board)).node.store
+    await until(lambda: host_store.full_at > 0)
+    assert "error" not in await node.topology.api("STREAM.UPDATE.RUNS", info["config"])
+    assert (await board.done(run, timeout=store._LATE)).status == "completed"
+    assert RAN == {"line": 1}
+
+
+async def _stored(board: Board, run: str, kind: str) -> list[Stored]:
+    """Wait for entries of a kind, whether they count or not."""
+    node = await board.node()
+    return await eventually(lambda: node.reader.read(subjects.RUNS, subjects.run(run, kind)))
+
+
+async def _holder(board: Board) -> Host:
+    return next(host for host in board._hosts if any(one.name == "Ledger" for one in host.declarations))
+
+
+async def test_a_commit_that_nobody_takes(board: Board) -> None:
+    """Whoever publishes to another's subject is not told that there is no stream: it is asked for soon."""
+    await board.host(Ledger)
+    await board.host(waiting)
+    run = await board.submit(waiting)
+    await ENTERED.wait()
+    node = await board.node()
+    bucket = f"KV_{subjects.STATE_BUCKET}"
+    config = (await node.topology.api(f"STREAM.INFO.{bucket}"))["config"]
+    elsewhere = {**config, "subjects": ["nowhere.>"]}
+    assert "error" not in await node.topology.api(f"STREAM.UPDATE.{bucket}", elsewhere)
+    GATE.set()
+    await _stored(board, run, "result")
+    assert "error" not in await node.topology.api(f"STREAM.UPDATE.{bucket}", config)
+    assert (await board.done(run, timeout=store._LATE)).status == "completed"
+    assert RAN == {"line": 1}
+
+
+async def test_a_handler_that_is_stopped_while_it_commits(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit is acked all the same, and the store waits for nothing."""
+    tell, stops = HeldOutcome.tell, [True]
+
+    def stopped(self: HeldOutcome) -> None:
+        tell(self)
+        task = asyncio.current_task()
+        if stops and task is not None:
+            stops.pop()
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    monkeypatch.setattr(HeldOutcome, "tell", stopped)
+    monkeypatch.setattr(store, "_LATE", 3600.0)
+    host = await board.host(Ledger)
+    await board.host(entering)
+    run = await board.submit(entering, count=1)
+    assert (await board.done(run)).status == "completed"
+    await until(lambda: not host.node.store.outstanding)
+    assert not host.node.store._elsewhere
+
+
+async def test_a_run_that_rests_after_such_a_call_is_not_woken(board: Board) -> None:
+    """What counts has been heard."""
+    await board.host(Ledger)
+    driver = await board.host(then_wait, park_after=0.1)
+    run = await board.submit(then_wait)
+    await board.entries(run, "aside")
+    await until(lambda: not driver.caller.makers)
+    node = await board.node()
+    await node.journal.put_signal(run, Signal("go", value=msgspec.Raw(packed("on"))))
+    assert (await board.done(run)).status == "completed"
+    kinds = [entry.subject.split(".")[3] for entry in await raw(board, run)]
+    assert kinds.count("aside") == 1
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_an_outcome_that_will_never_count_is_not_waited_for(
+    board: Board, monkeypatch: pytest.MonkeyPatch, *, stale: bool
+) -> None:
+    """One was held, and stored again without: who takes the run over looks for no ack of the first."""
+    await board.host(Ledger, other)
+    first = await board.host(then_many)
+    run = await board.submit(then_many)
+    await ENTERED.wait()
+    await board.kill(first)
+    node = await board.node()
+    result = Result(f"{run}:1", "Ledger.wait", msgspec.Raw(b"\x01"), host="h", sticky=True)
+    if stale:
+        await node.journal.add(run, msgspec.structs.replace(result, commit=f"{first.id}.h-gone.3"))
+    await node.journal.add(run, result)
+    reads, resync = Counter[str](), CallMaker.resync
+
+    async def counted(self: CallMaker) -> None:
+        reads["resync"] += 1
+        await resync(self)
+
+    monkeypatch.setattr(CallMaker, "resync", counted)
+    await board.host(then_many)
+    assert (await board.done(run)).status == "completed"
+    assert reads["resync"] < 5
+
+
+async def test_who_follows_a_run_reads_each_entry_once(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many outcomes were held."""
+    await board.host(Ledger, entering)
+    client = await board.client()
+    read, seen = client.node.reader.read, Counter[int]()
+
+    async def counted(stream: str, *rest: Any, **more: Any) -> list[Stored]:
+        found = await read(stream, *rest, **more)
+        seen.update(entry.sequence for entry in found if stream == subjects.RUNS)
+        return found
+
+    monkeypatch.setattr(client.node.reader, "read", counted)
+    run = await client.submit(entering.name, {"count": 50})
+    events = [event async for event in client.events(run)]
+    assert len([event for event in events if event.kind == "result"]) == 50
+    assert seen.most_common(1)[0][1] == 1
 
 
 async def _cut_off(host: Host) -> None:

@@ -156,8 +156,8 @@ def _counting(messages: Iterable[_Message]) -> list[Entry]:
     for message in messages:
         entry = _entry(message)
         if isinstance(entry.body, Result) and entry.body.commit:
-            maker = message.subject.removeprefix(f"cb.run.{entry.run}.result").removeprefix(".") or "-"
-            held[f"cb.run.{entry.run}.commit.{maker}.{entry.body.commit}"] = entry
+            parent = message.subject.removeprefix(f"cb.run.{entry.run}.result").removeprefix(".") or "-"
+            held[f"cb.run.{entry.run}.commit.{parent}.{entry.body.commit}"] = entry
         elif entry.kind != "commit":
             found.append(entry)
         elif (outcome := held.pop(message.subject, None)) is not None and "error" not in json.loads(

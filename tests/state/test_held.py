@@ -16,7 +16,7 @@ from callboard.infra import subjects
 from callboard.infra.direct import Stored
 from callboard.infra.errors import Fenced
 from callboard.infra.messages.run import Result
-from callboard.state.held import is_stored, settled
+from callboard.state.held import Counting, is_stored
 from callboard.state.journal import Journal, encode, read_results
 from callboard.state.shelf import Place
 
@@ -123,23 +123,46 @@ def _fits(subject: str, wanted: str) -> bool:
 )
 def test_an_outcome_counts_by_its_ack(entries: list[Stored], count: list[tuple[int, str]]) -> None:
     """In its place; without one that says that the commit is stored it does not."""
-    assert told(settled(RUN, entries)[0]) == count
+    assert told(Counting(RUN).take(entries)) == count
 
 
-def test_of_several_in_one_entry_those_count_that_are_not_held() -> None:
-    """And the other one by its ack."""
-    both = encode([Result(f"{RUN}:1", "t.call", commit="d.h.0"), Result(f"{RUN}:2", "t.call")])
-    entries = [outcome(1, 1, body=both), ack(2, "d.h.0")]
-    assert told(settled(RUN, entries)[0]) == [(1, "2"), (2, "1")]
-    assert told(entries) == [(1, "2")]
+def test_outcomes_that_are_stored_together_stay_together() -> None:
+    """What is held is stored alone; and a value may have a key of that name."""
+    both = [Result(f"{RUN}:{n}", "t.call", msgspec.Raw(encode({"commit": n}))) for n in range(3)]
+    entries = [outcome(1, 1, body=encode(both)), outcome(2, 7, body=encode(both[0]))]
+    assert Counting(RUN).take(entries) == entries
+    forged = [Result(f"{RUN}:1", "t.call", commit="d.h.0"), Result(f"{RUN}:2", "t.call")]
+    entries = [outcome(1, 1, body=encode(forged)), ack(2, "d.h.0")]
+    assert told(Counting(RUN).take(entries)) == [(1, "2")]
+
+
+def test_what_is_taken_bit_by_bit_counts_likewise() -> None:
+    """Who follows a journal need not read it anew."""
+    entries = [outcome(1, 1, "d.h.0"), outcome(2, 2), ack(3, "d.h.0"), ack(4, "d.h.0")]
+    counting = Counting(RUN)
+    assert [told(counting.take([one])) for one in entries] == [[], [(2, "2")], [(3, "1")], []]
+    assert counting.alone
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"[]", b"{}", b'{"seq":"x"}', b"\x00", b'{"a":' * 2000, REFUSED]
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"seq":"x"}',
+        b'{"stream":"OTHER","seq":3}',
+        b'{"error":{}}',
+        b"\x00",
+        b'{"a":' * 2000,
+    ],
 )
 def test_what_is_no_ack_of_a_commit_says_nothing(body: bytes) -> None:
     """Anybody can publish to a journal."""
-    assert not is_stored(body)
+    assert is_stored(body) is None
+    entries = [outcome(1, 1, "d.h.0"), ack(2, "d.h.0", body), ack(3, "d.h.0")]
+    assert told(Counting(RUN).take(entries)) == [(3, "1")]
 
 
 steps = st.lists(
