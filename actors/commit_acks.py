@@ -7,6 +7,7 @@ few commits at a time are told like that; of more, the outcomes share messages a
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class CommitAcks:
         self._names = AT_ONCE
         self._free: deque[str] = deque(str(number) for number in range(AT_ONCE))
         self._under_way: dict[str, HeldOutcome] = {}
+        self._next_look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Listen for the acks of this host's commits."""
@@ -58,11 +60,11 @@ class CommitAcks:
         if call.method.effect is not None or not subjects.is_token(maker) or _has_called(call):
             return None
         name = subjects.commit_name(maker, self._host, self._free.popleft())
-        held = HeldOutcome(self._node, call.run, result, name, self._let_go)
+        held = HeldOutcome(self._node, call.run, result, name, self)
         self._under_way[held.subject] = held
         return held
 
-    def _let_go(self, held: HeldOutcome) -> None:
+    def let_go(self, held: HeldOutcome) -> None:
         """A name is used again only after one outcome and one ack: so none is mistaken for another."""
         self._under_way.pop(held.subject, None)
         if held.is_clean:
@@ -70,6 +72,24 @@ class CommitAcks:
         else:
             self._free.append(str(self._names))
             self._names += 1
+
+    def look_later(self, held: HeldOutcome) -> None:
+        """Ask for an ack should it be late. One timer for all: nearly every ack comes long before."""
+        held.due = self._node.loop.time() + _ACK_TAKES
+        if self._next_look is None:
+            self._next_look = self._node.loop.call_at(held.due, self._look)
+
+    def _look(self) -> None:
+        self._next_look = None
+        now = self._node.loop.time()
+        waiting = [held for held in self._under_way.values() if held.due]
+        for held in waiting:
+            if held.due <= now:
+                held.due = 0.0
+                held.ask_again()
+        dues = [held.due for held in waiting if held.due]
+        if dues:
+            self._next_look = self._node.loop.call_at(min(dues), self._look)
 
     def _on_ack(self, subject: bytes, reply: bytes, data: bytes, head: bytes | None) -> None:
         stored = is_stored(data)
@@ -94,19 +114,21 @@ class HeldOutcome:
 
     Args:
         node: of this process; run: whose outcome; name: of the ack.
-        let_go: told when neither the outcome nor the ack is under way any more.
+        acks: told when neither the outcome nor the ack is under way any more.
+
+    Attributes:
+        due: when the ack is asked for again, by the event loop's clock; 0: it is not.
     """
 
-    def __init__(
-        self, node: Node, run: str, result: Result, name: str, let_go: Callable[[HeldOutcome], None]
-    ) -> None:
+    def __init__(self, node: Node, run: str, result: Result, name: str, acks: CommitAcks) -> None:
         self.name = name
         self._kind = subjects.result_kind(result.future)
         self.subject = subjects.run(run, subjects.commit_kind(self._kind, name))
         self._node = node
         self._run = run
         self._result = result
-        self._let_go = let_go
+        self._acks = acks
+        self.due = 0.0
         self._told = False
         self._outcome: int | StoreRefused | None = None
         self._ack = 0
@@ -137,14 +159,15 @@ class HeldOutcome:
             self._finish()
         elif not self._ack:
             # Where the journal had no room just now, or nobody takes the commit, no ack ever comes.
-            self._node.loop.call_later(_ACK_TAKES, self._ask_again)
+            self._acks.look_later(self)
 
-    def _ask_again(self) -> None:
+    def ask_again(self) -> None:
+        """Have the commit sent again if it has no ack."""
         if not (self._ack or self._ended):
             self._node.store.ask_again(self.subject)
 
     def _finish(self) -> None:
-        self._let_go(self)
+        self._acks.let_go(self)
         if self._then is not None:
             self._then()
 

@@ -72,6 +72,7 @@ from callboard.infra.settings import Settings
 from callboard.infra.topology import lane_consumer
 from callboard.state.journal import Outcomes
 from callboard.state.sessions import Sessions
+from callboard.state.shelf import Place
 
 _LANE_ROOM = 64
 _CANCEL_AGAIN = 1.0
@@ -256,6 +257,15 @@ class Host:
         self.caller.start()
         self.commit_acks.start()
         self._members = [self._member(declared) for declared in self.declarations]
+        if any(isinstance(member, Instance) and member.rules is not None for member in self._members):
+            self.states.start()
+            self.states.fenced = self._fenced
+
+    def _fenced(self, place: Place) -> None:
+        """Somebody else has written to a session, or deleted it, as was found between its calls."""
+        for member in self._members:
+            if isinstance(member, Instance) and member.name == place.actor and member.snapshots is not None:
+                member.snapshots.doubt(place.session)
 
     def _reorder(self, sessions: set[str]) -> None:
         """These sessions have got another priority."""

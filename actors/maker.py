@@ -100,6 +100,7 @@ class CallMaker:
         self._expanding = False
         self._line: deque[Result] = deque()
         self._held: dict[str, _Held] = {}  # by the subject where the ack is repeated
+        self._next_look: asyncio.TimerHandle | None = None  # for acks that are late
         self._turns: Turns | None = None
 
     @property
@@ -147,6 +148,8 @@ class CallMaker:
         self._caller.makers.discard(self)
         for ack in list(self._held):
             self._release(ack)
+        if self._next_look is not None:
+            self._next_look.cancel()
         if abandon:
             self.abandon()
         for future in list(self.open.values()):
@@ -459,8 +462,9 @@ class CallMaker:
         held = _Held(result, ours=ours, losses=self._node.connection.losses if known else -1)
         self._held[ack] = held
         self._caller.hold(ack, self)
-        wait = _ACK_LATE if known else _ACK_TAKES
-        self._loop.call_later(wait, self._look_for_ack, ack, held, wait)
+        held.wait = _ACK_LATE if known else _ACK_TAKES
+        held.due = self._loop.time() + held.wait
+        self._look_at(held.due)
 
     def _awaits(self, future: str) -> bool:
         """Whether an outcome of this call would be given to the code, now or later."""
@@ -500,15 +504,30 @@ class CallMaker:
         losses = self._node.connection.losses
         return any(held.losses != losses for held in self._held.values())
 
-    def _look_for_ack(self, ack: str, held: _Held, waited: float) -> None:
-        if self._held.get(ack) is not held or self._stopped:
+    def _look_at(self, due: float) -> None:
+        # One timer for all: nearly every ack comes long before.
+        if self._next_look is not None and self._next_look.when() > due:
+            self._next_look.cancel()
+            self._next_look = None
+        if self._next_look is None:
+            self._next_look = self._loop.call_at(due, self._look_for_acks)
+
+    def _look_for_acks(self) -> None:
+        self._next_look = None
+        if self._stopped:
             return
-        if not self._awaits(held.result.future):
-            self._release(ack)
-            return
-        self.look_again()
-        wait = min(2 * waited, QUIET)
-        self._loop.call_later(wait, self._look_for_ack, ack, held, wait)
+        now = self._loop.time()
+        for ack, held in list(self._held.items()):
+            if held.due > now:
+                continue
+            if self._awaits(held.result.future):
+                self.look_again()
+                held.wait = min(2 * held.wait, QUIET)
+                held.due = now + held.wait
+            else:
+                self._release(ack)
+        if self._held:  # not for each of many: they are looked for together
+            self._look_at(max(now + _ACK_TAKES, min(held.due for held in self._held.values())))
 
     def _resolve(self, result: Result) -> None:
         """Results resolve in the order of the journal, also when a large one must be fetched first."""
@@ -636,14 +655,16 @@ class _Held:
 
     Attributes:
         ours: the ack is sent to this process; losses: of the connection, by when no ack had been missed.
+        due: when the ack is looked for in the journal, by the event loop's clock; wait: seconds until then.
     """
 
-    __slots__ = ("losses", "ours", "result")
+    __slots__ = ("due", "losses", "ours", "result", "wait")
 
     def __init__(self, result: Result, *, ours: bool, losses: int) -> None:
         self.result = result
         self.ours = ours
         self.losses = losses
+        self.due = self.wait = 0.0
 
 
 class _OnCallStored:

@@ -50,6 +50,7 @@ async def board() -> AsyncIterator[tuple[Node, Sessions]]:
         server = await start_server(here)
         node = await Node(Settings.load(nats_url=server.url), "bench").open()
         sessions = Sessions(node.shelf, node.settings)
+        sessions.start()
         try:
             yield node, sessions
         finally:

@@ -128,6 +128,8 @@ class LaneClient(Client):
         self._lanes: dict[int, Lane] = {}
         self._flushing = False
         self._flushing_later = False
+        self._flush_at = 0.0
+        self._flush_timer = False
 
     async def deliver(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -188,8 +190,22 @@ class LaneClient(Client):
         self._pending.append(frame)
         self._pending_data_size += len(frame)
         if not (self._flushing or self._flushing_later):
+            loop = asyncio.get_running_loop()
             self._flushing_later = True
-            asyncio.get_running_loop().call_later(_LATER, self._flush_turn)
+            self._flush_at = loop.time() + _LATER
+            if not self._flush_timer:
+                self._flush_timer = True
+                loop.call_at(self._flush_at, self._flush_late, loop)
+
+    def _flush_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._flush_timer = False
+        if not self._flushing_later:
+            return
+        if self._flush_at <= loop.time():
+            self._flush_turn()
+        else:  # what this was for has left with something else
+            self._flush_timer = True
+            loop.call_at(self._flush_at, self._flush_late, loop)
 
     def _flush_turn(self) -> None:
         self._flushing = self._flushing_later = False

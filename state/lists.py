@@ -190,8 +190,8 @@ class ManagedList(MutableSequence[T]):
 
     def append(self, value: T) -> None:
         """As ``list.append``."""
-        count = len(self)
-        self._splice(count, count, [value])
+        turn, name, place = self._turn, self._name, self._kept.count
+        turn.splice(name, "list", place, place, [turn.cell(name, self._codec, value, place)])
 
     def extend(self, values: Iterable[T]) -> None:
         """As ``list.extend``."""

@@ -45,6 +45,12 @@ class Packer:
     def __init__(self) -> None:
         self.parts: dict[str, bytes] = {}
         self.large: dict[bytes, bytes | None] = {}
+        self._named: list[Node] = []
+
+    def take_back(self) -> None:
+        """Nobody knows whether the parts were stored: the nodes in them are to be stored anew."""
+        for node in self._named:
+            node.part = ""
 
     def contents(self) -> dict[str, bytes]:
         """What has to be stored, by key; large values that were not read are stored already."""
@@ -89,6 +95,7 @@ class Packer:
             if not on_edge or (node.items is not None and weight(node) > TAIL):
                 node.part = _new_part("l" if node.nodes is None else "b")
                 self.parts[node.part] = encode(inline)
+                self._named.append(node)
                 inline = None
         return Ref(node.part, node.count, node.size, node.large, node.low, inline)
 

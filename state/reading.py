@@ -19,10 +19,13 @@ class Parts:
 
     Args:
         place: whose it is; shelf: where it lies.
+
+    Attributes:
+        place: whose it is.
     """
 
     def __init__(self, place: Place, shelf: Shelf) -> None:
-        self._place = place
+        self.place = place
         self._shelf = shelf
 
     async def read(self, unread: Sequence[Unread]) -> None:
@@ -31,11 +34,11 @@ class Parts:
         Raises:
             StateDamaged: one is not there.
         """
-        self._fill(unread, await self._shelf.load(self._place, [_key(one) for one in unread]))
+        self._fill(unread, await self._shelf.load(self.place, [_key(one) for one in unread]))
 
     def read_now(self, unread: Sequence[Unread]) -> None:
         """The same, waited for in this thread."""
-        self._fill(unread, self._shelf.load_now(self._place, [_key(one) for one in unread]))
+        self._fill(unread, self._shelf.load_now(self.place, [_key(one) for one in unread]))
 
     def _fill(self, unread: Sequence[Unread], bodies: Mapping[str, bytes]) -> None:
         for one in unread:
@@ -55,7 +58,7 @@ class Parts:
 
     def damaged(self, key: str, problem: str) -> StateDamaged:
         """The error for a part or a commit that cannot be used."""
-        actor, session = self._place
+        actor, session = self.place
         return StateDamaged(
             f"the state of session {session} at {actor} cannot be read: {key}: {problem}; look at what "
             f"is kept with 'callboard state history {actor} {session}', or delete it",

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -38,6 +39,8 @@ from callboard.state.turn import Turn
 
 _MOST_CHANGES = 128 * 1024
 """Bytes of one commit's changes, and twice as many of all since the last head."""
+_FEW = 8
+"""Commits after a head that whoever opens a session may have to read while it rests."""
 _RENEWED = 0.25
 """What is older than this part of the ``ttl`` is stored anew; by as much, messages outlive it."""
 
@@ -78,6 +81,7 @@ class Session(Parts):
         written_at: unix seconds of the last commit.
         untold: the last commit's call, and its result, as they were read.
         told: set when the outcome of the last commit made here is in the journal.
+        committed_at: monotonic seconds when a call was last committed here; 0: none since it was taken.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class Session(Parts):
         self._opened: int | None = None  # the sequence, until the first head after that
         self._removed: set[int] = set()
         self._turn: Turn | None = None
+        self.committed_at = 0.0
+        self._folding: asyncio.Event | None = None
 
     # -- opening -----------------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ class Session(Parts):
         """
         while True:
             began = time.monotonic()
-            last = await self._shelf.last(self._place)
+            last = await self._shelf.last(self.place)
             self._start()
             try:
                 if last is not None:
@@ -139,7 +145,7 @@ class Session(Parts):
             self.untold = newest.call, newest.result
         try:
             await self.replay(
-                [last] if newest.head else await self._shelf.commits(self._place, newest.base - 1)
+                [last] if newest.head else await self._shelf.commits(self.place, newest.base - 1)
             )
         except StateDamaged:
             if not _outlived(last):
@@ -152,7 +158,7 @@ class Session(Parts):
             self._expire()
 
     async def _is_last(self, sequence: int) -> bool:
-        last = await self._shelf.last(self._place)
+        last = await self._shelf.last(self.place)
         return sequence == (0 if last is None else last.sequence)
 
     @asynccontextmanager
@@ -268,7 +274,7 @@ class Session(Parts):
         if sequence is None:
             return None
         async with self.as_read():
-            stored = await self._shelf.at(self._place, sequence)
+            stored = await self._shelf.at(self.place, sequence)
             if stored is None:
                 raise self.damaged(
                     f"sequence {sequence}", f"call {call} was applied there, and it is not kept any more"
@@ -319,6 +325,8 @@ class Session(Parts):
             StateTooLarge: the state would be above the actor's ``max_bytes``.
             ItemInvalid: an item that was fetched and changed does not fit its annotation any more.
         """
+        if self.folding:
+            await self.folded()
         turn = self._turn
         assert turn is not None, "begin() comes before commit()"
         turn.settle()
@@ -327,6 +335,7 @@ class Session(Parts):
         self._check_size(turn.kept, changes)
         commit = self._next(call=call, result=result, changes=changes)
         await self._write(commit, turn.kept, packer, told=told)
+        self.committed_at = time.monotonic()
         self.rollback()
         return self.sequence
 
@@ -338,6 +347,8 @@ class Session(Parts):
         Raises:
             Fenced: somebody else was faster. The session is lost.
         """
+        await self.folded()
+        self.committed_at = 0.0  # from now on it may be another's
         packer, turn = Packer(), self._turn
         changes = {} if turn is None else turn.changes(packer)
         kept = dict(self.kept) if turn is None else turn.kept
@@ -353,13 +364,58 @@ class Session(Parts):
         await self._write(self._next(), kept, Packer(), whole=True)
         return self.sequence
 
+    @property
+    def to_fold(self) -> bool:
+        """Whether it would be opened faster if it were folded, and may be, once nobody uses it."""
+        return (
+            self._commits >= _FEW and self.committed_at > 0 and not (self.lost or self.expired or self._old)
+        )
+
+    def rests(self, since: float) -> bool:
+        """Whether it is to be folded now.
+
+        Args:
+            since: seconds of the monotonic clock; no call has been committed after that.
+        """
+        told = self.untold is None and (self.told is None or self.told.is_set())
+        idle = self.committed_at <= since and not self.busy and not self.folding
+        return idle and told and self.to_fold
+
+    async def fold(self) -> None:
+        """Store a head: whoever opens the session next has to read nothing else. Not during a call.
+
+        A call may begin meanwhile; its commit waits.
+
+        Raises:
+            Fenced: somebody else has written meanwhile. The session is lost.
+        """
+        self._folding = folded = asyncio.Event()
+        try:
+            await self._write(self._next(), self.kept, Packer(), whole=True)
+        finally:
+            self._folding = None
+            folded.set()
+
+    @property
+    def folding(self) -> bool:
+        """Whether it is being folded."""
+        return self._folding is not None
+
+    async def folded(self) -> None:
+        """Wait while it is being folded."""
+        while self._folding is not None:
+            await self._folding.wait()
+
     def _next(self, **fields: Any) -> Commit:
         given = {"epoch": self.epoch, "holder": self.holder, **fields}
         return Commit(self.version + 1, base=self._base.sequence, **given)
 
     def _check_size(self, kept: Mapping[str, Kept], changes: Mapping[str, Change]) -> None:
-        size, limit = sum(one.size for one in kept.values()), self.rules.max_bytes
-        if changes and limit and size > limit and size > sum(one.size for one in self.kept.values()):
+        limit = self.rules.max_bytes
+        if not limit or not changes:
+            return
+        size = sum(one.size for one in kept.values())
+        if size > limit and size > sum(one.size for one in self.kept.values()):
             raise StateTooLarge(
                 f"the state of session {self.id} at {self.actor} would have {size:,} bytes, and {limit:,} "
                 "are allowed (state_max_bytes of the agent): keep less of it, or raise the limit",
@@ -384,20 +440,21 @@ class Session(Parts):
         commit.size = sum([one.size for one in kept.values()])
         body = packing.encode(commit)
         base = None
-        if whole or self._folds(len(body)):
-            async with self.as_read():
-                kept, base = await self._fold(commit, kept, packer)
-            left = await self._left_behind()
-            if len(body) > _MOST_CHANGES:
-                commit.changes = {}
-            body = packing.encode(commit)
         try:
+            if whole or self._folds(len(body)):
+                async with self.as_read():
+                    kept, base = await self._fold(commit, kept, packer)
+                left = await self._left_behind()
+                if len(body) > _MOST_CHANGES:
+                    commit.changes = {}
+                body = packing.encode(commit)
             sequence = await self._store(body, packer, told, anew=base is not None and base.anew)
         except BaseException as error:
             self.lost = True  # also where nobody knows what was stored
+            packer.take_back()
             if isinstance(error, Fenced):
                 own = [packing.part_key(part) for part in packer.parts]
-                self._background(lambda: self._shelf.drop(self._place, own, _EVER))
+                self._background(lambda: self._shelf.drop(self.place, own, _EVER))
             raise
         self.version, self.epoch, self.holder = commit.version, commit.epoch, commit.holder
         self.sequence, self.kept, self.written_at = sequence, kept, time.time()
@@ -456,10 +513,10 @@ class Session(Parts):
         ttl = math.ceil(self.rules.ttl * (1 + _RENEWED))
         if packer.parts or packer.large:
             parts = {key: one for key, one in packer.contents().items() if anew or not base.has(key)}
-            await self._shelf.store(self._place, parts, ttl)
+            await self._shelf.store(self.place, parts, ttl)
         # What is kept longer than this commit must not be taken for the state when this one is gone.
         alone = anew and self.rules.ttl > 0 and not 0 < base.ttl <= self.rules.ttl
-        return await self._shelf.commit(self._place, body, self.sequence, ttl, alone=alone, told=told)
+        return await self._shelf.commit(self.place, body, self.sequence, ttl, alone=alone, told=told)
 
     def _remember(self, call: str) -> None:
         if call:
@@ -475,7 +532,7 @@ class Session(Parts):
         if opened is None:
             return []
         return [
-            key for key, _ in await self._shelf.parts_after(self._place, opened) if not self._base.has(key)
+            key for key, _ in await self._shelf.parts_after(self.place, opened) if not self._base.has(key)
         ]
 
     async def _clean(self, upto: int, left: list[str]) -> None:
@@ -489,8 +546,8 @@ class Session(Parts):
         due = [one for one in base.freed if one.version <= oldest and one.version not in self._removed]
         keys = [*left, *(key for one in due for key in one.keys)]
         for key in [key for key in keys if key.startswith(FREED)]:
-            keys += await listed_in(self._shelf, self._place, key)
-        await self._shelf.drop(self._place, [key for key in dict.fromkeys(keys) if not base.has(key)], upto)
+            keys += await listed_in(self._shelf, self.place, key)
+        await self._shelf.drop(self.place, [key for key in dict.fromkeys(keys) if not base.has(key)], upto)
         self._removed |= {one.version for one in due}
 
 
@@ -509,5 +566,6 @@ def _outlived(last: Stored) -> bool:
     return ttl > 0 and time.time() > last.at + ttl
 
 
+@lru_cache(64)
 def _digest(call: str) -> bytes:
     return blake2b(call.encode(), digest_size=8).digest()

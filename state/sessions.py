@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 
 from callboard.infra import log
-from callboard.infra.errors import CallboardError
+from callboard.infra.errors import CallboardError, Fenced
 from callboard.infra.settings import Settings
 from callboard.state.session import Rules, Session
 from callboard.state.shelf import Place, Shelf
 
 KEPT = 1024
 """Sessions that stay open after their calls."""
+_REST = 1.0
+"""Seconds without a commit after which a session is folded."""
 
 
 class Sessions:
@@ -33,7 +37,17 @@ class Sessions:
         self._opening: dict[Place, asyncio.Task[Session | None]] = {}
         self._loads: set[asyncio.Task[Session | None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._folding: asyncio.Task[None] | None = None
+        self._in_fold: Session | None = None
+        self._looked = asyncio.Event()
+        self.fenced: Callable[[Place], None] = lambda _: None
+        """Told of a session that turns out to be another holder's, or deleted, while it is folded."""
         self._log = log.get("state")
+
+    def start(self) -> None:
+        """From now on, fold what rests, so that it is opened elsewhere with one read. Idempotent."""
+        if self._folding is None:
+            self._folding = asyncio.get_running_loop().create_task(self._fold_resting())
 
     async def open(self, actor: str, session: str, rules: Rules) -> Session:
         """A session's state at an actor, read only if this process has not got it.
@@ -49,6 +63,9 @@ class Sessions:
         while True:
             if (known := self.opened(place, rules)) is not None:
                 return known
+            if self._in_fold is not None and self._in_fold.place == place and self._in_fold.folding:
+                await self._in_fold.folded()  # what is read before that would be outdated
+                continue
             opening = self._opening.get(place)
             if opening is None:
                 made = Session(place, self.shelf, rules, self._settings, self._in_background)
@@ -90,7 +107,7 @@ class Sessions:
         self._open[place] = session
         self._open.move_to_end(place)
         for old in list(self._open)[: max(len(self._open) - self._most, 0)]:
-            if not self._open[old].busy:
+            if not (self._open[old].busy or self._open[old].folding):
                 del self._open[old]
 
     def held(self, place: Place) -> Session | None:
@@ -119,14 +136,46 @@ class Sessions:
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
+    async def _fold_resting(self) -> None:
+        while True:
+            await asyncio.sleep(_REST)
+            since = time.monotonic() - _REST
+            for session in [one for one in self._open.values() if one.rests(since)]:
+                if self._open.get(session.place) is session and session.rests(since):
+                    await self._fold(session)
+            self._looked.set()
+            self._looked.clear()
+
+    async def _fold(self, session: Session) -> None:
+        self._in_fold = session
+        try:
+            await session.fold()
+        except Fenced:
+            if self._open.get(session.place) is session:
+                self.fenced(session.place)
+        except CallboardError as error:
+            self._log.warning("not_folded", actor=session.actor, session=session.id, reason=error.message)
+        except Exception as error:  # noqa: BLE001 - the others are to be folded still
+            self._log.error("not_folded", actor=session.actor, session=session.id, exc_info=error)
+        finally:
+            self._in_fold = None
+
+    async def rested(self) -> None:
+        """Wait until all open sessions are folded, or folding is stopped. Nobody may write meanwhile."""
+        while self._folding is not None and any(one.to_fold for one in self._open.values()):
+            await self._looked.wait()
+        await self.idle()
+
     async def stop(self) -> None:
-        """Stop removing what is not needed any more; the next fold goes on with it. Idempotent."""
-        tasks = (*self._tasks, *self._loads)
+        """Stop folding, and removing what is not needed any more; the next head removes it. Idempotent."""
+        folding, self._folding = self._folding, None
+        tasks = (*self._tasks, *self._loads, *([folding] if folding else []))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._open.clear()
         self._opening.clear()
+        self._looked.set()
 
     def _in_background(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         async def guarded() -> None:
@@ -135,6 +184,6 @@ class Sessions:
             except CallboardError as error:
                 self._log.warning("parts_not_removed", reason=error.message)
 
-        task = asyncio.get_running_loop().create_task(guarded())
+        task = asyncio.get_running_loop().create_task(guarded(), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from callboard.infra import headers as H
@@ -27,6 +28,7 @@ _AT_ONCE = 256
 _CHUNKS_AT_ONCE = 32
 _PATIENCE = 30.0
 _TRIES = 5
+_PLACES = 4096
 
 
 class Place(NamedTuple):
@@ -382,6 +384,7 @@ class _Beside:
         self._thread.join(_PATIENCE)
 
 
+@lru_cache(_PLACES)
 def _commits(place: Place) -> str:
     """The subject of a state's commits.
 

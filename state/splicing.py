@@ -40,11 +40,12 @@ def _splice(node: Node, start: int, stop: int, items: Sequence[Cell], read: Read
     if node.unread:
         read([node])
     if node.items is not None:
-        changed = [*node.items[:start], *items, *node.items[stop:]]
+        at_end = start == node.count
+        changed = [*node.items, *items] if at_end else [*node.items[:start], *items, *node.items[stop:]]
         if not node.large and 0 < len(changed) <= LEAF_ITEMS and not any(i.digest for i in items):
-            size = (
-                node.size + sum([i.length for i in items]) - sum([i.length for i in node.items[start:stop]])
-            )
+            size = node.size + sum([i.length for i in items])
+            if not at_end:
+                size -= sum([i.length for i in node.items[start:stop]])
             if size <= LEAF:
                 return [leaf(changed, size)]
         # What grows at its end alone is filled up; elsewhere both halves get room for more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -276,17 +276,24 @@ class Turn:
         for name, done in self._done.items():
             change = Change(self.kept[name].kind, cleared=done.cleared)
             change.splices = [packer.splice(*one) for one in done.splices]
-            put: list[Entry] = []
-            for key, before in done.touched.items():
-                now = self.kept[name].find(key, self.read)[1]
-                if before is not None and (now is None or now.order != before.order):
-                    change.removed.append(msgspec.Raw(key))
-                if now is not None and now is not before:
-                    put.append(now)
-            packer.puts(change, sorted(put, key=lambda entry: entry.order))
+            if done.touched:
+                self._touched(name, done.touched, change, packer)
             if change.splices or change.cleared or change.removed or change.keys:
                 made[name] = change
         return made
+
+    def _touched(
+        self, name: str, touched: Mapping[bytes, Entry | None], change: Change, packer: Packer
+    ) -> None:
+        """Add to a change what has become of keys of a dict."""
+        put: list[Entry] = []
+        for key, before in touched.items():
+            now = self.kept[name].find(key, self.read)[1]
+            if before is not None and (now is None or now.order != before.order):
+                change.removed.append(msgspec.Raw(key))
+            if now is not None and now is not before:
+                put.append(now)
+        packer.puts(change, sorted(put, key=lambda entry: entry.order))
 
     def _where(self, name: str) -> str:
         return f"{self.session.actor}.{name} of session {self.session.id}"

@@ -26,6 +26,7 @@ async def state_open(role: Role) -> Sample:
         async with board() as (_, sessions):
             keeper, rules = keeper_of()
             await filled(sessions, "s", LONG)
+            await sessions.rested()
             latencies = []
             for _ in range(OPENS):
                 sessions.forget("Keeper", "s")

@@ -26,6 +26,8 @@ from callboard import (
 from callboard.actors.declared import declaration
 from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
+from callboard.state.packing import decode_commit
+from callboard.state.shelf import Place
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -302,6 +304,30 @@ async def test_a_session_survives_its_host(board: Board) -> None:
         {"a": 1, "b": 1, "c": 1},
         3,
     ]
+
+
+async def test_a_host_folds_sessions_that_rest(board: Board) -> None:
+    """The last commit holds all then, and the session goes on as before, here and elsewhere."""
+    first = await board.host(Scribe)
+    await board.host(dictate)
+    client = await board.client()
+    texts = [f"line {number}" for number in range(10)]
+    await client.run(dictate.name, {"texts": texts}, session="s", timeout=30)
+    await first.states.rested()
+    last = await first.node.shelf.last(Place("Scribe", "s"))
+    assert last is not None
+    commit = decode_commit(last.body)
+    assert commit.head is not None
+    assert commit.call == ""
+    assert (await client.run(dictate.name, {"texts": ["b"]}, session="s", timeout=30))[0] == [*texts, "b"]
+    await board.kill(first)
+    await board.host(Scribe)
+    assert (await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=30))[0] == [
+        *texts,
+        "b",
+        "c",
+    ]
+    assert dict.fromkeys([*texts, "b", "c"], 1) == RAN
 
 
 async def test_an_applied_call_that_is_delivered_again_does_not_run(board: Board) -> None:

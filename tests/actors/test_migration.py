@@ -576,6 +576,17 @@ async def test_what_stands_in_the_process_goes_with_a_state_that_is_deleted(boar
     assert instance(source, Brain).executor.agent.heard.get("s", ["two"]) == ["two"]
 
 
+async def test_it_goes_also_where_that_is_found_between_two_calls(board: Board) -> None:
+    """The holder stores the whole of a state that rests, and finds that it is deleted."""
+    client, source, _ = await thinking(board)
+    for number in range(8):
+        await heard(client, f"word {number}")
+    await client.state.delete("Brain", "s")
+    await source.states.rested()
+    assert await heard(client, "two") == ["two"]
+    assert instance(source, Brain).executor.agent.heard.get("s", ["two"]) == ["two"]
+
+
 async def test_a_move_that_fails_takes_nothing_along(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the process is there as before."""
     client, source, _ = await thinking(board)

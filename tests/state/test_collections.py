@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -192,7 +193,8 @@ NAMES = (
     *(f"other: {name}" for name in OTHERS),
 )
 ops = st.builds(Op, st.sampled_from(NAMES), st.integers(-9, 30), st.integers(-9, 40), st.integers(0, 100))
-endings = st.sampled_from(["commit", "commit", "commit", "raise", "reopen", "crash before", "crash after"])
+ENDINGS = ("commit", "raise", "reopen", "crash before", "crash after", "fold", "fold beside", "fold, crash")
+endings = st.sampled_from(["commit", "commit", *ENDINGS])
 calls = st.lists(st.tuples(st.lists(ops, max_size=6), endings, st.integers(1, 6)), max_size=30)
 
 
@@ -221,10 +223,27 @@ async def drive(shelf: Shelf, script: list[tuple[list[Op], str, int]]) -> None:
             if await (await desk.open()).applied(f"call {number}") is not None:
                 plain = after.copy()
         crashing.left = None
+        if ending == "fold, crash":
+            await crash_folding(desk, crashing, writes)
         if ending == "reopen":
             desk.restart()
+        folding = (await desk.open()).fold() if ending.startswith("fold") else asyncio.sleep(0)
+        beside = asyncio.create_task(folding)
+        await (asyncio.sleep(0) if ending == "fold beside" else beside)
         async with desk.call():
             same(desk.agent, plain)
+        await beside
+        await desk.sessions.idle()
+
+
+async def crash_folding(desk: Actor, shelf: CrashingShelf, writes: int) -> None:
+    """The process dies at its n-th write while it folds the session, or right after that."""
+    shelf.left, shelf.after = writes, writes % 2 == 0
+    with contextlib.suppress(Crash):
+        await (await desk.open()).fold()
+        await desk.sessions.idle()
+    shelf.left = None
+    desk.restart()
 
 
 @pytest.fixture
@@ -251,7 +270,7 @@ async def test_like_plain_python_on_nats(process: Process) -> None:
                     Op(dice.choice(NAMES), dice.randint(-9, 30), dice.randint(-9, 40), dice.randint(0, 100))
                     for _ in range(dice.randint(0, 6))
                 ],
-                dice.choice(["commit", "commit", "raise", "reopen", "crash before", "crash after"]),
+                dice.choice(["commit", *ENDINGS]),
                 dice.randint(1, 6),
             )
             for _ in range(60)

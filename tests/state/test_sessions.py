@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +15,14 @@ from tests.support.state import Actor, Crash, CrashingShelf
 from tests.support.waiting import until
 
 from callboard.infra.direct import Stored
-from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge
+from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge, StoreRefused
 from callboard.infra.settings import Settings
 from callboard.state import packing
 from callboard.state.dicts import ManagedDict
 from callboard.state.lists import ManagedList
 from callboard.state.managed import Managed, ManagedCounter, within
 from callboard.state.session import Rules, Session
-from callboard.state.sessions import Sessions
+from callboard.state.sessions import KEPT, Sessions
 from callboard.state.shelf import Place, Shelf
 from callboard.state.states import States
 
@@ -249,6 +249,276 @@ async def _rewrite(desk: Actor, times: int = 20) -> None:
             desk.agent.items = [f"{desk.agent.count}" * 200] * 200
             desk.agent.count += 1
         await desk.sessions.idle()
+
+
+# -- at rest ---------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_rests_is_opened_with_one_read(process: Process, join: Join) -> None:
+    """Its state is stored whole once nothing has been written for a while; what ran is known still."""
+    desk = actor(process)
+    desk.sessions.start()
+    for number in range(20):
+        async with desk.call(f"c{number}", result=number):
+            desk.agent.items.append(f"{number}")
+    await desk.sessions.rested()
+    await desk.sessions.stop()
+    assert (await desk.open()).version == 21
+    other = actor(await join())
+    session = await other.open()
+    assert other.shelf.reads == 1
+    with within(session.begin()):
+        assert other.agent.items == [str(number) for number in range(20)]
+    session.rollback()
+    assert other.shelf.reads == 1
+    assert session.untold is None
+    assert bytes(await session.applied("c19") or b"") == msgspec.msgpack.encode(19)
+
+
+async def test_a_session_is_not_folded_before_its_outcome_is_told(process: Process) -> None:
+    """Whoever opens it tells the last commit's outcome, so that has to stay the last one."""
+    desk = actor(process)
+    for number in range(20):
+        async with desk.call(f"c{number}"):
+            desk.agent.count += 1
+    session = await desk.open()
+    now = time.monotonic()
+    assert session.rests(now)
+    session.told = asyncio.Event()
+    assert not session.rests(now)
+    session.told.set()
+    assert session.rests(now)
+    assert not session.rests(session.committed_at - 0.1)
+    session.begin()
+    assert not session.rests(now)
+    session.rollback()
+    assert session.rests(now)
+    await session.take("host-2")  # who may have read it already
+    assert not session.rests(time.monotonic())
+
+
+async def test_a_call_may_begin_while_its_session_is_folded(process: Process, join: Join) -> None:
+    """Its commit comes after that, and so does whoever takes the session."""
+    desk = actor(process)
+    for number in range(20):
+        async with desk.call(f"c{number}"):
+            desk.agent.items.append(f"{number}")
+    session = await desk.open()
+    folding = asyncio.create_task(session.fold())
+    await asyncio.sleep(0)
+    async with desk.call("c20"):
+        assert not folding.done()
+        desk.agent.items.append("20")
+    assert folding.done()
+    again = asyncio.create_task(session.fold())
+    await asyncio.sleep(0)
+    await session.take("host-2")
+    assert again.done()
+    assert (session.version, session.lost) == (24, False)
+    other = actor(await join())
+    async with other.call():
+        assert other.agent.items == [str(number) for number in range(21)]
+
+
+async def test_who_has_lost_a_session_folds_nothing(process: Process, join: Join) -> None:
+    """Its holder goes on, and nothing is left of the attempt."""
+    old, new = actor(process), actor(await join())
+    for number in range(20):
+        async with old.call(f"c{number}"):
+            old.agent.items.append("x" * 300)
+    stale = await old.open()
+    async with new.call("d"):
+        new.agent.count += 1
+    before = await subjects_left(process)
+    with pytest.raises(Fenced):
+        await stale.fold()
+    await old.sessions.idle()
+    assert stale.lost
+    assert await subjects_left(process) == before
+    async with new.call("e"):
+        new.agent.count += 1
+    async with old.call():
+        assert (old.agent.count, len(old.agent.items)) == (2, 20)
+
+
+class Held(CrashingShelf):
+    """A shelf that keeps one request waiting, and may refuse it then.
+
+    Attributes:
+        request: its name, until it comes; entered: it has come.
+        let: set it to let it go on; error: it is refused with that.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(shelf)
+        self.request = ""
+        self.error: Exception | None = None
+        self.hold("")
+
+    def hold(self, request: str, error: Exception | None = None) -> None:
+        """Keep the next request of that name waiting."""
+        self.request, self.error = request, error
+        self.entered, self.let = asyncio.Event(), asyncio.Event()
+
+    async def _held(self, request: str) -> None:
+        if request == self.request:
+            self.request = ""
+            self.entered.set()
+            await self.let.wait()
+            if self.error is not None:
+                raise self.error
+
+    async def commit(self, place: Place, body: bytes, after: int, *args: Any, **options: Any) -> int:
+        """See :class:`Shelf`."""
+        await self._held("commit")
+        return await super().commit(place, body, after, *args, **options)
+
+    async def store(self, place: Place, parts: Mapping[str, bytes], ttl: int = 0) -> None:
+        """See :class:`Shelf`."""
+        await self._held("store")
+        await super().store(place, parts, ttl)
+
+    async def parts_after(self, place: Place, after: int) -> list[tuple[str, int]]:
+        """See :class:`Shelf`."""
+        await self._held("parts_after")
+        return await self._shelf.parts_after(place, after)
+
+
+def held(process: Process, most: int = KEPT) -> tuple[Actor, Held]:
+    """An actor on a shelf that may keep a request waiting."""
+    desk = actor(process)
+    desk.shelf = shelf = Held(process.shelf)
+    desk.sessions = Sessions(shelf, process.settings, most)
+    return desk, shelf
+
+
+async def _fill(desk: Actor, session: str = "s", size: int = 300) -> None:
+    for number in range(20):
+        async with desk.call(f"{session}{number}", session):
+            desk.agent.items.append("x" * size)
+
+
+@pytest.mark.parametrize("write", ["store", "parts_after", "commit"])
+async def test_what_could_not_be_stored_is_stored_by_the_next_head(
+    process: Process, join: Join, write: str
+) -> None:
+    """Nothing refers to parts that are not there, whether a fold or a call could not store them."""
+    desk, shelf = held(process)
+    await _fill(desk)
+    session = await desk.open()
+    refused = StoreRefused("no room", subject="", err_code=0, description="")
+    shelf.hold(write, refused)
+    folding = asyncio.create_task(session.fold())
+    await shelf.entered.wait()
+    begun = session.begin()
+    with within(begun):
+        desk.agent.items += ["y" * 300] * 600
+    shelf.let.set()
+    with pytest.raises(StoreRefused):
+        await folding
+    assert session.lost
+    await session.commit("big")
+    shelf.hold(write, refused)
+    shelf.let.set()
+    with pytest.raises(StoreRefused):
+        async with desk.call("more"):
+            desk.agent.items += ["z" * 300] * 600
+    async with desk.call("more"):
+        desk.agent.items += ["z" * 300] * 600
+    other = actor(await join())
+    async with other.call():
+        assert list(other.agent.items) == ["x" * 300] * 20 + ["y" * 300] * 600 + ["z" * 300] * 600
+
+
+async def test_a_call_that_waits_for_a_fold_may_be_cancelled(process: Process, join: Join) -> None:
+    """The fold goes on, and so does the next call; nor does it keep the process from stopping."""
+    desk, shelf = held(process)
+    await _fill(desk)
+    session = await desk.open()
+
+    async def call(text: str) -> None:
+        with within(session.begin()):
+            desk.agent.items.append(text)
+        try:
+            await session.commit(text)
+        finally:
+            session.rollback()
+
+    shelf.hold("commit")
+    folding = asyncio.create_task(session.fold())
+    await shelf.entered.wait()
+    one = asyncio.create_task(call("one"))
+    await asyncio.sleep(0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    two = asyncio.create_task(call("two"))
+    await asyncio.sleep(0)
+    assert not two.done()
+    shelf.let.set()
+    await asyncio.gather(folding, two)
+
+    for number in range(8):
+        await call(f"{number}")
+    shelf.hold("commit")
+    desk.sessions.start()
+    await shelf.entered.wait()
+    three = asyncio.create_task(call("three"))
+    await asyncio.sleep(0)
+    three.cancel()
+    async with asyncio.timeout(10):
+        await desk.sessions.stop()
+    other = actor(await join())
+    async with other.call():
+        assert list(other.agent.items) == [*["x" * 300] * 20, "two", *"01234567"]
+
+
+async def test_a_session_stays_open_while_it_is_folded(process: Process) -> None:
+    """Nor is one folded that is not open any more: the process would fence itself."""
+    desk, shelf = held(process, most=2)
+    fenced: list[Place] = []
+    desk.sessions.fenced = fenced.append
+    await _fill(desk, "a")
+    await _fill(desk, "b")
+    folded, resting = await desk.open("a"), await desk.open("b")
+    shelf.hold("commit")
+    desk.sessions.start()
+    await shelf.entered.wait()
+    assert folded.folding
+    assert resting.rests(time.monotonic())
+    for session in ("c", "d", "b"):
+        async with desk.call("x", session):
+            desk.agent.count += 1
+    assert await desk.open("a") is folded
+    anew = await desk.open("b")
+    assert anew is not resting
+    anew.untold = None  # its host has told it
+    shelf.let.set()
+    await desk.sessions.rested()
+    assert (fenced, resting.version, anew.version, folded.lost) == ([], 20, 22, False)
+    async with desk.call("a20", "a"):
+        assert desk.agent.items == ["x" * 300] * 20
+        desk.agent.count += 1
+
+
+async def test_a_session_that_is_opened_anew_waits_for_its_fold(process: Process) -> None:
+    """What is read before that would be fenced by it."""
+    desk, shelf = held(process)
+    await _fill(desk)
+    before = await desk.open()
+    shelf.hold("commit")
+    desk.sessions.start()
+    await shelf.entered.wait()
+    desk.sessions.forget("Desk", "s")
+    reads = shelf.reads
+    opening = asyncio.create_task(desk.open())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (opening.done(), shelf.reads) == (False, reads)
+    shelf.let.set()
+    assert (await opening).version == before.version == 21
+    async with desk.call("after"):
+        desk.agent.count += 1
 
 
 async def test_what_goes_while_it_is_read_is_no_damage(join: Join) -> None:
