@@ -57,6 +57,10 @@ async def handle(instance: Instance, slot: Slot) -> None:
             await _handle_one(instance, calls[0], maker)
     except asyncio.CancelledError:
         ended = stopped(instance, slot)
+    except Exception as error:  # noqa: BLE001 - a defect of ours: whoever waits is told
+        for call in calls:
+            if instance.running.get(call.key) is call:
+                outcomes.fail_unforeseen(instance, call, error)
     finally:
         maker.close()
         for call in ended:

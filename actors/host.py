@@ -525,6 +525,10 @@ class Host:
         if len(self.recent) > self.node.settings.history:
             self.recent.popitem(last=False)
 
+    def report(self, call: Call, error: Exception) -> None:
+        """Log a defect of Callboard that a call has met."""
+        self._log.error("call_not_handled", future=call.id, call=call.method.where, exc_info=error)
+
     def finished(self, call: Call, result: Result, retry_in: float | None = None) -> None:
         """The canonical log line of a finished attempt, and its telemetry."""
         self.telemetry.ended(call, result, retry_in)

@@ -98,6 +98,8 @@ async def succeed(instance: Instance, call: Call, value: Any, session: Session |
         await _publish_held(instance, call, result, session)
     except CallboardError as error:
         await fail_attempt(instance, call, error, session)
+    except Exception as error:  # noqa: BLE001 - of a batch, the other items go on
+        fail_unforeseen(instance, call, error)
 
 
 async def _woven(node: Node, call: Call, value: bytes) -> bytes | None:
@@ -162,6 +164,14 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
         await _publish_held(instance, call, result, session)
     except CallboardError:  # such an error has no room there
         fail(instance, call, error, retry=False)
+    except Exception as defect:  # noqa: BLE001 - of a batch, the other items go on
+        fail_unforeseen(instance, call, defect)
+
+
+def fail_unforeseen(instance: Instance, call: Call, error: Exception) -> None:
+    """Callboard itself has failed with a call: it ends with that, at once, rather than never."""
+    instance.host.report(call, error)
+    fail(instance, call, error, retry=False)
 
 
 def _delay(instance: Instance, call: Call, error: BaseException) -> float | None:

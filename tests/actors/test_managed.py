@@ -23,10 +23,12 @@ from callboard import (
     tool,
     workflow,
 )
+from callboard.actors import managed, outcomes
 from callboard.actors.declared import declaration
 from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
 from callboard.state.packing import decode_commit
+from callboard.state.session import Session
 from callboard.state.shelf import Place
 
 RAN: Counter[str] = Counter()
@@ -398,6 +400,28 @@ async def test_the_next_call_goes_to_the_holder(board: Board) -> None:
     assert len(set(lanes[1:])) == 1
     assert lanes[1] != "any"
     assert len(lanes) == 4
+
+
+@pytest.mark.parametrize("where", [(Session, "commit"), (managed, "begin"), (outcomes, "result_of")])
+async def test_a_defect_fails_the_call_and_ends_nothing_else(
+    board: Board, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
+) -> None:
+    """Whoever waits is told, and the session goes on."""
+    await board.host(Scribe, dictate)
+    client = await board.client()
+    await client.run(dictate.name, {"texts": ["a"]}, session="s", timeout=30)
+    real, failures = getattr(*where), [TypeError("a defect")]
+
+    def once(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(*where, once)
+    with pytest.raises(RunFailed) as failed:
+        await client.run(dictate.name, {"texts": ["b"]}, session="s", timeout=30)
+    assert (type(failed.value.__cause__), failures) == (TypeError, [])
+    assert (await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=30))[0] == ["a", "c"]
 
 
 async def test_a_call_in_another_session(board: Board) -> None:
