@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Collection
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -119,9 +119,7 @@ class BoardServer:
             raise
         finally:
             if progress is not None:
-                with suppress(TimeoutError):  # what has happened is told before the result, or not at all
-                    async with asyncio.timeout(1.0):
-                        await progress
+                await self._end_progress(progress)
         return _succeeded(offer, value)
 
     async def _progress(self, context: Context, run: str) -> None:
@@ -131,6 +129,14 @@ class BoardServer:
             if event.kind == "result":
                 finished += 1
                 await context.session.report_progress(finished, None, str(event.data.get("call", "")) or None)
+
+    async def _end_progress(self, progress: asyncio.Task[None]) -> None:
+        """What has happened is told before the result, or not at all."""
+        await asyncio.wait([progress], timeout=1.0)
+        if not progress.done():
+            progress.cancel()
+        elif not progress.cancelled() and (error := progress.exception()) is not None:
+            self._log.warning("mcp_progress_not_told", reason=str(error) or type(error).__name__)
 
 
 def _wants_progress(context: Context) -> bool:

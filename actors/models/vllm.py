@@ -299,8 +299,9 @@ class VllmEngine:
             await asyncio.sleep(wait)
             try:
                 await self._start()
-            except CallboardError as error:
-                self._log.error("vllm_not_started", error=error.message)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next one may start
+                known = isinstance(error, CallboardError)
+                self._log.error("vllm_not_started", error=str(error), exc_info=None if known else error)
                 await self._end()  # it may still load, or hang, and would hold the memory of the next one
 
     async def _over(self, child: KeptProcess) -> None:

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import mcp_types as types
 import pytest
 from tests.cli.terminal import ENDS_WITHIN, Running, callboard, command, environment, free_port
 
 from callboard import connect
+from callboard.actors.mcp.server import BoardServer
 from callboard.cli.exits import Exit
 from callboard.infra.server import EmbeddedServer
 from mcp import Client, MCPError, StdioServerParameters
@@ -113,6 +117,20 @@ async def test_progress_is_told(served: StdioServerParameters | str) -> None:
     async with Client(served) as client:
         await client.call_tool("doubled", {"numbers": [1, 2, 3]}, progress_callback=hear)
     assert told == [(1, "double.call"), (2, "double.call"), (3, "double.call")]
+
+
+async def test_a_result_is_given_also_where_progress_cannot_be_told(board: str) -> None:
+    """The client may have closed what it is told by, or the board its events."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    session = SimpleNamespace(report_progress=broken)
+    context: Any = SimpleNamespace(meta={"progress_token": 1}, session=session)
+    params = types.CallToolRequestParams(name="doubled", arguments={"numbers": [1, 2]})
+    async with connect(board) as client:
+        result = await BoardServer(client, ())._call(context, params)
+    assert (result.is_error, result.content) == (False, [types.TextContent(text="6")])
 
 
 @pytest.mark.parametrize("tool", ["held", "hold"])

@@ -58,6 +58,26 @@ async def test_it_is_started_again(board: Board) -> None:
     assert engine.pid not in {None, first}
 
 
+async def test_it_is_started_again_whatever_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody has foreseen ends one start, not all."""
+    engine = VllmEngine("child", STANDIN, first=0.1)
+    await engine.open()
+    real, failures = engine._until_healthy, [RuntimeError("a defect")]
+
+    async def once(port: int, begun: float) -> None:
+        if failures:
+            raise failures.pop()
+        await real(port, begun)
+
+    monkeypatch.setattr(engine, "_until_healthy", once)
+    try:
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: not failures and engine._healthy.is_set())
+    finally:
+        await engine.close()
+
+
 async def test_one_that_hangs_is_started_again(board: Board) -> None:
     """It lives, and answers nothing any more: nobody would hear of the calls that it has."""
     engine = VllmEngine("child", STANDIN, first=0.1, attend_every=0.5)
