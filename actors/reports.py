@@ -132,9 +132,9 @@ def engine_row(member: Instance) -> EngineRow:
     """How the engine of an instance stands."""
     load = member.engine
     if load is None:
-        return (member.name, 0, 0, 0, 0.0, 0, 0, 0, 0, 0)
+        return (member.name, messages.DOWN if member.down else messages.SILENT, 0, 0, 0.0, 0, 0, 0, 0, 0)
     cached = (load.queried, load.hit, load.prompt, load.generated, load.preempted)
-    return (member.name, 1, load.running, load.waiting, round(load.kv, 4), *cached)
+    return (member.name, messages.ANSWERS, load.running, load.waiting, round(load.kv, 4), *cached)
 
 
 def fill(report: messages.Report, rows: Rows, is_alive: Callable[[str], bool]) -> None:

@@ -319,8 +319,8 @@ class Telemetry:
             ]
 
     def _look_at_engine(self, member: Instance, rows: Rows) -> None:
-        """One that has never told anything is not told of."""
-        if member.engine is None and member.name not in self._engines:
+        """One that has never told anything is told of while it is down only."""
+        if member.engine is None and not member.down and member.name not in self._engines:
             return
         row = reports.engine_row(member)
         if self._engines.get(member.name) != row:

@@ -231,6 +231,14 @@ def _instances(seen: Look) -> Iterator[Finding]:
                 f"{actor.kind} {actor.name} runs on no host, and needs {told(needs)}",
                 f"callboard host APP:{actor.name} where there is so much, or tell it with --resource",
             )
+        silent = [host.host for host in running if host.instances[actor.name].down]
+        if silent:
+            yield Finding(
+                "engines",
+                "problem",
+                f"the engine of {actor.kind} {actor.name} does not answer: on {', '.join(silent)}",
+                "start it, or see its log; its hosts ask twice a second whether it answers again",
+            )
         versions: dict[str, list[str]] = {}
         for host in running:
             versions.setdefault(host.instances[actor.name].version, []).append(host.host)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from callboard.controller.table import Rows, Table
 from callboard.infra import subjects
 from callboard.infra.messages.telemetry import (
+    ANSWERS,
+    DOWN,
     ENDED,
     Ended,
     Engines,
@@ -332,9 +334,11 @@ class Reading:
         view, size = self._view, len(engines.actor) // 4
         actors = self._rows(engines.actor, size, view.actors.row)
         rows = np.array([view.instance(actor, self._host) for actor in actors.tolist()], np.intp)
+        answers = self._numbers(engines.answers, "u1", size)
         view.instances.set(
             rows,
-            engine=self._numbers(engines.answers, "u1", size).astype(np.bool_),
+            engine=answers == ANSWERS,
+            down=answers == DOWN,
             in_batch=self._numbers(engines.running, "u4", size),
             in_queue=self._numbers(engines.waiting, "u4", size),
             kv=self._numbers(engines.kv, "f4", size),

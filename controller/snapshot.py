@@ -61,6 +61,7 @@ class EngineLine(msgspec.Struct):
     """The engine of a model on a host, as it tells itself.
 
     Attributes:
+        answers: whether it does; where not, nothing else is known of it, and all of that is 0.
         slots: requests that the host lets into it.
         running, waiting: requests in its batch, and before it; kv: share of its KV cache in use, 0 to 1.
         queried, hit: tokens looked for in its prefix cache, and found, since it was started. So are prompt
@@ -78,6 +79,7 @@ class EngineLine(msgspec.Struct):
     prompt: int
     generated: int
     preempted: int
+    answers: bool = True
 
 
 class LaneLine(msgspec.Struct):
@@ -212,7 +214,7 @@ def _actors(view: View, rates: Mapping[str, float]) -> list[ActorLine]:
 
 def _engines(view: View) -> list[EngineLine]:
     told = view.instances
-    rows = np.flatnonzero(told["alive"] & told["engine"]).tolist()
+    rows = np.flatnonzero(told["alive"] & (told["engine"] | told["down"])).tolist()
     return [
         EngineLine(
             actor=view.actors.keys[told["actor"][row]],
@@ -226,6 +228,7 @@ def _engines(view: View) -> list[EngineLine]:
             prompt=int(told["prompt"][row]),
             generated=int(told["generated"][row]),
             preempted=int(told["preempted"][row]),
+            answers=bool(told["engine"][row]),
         )
         for row in sorted(rows, key=lambda row: told.keys[row])
     ]

@@ -45,9 +45,9 @@ class View:
             its last report; provided: this controller may end it; provisioned: another one, or this one,
             minds its process; killed: it is being ended.
         instances: actor, host: rows; busy, slots, mailbox, standby, workflow; version: a row of ``names``;
-            done: attempts that have ended there. Of a model's engine, 0 unless ``engine``: in_batch,
-            in_queue, preempted: requests; kv: share of its cache, 0 to 1; queried, hit, prompt and
-            generated: tokens.
+            done: attempts that have ended there; down: its engine does not answer. Of a model's engine, 0
+            unless ``engine``: in_batch, in_queue, preempted: requests; kv: share of its cache, 0 to 1;
+            queried, hit, prompt and generated: tokens.
         actors: done, failed, retried: attempts that have ended; tokens: that models have made in them;
             waited, took: seconds, lately; workflow, model: what it is; least, most: ``min_instances`` and
             ``max_instances``, 0: no limit; starting: instances that are being started.
@@ -83,8 +83,8 @@ class View:
         self.instances = Table(
             actor=np.int32, host=np.int32, busy=np.int64, slots=np.int64, mailbox=np.int64, standby=np.bool_,
             workflow=np.bool_, version=np.int32, done=np.int64, told=np.uint32, engine=np.bool_,
-            in_batch=np.int64, in_queue=np.int64, kv=np.float32, queried=np.int64, hit=np.int64,
-            prompt=np.int64, generated=np.int64, preempted=np.int64,
+            down=np.bool_, in_batch=np.int64, in_queue=np.int64, kv=np.float32, queried=np.int64,
+            hit=np.int64, prompt=np.int64, generated=np.int64, preempted=np.int64,
         )  # fmt: skip
         self.actors = Table(
             done=np.int64, failed=np.int64, retried=np.int64, tokens=np.int64, waited=np.float64,

@@ -196,12 +196,16 @@ class Queues(msgspec.Struct, omit_defaults=True):
     needs: bytes = b""
 
 
+SILENT, ANSWERS, DOWN = range(3)
+"""What an engine may do."""
+
+
 class Engines(msgspec.Struct, omit_defaults=True):
     """The engines behind instances of models, as they tell themselves: those that changed, or all.
 
     Attributes:
         actor: names of models, u4.
-        answers: u1: 1; 0: it does not tell any more, and all its other columns are 0.
+        answers: u1: 1; 0: it does not tell any more; 2: it is down. Then all its other columns are 0.
         running, waiting: requests in its batch, and before it, u4; others may have sent some of them.
         kv: share of its KV cache in use, f4, 0 to 1.
         queried, hit: tokens of prompts that were looked for in its prefix cache, and that were there, u8.

@@ -379,6 +379,16 @@ def test_timers_are_served_by_hosts_of_workflows() -> None:
     assert found.what.startswith("2 messages for callboard wait")
 
 
+def test_an_engine_that_is_down() -> None:
+    """With the hosts that ask for it."""
+    known = [ActorInfo("planner", "model", "v1")]
+    well = pulse("h-0", instances={"planner": InstanceInfo(version="v1")})
+    down = pulse("h-1", instances={"planner": InstanceInfo(version="v1", down=True)})
+    assert found_in(look(actors=known, alive=[well])) == []
+    (found,) = found_in(look(actors=known, alive=[well, down]))
+    assert found.what == "the engine of model planner does not answer: on h-1"
+
+
 def test_versions_of_an_actor() -> None:
     """Are told apart by actor, not by host."""
 

@@ -30,7 +30,7 @@ TOLD = {
 
 
 async def test_an_engine_is_seen(board: Board) -> None:
-    """With its figures while it answers, and no more when it does not; hosts and actors stay."""
+    """With its figures while it answers, and as silent when it does not."""
     view = View()
     follower = Follower(await board.node(), view)
     await follower.start()
@@ -53,8 +53,23 @@ async def test_an_engine_is_seen(board: Board) -> None:
         await again.start()  # it asks for the whole state
         await until(lambda: [one.generated for one in now(told_anew).engines] == [177])
         again.stop()
-    await until(lambda: not now(view).engines)
+    await until(lambda: not now(view).engines[0].answers)
+    assert "no answer" in shown(now(view), before)
     assert [one.actor for one in now(view).actors] == ["remote"]
+    follower.stop()
+
+
+async def test_an_engine_that_never_answered_is_seen(board: Board) -> None:
+    """Until it does, also where it does not tell how busy it is."""
+    view = View()
+    follower = Follower(await board.node(), view)
+    await follower.start()
+    async with StandIn() as engine:
+        await engine.__aexit__()
+        await board.host(model_at("remote", url=engine.url))
+        await until(lambda: [(one.actor, one.answers) for one in now(view).engines] == [("remote", False)])
+        await engine.__aenter__()
+        await until(lambda: not now(view).engines)
     follower.stop()
 
 

@@ -20,8 +20,8 @@ def doctor(*, common: Common = DEFAULTS) -> int:
     """Look for the usual causes of trouble, and say what fixes them.
 
     Checks the server and its version, streams and their settings, limits and room, clocks, hosts and
-    their versions, calls that nobody serves, and dead letters. It changes nothing. The exit code is 1
-    when there is a problem, 3 when there is no server to look at.
+    their versions, engines of models, calls that nobody serves, and dead letters. It changes nothing. The
+    exit code is 1 when there is a problem, 3 when there is no server to look at.
     """
     common.log("error")
     from callboard.controller.doctor import examine

@@ -145,6 +145,9 @@ def _engines(now: Snapshot, before: Snapshot | None) -> Table:
     known = {(line.actor, line.host): line.generated for line in before.engines} if before is not None else {}
     elapsed = now.at - before.at if before is not None else 0.0
     for line in now.engines:
+        if not line.answers:
+            shown.add_row(line.actor, line.host, "no answer", style="bold red")
+            continue
         fresh = line.generated - known.get((line.actor, line.host), line.generated)
         shown.add_row(
             line.actor,
