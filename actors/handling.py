@@ -59,8 +59,7 @@ async def handle(instance: Instance, slot: Slot) -> None:
         ended = stopped(instance, slot)
     except Exception as error:  # noqa: BLE001 - a defect of ours: whoever waits is told
         for call in calls:
-            if instance.running.get(call.key) is call:
-                outcomes.fail_unforeseen(instance, call, error)
+            outcomes.fail_unforeseen(instance, call, error)
     finally:
         maker.close()
         for call in ended:

@@ -177,14 +177,19 @@ async def commit(
             await session.told.wait()
         await session.commit(call.id, msgspec.Raw(encode(result)), held)
     except Fenced:
-        instance.host.states.forget(instance.name, call.session)
-        if instance.snapshots is not None:
-            instance.snapshots.doubt(call.session)
+        forget(instance, call.session)
         return False
     finally:
         session.rollback()  # of a commit that has succeeded nothing is left to drop
     session.told = asyncio.Event()
     return True
+
+
+def forget(instance: Instance, session: str) -> None:
+    """Nothing that is known here of a session is certain: it is read anew."""
+    instance.host.states.forget(instance.name, session)
+    if instance.snapshots is not None:
+        instance.snapshots.doubt(session)
 
 
 def told(session: Session) -> None:

@@ -171,7 +171,10 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
 def fail_unforeseen(instance: Instance, call: Call, error: Exception) -> None:
     """Callboard itself has failed with a call: it ends with that, at once, rather than never."""
     instance.host.report(call, error)
-    fail(instance, call, error, retry=False)
+    if instance.rules is not None:
+        managed.forget(instance, call.session)  # whether anything was committed is seen when it is read
+    if instance.running.get(call.key) is call:
+        fail(instance, call, error, retry=False)
 
 
 def _delay(instance: Instance, call: Call, error: BaseException) -> float | None:

@@ -25,6 +25,7 @@ from callboard import (
 )
 from callboard.actors import managed, outcomes
 from callboard.actors.declared import declaration
+from callboard.actors.host import Host
 from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
 from callboard.infra.subjects import NameInvalid
 from callboard.state.packing import decode_commit
@@ -410,18 +411,40 @@ async def test_a_defect_fails_the_call_and_ends_nothing_else(
     await board.host(Scribe, dictate)
     client = await board.client()
     await client.run(dictate.name, {"texts": ["a"]}, session="s", timeout=30)
-    real, failures = getattr(*where), [TypeError("a defect")]
+    failures = failing_once(monkeypatch, *where)
+    with pytest.raises(RunFailed) as failed:
+        await client.run(dictate.name, {"texts": ["b"]}, session="s", timeout=30)
+    assert (type(failed.value.__cause__), failures) == (TypeError, [])
+    assert (await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=30))[0] == ["a", "c"]
+
+
+@pytest.mark.parametrize("how", ["with the commit", "after it"])
+async def test_a_defect_after_the_commit_changes_no_outcome(
+    board: Board, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What was committed and told stays so, and the session goes on."""
+    host = await board.host(Scribe, dictate)
+    if how == "after it":
+        monkeypatch.setattr(host.commit_acks, "hold", lambda *_: None)
+    client = await board.client()
+    await client.run(dictate.name, {"texts": ["a"]}, session="s", timeout=30)
+    failures = failing_once(monkeypatch, Host, "finished")
+    for text, heard in (("b", ["a", "b"]), ("c", ["a", "b", "c"])):
+        assert (await client.run(dictate.name, {"texts": [text]}, session="s", timeout=30))[0] == heard
+    assert not failures
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Exception]:
+    """Have a function fail at its next call, with an error that nobody foresees."""
+    real, failures = getattr(owner, name), [TypeError("a defect")]
 
     def once(*args: Any, **options: Any) -> Any:
         if failures:
             raise failures.pop()
         return real(*args, **options)
 
-    monkeypatch.setattr(*where, once)
-    with pytest.raises(RunFailed) as failed:
-        await client.run(dictate.name, {"texts": ["b"]}, session="s", timeout=30)
-    assert (type(failed.value.__cause__), failures) == (TypeError, [])
-    assert (await client.run(dictate.name, {"texts": ["c"]}, session="s", timeout=30))[0] == ["a", "c"]
+    monkeypatch.setattr(owner, name, once)
+    return cast("list[Exception]", failures)
 
 
 async def test_a_call_in_another_session(board: Board) -> None:
