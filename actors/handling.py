@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from callboard.actors.instance import Instance
     from callboard.state.session import Rules, Session
 
+_OF_THE_PROCESS = (KeyboardInterrupt, GeneratorExit)
+"""What no handler has raised, wherever it comes up."""
+
 
 async def handle(instance: Instance, slot: Slot) -> None:
     """Run one handler for one call, or for a batch, and bring every call to its outcome."""
@@ -43,10 +46,11 @@ async def handle(instance: Instance, slot: Slot) -> None:
         instance.slot_free(slot, [])
         return
     calls = ended = slot.calls
-    batch = calls[0].method.directives.batchable
-    maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
-    slot.maker = maker
+    maker: HandlerMaker | None = None
     try:
+        batch = calls[0].method.directives.batchable
+        maker = HandlerMaker(instance.host, slot, batch_path(calls) if batch else attempt_path(calls[0]))
+        slot.maker = maker
         if batch and instance.rules is not None:
             await _handle_managed_batch(instance, calls, maker, instance.rules)
         elif batch:
@@ -61,7 +65,8 @@ async def handle(instance: Instance, slot: Slot) -> None:
         for call in calls:
             outcomes.fail_unforeseen(instance, call, error)
     finally:
-        maker.close()
+        if maker is not None:
+            maker.close()
         for call in ended:
             call.task = call.slot = None
         instance.slot_free(slot, ended)
@@ -86,8 +91,8 @@ async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | Non
         session = await managed.open_session(instance, call, rules)
         if session is None:
             return None
-        known = await managed.recorded(session, call)
-        over = known is None and await managed.is_over(instance, session, call)
+        over = await managed.is_over(instance, session, call)
+        known = None if over else await managed.recorded(session, call)
     except (Fenced, RequestTimeout, ConnectionLost):  # whoever gets it next may fare better
         outcomes.release(instance, call)
         return None
@@ -147,12 +152,14 @@ async def _handle_one(
         value = await _run(instance, call, maker)
     except intents.Elsewhere as found:
         found.leave(instance, call)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+    except asyncio.CancelledError:
+        await outcomes.fail_attempt(instance, call, outcomes.own_cancellation(call), session)
+    except _OF_THE_PROCESS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
         _unless_stopping(maker.slot, error)
         maker.slot.settle()
         await outcomes.fail_attempt(instance, call, error, session)
-    except asyncio.CancelledError:
-        await outcomes.fail_attempt(instance, call, outcomes.own_cancellation(call), session)
     else:
         maker.slot.settle()
         await outcomes.succeed(instance, call, value, session)
@@ -169,11 +176,13 @@ async def _handle_batch(
 ) -> None:
     try:
         ends = await _run_batch(instance, calls, maker, sessions)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
-        _unless_stopping(maker.slot, error)
-        ends = [error] * len(calls)
     except asyncio.CancelledError:
         ends = [outcomes.own_cancellation(call) for call in calls]
+    except _OF_THE_PROCESS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is the outcome of all
+        _unless_stopping(maker.slot, error)
+        ends = [error] * len(calls)
     maker.slot.settle()
     if not sessions:
         for call, outcome in zip(calls, ends, strict=True):
@@ -181,14 +190,20 @@ async def _handle_batch(
         return
     held = zip(calls, ends, sessions, strict=True)
     # Side by side: the commits of all items leave in one turn of the loop, and none waits for another's.
-    await asyncio.gather(*(_end_item(instance, *one) for one in held))
+    ended = await asyncio.gather(*(_end_item(instance, *one) for one in held), return_exceptions=True)
+    for one in ended:
+        if one is not None:
+            raise one
 
 
 async def _end_item(instance: Instance, call: Call, outcome: Any, session: Session | None) -> None:
-    if isinstance(outcome, Exception | SystemExit):
-        await outcomes.fail_attempt(instance, call, outcome, session)
-    else:
-        await outcomes.succeed(instance, call, outcome, session)
+    try:
+        if isinstance(outcome, BaseException):
+            await outcomes.fail_attempt(instance, call, outcome, session)
+        else:
+            await outcomes.succeed(instance, call, outcome, session)
+    except Exception as error:  # noqa: BLE001 - a defect of ours: the other items go on
+        outcomes.fail_unforeseen(instance, call, error)
 
 
 async def _run(instance: Instance, call: Call, maker: HandlerMaker) -> Any:
@@ -300,12 +315,15 @@ async def _complete(
     """Run the handler, and wait for the calls among what it returns."""
     try:
         value = await instance.executor.run(method, arguments, scope, body)
-    except (Exception, SystemExit) as error:
+    except (asyncio.CancelledError, *_OF_THE_PROCESS):
+        raise
+    except BaseException as error:
         if isinstance(scope.maker, HandlerMaker):
             scope.maker.raised = error
         raise
     if isinstance(scope.maker, HandlerMaker) and scope.maker.used:
-        with contextlib.suppress(TypeError, ValueError, OverflowError, RecursionError):  # told later
+        # What cannot be encoded is told later.
+        with contextlib.suppress(CallboardError, TypeError, ValueError, OverflowError, RecursionError):
             waiting = [future for future in values.encode(value).futures if not future.done()]
             if waiting:
                 await asyncio.wait(waiting)

@@ -46,6 +46,7 @@ class Call:
         unreadable: nobody could decode its body, so that it is kept as a dead letter.
         intent: of its effect, once it has begun here.
         woven: where the woven form of its body is, see `weaving`; empty: the body is no such form.
+        concluded: its outcome, or another attempt, is on its way into the store.
         claimed: no other host can get it any more: its handler has begun, or it never waited.
         preempted: how often it was stopped here for a more urgent call.
         longer: handicap in the mailbox for how long it is expected to take.
@@ -62,6 +63,7 @@ class Call:
         "body",
         "charged",
         "claimed",
+        "concluded",
         "copies",
         "creator",
         "deadline",
@@ -96,7 +98,7 @@ class Call:
     def __init__(self, delivered: Delivered, method: Method, headers: dict[str, str]) -> None:
         get = headers.get
         self.delivered = delivered
-        self.again = False
+        self.again = self.concluded = False
         self.copies: list[Delivered] = []
         self.method = method
         self.headers = headers

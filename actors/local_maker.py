@@ -210,13 +210,15 @@ class LocalMaker:
         try:
             await self._resolve_dependencies(future, encoded)
             value = await self._attempts(future, encoded.body)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - every outcome of a handler is the future's
-            self._fail(future, error)
         except asyncio.CancelledError:
             if future.done():  # it was cancelled, and this with it
                 raise
             text = f"{future.method.where} waited for something that was cancelled"
             self._fail(future, CallCancelled(text, future=future.id))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - every outcome of a handler is the future's
+            self._fail(future, error)
         else:
             if not future.done():
                 future.set_result(value)
@@ -224,7 +226,7 @@ class LocalMaker:
     def _fail(self, future: Future[Any], error: BaseException) -> None:
         if future.done():
             return
-        if isinstance(error, SystemExit):
+        if not isinstance(error, Exception):
             error = CallFailed(f"{future.method.where} raised {text_of(error)}", future=future.id)
         note_path(error, (*self._path, future.method.where))
         future.set_exception(error)

@@ -155,8 +155,12 @@ async def recorded(session: Session, call: Call) -> Result | None:
 
 
 async def is_over(instance: Instance, session: Session, call: Call) -> bool:
-    """Whether a call that came before its session was opened here has its outcome in the journal."""
-    if call.arrived > session.read_at or H.REQUEUED in call.headers:
+    """Whether a call that may have run before has its outcome in the journal.
+
+    It may if it came before its session was opened here, or was applied: then its commit may have gone.
+    """
+    came_since = call.arrived > session.read_at and not session.has_applied(call.id)
+    if came_since or H.REQUEUED in call.headers:
         return False
     return await instance.host.outcomes.known(call.run, call.id)
 

@@ -68,6 +68,9 @@ async def succeed(instance: Instance, call: Call, value: Any, session: Session |
     node = instance.host.node
     try:
         encoded = values.encode(value)
+    except CallboardError as error:  # of the state that it is read from
+        await fail_attempt(instance, call, error, session)
+        return
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         text = f"{call.method.where} returned what cannot travel: {error}"
         invalid = InvalidResult(text, actor=call.method.actor, method=call.method.name)
@@ -98,8 +101,6 @@ async def succeed(instance: Instance, call: Call, value: Any, session: Session |
         await _publish_held(instance, call, result, session)
     except CallboardError as error:
         await fail_attempt(instance, call, error, session)
-    except Exception as error:  # noqa: BLE001 - of a batch, the other items go on
-        fail_unforeseen(instance, call, error)
 
 
 async def _woven(node: Node, call: Call, value: bytes) -> bytes | None:
@@ -129,6 +130,7 @@ async def _publish_held(instance: Instance, call: Call, result: Result, session:
         if held is not None:
             told = partial(_when_told, instance, call, result, session, held)
             held.end(told if stored else None)
+    call.concluded = stored
     if not stored:
         release(instance, call)  # who holds the session now runs it
     elif held is None:
@@ -164,8 +166,6 @@ async def fail_attempt(instance: Instance, call: Call, error: BaseException, ses
         await _publish_held(instance, call, result, session)
     except CallboardError:  # such an error has no room there
         fail(instance, call, error, retry=False)
-    except Exception as defect:  # noqa: BLE001 - of a batch, the other items go on
-        fail_unforeseen(instance, call, defect)
 
 
 def fail_unforeseen(instance: Instance, call: Call, error: Exception) -> None:
@@ -173,8 +173,14 @@ def fail_unforeseen(instance: Instance, call: Call, error: Exception) -> None:
     instance.host.report(call, error)
     if instance.rules is not None:
         managed.forget(instance, call.session)  # whether anything was committed is seen when it is read
-    if instance.running.get(call.key) is call:
+    if call.concluded or instance.running.get(call.key) is not call:
+        return
+    try:
         fail(instance, call, error, retry=False)
+    except Exception as defect:  # noqa: BLE001 - not even that: after some deliveries it is a dead letter
+        instance.host.report(call, defect)
+        if not call.concluded:
+            release(instance, call)
 
 
 def _delay(instance: Instance, call: Call, error: BaseException) -> float | None:
@@ -246,6 +252,7 @@ def _put(instance: Instance, call: Call, result: Result, session: Session | None
             _is_stored(instance, call, result, session)
 
     instance.host.node.journal.put_result(call.run, result, on_stored)
+    call.concluded = True
 
 
 def _is_stored(instance: Instance, call: Call, result: Result, session: Session | None) -> None:
@@ -304,6 +311,7 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float, *, excu
     host.node.store.put(
         subjects.timer(f"{call.id}~{call.attempt}"), call.body, H.encode(kept.items()), on_stored
     )
+    call.concluded = True
     host.finished(call, result, retry_in=delay)
 
 

@@ -132,10 +132,11 @@ class BoardServer:
 
     async def _end_progress(self, progress: asyncio.Task[None]) -> None:
         """What has happened is told before the result, or not at all."""
-        await asyncio.wait([progress], timeout=1.0)
-        if not progress.done():
+        try:
+            await asyncio.wait([progress], timeout=1.0)
+        finally:
             progress.cancel()
-        elif not progress.cancelled() and (error := progress.exception()) is not None:
+        if progress.done() and not progress.cancelled() and (error := progress.exception()) is not None:
             self._log.warning("mcp_progress_not_told", reason=str(error) or type(error).__name__)
 
 

@@ -299,3 +299,85 @@ async def test_items_go_where_their_sessions_are(board: Board) -> None:
         assert gave == [number + 1] * len(SESSIONS)
         assert [lines[-1] for lines, _ in kept] == texts
         await board.kill(driver)
+
+
+@agent(concurrency=2, name="Keeper")
+class OldKeeper:
+    """Before a change of the code."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def put(self, text: str) -> int:
+        """Keep a line."""
+        self.lines.append(text)
+        return len(self.lines)
+
+
+@agent(concurrency=4, name="Keeper")
+class Keeper:
+    """After that: what is kept in one session does not fit any more."""
+
+    lines: ManagedList[int]
+
+    @batchable(max_batch=30, max_wait=0.3)
+    async def put(self, numbers: list[int]) -> list[list[int]]:
+        """Keep a number, and hand on all; they are read when they are encoded."""
+        BATCHES.append([str(number) for number in numbers])
+        given: list[Any] = []
+        for number in callboard.each(numbers):
+            self.lines.append(number)
+            given.append(self.lines)
+        return given
+
+    @method
+    async def twice(self, number: int) -> list[int]:
+        """Keep a number twice."""
+        self.lines.append(number)
+        await asyncio.sleep(0.05)
+        self.lines.append(number)
+        return list(self.lines)
+
+
+@workflow
+async def put_text() -> int:
+    """Into the session that will not fit."""
+    with options(session="bad"):
+        return await OldKeeper.put("a")
+
+
+@workflow
+async def put_numbers(count: int) -> list[Any]:
+    """One in each session, and two more in each but the one that does not fit."""
+    puts, more = [], []
+    for number in range(count):
+        with options(session=f"good{number}" if number else "bad"):
+            puts.append(Keeper.put(number))
+            if number:
+                more.append(Keeper.twice(number))
+    told = await asyncio.gather(*puts, *more, return_exceptions=True)
+    return [one if isinstance(one, list) else type(one).__name__ for one in told]
+
+
+@pytest.mark.parametrize("count", [2, 25])
+async def test_an_item_whose_result_cannot_be_read_fails_alone(
+    board: Board, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """The others are committed and told; the next call of their sessions begins only then."""
+    before = await board.host(OldKeeper, put_text)
+    await board.run(put_text)
+    await before.stop()
+    real, hold = Session.commit, asyncio.Event()
+
+    async def late(self: Session, *args: Any, **options: Any) -> int:
+        if self.id != "bad" and not hold.is_set():
+            asyncio.get_running_loop().call_later(0.3, hold.set)
+            await hold.wait()
+        return await real(self, *args, **options)
+
+    monkeypatch.setattr(Session, "commit", late)
+    await board.host(Keeper, put_numbers)
+    told = await board.run(put_numbers, count=count)
+    good = range(1, count)
+    assert told == ["StateIncompatible", *([n] for n in good), *([n, n, n] for n in good)]
+    assert len(BATCHES) == 1

@@ -26,11 +26,19 @@ from callboard import (
 from callboard.actors import managed, outcomes
 from callboard.actors.declared import declaration
 from callboard.actors.host import Host
-from callboard.infra.errors import DeclarationInvalid, ItemInvalid, RunFailed, SessionHeld, StateTooLarge
+from callboard.infra.errors import (
+    DeclarationInvalid,
+    ItemInvalid,
+    RequestTimeout,
+    RunFailed,
+    SessionHeld,
+    StateDamaged,
+    StateTooLarge,
+)
 from callboard.infra.subjects import NameInvalid
 from callboard.state.packing import decode_commit
 from callboard.state.session import Session
-from callboard.state.shelf import Place
+from callboard.state.shelf import NatsShelf, Place
 
 RAN: Counter[str] = Counter()
 GATE = asyncio.Event()
@@ -207,6 +215,40 @@ class Limited:
         return len(self.lines)
 
 
+@agent(concurrency=2, retries=2, backoff=0.01)
+class Retrying:
+    """Whose state is long."""
+
+    lines: ManagedList[str]
+
+    @method
+    async def fill(self) -> None:
+        """Keep more than what is read with the state."""
+        self.lines.extend(["x" * 1000] * 300)
+
+    @method
+    async def lent(self) -> list[str]:
+        """As it is."""
+        return cast("list[str]", self.lines)
+
+    @method
+    async def all_lines(self) -> list[str]:
+        """A copy."""
+        return list(self.lines)
+
+
+@workflow
+async def fill() -> None:
+    """A long state."""
+    await Retrying.fill()
+
+
+@workflow
+async def read_lines(how: str) -> int:
+    """How many there are."""
+    return len(await getattr(Retrying, how)())
+
+
 @workflow
 async def dictate(texts: list[str]) -> tuple[list[str], dict[str, int], int]:
     """Tell them one after the other."""
@@ -351,6 +393,29 @@ async def test_an_applied_call_that_is_delivered_again_does_not_run(board: Board
     assert RAN["once"] == 1
 
 
+async def test_an_applied_call_whose_commit_has_gone_is_looked_for_in_the_journal(board: Board) -> None:
+    """A head for every few calls counts as a message that is kept, too."""
+    host = await board.host(Scribe, dictate)
+    client = await board.client()
+    run = await client.submit(dictate.name, {"texts": [str(n) for n in range(63)]}, session="s")
+    await client.result(run, timeout=60)
+    session = await host.states.open("Scribe", "s", instance(host, Scribe).rules)  # type: ignore[arg-type]
+    for _ in range(4):
+        await session.fold()
+    call = next(one.future for one in await board.results(run) if one.call == "Scribe.tell")
+    assert session.has_applied(call)
+    with pytest.raises(StateDamaged, match="not kept"):
+        await session.applied(call)
+    host.recent.clear()
+    node = await board.node()
+    head = call_headers(call, "tell", Cb_Session="s", Nats_Msg_Id="a copy")
+    await node.store.stored(call_subject(Scribe), packed({"text": "0"}), head)
+    await board.emptied("CALLS")
+    assert RAN["0"] == 1
+    told = [one.error for one in await board.results(run) if one.future == call]
+    assert set(told) == {None}
+
+
 async def test_a_holder_that_was_taken_for_dead_commits_nothing(board: Board) -> None:
     """Another host has the session by then: what the slow one did vanishes, and the call runs once more."""
     slow = await board.host(Scribe)
@@ -432,6 +497,28 @@ async def test_a_defect_after_the_commit_changes_no_outcome(
     for text, heard in (("b", ["a", "b"]), ("c", ["a", "b", "c"])):
         assert (await client.run(dictate.name, {"texts": [text]}, session="s", timeout=30))[0] == heard
     assert not failures
+
+
+@pytest.mark.parametrize("how", ["lent", "all_lines"])
+async def test_a_result_that_cannot_be_read_is_tried_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whether the handler reads what it returns, or what it returns is read when it is encoded."""
+    before = await board.host(Retrying, fill)
+    client = await board.client()
+    await client.run(fill.name, {}, session="s", timeout=30)
+    await before.stop()
+    await board.host(Retrying, read_lines)
+    tried = []
+
+    def unread(*_: Any) -> dict[str, bytes]:
+        tried.append(how)
+        raise RequestTimeout("no answer", subject="", timeout=1.0)
+
+    monkeypatch.setattr(NatsShelf, "load_now", unread)
+    with pytest.raises(RunFailed) as failed:
+        await client.run(read_lines.name, {"how": how}, session="s", timeout=30)
+    assert (type(failed.value.__cause__), len(tried) >= 3) == (RequestTimeout, True)
 
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Exception]:

@@ -510,21 +510,44 @@ def leaves_from_thread() -> int:
     sys.exit(3)
 
 
+class PastException(BaseException):
+    """Passes ``except Exception``, as those of test frameworks do."""
+
+
+@tool
+async def goes_past() -> int:
+    """Raise it."""
+    raise PastException
+
+
+@tool
+def goes_past_from_thread() -> int:
+    """Raise it in a thread."""
+    raise PastException
+
+
 @workflow
 async def awkward_flow() -> list[str]:
     """What comes of each."""
-    calls: list[Any] = [exhausted(), leaves(), leaves_from_thread()]
+    calls: list[Any] = [
+        exhausted(),
+        leaves(),
+        leaves_from_thread(),
+        goes_past(),
+        goes_past_from_thread(),
+    ]
     found = await asyncio.gather(*calls, return_exceptions=True)
     return [
-        f"{type(one).__name__} {'exit' in str(one).lower() or 'iter' in str(one).lower()}" for one in found
+        f"{type(one).__name__} {any(x in str(one).lower() for x in ('exit', 'iter', 'past'))}"
+        for one in found
     ]
 
 
 async def test_exceptions_that_python_treats_specially(runner: Runner) -> None:
     """``StopIteration`` neither hangs its caller, nor does ``SystemExit`` end the host: they are failures."""
-    await runner.serve(exhausted, leaves, leaves_from_thread, awkward_flow)
+    await runner.serve(exhausted, leaves, leaves_from_thread, goes_past, goes_past_from_thread, awkward_flow)
     found = await runner.run(awkward_flow)
-    assert len(found) == 3
+    assert len(found) == 5
     assert all(one.endswith("True") for one in found), found
 
 
@@ -540,12 +563,18 @@ async def leaving_flow() -> int:
     sys.exit(3)
 
 
+@workflow
+async def past_flow() -> int:
+    """A workflow that raises what passes ``except Exception``."""
+    raise PastException
+
+
 async def test_a_workflow_that_raises_what_python_treats_specially(board: Board) -> None:
     """The run fails; its host goes on."""
-    host = await board.host(exhausted_flow, leaving_flow, add, inner_flow)
+    host = await board.host(exhausted_flow, leaving_flow, past_flow, add, inner_flow)
     runner = NatsRunner(board)
-    for flow in (exhausted_flow, leaving_flow):
-        with pytest.raises(Exception, match=r"(?i)stopiteration|systemexit"):
+    for flow in (exhausted_flow, leaving_flow, past_flow):
+        with pytest.raises(Exception, match=r"(?i)stopiteration|systemexit|pastexception"):
             await runner.run(flow)
     assert await runner.run(inner_flow, n=1) == 2
     assert not host.draining

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 
+import numpy as np
 from rich.console import Console
 from tests.support.board import Board
 from tests.support.standin import StandIn
@@ -71,6 +72,18 @@ async def test_an_engine_that_never_answered_is_seen(board: Board) -> None:
         await engine.__aenter__()
         await until(lambda: not now(view).engines)
     follower.stop()
+
+
+def test_how_fast_an_engine_is_that_answers_again() -> None:
+    """Is not told before it has been seen twice: what it made while it was silent took longer than that."""
+    view = View()
+    rows = np.array([view.instance(view.actors.row("remote"), view.hosts.row("h-1"))])
+    pages = []
+    for at, answers in enumerate((True, False, True)):
+        view.instances.set(rows, engine=answers, down=not answers, generated=5_000_000 * answers)
+        pages.append(snapshot(view, at))
+    assert "no answer" in shown(pages[1], pages[0])
+    assert "5000000" not in shown(pages[2], pages[1])
 
 
 def now(view: View) -> Snapshot:

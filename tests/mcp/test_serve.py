@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import mcp_types as types
 import pytest
 from tests.cli.terminal import ENDS_WITHIN, Running, callboard, command, environment, free_port
@@ -131,6 +132,22 @@ async def test_a_result_is_given_also_where_progress_cannot_be_told(board: str) 
     async with connect(board) as client:
         result = await BoardServer(client, ())._call(context, params)
     assert (result.is_error, result.content) == (False, [types.TextContent(text="6")])
+
+
+async def test_a_cancelled_call_tells_no_more_progress(board: str, tmp_path: Path) -> None:
+    """Nothing goes on for it."""
+    notes = tmp_path / "notes"
+    context: Any = SimpleNamespace(meta={"progress_token": 1}, session=None)
+    params = types.CallToolRequestParams(name="held", arguments={"note": str(notes)})
+    async with connect(board) as client:
+        server, before = BoardServer(client, ()), asyncio.all_tasks()
+        async with anyio.create_task_group() as group:
+            group.start_soon(server._call, context, params)
+            await noted(notes, "holds")
+            telling = {task for task in asyncio.all_tasks() - before if "_progress" in str(task.get_coro())}
+            group.cancel_scope.cancel()
+        await asyncio.wait(telling, timeout=ENDS_WITHIN)
+        assert [task.cancelled() for task in telling] == [True]
 
 
 @pytest.mark.parametrize("tool", ["held", "hold"])

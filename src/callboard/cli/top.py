@@ -142,7 +142,11 @@ def _actors(now: Snapshot, before: Snapshot | None) -> Table:
 def _engines(now: Snapshot, before: Snapshot | None) -> Table:
     numbers = ("in batch", "in queue", "room", "cache", "prefix hits", "tokens per s", "preempted")
     shown = table(("engine of", "host", *numbers), numbers=numbers)
-    known = {(line.actor, line.host): line.generated for line in before.engines} if before is not None else {}
+    known = (
+        {(line.actor, line.host): line.generated for line in before.engines if line.answers}
+        if before is not None
+        else {}
+    )
     elapsed = now.at - before.at if before is not None else 0.0
     for line in now.engines:
         if not line.answers:
