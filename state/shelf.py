@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _STREAM = f"KV_{subjects.STATE_BUCKET}"
 _LAGGING = (0.02, 0.05, 0.1, 0.2)
 """Seconds to wait for a server of a cluster that has not got yet what another has stored."""
+_LAST = re.compile(r"wrong last sequence: (\d+)")
+"""What the server says of a subject that has another last message than expected."""
 _CHUNK = 256 * 1024
 _AT_ONCE = 256
 _CHUNKS_AT_ONCE = 32
@@ -169,12 +172,31 @@ class NatsShelf:
             ack = told.subject
         try:
             return await self._store.stored(_commits(place), body, H.encode(head), ack)
-        except Fenced:
+        except Fenced as error:
             # A commit whose ack was lost is sent again, and the second is fenced by the first.
-            last = await self.last(place)
-            if last is None or last.body != body:
+            stored = await self._next(place, after, error)
+            if stored is None or stored.body != body:
                 raise
-            return last.sequence
+            return stored.sequence
+
+    async def _next(self, place: Place, after: int, fenced: Fenced) -> Stored | None:
+        """The commit that follows one, as whoever was fenced asks; None: the state was deleted.
+
+        Raises:
+            RequestTimeout: the server that answers has not got yet what another one has stored.
+        """
+        told = _LAST.search(str(fenced.fields.get("description", "")))
+        if told is not None and int(told[1]) <= after:
+            return None
+        for wait in (0.0, *_LAGGING):
+            await asyncio.sleep(wait)
+            if found := await self._reader.read(_STREAM, _commits(place), after, limit=1):
+                return found[0]
+        raise RequestTimeout(
+            f"{_commits(place)}: it is not known whether a commit is stored: the server lags behind",
+            subject=_commits(place),
+            timeout=sum(_LAGGING),
+        ) from fenced
 
     # -- parts -------------------------------------------------------------------------------------
 

@@ -15,7 +15,14 @@ from tests.support.state import Actor, Crash, CrashingShelf
 from tests.support.waiting import until
 
 from callboard.infra.direct import Stored
-from callboard.infra.errors import Fenced, StateDamaged, StateIncompatible, StateTooLarge, StoreRefused
+from callboard.infra.errors import (
+    Fenced,
+    RequestTimeout,
+    StateDamaged,
+    StateIncompatible,
+    StateTooLarge,
+    StoreRefused,
+)
 from callboard.infra.settings import Settings
 from callboard.state import packing
 from callboard.state.dicts import ManagedDict
@@ -225,6 +232,78 @@ async def test_a_call_whose_result_is_not_kept_any_more_is_never_taken_for_new(p
             desk.agent.count += 1
     with pytest.raises(StateDamaged, match="was applied"):
         await (await desk.open()).applied("c1")
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["held still", "taken meanwhile"])
+@pytest.mark.parametrize("lags", [0, 2])
+async def test_a_commit_whose_ack_was_lost_is_stored(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch, *, taken: bool, lags: int
+) -> None:
+    """It is sent again, and fenced by itself: what its head refers to stays, whatever a server lags behind."""
+    desk, other = actor(process), actor(await join())
+    async with desk.call("c1"):
+        desk.agent.count += 1
+    real, read = process.store.stored, process.reader.read
+    missing = [True] * lags
+
+    async def lost(subject: str, *args: Any, **options: Any) -> int:
+        sequence = await real(subject, *args, **options)
+        if subject.endswith(".s"):
+            monkeypatch.setattr(process.store, "stored", real)
+            if taken:
+                await (await other.open()).take("host-2")
+            return await real(subject, *args, **options)
+        return sequence
+
+    async def late(stream: str, subject: str, *args: Any, **options: Any) -> list[Stored]:
+        if missing and subject.endswith(".s"):
+            missing.pop()
+            return []
+        return await read(stream, subject, *args, **options)
+
+    monkeypatch.setattr(process.store, "stored", lost)
+    monkeypatch.setattr(process.reader, "read", late)
+    async with desk.call("c2"):
+        desk.agent.items += ["x" * 1000] * 500
+    assert missing == []
+    if taken:
+        with pytest.raises(Fenced):
+            async with desk.call("c3"):
+                desk.agent.count += 1
+    await desk.sessions.idle()
+    async with actor(await join()).call() as turn:
+        assert turn.session.version == (3 if taken else 2)
+    late_comer = actor(await join())
+    async with late_comer.call():
+        assert list(late_comer.agent.items) == ["x" * 1000] * 500
+
+
+async def test_whether_a_commit_is_stored_may_not_be_known(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing that it refers to is removed."""
+    desk = actor(process)
+    async with desk.call("c1"):
+        desk.agent.count += 1
+    real, read = process.store.stored, process.reader.read
+
+    async def lost(subject: str, *args: Any, **options: Any) -> int:
+        sequence = await real(subject, *args, **options)
+        return await real(subject, *args, **options) if subject.endswith(".s") else sequence
+
+    async def never(stream: str, subject: str, *args: Any, **options: Any) -> list[Stored]:
+        return [] if subject.endswith(".s") else await read(stream, subject, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process.store, "stored", lost)
+        patched.setattr(process.reader, "read", never)
+        with pytest.raises(RequestTimeout, match="lags behind"):
+            async with desk.call("c2"):
+                desk.agent.items += ["x" * 1000] * 500
+    await desk.sessions.idle()
+    assert (await desk.open()).has_applied("c2")
+    async with desk.call("c3"):
+        assert list(desk.agent.items) == ["x" * 1000] * 500
 
 
 class Meanwhile(CrashingShelf):
