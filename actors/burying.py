@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from callboard.actors import intents
@@ -30,7 +31,8 @@ async def poison(instance: Instance, call: Call, error: Poisoned, detail: str) -
         history = [describe(unread)]
     result = result_of(instance, call)
     result.error = describe(await intents.of_deadly(instance, call, error), call.path)
-    _bury_with_outcome(instance.host, instance.name, call.delivered, call.run, result, detail, history)
+    host, delivered = instance.host, call.delivered
+    _bury_with_outcome(host, instance.name, delivered, call.run, result, detail, history, call.settle_copies)
     instance.running.pop(call.key, None)
 
 
@@ -58,11 +60,12 @@ def _bury_with_outcome(
     result: Result,
     detail: str,
     history: list[ErrorInfo],
+    settled: Callable[[], None] | None = None,
 ) -> None:
     assert result.error is not None
     reason = str(result.error.fields.get("reason", "too_many_deliveries"))
 
     def on_stored(_: int | StoreRefused) -> None:
-        host.dead.put(actor, delivered, reason, detail, history)
+        host.dead.put(actor, delivered, reason, detail, history, settled)
 
     host.node.journal.put_result(run, result, on_stored)

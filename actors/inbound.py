@@ -163,6 +163,10 @@ class Call:
     def settle(self) -> None:
         """Ack the message and its copies."""
         self.delivered.ack()
+        self.settle_copies()
+
+    def settle_copies(self) -> None:
+        """Ack the copies of the message, where it is settled itself by being moved."""
         for copy in self.copies:
             copy.ack()
 

@@ -263,7 +263,8 @@ def _is_stored(instance: Instance, call: Call, result: Result, session: Session 
     if result.error is None or result.error.code != Overloaded.code:
         instance.host.remember(call.key)  # a refused call comes again under the same id
     if call.unreadable and result.error is not None:
-        instance.host.dead.put(instance.name, call.delivered, "undecodable", result.error.message)
+        text = result.error.message
+        instance.host.dead.put(instance.name, call.delivered, "undecodable", text, settled=call.settle_copies)
         return
     call.settle()
 
@@ -276,7 +277,7 @@ def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
     lost.error = describe(Poisoned(moved, reason=reason), call.path)
 
     def on_stored(_: int | StoreRefused) -> None:
-        instance.host.dead.put(instance.name, call.delivered, reason, text)
+        instance.host.dead.put(instance.name, call.delivered, reason, text, settled=call.settle_copies)
 
     instance.host.node.journal.put_result(call.run, lost, on_stored)
 

@@ -234,6 +234,33 @@ async def test_a_call_that_kills_its_hosts_goes_to_the_dead_letters(board: Board
     assert RAN == {"deadly": 3}
 
 
+async def test_a_copy_that_comes_while_its_call_is_buried_goes_with_it(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its host would keep it, un-acked, for as long as it lives."""
+    host = await board.host(gated)
+    buried, go_on = asyncio.Event(), asyncio.Event()
+    read = host.node.journal.attempts
+
+    async def attempts(run: str, future: str) -> list[Any]:
+        buried.set()
+        await go_on.wait()
+        return await read(run, future)
+
+    monkeypatch.setattr(host.node.journal, "attempts", attempts)
+    node = await board.node()
+    subject, body = call_subject(gated), packed({"name": "deadly"})
+    await node.store.stored(subject, body, call_headers("01RUN:1", "call", Cb_Deliveries="9"))
+    await buried.wait()
+    await node.store.stored(subject, body, call_headers("01RUN:1", "call", Nats_Msg_Id="second"))
+    (call,) = instance(host, gated).running.values()
+    await until(lambda: len(call.copies) == 1)
+    go_on.set()
+    await board.emptied("CALLS")
+    assert len(await board.letters()) == 1
+    assert RAN == {}
+
+
 async def test_deliveries_count_in_whatever_lane(board: Board) -> None:
     """Of a call that was addressed to its first victim; an operator may send it again all the same."""
     victims = [await board.host(gated, max_deliver=3)]
