@@ -112,7 +112,7 @@ class Call:
         self.attempt = H.whole(headers, H.ATTEMPT, 1, least=1) if H.ATTEMPT in headers else 1
         self.excused = H.whole(headers, H.EXCUSED, 0, least=0) if H.EXCUSED in headers else 0
         self.excused_since = H.moment(headers, H.EXCUSED_SINCE) if self.excused else 0.0
-        self.deliveries = delivered.delivered
+        self.deliveries = delivered.delivered - delivered.excused
         if H.DELIVERIES in headers:
             self.deliveries += H.whole(headers, H.DELIVERIES, 0, least=0)
         self.stage = H.whole(headers, H.STAGE, 1, least=0)

@@ -117,7 +117,9 @@ async def pass_on(instance: Instance, call: Call, holder: str, epoch: int, why: 
     instance.host.telemetry.moved(call, holder, why)
     call.delivered.ack()
     for copy in call.copies:
-        copy.nak()  # it may be what has just been stored, if the session and the call have come back
+        # It may be what has just been stored, if the session and the call have come back. It may come and go
+        # as often as the session moves, and nothing dies of that.
+        copy.nak(counts=False)
 
 
 async def settled(host: Host, session: Session) -> None:

@@ -18,6 +18,7 @@ _EXPIRES = 30.0
 _PAUSE = 0.2
 _LATE = 5.0
 _GONE = frozenset({404, 408, 409})
+_EXCUSED = 1024
 
 
 class Delivered:
@@ -27,6 +28,7 @@ class Delivered:
         subject, body, raw_headers: as sent.
         sequence: its place in the stream.
         delivered: how often it has been delivered, this time included.
+        excused: how many of these do not count, as :meth:`nak` was told.
         stored_at: unix seconds when the stream stored it.
         waiting: messages that the consumer still held after this one.
     """
@@ -34,6 +36,7 @@ class Delivered:
     __slots__ = (
         "body",
         "delivered",
+        "excused",
         "pull",
         "raw_headers",
         "reply",
@@ -56,14 +59,21 @@ class Delivered:
         self.stored_at = int(tokens[-2]) / 1e9
         self.waiting = int(tokens[-1])
         self.touched = 0.0
+        self.excused = pull.excused.get(self.sequence, 0)
 
     def ack(self) -> None:
         """Done; the stream forgets it."""
         if self.pull.held.pop(self.sequence, None) is not None:
             self.pull.connection.publish_later(self.reply, b"+ACK")
 
-    def nak(self) -> None:
-        """Give it back at once."""
+    def nak(self, *, counts: bool = True) -> None:
+        """Give it back at once.
+
+        Args:
+            counts: as a delivery of a message that may be deadly. Of others only this pull knows.
+        """
+        if not counts:
+            self.pull.excuse(self.sequence)
         self._settle(b"-NAK")
 
     def term(self) -> None:
@@ -113,6 +123,8 @@ class Pull:
         self.consumer = consumer
         self.held: dict[int, Delivered] = {}
         """Messages delivered and not settled, by stream sequence."""
+        self.excused: dict[int, int] = {}
+        """Deliveries that do not count, by stream sequence: of the last 1,024 messages that have such."""
         self.asked = 0
         """Messages asked for that have not come."""
         self.gone = False
@@ -177,6 +189,12 @@ class Pull:
         self._requests.clear()
         self.asked = 0
         self._listen()
+
+    def excuse(self, sequence: int) -> None:
+        """One delivery of a message does not count."""
+        self.excused[sequence] = self.excused.pop(sequence, 0) + 1
+        if len(self.excused) > _EXCUSED:
+            del self.excused[next(iter(self.excused))]
 
     def _listen(self) -> None:
         self._inbox = inbox = self.connection.inbox()

@@ -12,11 +12,13 @@ from tests.support.gates import Gate, anew
 from tests.support.waiting import SOON, until
 
 import callboard
-from callboard import agent, method, options, tool, workflow
+from callboard import ManagedList, agent, method, options, tool, workflow
+from callboard.actors import managed
 from callboard.actors.dead import DeadLetters
-from callboard.actors.inbound import kept
+from callboard.actors.inbound import Call, kept
 from callboard.actors.pulse import Heart
 from callboard.infra import headers as H
+from callboard.infra import subjects
 from callboard.infra.errors import Poisoned, RunFailed
 from callboard.infra.messages.run import Result
 from callboard.infra.pull import Delivered
@@ -66,6 +68,20 @@ async def drawing(name: str) -> str:
 async def drawing_flow(name: str) -> str:
     """One call."""
     return await drawing(name)
+
+
+@agent(concurrency=1)
+class Ledger:
+    """Keeps names."""
+
+    names: ManagedList[str]
+
+    @method
+    async def write(self, name: str) -> None:
+        """Keep a name once the gate is open."""
+        RAN[name] += 1
+        await GATE.wait()
+        self.names.append(name)
 
 
 @workflow
@@ -259,6 +275,30 @@ async def test_a_copy_that_comes_while_its_call_is_buried_goes_with_it(
     await board.emptied("CALLS")
     assert len(await board.letters()) == 1
     assert RAN == {}
+
+
+async def test_a_copy_that_follows_its_session_is_not_deadly(board: Board) -> None:
+    """However often the session moves: the copy comes again each time, and nobody has died of it."""
+    host = await board.host(Ledger, max_deliver=3)
+    node, place = await board.node(), instance(host, Ledger)
+    lane = subjects.call("Ledger", host.id, 1)
+    moved: list[Call] = []
+
+    def withdrawn() -> bool:
+        if any(call.copies for call in place.running.values()):
+            moved.extend(place.withdraw(["01RUN"]))
+        return bool(moved)
+
+    for future, name in (("01RUN:1", "held"), ("01RUN:2", "moved"), ("01RUN:2", "moved")):
+        await node.store.stored(lane, packed({"name": name}), call_headers(future, "write"))
+        await until(lambda: RAN["held"] == 1)
+    for _ in range(6):
+        await until(withdrawn)
+        await managed.pass_on(place, moved.pop(), host.id, 1, "migrated")
+    GATE.set()
+    await board.emptied("CALLS")
+    assert RAN == {"held": 1, "moved": 1}
+    assert {result.error for result in await board.results("01RUN")} == {None}
 
 
 async def test_deliveries_count_in_whatever_lane(board: Board) -> None:
