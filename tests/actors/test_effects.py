@@ -12,6 +12,7 @@ from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.waiting import SOON, until
 
 from callboard import (
+    ManagedCounter,
     ManagedList,
     NotDone,
     OutcomeUnknown,
@@ -19,9 +20,12 @@ from callboard import (
     batchable,
     effect_key,
     method,
+    options,
     tool,
     workflow,
 )
+from callboard.actors.dead import DeadLetters
+from callboard.infra import headers as H
 from callboard.infra import subjects
 from callboard.infra.errors import (
     CallTimeout,
@@ -33,6 +37,7 @@ from callboard.infra.errors import (
     RunFailed,
     StateTooLarge,
 )
+from callboard.infra.messages.dead import DeadLetter
 from callboard.infra.messages.run import Intent
 
 DONE: Counter[str] = Counter()
@@ -156,6 +161,25 @@ class Teller:
         return list(self.paid)
 
 
+@agent
+class Purse:
+    """An agent with state, whose effect has a key."""
+
+    spent: ManagedCounter
+
+    @method(effect=True, key="order")
+    async def pay(self, order: str) -> int:
+        """How much in this session."""
+        DONE[order] += 1
+        self.spent += 1
+        return self.spent
+
+    @method
+    async def all(self) -> int:
+        """How much there is."""
+        return self.spent
+
+
 @workflow
 async def paying(orders: list[str]) -> list[str]:
     """All of them at once; tells of each what it has become."""
@@ -225,6 +249,16 @@ async def telling(order: str) -> list[Any]:
     except OutcomeUnknown as error:
         told.append(type(error.__cause__).__name__)
     return [*told, await Teller.all()]
+
+
+@workflow
+async def spending(order: str) -> list[list[int]]:
+    """With one key in two sessions."""
+    told = []
+    for session in ("a", "b"):
+        with options(session=session):
+            told.append([await Purse.pay(order), await Purse.all()])
+    return told
 
 
 async def test_the_intent_stands_before_the_outcome(board: Board) -> None:
@@ -332,6 +366,15 @@ async def test_a_key_names_one_effect_of_a_run(board: Board) -> None:
     assert DONE["a"] == 2
 
 
+async def test_a_key_counts_in_all_sessions_of_a_run(board: Board) -> None:
+    """It happens once, and the state changes in the session of the call that ran; locally, too."""
+    await board.host(Purse, spending)
+    assert await board.run(spending, order="one") == [[1, 1], [1, 0]]
+    assert DONE == {"one": 1}
+    assert await spending("other") == [[1, 1], [1, 0]]
+    assert DONE == {"one": 1, "other": 1}
+
+
 async def test_a_key_whose_outcome_is_unknown_stays_so(board: Board) -> None:
     """Calling again with it does not run the handler."""
     first = await board.host(book)
@@ -404,7 +447,7 @@ def test_what_cannot_be_declared() -> None:
     async def act(order: str) -> None:
         """Do something."""
 
-    for options in (
+    for directives in (
         {"idempotent": True},
         {"preemptable": True},
         {"cpu": True},
@@ -412,7 +455,7 @@ def test_what_cannot_be_declared() -> None:
         {"key": 7},
     ):
         with pytest.raises(DeclarationInvalid):
-            tool(effect=True, **options)(act)
+            tool(effect=True, **directives)(act)
     with pytest.raises(DeclarationInvalid, match="an effect cannot be batchable"):
 
         @agent
@@ -460,3 +503,35 @@ async def test_an_effect_that_was_delivered_too_often(board: Board) -> None:
     assert await client.result(run, SOON) == Poisoned.__name__
     assert len(await board.letters()) == 1
     assert DONE == {"a": 1, "asked": 1}
+
+
+@pytest.mark.parametrize(
+    ("thing", "flow", "given", "told", "after"),
+    [
+        (pay, paying, {"orders": ["a"]}, "outcome_unknown", {"a": 2}),
+        (send, sending, {"order": "a"}, "", {"a": 1, "asked": 2}),
+    ],
+)
+async def test_an_effect_that_is_sent_again_by_hand(
+    board: Board, thing: Any, flow: Any, given: dict[str, Any], told: str, after: dict[str, int]
+) -> None:
+    """Somebody has decided that it is to run: its reconcile is asked; without one the handler runs."""
+    host = await board.host(thing)
+    await board.host(flow)
+    run = await board.submit(flow, **given)
+    await until(lambda: DONE["a"] == 1)
+    await board.kill(host)
+    GATE.set()
+    heir = await board.host(thing)
+    assert (await board.done(run)).status == "completed"
+    await heir.stop()
+    await board.host(thing)
+    node = await board.node()
+    headers = H.decode(call_headers(f"{run}:1"))
+    body = packed({"order": "a"})
+    letter = DeadLetter(thing.name, "too_many_deliveries", "", call_subject(thing), headers, body)
+    await DeadLetters(node.store, node.reader, "test").requeue(letter, again=True)
+    await board.emptied("CALLS")
+    first, last = await board.results(run)
+    assert ("" if first.error is None else first.error.code, last.error) == (told, None)
+    assert after == DONE

@@ -10,7 +10,7 @@ from tests.docs.session import Shell, commands, matches
 
 from callboard.infra.server import EmbeddedServer
 
-PAGES = [DOCS / f"{name}.md" for name in ("tutorial", "state", "waiting", "whatif", "debugging")]
+PAGES = [DOCS / f"{name}.md" for name in ("tutorial", "state", "effects", "waiting", "whatif", "debugging")]
 PORT = "4222"
 """What the page says; a test takes a port that is free."""
 
