@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import nats
 import pytest
+from nats.aio.client import Client as Plain
+from nats.js.errors import KeyNotFoundError, NoKeysError
 from tests.support.board import Board
 from tests.support.gates import Gate
 from tests.support.waiting import eventually, until
@@ -108,6 +112,26 @@ async def beside() -> list[Any]:
         return "own"
 
     return list(await asyncio.gather(callboard.signal("go"), own()))
+
+
+@workflow
+async def own_timer(seconds: float) -> Any:
+    """Wait with a timer of one's own around it, a longer one in a replay; then once more."""
+    RAN["from the top"] += 1
+    try:
+        async with asyncio.timeout(seconds if RAN["from the top"] == 1 else 60.0):
+            first = await callboard.signal("go")
+    except TimeoutError:
+        first = "timed out"
+    await step(str(first))
+    return [first, await callboard.signal("end")]
+
+
+@workflow
+async def race(seconds: float) -> Any:
+    """A signal against a time."""
+    both = asyncio.as_completed([callboard.signal("go"), callboard.sleep(seconds)])
+    return await next(both)
 
 
 @workflow
@@ -459,6 +483,44 @@ async def test_a_signal_that_does_not_come(board: Board) -> None:
     assert isinstance(caught.value.__cause__, WaitTimeout)
 
 
+async def test_a_timer_of_ones_own_ends_no_wait_of_a_run_that_is_aside(board: Board) -> None:
+    """It is gone with the run; what is kept by the server ends such a wait."""
+    host = await board.host(own_timer, race, sleeper, step, **SOON)
+    run = await put_aside(board, host, own_timer, seconds=2.0)
+    await board.run(sleeper, seconds=2.5)  # its time is over, and longer
+    client = await board.client()
+    assert (await client.status(run)).status == "waiting"
+    assert RAN["timed out"] == 0
+    assert len(await board.entries(run, "owner")) == 1
+    await client.signal(run, "go", "late")
+    await client.signal(run, "end", "end")
+    assert await client.result(run, 30.0) == ["late", "end"]
+
+
+async def test_a_timer_of_ones_own_begins_anew(board: Board) -> None:
+    """One that has ended its wait is on no record: after a signal the run goes another way."""
+    host = await board.host(own_timer, step, park_after=1.0)
+    run = await put_aside(board, host, own_timer, seconds=0.1)
+    assert RAN["timed out"] == 1
+    client = await board.client()
+    await client.signal(run, "go", "late")
+    await client.signal(run, "end", "end")
+    assert await client.result(run, 30.0) == ["late", "end"]
+    assert RAN["late"] == 0, "the step that ran after the time-out is not repeated"
+
+
+@pytest.mark.parametrize("comes", [False, True])
+async def test_a_race_with_a_sleep(board: Board, *, comes: bool) -> None:
+    """It has its end though the run is put aside, whichever is first."""
+    host = await board.host(race, **SOON)
+    run = await put_aside(board, host, race, seconds=60.0 if comes else 2.0)
+    client = await board.client()
+    if comes:
+        await client.signal(run, "go", "in time")
+    assert await client.result(run, 30.0) == ("in time" if comes else None)
+    await board.emptied(subjects.CALLS)
+
+
 async def test_signals_by_any_client(board: Board) -> None:
     """A plain message in JSON to the run's journal is a signal, also while no host is there."""
     host = await board.host(listener, **SOON)
@@ -591,22 +653,45 @@ async def test_a_question_is_answered(board: Board) -> None:
         await client.answer(asked.id, {"ok": False})
 
 
+async def listed(wire: Plain) -> dict[str, dict[str, Any]]:
+    """The open questions as any NATS client sees them: those in the bucket, by their keys."""
+    bucket = await wire.jetstream().key_value("cb_inbox")
+    found: dict[str, dict[str, Any]] = {}
+    with contextlib.suppress(NoKeysError, KeyNotFoundError):  # there is none, or it has just been answered
+        for key in await bucket.keys():
+            found[key] = msgspec.msgpack.decode((await bucket.get(key)).value or b"")
+    return found
+
+
 async def test_an_answer_by_any_client(board: Board) -> None:
-    """A plain message answers; one that does not fit leaves the question open, and says why."""
+    """It lists what is open and answers; what does not fit leaves the question open, and says why."""
     host = await board.host(asker, **SOON)
     run = await put_aside(board, host, asker)
-    asked = await question(board)
-    node = await board.node()
-    body = {"name": "answer", "future": asked.id, "value": {"ok": 3}}
-    await node.store.stored(subjects.run(run, "signal"), msgspec.json.encode(body))
+    wire = await nats.connect(board.url)
+    ((key, asked),) = (await listed(wire)).items()
+    assert key.partition(".")[0] == asked["run"] == run
+    assert (asked["workflow"], asked["question"], asked["to"]) == ("asker", "Shall we?", "boss")
+    assert "Verdict" in str(asked["schema"])
+
+    async def answer(value: dict[str, Any], number: int) -> None:
+        body = {"name": "answer", "future": asked["id"], "value": value}
+        head = {"Nats-Msg-Id": f"{run} answer {number}"}
+        await wire.jetstream().publish(f"cb.run.{run}.signal", msgspec.json.encode(body), headers=head)
+
+    await answer({"ok": 3}, 1)
 
     async def refused() -> bool:
-        return bool((await question(board)).problem)
+        return bool((await listed(wire))[key].get("problem"))
 
     await eventually(refused)
-    body["value"] = {"ok": False, "note": "no"}
-    await node.store.stored(subjects.run(run, "signal"), msgspec.json.encode(body))
+    await answer({"ok": False, "note": "no"}, 2)
     assert await value(board, run) == {"ok": False, "note": "no"}
+
+    async def nothing_is_open() -> bool:
+        return not await listed(wire)
+
+    await eventually(nothing_is_open)
+    await wire.close()
 
 
 async def test_the_first_answer_counts(board: Board) -> None:
