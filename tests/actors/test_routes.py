@@ -301,6 +301,32 @@ async def test_routes_survive_the_restart_of_everything(nats_server: EmbeddedSer
     await board.close()
 
 
+async def test_weighted_routes_survive_the_restart_of_everything(nats_server: EmbeddedServer) -> None:
+    """Hosts that come back under their names get their shares of the calls again, each call as its id says."""
+    board = Board(nats_server.url)
+    calm: dict[str, Any] = {"dead_after": 10.0, "steal_after": 0.0}  # no host is passed over for being slow
+    weights = {"large": 3.0, "small": 1.0}
+    route = None
+    for number in (1, 2):
+        driver = await board.host(doubling, **calm)
+        ids = {(await board.named(name, double, **calm)).id: name for name in weights}
+        client = await board.client()
+        route = route or await client.route("double", weights)
+        await heard(driver, route)
+        await until(lambda ids=ids, driver=driver: all(driver.watch.serves(host, "double") for host in ids))  # type: ignore[misc]
+        names = driver.watch.names
+        await until(lambda ids=ids, names=names: all(names.find(name) == host for host, name in ids.items()))  # type: ignore[misc]
+        run = await client.submit("doubling", {"count": 200}, run=f"shares-{number}")
+        placed = {r.future: ids[r.host] for r in await outcomes(board, run)}
+        assert placed == {f"{run}:{call}": spread(weights, f"{run}:{call}") for call in range(1, 201)}
+        assert 120 < Counter(placed.values())["large"] < 180  # of 150
+        await board.close()
+        await asyncio.to_thread(nats_server.kill)
+        await asyncio.to_thread(nats_server.start)
+        board = Board(nats_server.url)
+    await board.close()
+
+
 async def test_what_is_no_route_in_the_bucket_changes_nothing(board: Board) -> None:
     """Anybody can write there; nor does one that is older than what is known."""
     driver = await board.host(doubling)
