@@ -274,7 +274,7 @@ def _lose(instance: Instance, call: Call, refusal: StoreRefused) -> None:
     reason, text = "refused_by_store", f"its outcome was not stored: {refusal.message}"
     lost = result_of(instance, call)
     moved = f"{call.method.where} was moved to the dead letters: {text}; see 'callboard dead list'"
-    lost.error = describe(Poisoned(moved, reason=reason), call.path)
+    lost.error = describe(intents.outcome_of(call, Poisoned(moved, reason=reason)), call.path)
 
     def on_stored(_: int | StoreRefused) -> None:
         instance.host.dead.put(instance.name, call.delivered, reason, text, settled=call.settle_copies)

@@ -12,6 +12,7 @@ from tests.support.board import Board, call_headers, call_subject, packed
 from tests.support.waiting import SOON, until
 
 from callboard import (
+    CallboardError,
     ManagedCounter,
     ManagedList,
     NotDone,
@@ -133,6 +134,13 @@ async def untold(order: str) -> Any:
     return object()
 
 
+@tool(effect=True, key="order")
+async def print_out(order: str) -> bytes:
+    """Happens, and gives more than a message of the server holds."""
+    DONE[order] += 1
+    return b"x" * (3 << 20)
+
+
 @agent(state_max_bytes=1000)
 class Teller:
     """An agent with state, whose method has an effect."""
@@ -249,6 +257,18 @@ async def telling(order: str) -> list[Any]:
     except OutcomeUnknown as error:
         told.append(type(error.__cause__).__name__)
     return [*told, await Teller.all()]
+
+
+@workflow
+async def printing(order: str) -> list[str]:
+    """Calls once more what it was not told of."""
+    told = []
+    for _ in range(2):
+        try:
+            await print_out(order)
+        except CallboardError as error:
+            told.append(f"{error.code} {type(error.__cause__).__name__}")
+    return told
 
 
 @workflow
@@ -413,6 +433,16 @@ async def test_what_ends_without_its_own_word_is_unknown(
         await board.run(flow, order="a")
     assert isinstance(failed.value.__cause__, OutcomeUnknown)
     assert isinstance(failed.value.__cause__.__cause__, cause)
+    assert DONE == {"a": 1}
+
+
+async def test_an_outcome_that_the_server_refuses_leaves_it_unknown(board: Board) -> None:
+    """The call is a dead letter, and its caller hears that nobody knows."""
+    host = await board.host(print_out, printing)
+    host.node.settings = msgspec.structs.replace(host.node.settings, inline_limit=8 << 20)
+    told = await board.run(printing, order="a")
+    assert told == ["outcome_unknown Poisoned", "outcome_unknown NoneType"]
+    assert len(await board.letters()) == 1
     assert DONE == {"a": 1}
 
 
