@@ -78,7 +78,10 @@ class ManagedDict(MutableMapping[K, V]):
             raw = self._key(key)
         except ItemInvalid:
             return None  # a key that cannot be put in is not there
-        return kept.find(raw, self._turn.read)[1]
+        place, entry = kept.find(raw, self._turn.read)
+        if entry is None:  # else there is one that fits
+            self._turn.fit_key(self._name, self._key_codec, place)
+        return entry
 
     def _key(self, key: object) -> bytes:
         """A key as it is stored.
@@ -132,12 +135,13 @@ class ManagedDict(MutableMapping[K, V]):
 
     def keys(self) -> KeysView[K]:
         """As ``dict.keys``."""
-        return KeysView(self)
+        return _Keys(self)
 
-    def pairs(self) -> Iterator[tuple[K, V]]:
-        """Keys and values in order."""
+    def pairs(self, *, backwards: bool = False) -> Iterator[tuple[K, V]]:
+        """Keys and values in order, or the last one first."""
         root = self._kept.root
-        for entry in self._unchanged(self._entries() if root else []):
+        entries = self._entries() if root else []
+        for entry in self._unchanged(reversed(entries) if backwards else entries):
             now = None if self._kept.root is root else self._kept.find(entry.key, self._turn.read)[1]
             yield self._decoded(entry), self._fetch(now or entry)
 
@@ -170,13 +174,21 @@ class ManagedDict(MutableMapping[K, V]):
         self._turn.attribute(self._name, "dict")
         raw = self._key(key)
         self._key_codec.check_key(raw, self._turn.session.inline_limit)
+        self._fit(raw)
         self._turn.put(self._name, raw, self._turn.cell(self._name, self._codec, value, raw))
 
     def __delitem__(self, key: K) -> None:
         entry = self._find(key)
         if entry is None:
             raise KeyError(key)
+        self._fit(entry.key)
         self._turn.remove(self._name, entry.key)
+
+    def _fit(self, key: bytes) -> None:
+        """Before what is under a key changes: see that what is stored fits the annotation."""
+        if not self._turn.fits(self._name, self._codec):
+            place, _ = self._kept.find(key, self._turn.read)
+            self._turn.fit(self._name, self._codec, place, self._key_codec)
 
     @overload
     def pop(self, key: K) -> V: ...
@@ -243,6 +255,15 @@ class ManagedDict(MutableMapping[K, V]):
             yield key
 
 
+class _Keys(KeysView[K]):
+    def __init__(self, of: ManagedDict[K, Any]) -> None:
+        super().__init__(of)
+        self._of = of
+
+    def __reversed__(self) -> Iterator[K]:
+        return reversed(self._of)
+
+
 class _Items(ItemsView[K, V]):
     def __init__(self, of: ManagedDict[K, V]) -> None:
         super().__init__(of)
@@ -250,6 +271,9 @@ class _Items(ItemsView[K, V]):
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return self._of.pairs()
+
+    def __reversed__(self) -> Iterator[tuple[K, V]]:
+        return self._of.pairs(backwards=True)
 
 
 class _Values(ValuesView[V]):
@@ -259,3 +283,6 @@ class _Values(ValuesView[V]):
 
     def __iter__(self) -> Iterator[V]:
         return (value for _, value in self._of.pairs())
+
+    def __reversed__(self) -> Iterator[V]:
+        return (value for _, value in self._of.pairs(backwards=True))

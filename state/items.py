@@ -62,7 +62,7 @@ class Codec:
             raise DeclarationInvalid(f"{where}: a type cannot be stored: {error}") from error
 
     def encode(self, value: Any) -> tuple[bytes, Any]:
-        """An item in msgpack, and the item: the value itself if it is what will be read back.
+        """An item in msgpack, and the item: the value itself if it is what will be read back, but for tuples.
 
         Raises:
             ItemInvalid: it does not fit the annotation.
@@ -70,7 +70,7 @@ class Codec:
         try:
             raw = _encode(value)
             read = self.decode(raw)
-            if type(read) is type(value) and read == value:
+            if type(read) is type(value) and (read == value or _alike(read, value)):
                 return raw, value
             return _encode(read), read
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -159,6 +159,26 @@ def _frozen(cls: type) -> bool:
     if dataclasses.is_dataclass(cls):
         return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
     return issubclass(cls, tuple)
+
+
+def _alike(read: Any, value: Any) -> bool:
+    """Whether values that are not equal are of the same parts: NaN, or of types that compare by identity."""
+    if type(read) is not type(value):  # what is annotated as anything is read as a list
+        return type(read) is list and type(value) is tuple and _all_alike(read, value)
+    if isinstance(value, list | tuple):
+        return _all_alike(read, value)
+    if isinstance(value, dict):
+        return read.keys() == value.keys() and all(_alike(read[key], one) for key, one in value.items())
+    if isinstance(value, msgspec.Struct):
+        return all(_alike(getattr(read, one), getattr(value, one)) for one in value.__struct_fields__)
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return all(_alike(getattr(read, one, None), getattr(value, one, None)) for one in names)
+    return bool(read == value) or (read != read and value != value)  # noqa: PLR0124 - as NaN is
+
+
+def _all_alike(read: Any, value: Any) -> bool:
+    return len(read) == len(value) and all(_alike(one, other) for one, other in zip(read, value, strict=True))
 
 
 def shown(annotation: Any) -> str:

@@ -166,6 +166,7 @@ class ManagedList(MutableSequence[T]):
             raise ValueError(
                 f"attempt to assign sequence of size {len(values)} to extended slice of size {len(chosen)}"
             )
+        self._turn.fit(self._name, self._codec, start)
         made = self._cells(values, 0)
         for place, cell in zip(chosen, made, strict=True):
             self._turn.splice(self._name, "list", place, place + 1, [cell])
@@ -191,6 +192,7 @@ class ManagedList(MutableSequence[T]):
     def append(self, value: T) -> None:
         """As ``list.append``."""
         turn, name, place = self._turn, self._name, self._kept.count
+        turn.fit(name, self._codec, place)
         turn.splice(name, "list", place, place, [turn.cell(name, self._codec, value, place)])
 
     def extend(self, values: Iterable[T]) -> None:
@@ -219,6 +221,7 @@ class ManagedList(MutableSequence[T]):
 
     def reverse(self) -> None:
         """As ``list.reverse``. All items are stored anew."""
+        self._turn.fit(self._name, self._codec, 0)
         self._turn.replace(self._name, "list", list(cells(self._kept.root, self._turn.read))[::-1])
 
     def replace(self, values: Iterable[T]) -> None:
@@ -239,8 +242,9 @@ class ManagedList(MutableSequence[T]):
         return [(cell, self._fetch(cell, place)) for place, cell in enumerate(found)]
 
     def _splice(self, start: int, stop: int, values: list[T]) -> None:
-        made = self._cells(values, start)
-        if made or stop > start:
+        if values or stop > start:
+            self._turn.fit(self._name, self._codec, start)
+            made = self._cells(values, start)
             self._turn.splice(self._name, "list", start, stop, made)
 
     def _cells(self, values: list[T], start: int) -> list[Cell]:

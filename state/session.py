@@ -30,6 +30,7 @@ from callboard.infra.messages.state import Applied, Change, Commit
 from callboard.infra.settings import Settings
 from callboard.state import packing
 from callboard.state.folding import FREED, Base, Fold, anew, listed_in, settled
+from callboard.state.items import Codec
 from callboard.state.kept import Kept, apply, unread_for
 from callboard.state.packing import Packer
 from callboard.state.reading import Parts
@@ -101,6 +102,7 @@ class Session(Parts):
         self.version = self.epoch = self.sequence = 0
         self.holder = ""
         self.kept: dict[str, Kept] = {}
+        self.fitting: dict[str, Codec] = {}  # by which annotations attributes were found to fit, see Turn.fit
         self.lost = False
         self.read_at = self.written_at = 0.0
         self.untold: tuple[str, msgspec.Raw] | None = None

@@ -12,13 +12,14 @@ from callboard.infra.messages.state import Change
 from callboard.state.items import Codec, default_of, shown
 from callboard.state.kept import Kept
 from callboard.state.packing import Packer
-from callboard.state.tree import Cell, Entry, Node, at, cell_of, unread_between
+from callboard.state.tree import Cell, Entry, Node, Read, at, cell_of, unread_between
 
 if TYPE_CHECKING:
     from callboard.state.session import Session
 
 
 _NOTHING = Kept("")
+_NEAR = 32
 
 
 class _Fetched(NamedTuple):
@@ -67,6 +68,7 @@ class Turn:
         self._fetched: dict[Cell, _Fetched] = {}
         self._defaults: dict[str, tuple[Codec, bytes, Any]] = {}
         self._collections: dict[str, Any] = {}
+        self._anew: set[str] = set()
 
     def attribute(self, name: str, kind: str) -> Kept:
         """An attribute as this call sees it.
@@ -139,6 +141,51 @@ class Turn:
         assert root is not None
         return self.fetch(name, codec, at(root, 0, self.read), 0)
 
+    def fits(self, name: str, codec: Codec) -> bool:
+        """Whether what is stored fits the annotation, as far as :meth:`fit` has seen."""
+        return self.session.fitting.get(name) is codec or name in self._anew
+
+    def fit(self, name: str, codec: Codec, place: int, keys: Codec | None = None) -> None:
+        """See by one item whether what is stored fits the annotation; once, while the session is open.
+
+        Else what is put beside it would be lost to code with the old annotation, and the rest to code with
+        this one.
+
+        Args:
+            place: where something is to change; the item is near to it, since there it is read anyhow.
+            keys: of a dict.
+
+        Raises:
+            StateIncompatible: it does not fit the annotation any more.
+        """
+        if self.fits(name, codec):
+            return
+        kept = self.session.kept.get(name)
+        if kept is None or kept.root is None:
+            return
+        cell = _sample(kept.root, max(min(place, kept.count - 1), 0), self.read)
+        if keys is not None and isinstance(cell, Entry):
+            self.decoded(name, keys, cell.key)
+        if cell.raw is None:
+            self.read([cell])
+        assert cell.raw is not None
+        self.decoded(name, codec, cell.raw)
+        self.session.fitting[name] = codec
+
+    def fit_key(self, name: str, codec: Codec, place: int) -> None:
+        """The same for keys of a dict alone; nothing is read for it that looking for one has not read.
+
+        Raises:
+            StateIncompatible: they do not fit the annotation any more.
+        """
+        keys, kept = f"{name}:", self.session.kept.get(name)
+        if self.fits(keys, codec) or name in self._anew or kept is None or kept.root is None:
+            return
+        cell = at(kept.root, max(min(place, kept.count - 1), 0), self.read)
+        if isinstance(cell, Entry):
+            self.decoded(name, codec, cell.key)
+        self.session.fitting[keys] = codec
+
     def collection(self, name: str, make: Callable[[], Any]) -> Any:
         """A collection, always the same object in this turn."""
         if name not in self._collections:
@@ -179,8 +226,10 @@ class Turn:
         """Put items in the place of all others; what was done before does not matter any more."""
         before = self.session.kept.get(name) or Kept(kind)
         kept = self.attribute(name, kind)
+        self._defaults.pop(name, None)
         self.kept[name] = kept.spliced(0, kept.count, items, self.read)
         self._of(name).splices = [(0, before.count, list(items))]
+        self._anew.add(name)
 
     def put(self, name: str, key: bytes, cell: Cell) -> None:
         """Put an item into a dict."""
@@ -201,6 +250,7 @@ class Turn:
         done = self._of(name)
         done.cleared = True
         done.touched = {}
+        self._anew.add(name)
 
     def _of(self, name: str) -> _Done:
         return self._done.setdefault(name, _Done())
@@ -213,7 +263,7 @@ class Turn:
         Raises:
             ItemInvalid: one does not fit any more.
         """
-        for name, (codec, raw, value) in self._defaults.items():
+        for name, (codec, raw, value) in list(self._defaults.items()):
             now = codec.encoded_again(value)
             if now != raw and not (self.kept.get(name) or _NOTHING).count:
                 self.replace(name, "value", [cell_of(now, self.session.inline_limit)])
@@ -297,6 +347,17 @@ class Turn:
 
     def _where(self, name: str) -> str:
         return f"{self.session.actor}.{name} of session {self.session.id}"
+
+
+def _sample(root: Node, place: int, read: Read) -> Cell:
+    """An item at a place or shortly before it: a small one, if there is one that is read."""
+    cell = at(root, place, read)
+    for near in range(place, max(place - _NEAR, -1), -1):
+        if unread_between(root, near, near + 1, large=False):
+            break
+        if (one := at(root, near, read)).raw is not None:
+            return one
+    return cell
 
 
 def _scanned(root: Node | None, searched: set[Cell]) -> list[tuple[Cell, int]]:

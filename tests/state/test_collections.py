@@ -138,6 +138,7 @@ DICTS: dict[str, Callable[[Notes, Op], Any]] = {
     "ror": lambda x, o: list(({o.key: o.item} | x).items()),
     "in": lambda x, o: (o.key in x, 7 in x, o.item in x.values()),
     "items": lambda x, o: (list(x.items()), list(x), list(x.keys()), list(x.values()), list(reversed(x))),
+    "last first": lambda x, o: [list(reversed(one)) for one in (x.keys(), x.values(), x.items())],
     "clear": lambda x, o: x.clear() if o.c % 4 == 0 else None,
     "change": lambda x, o: x[o.key].append(o.c),
     "change all": lambda x, o: [one.append(1) for one in x.values()][:0],
@@ -147,6 +148,16 @@ DICTS: dict[str, Callable[[Notes, Op], Any]] = {
     "grow": lambda x, o: [x.__setitem__(f"{key}+", [1]) for key in x],
 }
 
+
+def unset_value(desk: Any, op: Op) -> None:
+    """What was done to the value before does not matter any more."""
+    desk.value.append(op.c)
+    if isinstance(desk, Plain):
+        desk.value = []
+    else:
+        del desk.value
+
+
 OTHERS: dict[str, Callable[[Any, Op], Any]] = {
     "assign items": lambda d, o: setattr(d, "items", o.many),
     "add items": lambda d, o: setattr(d, "items", d.items.__iadd__(o.many)),
@@ -154,6 +165,7 @@ OTHERS: dict[str, Callable[[Any, Op], Any]] = {
     "assign value": lambda d, o: setattr(d, "value", o.item),
     "change value": lambda d, o: d.value.append(o.c),
     "value": lambda d, o: list(d.value),
+    "unset value": unset_value,
     "count": lambda d, o: setattr(d, "count", d.count + o.c),
     "counted": lambda d, o: d.count,
     "share": lambda d, o: [d.items.append(d.value), d.value.append(1)][:0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
@@ -937,6 +938,97 @@ async def test_incompatible_types_are_an_error_that_leaves_the_state(
             assert other.agent.notes["x"]
     assert caught.value.fields["attribute"] in {"notes", "items"}
     assert await old.shelf.last(PLACE) == before
+
+
+class Lines:
+    """Attributes whose items will not fit."""
+
+    lines: ManagedList[Note]
+    numbers: ManagedDict[int, str]
+    notes: ManagedDict[str, Note]
+
+
+class OtherLines:
+    """With other types."""
+
+    lines: ManagedList[OtherNote]
+    numbers: ManagedDict[str, str]
+    notes: ManagedDict[str, OtherNote]
+
+
+OTHER = OtherNote("new", "somebody")
+CHANGES: dict[str, Callable[[OtherLines], Any]] = {
+    "append": lambda x: x.lines.append(OTHER),
+    "insert": lambda x: x.lines.insert(0, OTHER),
+    "extend": lambda x: x.lines.extend([OTHER]),
+    "set": lambda x: x.lines.__setitem__(0, OTHER),
+    "set step": lambda x: x.lines.__setitem__(slice(0, 2, 2), [OTHER]),
+    "del": lambda x: x.lines.__delitem__(0),
+    "reverse": lambda x: x.lines.reverse(),
+    "key put": lambda x: x.numbers.__setitem__("1", "uno"),
+    "key in": lambda x: "1" in x.numbers,
+    "put": lambda x: x.notes.__setitem__("y", OTHER),
+    "del key": lambda x: x.notes.__delitem__("x"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("text", ["short", "long " * 20_000])
+async def test_nothing_is_put_beside_what_does_not_fit(
+    process: Process, join: Join, change: str, text: str
+) -> None:
+    """Even if what is there is not looked at: neither code could read all of it any more."""
+    old = actor(process, Lines)
+    async with old.call():
+        old.agent.lines.extend([Note(text, 1), Note(text, 2)])
+        old.agent.numbers[1] = text
+        old.agent.notes["x"] = Note(text, 3)
+    other = actor(await join(), OtherLines)
+    with pytest.raises(StateIncompatible):
+        async with other.call():
+            CHANGES[change](other.agent)
+    old.restart()
+    async with old.call():
+        assert [note.text for note in old.agent.lines] == [text, text]
+        assert (dict(old.agent.numbers), old.agent.notes["x"]) == ({1: text}, Note(text, 3))
+    other.restart()
+    async with other.call():  # what is replaced as a whole need not fit
+        other.agent.lines.clear()
+        other.agent.lines.append(OTHER)
+        other.agent.notes = {"y": OTHER}
+
+
+class Bare(msgspec.Struct, eq=False):
+    """Compares by identity."""
+
+    text: str
+    scores: list[float]
+
+
+class Oddities:
+    """Items that do not equal what is read back."""
+
+    bare: ManagedDict[str, Bare]
+    plain: ManagedList[dict[str, Any]]
+
+
+async def test_what_is_put_in_and_changed_is_stored_though_it_equals_nothing(process: Process) -> None:
+    """Structs that compare by identity, numbers that are none, and tuples, which are read as lists."""
+    desk = actor(process, Oddities)
+    async with desk.call():
+        bare = desk.agent.bare.setdefault("k", Bare("a", [math.nan]))
+        bare.text = "changed"
+        bare.scores.append(1.0)
+        said: dict[str, Any] = {"parts": ("a", math.nan)}
+        desk.agent.plain.append(said)
+        said["more"] = "b"
+    desk.restart()
+    async with desk.call():
+        bare = desk.agent.bare["k"]
+        assert (bare.text, math.isnan(bare.scores[0]), bare.scores[1:]) == ("changed", True, [1.0])
+        (read,) = desk.agent.plain
+        assert (read["parts"][0], read["more"]) == ("a", "b")
+        assert desk.agent.bare["k"] is bare
 
 
 @pytest.mark.parametrize("late", range(4))
