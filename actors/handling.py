@@ -109,9 +109,30 @@ async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | Non
     return session
 
 
+async def _as_stored(instance: Instance, call: Call, rules: Rules, session: Session) -> Session | None:
+    """The session, read anew if it was deleted, imported or taken: an effect cannot be taken back."""
+    session.begin()  # nothing folds it meanwhile
+    try:
+        newest = await session.is_newest()
+    except (RequestTimeout, ConnectionLost):
+        outcomes.release(instance, call)
+        return None
+    except CallboardError as error:
+        outcomes.fail(instance, call, error)
+        return None
+    finally:
+        session.rollback()
+    if newest:
+        return session
+    managed.forget(instance, call.session)
+    return await _opened(instance, call, rules)
+
+
 async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:
     """The same for an agent with managed state: it is there for the handler, and kept with its outcome."""
     session = managed.ready(instance, call, rules) or await _opened(instance, call, rules)
+    if session is not None and call.method.effect is not None:
+        session = await _as_stored(instance, call, rules, session)
     if session is None:
         return
     try:

@@ -134,7 +134,8 @@ class Wait:
         """
         result = Result(self.future.id, self.kind.where)
         if self.name:
-            result.error = describe(self._too_late(kept))
+            # As short as can be, since it waits in the server: nobody has raised it, and its text is there.
+            result.error = msgspec.structs.replace(describe(self._too_late(kept)), args=None, traceback="")
         return result
 
     def _too_late(self, kept: float) -> CallboardError:

@@ -12,6 +12,7 @@ from bench import app
 from bench.accounting import by_part, memory_bytes
 from bench.processes import Server, place, start_server
 from callboard.actors.host import Host
+from callboard.infra import subjects
 from callboard.infra.settings import Settings
 
 AT_ONCE = 2000
@@ -36,7 +37,7 @@ class Waiting:
 
     async def put_aside(self, count: int) -> list[str]:
         """Submit so many runs, and return when all of them are put aside."""
-        runs = [f"waiting-{number}" for number in range(count)]
+        runs = [subjects.new_id() for _ in range(count)]  # as long as those that clients give
         for start in range(0, count, AT_ONCE):
             some = runs[start : start + AT_ONCE]
             await asyncio.gather(*(self._client.submit("patient", {}, run=run) for run in some))

@@ -163,6 +163,11 @@ class Session(Parts):
         last = await self._shelf.last(self.place)
         return sequence == (0 if last is None else last.sequence)
 
+    async def is_newest(self) -> bool:
+        """Whether nobody else has written since this was read. During a call, in which it is not folded."""
+        await self.folded()
+        return await self._is_last(self.sequence)
+
     @asynccontextmanager
     async def as_read(self) -> AsyncIterator[None]:
         """What is missing may have gone because somebody else has written: that is no damage.

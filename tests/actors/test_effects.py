@@ -461,6 +461,24 @@ async def test_an_agents_effect_and_its_state(board: Board, order: str, first: i
     assert {order: 1} == DONE
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_an_effect_sees_the_state_as_it_was_left_from_outside(board: Board, *, replaced: bool) -> None:
+    """Deleted or replaced while its holder had it open: what an effect does could not be taken back."""
+    GATE.set()
+    await board.host(Teller, telling)
+    client = await board.client()
+    await client.run(telling.name, {"order": "a"}, session="s", timeout=SOON)
+    earlier = await client.state.export("Teller", "s")
+    await client.run(telling.name, {"order": "b"}, session="s", timeout=SOON)
+    if replaced:
+        await client.state.import_(earlier, replace=True)
+    else:
+        await client.state.delete("Teller", "s")
+    told = await client.run(telling.name, {"order": "c"}, session="s", timeout=SOON)
+    assert told == ([2, ["a", "c"]] if replaced else [1, ["c"]])
+    assert DONE == {"a": 1, "b": 1, "c": 1}
+
+
 async def test_state_that_cannot_be_kept_leaves_the_effect_unknown(board: Board) -> None:
     """It has happened, and nothing says so: it is not tried again."""
     GATE.set()

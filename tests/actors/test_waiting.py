@@ -844,14 +844,16 @@ async def test_without_a_board() -> None:
 
 
 async def test_thousands_wait_and_cost_nothing(board: Board) -> None:
-    """2,000 runs wait: the driver holds none of them, and each comes back for its own signal."""
+    """2,000 runs wait: the driver holds none of them, the server 2 KB each, and each comes back for its signal."""
     count = 2000
     host = await board.host(listener, **SOON)
     client = await board.client()
-    runs = [f"many-{number}" for number in range(count)]
+    runs = [subjects.new_id() for _ in range(count)]
     await asyncio.gather(*(client.submit("listener", {}, run=run) for run in runs))
     await board.emptied(subjects.REQUESTS, 60.0)
     await until(lambda: not driving(host), 60.0)
+    kept = [await board.stream(name) for name in ("REQUESTS", "CALLS", "RUNS", "KV_cb_runs", "KV_cb_inbox")]
+    assert sum(one["bytes"] for one in kept) / count <= 2048
     last = await client.node.reader.last(subjects.RUNS, subjects.run(runs[0], "aside"))
     assert last is not None
     assert decode_aside(last.body).headers[H.RUN] == runs[0]
