@@ -519,9 +519,9 @@ class Host:
         own += [] if self._waker is None else self._waker.pulls
         return own + [pull for member in self._members for pull in member.pulls]
 
-    def remember(self, key: tuple[str, int]) -> None:
+    def remember(self, ended_as: tuple[str, int]) -> None:
         """A call has its outcome: a late copy of it need not run."""
-        self.recent[key] = None
+        self.recent[ended_as] = None
         if len(self.recent) > self.node.settings.history:
             self.recent.popitem(last=False)
 

@@ -143,6 +143,11 @@ class Call:
         """What makes two messages the same call: id and attempt."""
         return (self.id, self.attempt)
 
+    @property
+    def ended_as(self) -> tuple[str, int]:
+        """What its host remembers when it has ended: if an operator sends it again, that is another call."""
+        return (ended_as(self.id, self.headers), self.attempt)
+
     def is_made_by(self, other: Call) -> bool:
         """Whether the handler of the other call has made it, directly or through further calls."""
         return self.id.startswith((f"{other.id}.", f"{other.id}~"))
@@ -183,6 +188,11 @@ class Call:
 def kept(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of a call that go along where it is stored anew, in the place of its message."""
     return {name: value for name, value in headers.items() if name.startswith("Cb-") or name == H.TRACEPARENT}
+
+
+def ended_as(future: str, headers: Mapping[str, str]) -> str:
+    """A call's id, with the time at which an operator has sent it again."""
+    return f"{future} {headers[H.REQUEUED]}" if H.REQUEUED in headers else future
 
 
 def band(subject: str) -> int:

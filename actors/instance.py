@@ -207,7 +207,7 @@ class Instance:
         if running is not None:
             running.copies.append(call.delivered)
             return True
-        if call.key in self.host.recent:
+        if call.ended_as in self.host.recent:
             call.settle()
             return True
         return False

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from callboard.actors.inbound import band, kept
+from callboard.actors.inbound import band, ended_as, kept
 from callboard.infra import headers as H
 from callboard.infra import log, subjects
 from callboard.infra.errors import CallboardError
@@ -79,8 +79,8 @@ class Lanes:
 
     def _is_done(self, stored: Stored) -> bool:
         """Whether this host is done with a call: its outcome or next attempt is stored, its ack is due."""
-        key = stored.headers.get(H.FUTURE, ""), H.epoch(stored.headers, H.ATTEMPT) or 1
-        return key in self._host.recent
+        known = ended_as(stored.headers.get(H.FUTURE, ""), stored.headers)
+        return (known, H.epoch(stored.headers, H.ATTEMPT) or 1) in self._host.recent
 
     async def pass_on(self, call: Call) -> None:
         """Store a call that was addressed to this host in the shared lane, then be done with the message."""

@@ -261,7 +261,7 @@ def _is_stored(instance: Instance, call: Call, result: Result, session: Session 
     if session is not None:
         managed.told(session)
     if result.error is None or result.error.code != Overloaded.code:
-        instance.host.remember(call.key)  # a refused call comes again under the same id
+        instance.host.remember(call.ended_as)  # a refused call comes again under the same id
     if call.unreadable and result.error is not None:
         text = result.error.message
         instance.host.dead.put(instance.name, call.delivered, "undecodable", text, settled=call.settle_copies)
@@ -305,7 +305,7 @@ def _retry(instance: Instance, call: Call, result: Result, delay: float, *, excu
         if isinstance(outcome, StoreRefused):
             call.give_back()
             return
-        host.remember(call.key)
+        host.remember(call.ended_as)
         call.settle()
 
     host.node.journal.put_attempt(call.run, result)

@@ -106,6 +106,17 @@ async def test_it_runs_if_that_is_wanted(board: Board, *, patient: bool) -> None
     assert bytes((await board.done(run)).value) == packed("poisoned")
 
 
+async def test_it_may_be_sent_again_more_than_once(board: Board) -> None:
+    """Also to a host that has run it, and takes copies of what it has run for done."""
+    _, letter = await given_up(board)
+    letters = await dead_letters(board)
+    GATE.set()
+    for times in (1, 2):
+        await letters.requeue(letter, again=True)
+        await until(lambda times=times: RAN["hello"] == times)  # type: ignore[misc]
+        await board.emptied("CALLS")
+
+
 async def test_a_cancelled_run_does_not_stop_it(board: Board) -> None:
     """Hosts remember what was cancelled; what an operator wants goes before."""
     run, letter = await given_up(board, patient=True)
