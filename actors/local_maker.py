@@ -80,6 +80,7 @@ class Stage:
 
     Attributes:
         loop: where handlers run; session: whose run it is.
+        makers: where in handlers of other runs it was begun, from the outermost on.
         effects: that the run has had; turns: in the sessions of stateful agents.
         line, speech: what models say in it.
     """
@@ -87,6 +88,7 @@ class Stage:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.session = chosen.get().session or new_id()
+        self.makers = _makers()
         self.effects: LocalEffects = {}
         self.turns = LocalTurns()
         self.line = LocalLine()
@@ -104,7 +106,16 @@ class Stage:
         """The managed state of the run's sessions, loaded when an agent has any."""
         from callboard.actors.local_state import LocalStates
 
-        return LocalStates()
+        return LocalStates(self.makers)
+
+
+def _makers() -> tuple[str, ...]:
+    """Where this code is, as the ids of the calls made here begin."""
+    scope = current.get()
+    if scope is None:
+        return ()
+    outer = scope.maker.makers if isinstance(scope.maker, LocalMaker) else ()
+    return (*outer, scope.prefix)
 
 
 class LocalMaker:
@@ -123,6 +134,11 @@ class LocalMaker:
         self._path = path
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._open: dict[str, Future[Any]] = {}
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """Where in handlers of other runs this one was begun."""
+        return self._stage.makers
 
     @property
     def line(self) -> LocalLine:

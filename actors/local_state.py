@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from callboard.actors import values
-from callboard.actors.local_turns import is_made_by
+from callboard.actors.local_locks import SessionLocks
 from callboard.actors.sessions import held
-from callboard.infra.errors import Fenced
 from callboard.infra.settings import Settings
 from callboard.state.managed import within
 from callboard.state.sessions import Sessions
@@ -18,19 +15,24 @@ from callboard.state.shelf import MemoryShelf, Place
 
 if TYPE_CHECKING:
     from callboard.actors.future import Future
-    from callboard.state.session import Rules
+    from callboard.state.session import Rules, Session
 
 _settings = Settings()
 _shelf = MemoryShelf(_settings)
+locks = SessionLocks()
+"""Of all local runs of this process."""
 
 
 class LocalStates:
-    """The sessions of one local run. Others may write to them meanwhile: then a handler runs once more."""
+    """The sessions of one local run. Others may write to them between its calls.
 
-    def __init__(self) -> None:
+    Args:
+        makers: where the run was begun, if that was in handlers of others.
+    """
+
+    def __init__(self, makers: Sequence[str]) -> None:
         self._sessions = Sessions(_shelf, _settings)
-        self._locks: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._holders: dict[Place, str] = {}
+        self._makers = makers
 
     async def handle(
         self, future: Future[Any], rules: Rules, run: Callable[[], Awaitable[values.Encoded]]
@@ -41,27 +43,26 @@ class LocalStates:
             SessionHeld: the call which made this one holds the session.
         """
         place = Place(future.method.actor, future.session)
-        if is_made_by(future.id, self._holders.get(place, "-")):
+        entry = locks.enter(place, future.id, self._makers)
+        if entry is None:
             raise held(future.method, future.session)
-        async with self._locks[place]:
-            self._holders[place] = future.id
-            try:
-                while True:
-                    try:
-                        return await self._once(place, rules, run)
-                    except Fenced:
-                        self._sessions.forget(*place)
-            finally:
-                del self._holders[place]
-
-    async def _once(
-        self, place: Place, rules: Rules, run: Callable[[], Awaitable[values.Encoded]]
-    ) -> values.Encoded:
-        session = await self._sessions.open(*place, rules)
         try:
-            with within(session.begin()):
-                encoded = await run()
-            await session.commit()
-            return encoded
+            await entry.granted
+            session = await self._opened(place, rules)
+            try:
+                with within(session.begin()):
+                    encoded = await run()
+                await session.commit()
+            finally:
+                session.rollback()
         finally:
-            session.rollback()
+            locks.leave(entry)
+        return encoded
+
+    async def _opened(self, place: Place, rules: Rules) -> Session:
+        """A session as it was last written, by whichever run."""
+        known = self._sessions.opened(place, rules)
+        last = await _shelf.last(place)
+        if known is not None and known.sequence != (0 if last is None else last.sequence):
+            self._sessions.forget(*place)
+        return await self._sessions.open(*place, rules)

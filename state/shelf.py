@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import threading
 import time
@@ -299,7 +300,7 @@ class NatsShelf:
 
 
 class MemoryShelf:
-    """The same for one process without NATS.
+    """The same for one process without NATS; a place is written by one thread at a time.
 
     Args:
         settings: how many commits are kept.
@@ -307,7 +308,7 @@ class MemoryShelf:
 
     def __init__(self, settings: Settings) -> None:
         self._history = settings.state_history
-        self._sequence = 0
+        self._sequences = itertools.count(1)  # for any thread
         self._commits: OrderedDict[Place, list[Stored]] = OrderedDict()
         self._parts: dict[Place, dict[str, tuple[int, bytes]]] = {}
 
@@ -337,16 +338,15 @@ class MemoryShelf:
         kept = self._commits.setdefault(place, [])
         if (kept[-1].sequence if kept else 0) != after:
             raise Fenced(f"{_commits(place)}: a newer owner has written", subject=_commits(place))
-        self._sequence += 1
-        kept.append(Stored(_commits(place), self._sequence, time.time(), {}, body))
+        sequence = next(self._sequences)
+        kept.append(Stored(_commits(place), sequence, time.time(), {}, body))
         del kept[: -1 if alone else -self._history]
-        return self._sequence
+        return sequence
 
     async def store(self, place: Place, parts: Mapping[str, bytes], ttl: int = 0) -> None:
         """See :class:`Shelf`."""
         for key, body in parts.items():
-            self._sequence += 1
-            self._parts.setdefault(place, {})[key] = (self._sequence, body)
+            self._parts.setdefault(place, {})[key] = (next(self._sequences), body)
 
     async def load(self, place: Place, keys: Iterable[str]) -> dict[str, bytes]:
         """See :class:`Shelf`."""
@@ -360,7 +360,7 @@ class MemoryShelf:
     async def parts_after(self, place: Place, after: int) -> list[tuple[str, int]]:
         """See :class:`Shelf`."""
         known = self._parts.get(place, {})
-        return [(key, sequence) for key, (sequence, _) in known.items() if sequence > after]
+        return [(key, sequence) for key, (sequence, _) in list(known.items()) if sequence > after]
 
     async def drop(self, place: Place, keys: Iterable[str], upto: int) -> None:
         """See :class:`Shelf`."""
