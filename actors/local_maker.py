@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -42,6 +42,7 @@ from callboard.infra.subjects import new_id
 if TYPE_CHECKING:
     from callboard.actors.declared import AgentClass, Method
     from callboard.actors.local_state import LocalStates
+    from callboard.actors.waits import Kind
 
 T = TypeVar("T")
 
@@ -189,13 +190,23 @@ class LocalMaker:
         future.priority = own.priority or 0
         future.stage = 1 + max((dep.stage for dep in encoded.futures), default=self._depth)
         future.sent = 0.0 if encoded.futures else time.monotonic()
-        self._open[future.id] = future
-        future.when_done(self._closed)
-        if running_loop() is self._loop:
+        self._keep(future)
+        if self.on_loop():
             self._start(future, encoded)
         else:
             self._loop.call_soon_threadsafe(self._start, future, encoded)
         return future
+
+    def wait(self, future_id: str, kind: Kind) -> Future[Any]:
+        """A future for what is no call; whoever asks for it resolves it."""
+        future: Future[Any] = Future(self._loop, future_id, cast("Method", kind), self)
+        future.session = self._stage.session
+        self._keep(future)
+        return future
+
+    def on_loop(self) -> bool:
+        """Whether this code runs on the event loop of the run."""
+        return running_loop() is self._loop
 
     def remember(self, future_id: str, what: str, make: Callable[[], T]) -> T:
         """Nothing is replayed here: make it."""
@@ -211,6 +222,10 @@ class LocalMaker:
         """Whoever made calls here has ended: stop those that are still open."""
         for future in list(self._open.values()):
             future.cancel()
+
+    def _keep(self, future: Future[Any]) -> None:
+        self._open[future.id] = future
+        future.when_done(self._closed)
 
     def _closed(self, future: Future[Any]) -> None:
         self._open.pop(future.id, None)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable
+from datetime import datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from callboard.actors import local_waits
+from callboard.actors.future import running_loop
 from callboard.actors.local_maker import LocalMaker
 from callboard.actors.scope import Scope, current
 from callboard.infra.errors import WaitInvalid, WaitMisplaced
+from callboard.infra.settings import DAY
 
 if TYPE_CHECKING:
     from callboard.actors.future import Future
 
 T = TypeVar("T")
 
+_LONGEST = 36_600 * DAY
+"""A hundred years, in seconds: less than what clocks, servers and threads can count."""
+_SHOWN = 60
+
 
 def sleep(seconds: float) -> Awaitable[None]:
     """Go on after so many seconds, however long: the run is put aside, and brought back by a timer.
 
-    In a plain ``def`` workflow it returns when they are over.
+    They count from this call. In a plain ``def`` workflow it returns when they are over.
+
+    Args:
+        seconds: a finite number; 0 and less are over at once.
 
     Raises:
-        WaitInvalid: that is longer than journals are kept.
+        WaitInvalid: it is no such number, or longer than journals are kept.
         WaitMisplaced: called in a handler.
     """
+    seconds = seconds_of(seconds, "sleep")
     scope = _board_scope("sleep")
     if scope is None:
         return _locally(seconds)
@@ -41,22 +53,20 @@ def until(when: datetime) -> Awaitable[None]:
     """Go on at a time; see :func:`sleep`.
 
     Args:
-        when: with a time zone.
+        when: with a time zone; a time that has passed is over at once.
 
     Raises:
-        WaitInvalid: it has no time zone, or is further off than journals are kept.
+        WaitInvalid: it is no time or has no time zone, or is further off than journals are kept.
         WaitMisplaced: called in a handler.
     """
-    if when.tzinfo is None:
-        raise WaitInvalid(
-            f"until({when!r}) has no time zone: use datetime.now(UTC) and the like", wait="until"
-        )
+    at = _unix(when)
+    left = seconds_of(at - time.time(), "until")
     scope = _board_scope("until")
     if scope is None:
-        return _locally((when - datetime.now(UTC)).total_seconds())
+        return _locally(left)
     from callboard.actors.waits import of_run
 
-    return handed(scope, of_run(scope, "until").until(scope, when.timestamp()))
+    return handed(scope, of_run(scope, "until").until(scope, at))
 
 
 def signal(name: str, *, timeout: float | None = None, type: Any = Any) -> Awaitable[Any]:  # noqa: A002
@@ -65,20 +75,21 @@ def signal(name: str, *, timeout: float | None = None, type: Any = Any) -> Await
     Signals are kept until somebody asks for them: each is given once, in the order of the journal.
 
     Args:
-        timeout: seconds; None waits until the journal's age comes near.
+        timeout: seconds, a finite number; None waits until the journal's age comes near.
         type: what the value is.
 
     Raises:
         WaitTimeout: none came in time.
         JournalExpired: none came while the journal is kept, and there was no timeout.
         InvalidResult: its value is of another type.
-        WaitInvalid: the name is taken, or the time is longer than journals are kept.
+        WaitInvalid: the name is none or is taken, or the time is none or longer than journals are kept.
         WaitMisplaced: called in a handler, or without a board.
     """
     from callboard.actors.waits import RESERVED, of_run
 
-    if not name or name in RESERVED:
-        raise WaitInvalid(f"no signal can be called {name!r}: give another name", wait=name)
+    if not is_text(name) or not name or name in RESERVED:
+        raise WaitInvalid(f"no signal can be called {shown(name)}: give another name", wait=shown(name))
+    timeout = timeout_of(timeout, f"signal({name!r})")
     scope = on_board(f"signal({name!r})")
     return handed(scope, of_run(scope, "signal").signal(scope, name, timeout, type))
 
@@ -114,10 +125,60 @@ def _board_scope(what: str) -> Scope | None:
     return None
 
 
-def _locally(seconds: float, pause: Callable[[float], None] = time.sleep) -> Awaitable[None]:
+def _locally(seconds: float) -> Awaitable[None]:
+    scope, loop = current.get(), running_loop()
+    if scope is not None:
+        scope.checkpoint()
+    if loop is not None and (scope is None or not scope.sync):
+        return local_waits.sleep(seconds)
+    local_waits.pause(seconds)
+    return cast("Awaitable[None]", None) if loop is None else local_waits.over()
+
+
+def _unix(when: Any) -> float:
+    if isinstance(when, datetime) and when.utcoffset() is not None:
+        return when.timestamp()
+    lacks = "has no time zone" if isinstance(when, datetime) else "is no datetime"
+    raise WaitInvalid(f"until({shown(when)}) {lacks}: use datetime.now(UTC) and the like", wait="until")
+
+
+def is_text(given: object) -> bool:
+    """Whether somebody without a type checker has given a text, too."""
+    return isinstance(given, str)
+
+
+def timeout_of(given: float | None, what: str) -> float | None:
+    """A timeout as it was given; None for none.
+
+    Raises:
+        WaitInvalid: it is no number of seconds.
+    """
+    return None if given is None else seconds_of(given, f"the timeout of {what}")
+
+
+def seconds_of(given: Any, what: str) -> float:
+    """A number of seconds, as it was given where that is an ``int`` or a ``float``.
+
+    Raises:
+        WaitInvalid: it is none, or more than a hundred years.
+    """
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pause(max(0.0, seconds))
-        return cast("Awaitable[None]", None)
-    return asyncio.sleep(max(0.0, seconds))
+        seconds = float(given) if isinstance(given, Real) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        text = f"{what} takes seconds, which {shown(given)} is not: give a finite number"
+        raise WaitInvalid(text, wait=what)
+    if seconds > _LONGEST:
+        text = f"{what} of {seconds:,.0f} s is more than a hundred years: give less"
+        raise WaitInvalid(text, wait=what)
+    return given if isinstance(given, int | float) else seconds
+
+
+def shown(given: object) -> str:
+    """What somebody has given instead of what was asked for, briefly."""
+    try:
+        text = repr(given)
+    except ValueError:  # of a whole number with thousands of digits
+        text = f"this {type(given).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -47,6 +47,10 @@ _LEFT_SHARE = 0.1
 """How long before its journal goes a run is told of what has not come; this share of the age at most."""
 
 
+_EARLIEST = 1.0
+"""What a schedule is given for any time before it, unix seconds; 0 means never."""
+
+
 class Kind:
     """What is waited for, in the place where a call has its method.
 
@@ -180,7 +184,7 @@ class Waits:
     def until(self, scope: Scope, at: float) -> Future[Any]:
         """A future that ends at a time, unix seconds."""
         self._check(at - time.time(), "a sleep")
-        return self._make(scope, Kind("callboard.sleep"), "", at, None)
+        return self._make(scope, Kind("callboard.sleep"), "", max(at, _EARLIEST), None)
 
     def signal(self, scope: Scope, name: str, timeout: float | None, kind: Any) -> Future[Any]:
         """A future for the next signal of a name."""
@@ -215,7 +219,7 @@ class Waits:
         if timeout is None:
             return self._last_chance()
         self._check(timeout, what)
-        return (since or self._now(scope)) + timeout
+        return max((since or self._now(scope)) + timeout, _EARLIEST)
 
     def _last_chance(self) -> float:
         """When what has no timeout ends, so that the run is told before its journal goes; 0: never."""

@@ -578,7 +578,10 @@ class WaitMisplaced(CallboardError):
 
 
 class WaitInvalid(CallboardError):
-    """A wait cannot be: too long, for what is no type, or under a name that is taken. Fields: wait."""
+    """A wait cannot be: for no time or too long a time, for what is no type, or under a name that is taken.
+
+    Fields: wait.
+    """
 
     code = "wait_invalid"
 
