@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from callboard.actors.local_maker import LocalMaker
 from callboard.actors.scope import current
-from callboard.actors.waiting import handed, on_board
-from callboard.infra.errors import InvalidResult
+from callboard.actors.waiting import handed, is_text, on_board, shown, timeout_of
+from callboard.infra.errors import InvalidResult, WaitInvalid
 
 if TYPE_CHECKING:
     from callboard.actors.waits import Kind
@@ -35,22 +35,32 @@ def ask(question: str, *, schema: Any = str, timeout: float | None = None, to: s
     Args:
         question: the text.
         schema: the type of the answer, or its JSON schema.
-        timeout: seconds; None waits until the journal's age comes near.
-        to: whom it is for; anyone can answer all the same.
+        timeout: seconds, a finite number; None waits until the journal's age comes near.
+        to: whom it is for, one name; anyone can answer all the same.
 
     Raises:
         WaitTimeout: nobody answered in time.
         JournalExpired: nobody did while the journal is kept, and there was no timeout.
-        WaitInvalid: the time is longer than journals are kept.
+        WaitInvalid: an argument is of another type, or the time is longer than journals are kept.
         WaitMisplaced: called in a handler, or without a board and a terminal.
     """
     from callboard.actors.waits import Kind, of_run
 
+    _check_text(question, "question")
+    _check_text(to, "to")
+    timeout = timeout_of(timeout, "human.ask")
+    kind = Kind("human.ask", schema)
     scope = current.get()
     if (scope is None or isinstance(scope.maker, LocalMaker)) and sys.stdin.isatty():
-        return _on_terminal(question, Kind("human.ask", schema), sync=scope is not None and scope.sync)
+        return _on_terminal(question, kind, sync=scope is not None and scope.sync)
     scope = on_board("human.ask")
-    return handed(scope, of_run(scope, "human.ask").ask(scope, question, schema, timeout, to))
+    return handed(scope, of_run(scope, "human.ask").ask(scope, question, kind, timeout, to))
+
+
+def _check_text(given: str, name: str) -> None:
+    if not is_text(given):
+        text = f"human.ask: {name} is {shown(given)}: give a text"
+        raise WaitInvalid(text, wait="human.ask")
 
 
 def _on_terminal(question: str, kind: Kind, *, sync: bool) -> Awaitable[Any]:

@@ -191,8 +191,12 @@ class Waits:
         at = self._ends(scope, timeout, f"signal {name}")
         return self._make(scope, Kind("callboard.signal", kind), name, at, timeout)
 
-    def ask(self, scope: Scope, text: str, schema: Any, timeout: float | None, to: str) -> Future[Any]:
-        """A future for the answer to a question."""
+    def ask(self, scope: Scope, text: str, kind: Kind, timeout: float | None, to: str) -> Future[Any]:
+        """A future for the answer to a question.
+
+        Raises:
+            WaitInvalid: nobody could read it.
+        """
         since = self._now(scope)
         at = self._ends(scope, timeout, "an answer", since)
         context = self._maker.context
@@ -209,8 +213,9 @@ class Waits:
                 since=since,
                 deadline=at,
             )
+            _check_readable(wait.question)
 
-        return self._make(scope, Kind("human.ask", schema), ANSWER, at, timeout, question)
+        return self._make(scope, kind, ANSWER, at, timeout, question)
 
     def _now(self, scope: Scope) -> float:
         return self._maker.remember(scope.next_id(), "callboard.now", time.time)
@@ -442,6 +447,14 @@ async def clear_questions(node: Node, run: str) -> None:
 async def clear_timers(node: Node, run: str) -> None:
     """Nothing that a run waited for wakes it any more."""
     await node.topology.purge(subjects.CALLS, subjects.run_timer(run, ">"))
+
+
+def _check_readable(question: Question) -> None:
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(question), type=Question)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # msgspec's own is one
+        text = f"human.ask: nobody could read the question: {error}: give texts, and a schema as JSON has it"
+        raise WaitInvalid(text, wait="human.ask") from error
 
 
 def _timer(wait: Wait) -> str:

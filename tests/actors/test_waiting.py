@@ -745,6 +745,46 @@ async def test_what_nobody_could_answer_is_refused(board: Board) -> None:
     assert isinstance(caught.value.__cause__, WaitInvalid)
 
 
+UNANSWERABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "question": ({"question": 5}, "human.ask: question is 5: give a text"),
+    "no question": ({"question": None}, "human.ask: question is None: give a text"),
+    "several people": ({"to": ["a", "b"]}, "human.ask: to is ['a', 'b']: give a text"),
+    "nobody": ({"to": None}, "human.ask: to is None: give a text"),
+    "timeout": (
+        {"timeout": "1"},
+        "the timeout of human.ask takes seconds, which '1' is not: give a finite number",
+    ),
+    "nan": ({"timeout": float("nan")}, "the timeout of human.ask takes seconds, which nan is not"),
+    "schema": ({"schema": 5}, "human.ask: no value can be read as 5: give a type"),
+    "keys": ({"schema": {1: "integer"}}, "human.ask: nobody could read the question: Expected `str`"),
+    "values": ({"schema": {"type": object()}}, "human.ask: nobody could read the question: Encoding objects"),
+    "letters": ({"question": "\ud800"}, "human.ask: nobody could read the question: 'utf-8' codec"),
+}
+
+
+@workflow
+async def asks_in_vain(what: str) -> list[str]:
+    """Ask what nobody could answer; what one is told, and whether somebody can be asked afterwards."""
+    asked: Any = {"question": "Shall we?", "timeout": 60, **UNANSWERABLE[what][0]}
+    try:
+        await human.ask(asked.pop("question"), **asked)
+    except WaitInvalid as error:
+        return [error.message, await human.ask("Well?")]
+    return []
+
+
+async def test_what_nobody_could_read_is_refused(board: Board) -> None:
+    """At once, with what to give instead; the run may go on, and ask better."""
+    await board.host(asks_in_vain, **SOON)
+    client = await board.client()
+    for what, (_, message) in UNANSWERABLE.items():
+        run = await board.submit(asks_in_vain, what=what)
+        assert (await question(board)).question == "Well?"
+        await client.answer(run, "fine")
+        told = await value(board, run)
+        assert (told[0][: len(message)], told[1]) == (message, "fine")
+
+
 async def test_waits_longer_than_journals_are_refused(board: Board) -> None:
     """Nobody could go on with the run then."""
     await board.host(unending)
