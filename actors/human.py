@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from callboard.actors import local_waits
+from callboard.actors.future import running_loop
 from callboard.actors.local_maker import LocalMaker
 from callboard.actors.scope import current
 from callboard.actors.waiting import handed, is_text, on_board, shown, timeout_of
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from callboard.actors.waits import Kind
 
 T = TypeVar("T")
+
+_terminal = ThreadPoolExecutor(1, thread_name_prefix="callboard-terminal")
+"""Puts one question after the other."""
 
 
 @overload
@@ -64,9 +69,14 @@ def _check_text(given: str, name: str) -> None:
 
 
 def _on_terminal(question: str, kind: Kind, *, sync: bool) -> Awaitable[Any]:
-    if sync:
+    loop = running_loop()
+    if sync or loop is None:
         return cast("Awaitable[Any]", _prompt(question, kind))
-    return asyncio.to_thread(_prompt, question, kind)
+    future = local_waits.begin(kind)
+    prompting = loop.run_in_executor(_terminal, _prompt, question, kind)
+    prompting.add_done_callback(lambda _: local_waits.resolve(future, prompting))
+    future.when_done(lambda _: prompting.cancel())
+    return future
 
 
 def _prompt(question: str, kind: Kind) -> Any:

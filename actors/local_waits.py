@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from callboard.actors.local_maker import LocalMaker, Stage
 from callboard.actors.scope import current
 from callboard.infra.subjects import new_id
@@ -41,6 +43,18 @@ def over() -> Future[None]:
     future = begin(Kind("callboard.sleep"))
     future.set_result(None)
     return future
+
+
+def resolve(future: Future[Any], ended: asyncio.Future[Any]) -> None:
+    """Give a future the outcome of another one, if it waits for that still."""
+    if ended.cancelled():
+        future.cancel()
+    elif (error := ended.exception()) is not None:
+        if not future.done():
+            future.set_exception(error)
+    elif not future.done():
+        future.raw = msgspec.Raw(msgspec.msgpack.encode(ended.result()))
+        future.set_result(ended.result())
 
 
 def pause(seconds: float) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import math
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -11,9 +14,10 @@ from typing import Any
 
 import pytest
 from tests.support.board import Board
+from tests.support.waiting import SOON
 
 import callboard
-from callboard import tool, workflow
+from callboard import human, tool, workflow
 from callboard.actors import local_waits
 from callboard.actors.declared import Workflow
 from callboard.infra.errors import WaitInvalid
@@ -187,6 +191,36 @@ async def test_waits_outside_of_any_run() -> None:
     done, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     assert (done, left) == ({waits[0]}, {waits[1]})
     waits[1].cancel()
+
+
+TAKEN_BACK = threading.Event()
+
+
+@workflow
+async def asking() -> list[Any]:
+    """Two questions at once, of which one answer is passed on; and one that is taken back before it is put."""
+    first, second, third = (human.ask(name, schema=int) for name in ("first?", "second?", "third?"))
+    third.cancel()  # type: ignore[attr-defined]
+    await asyncio.wait([third])  # type: ignore[type-var]
+    TAKEN_BACK.set()
+    return [await given(first), await second]
+
+
+async def test_a_question_on_a_terminal_is_a_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one at a time, asked again until the answer fits."""
+    TAKEN_BACK.clear()
+    lines = iter(["one", "1", "2"])
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        TAKEN_BACK.wait(SOON)
+        asked.append(prompt)
+        return next(lines)
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(builtins, "input", answer)
+    assert await asyncio.to_thread(asking.run_local) == [1, 2]
+    assert [prompt.splitlines()[-1] for prompt in asked] == ["first? ", "first? ", "second? "]
 
 
 async def test_the_end_of_a_local_run_ends_its_waits() -> None:
