@@ -62,7 +62,6 @@ class LocalStates:
     async def _opened(self, place: Place, rules: Rules) -> Session:
         """A session as it was last written, by whichever run."""
         known = self._sessions.opened(place, rules)
-        last = await _shelf.last(place)
-        if known is not None and known.sequence != (0 if last is None else last.sequence):
+        if known is not None and not await known.is_newest():
             self._sessions.forget(*place)
         return await self._sessions.open(*place, rules)
