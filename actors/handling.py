@@ -277,7 +277,7 @@ async def _run_batch(
     if not places:
         return ends
     maker.slot.scope = scope = Scope(maker, f"{maker.path}.", sync=not method.is_async)
-    turns = [managed.begin(sessions[place]) for place in places] if sessions else ()
+    turns = [managed.begin(sessions[place], beside=True) for place in places] if sessions else ()
     with serving([calls[place].session for place in places], turns):
         results = await _limited(instance, calls, columns, scope, b"")
     if not isinstance(results, list) or len(results) != len(places):

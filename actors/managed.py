@@ -130,9 +130,13 @@ async def settled(host: Host, session: Session) -> None:
         await session.told.wait()
 
 
-def begin(session: Session) -> Turn:
-    """Begin a call. What a session was brought here with is void when the call has changed it."""
-    turn = session.begin()
+def begin(session: Session, *, beside: bool = False) -> Turn:
+    """Begin a call. What a session was brought here with is void when the call has changed it.
+
+    Args:
+        beside: it is one of a batch.
+    """
+    turn = session.begin(beside=beside)
     if (brought := session.kept.get(SNAPSHOT)) is not None and brought.count:
         turn.replace(SNAPSHOT, brought.kind, [])
     return turn

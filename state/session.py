@@ -289,10 +289,14 @@ class Session(Parts):
         commit = self.decoded(stored)
         return commit.result if commit.call == call else None
 
-    def begin(self) -> Turn:
-        """Begin a call; one at a time. It ends with :meth:`commit` or :meth:`rollback`."""
+    def begin(self, *, beside: bool = False) -> Turn:
+        """Begin a call; one at a time. It ends with :meth:`commit` or :meth:`rollback`.
+
+        Args:
+            beside: it is one of a batch.
+        """
         self.rollback()
-        self._turn = Turn(self)
+        self._turn = Turn(self, beside=beside)
         return self._turn
 
     @property
@@ -331,6 +335,7 @@ class Session(Parts):
             Fenced: another holder has written: nothing of this is stored. The session is lost.
             StateTooLarge: the state would be above the actor's ``max_bytes``.
             ItemInvalid: an item that was fetched and changed does not fit its annotation any more.
+            StateIncompatible: in a batch something was put beside what does not fit.
         """
         if self.folding:
             await self.folded()

@@ -57,10 +57,13 @@ class Turn:
 
     Args:
         session: of the call.
+        beside: other calls are served by the same run of the handler, which is not to fail them all.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, beside: bool = False) -> None:
         self.session = session
+        self._beside = beside
+        self._unfit: StateIncompatible | None = None
         self.read = session.read_now
         self.kept = dict(session.kept)
         self.open = True
@@ -149,7 +152,7 @@ class Turn:
         """See by one item whether what is stored fits the annotation; once, while the session is open.
 
         Else what is put beside it would be lost to code with the old annotation, and the rest to code with
-        this one.
+        this one. In a batch it is told when the item is committed.
 
         Args:
             place: where something is to change; the item is near to it, since there it is read anyhow.
@@ -164,13 +167,11 @@ class Turn:
         if kept is None or kept.root is None:
             return
         cell = _sample(kept.root, max(min(place, kept.count - 1), 0), self.read)
-        if keys is not None and isinstance(cell, Entry):
-            self.decoded(name, keys, cell.key)
         if cell.raw is None:
             self.read([cell])
         assert cell.raw is not None
-        self.decoded(name, codec, cell.raw)
-        self.session.fitting[name] = codec
+        if (keys is None or self._fitting_key(name, keys, cell)) and self._fitting(name, codec, cell.raw):
+            self.session.fitting[name] = codec
 
     def fit_key(self, name: str, codec: Codec, place: int) -> None:
         """The same for keys of a dict alone; nothing is read for it that looking for one has not read.
@@ -181,10 +182,20 @@ class Turn:
         keys, kept = f"{name}:", self.session.kept.get(name)
         if self.fits(keys, codec) or name in self._anew or kept is None or kept.root is None:
             return
-        cell = at(kept.root, max(min(place, kept.count - 1), 0), self.read)
-        if isinstance(cell, Entry):
-            self.decoded(name, codec, cell.key)
-        self.session.fitting[keys] = codec
+        if self._fitting_key(name, codec, at(kept.root, max(min(place, kept.count - 1), 0), self.read)):
+            self.session.fitting[keys] = codec
+
+    def _fitting_key(self, name: str, codec: Codec, cell: Cell) -> bool:
+        return not isinstance(cell, Entry) or self._fitting(name, codec, cell.key)
+
+    def _fitting(self, name: str, codec: Codec, raw: bytes) -> bool:
+        try:
+            self.decoded(name, codec, raw)
+        except StateIncompatible as error:
+            if not self._beside:
+                raise
+            self._unfit = error
+        return self._unfit is None
 
     def collection(self, name: str, make: Callable[[], Any]) -> Any:
         """A collection, always the same object in this turn."""
@@ -262,7 +273,10 @@ class Turn:
 
         Raises:
             ItemInvalid: one does not fit any more.
+            StateIncompatible: something was put beside what does not fit.
         """
+        if self._unfit is not None:
+            raise self._unfit
         for name, (codec, raw, value) in list(self._defaults.items()):
             now = codec.encoded_again(value)
             if now != raw and not (self.kept.get(name) or _NOTHING).count:
