@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _OF_THE_PROCESS = (KeyboardInterrupt, GeneratorExit)
 """What no handler has raised, wherever it comes up."""
+_TRIES = 5
 
 
 async def handle(instance: Instance, slot: Slot) -> None:
@@ -111,21 +112,26 @@ async def _opened(instance: Instance, call: Call, rules: Rules) -> Session | Non
 
 async def _as_stored(instance: Instance, call: Call, rules: Rules, session: Session) -> Session | None:
     """The session, read anew if it was deleted, imported or taken: an effect cannot be taken back."""
-    session.begin()  # nothing folds it meanwhile
-    try:
-        newest = await session.is_newest()
-    except (RequestTimeout, ConnectionLost):
-        outcomes.release(instance, call)
-        return None
-    except CallboardError as error:
-        outcomes.fail(instance, call, error)
-        return None
-    finally:
-        session.rollback()
-    if newest:
-        return session
-    managed.forget(instance, call.session)
-    return await _opened(instance, call, rules)
+    for _ in range(_TRIES):
+        session.begin()  # nothing folds it meanwhile
+        try:
+            newest = await session.is_newest()
+        except (RequestTimeout, ConnectionLost):
+            break
+        except CallboardError as error:
+            outcomes.fail(instance, call, error)
+            return None
+        finally:
+            session.rollback()
+        if newest:
+            return session
+        managed.forget(instance, call.session)
+        opened = await _opened(instance, call, rules)
+        if opened is None:
+            return None
+        session = opened
+    outcomes.release(instance, call)
+    return None
 
 
 async def _handle_managed(instance: Instance, call: Call, maker: HandlerMaker, rules: Rules) -> None:

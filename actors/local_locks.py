@@ -81,8 +81,11 @@ class SessionLocks:
 
     def places(self) -> list[Place]:
         """The session of each call that holds one or waits."""
-        with self._mutex:
-            return [entry.place for queue in self._queues.values() for entry in queue]
+        try:
+            with self._mutex:
+                return [entry.place for queue in self._queues.values() for entry in queue]
+        finally:
+            self._remove_left()
 
     def _remove_left(self) -> None:
         # The garbage collector may end a call of a closed loop at any point, also while this very thread

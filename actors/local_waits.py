@@ -10,6 +10,7 @@ import msgspec
 
 from callboard.actors.local_maker import LocalMaker, Stage
 from callboard.actors.scope import current
+from callboard.infra.errors import InvalidResult
 from callboard.infra.subjects import new_id
 
 if TYPE_CHECKING:
@@ -53,8 +54,13 @@ def resolve(future: Future[Any], ended: asyncio.Future[Any]) -> None:
         if not future.done():
             future.set_exception(error)
     elif not future.done():
-        future.raw = msgspec.Raw(msgspec.msgpack.encode(ended.result()))
-        future.set_result(ended.result())
+        try:
+            future.raw = msgspec.Raw(msgspec.msgpack.encode(ended.result()))
+        except (TypeError, ValueError, OverflowError, RecursionError) as problem:
+            text = f"{future.method.where}: what was given cannot travel: {problem}"
+            future.set_exception(InvalidResult(text, actor="", method=future.method.where))
+        else:
+            future.set_result(ended.result())
 
 
 def pause(seconds: float) -> None:

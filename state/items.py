@@ -70,7 +70,7 @@ class Codec:
         try:
             raw = _encode(value)
             read = self.decode(raw)
-            if type(read) is type(value) and (read == value or _alike(read, value)):
+            if type(read) is type(value) and (read == value or _is_alike(read, value)):
                 return raw, value
             return _encode(read), read
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -159,6 +159,13 @@ def _frozen(cls: type) -> bool:
     if dataclasses.is_dataclass(cls):
         return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
     return issubclass(cls, tuple)
+
+
+def _is_alike(read: Any, value: Any) -> bool:
+    try:
+        return _alike(read, value)
+    except RecursionError:
+        return False
 
 
 def _alike(read: Any, value: Any) -> bool:

@@ -222,7 +222,8 @@ class ManagedList(MutableSequence[T]):
     def reverse(self) -> None:
         """As ``list.reverse``. All items are stored anew."""
         self._turn.fit(self._name, self._codec, 0)
-        self._turn.replace(self._name, "list", list(cells(self._kept.root, self._turn.read))[::-1])
+        turned = list(cells(self._kept.root, self._turn.read))[::-1]
+        self._turn.replace(self._name, "list", turned, moved=True)
 
     def replace(self, values: Iterable[T]) -> None:
         """Put other items in the place of all: what assigning to the attribute does."""
@@ -242,7 +243,9 @@ class ManagedList(MutableSequence[T]):
         return [(cell, self._fetch(cell, place)) for place, cell in enumerate(found)]
 
     def _splice(self, start: int, stop: int, values: list[T]) -> None:
-        if values or stop > start:
+        if stop - start == len(self) > 0:
+            self.replace(values)
+        elif values or stop > start:
             self._turn.fit(self._name, self._codec, start)
             made = self._cells(values, start)
             self._turn.splice(self._name, "list", start, stop, made)

@@ -166,7 +166,7 @@ class Session(Parts):
     async def is_newest(self) -> bool:
         """Whether nobody else has written since this was read. During a call, in which it is not folded."""
         await self.folded()
-        return await self._is_last(self.sequence)
+        return not self.lost and await self._shelf.is_newest(self.place, self.sequence)
 
     @asynccontextmanager
     async def as_read(self) -> AsyncIterator[None]:
@@ -341,6 +341,9 @@ class Session(Parts):
             await self.folded()
         turn = self._turn
         assert turn is not None, "begin() comes before commit()"
+        if turn.unseen:
+            async with self.as_read():
+                await turn.look()
         turn.settle()
         packer = Packer()
         changes = turn.changes(packer)

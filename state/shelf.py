@@ -59,6 +59,12 @@ class Shelf(Protocol):
     async def last(self, place: Place) -> Stored | None:
         """The newest commit."""
 
+    async def is_newest(self, place: Place, sequence: int) -> bool:
+        """Whether no commit has come after this sequence, and it was not deleted; 0: none was there.
+
+        A server of a cluster that has not got yet what another has stored knows of nothing newer.
+        """
+
     async def commits(self, place: Place, after: int = 0) -> list[Stored]:
         """The commits after a sequence, in order, as far as they are kept."""
 
@@ -143,6 +149,16 @@ class NatsShelf:
     async def last(self, place: Place) -> Stored | None:
         """See :class:`Shelf`."""
         return await self._reader.last(_STREAM, _commits(place))
+
+    async def is_newest(self, place: Place, sequence: int) -> bool:
+        """See :class:`Shelf`."""
+        for wait in (0.0, *_LAGGING):
+            await asyncio.sleep(wait)
+            if (last := await self.last(place)) is not None:
+                return last.sequence <= sequence
+            if sequence == 0:
+                return True
+        return False
 
     async def commits(self, place: Place, after: int = 0) -> list[Stored]:
         """See :class:`Shelf`."""
@@ -315,6 +331,11 @@ class MemoryShelf:
     async def last(self, place: Place) -> Stored | None:
         """See :class:`Shelf`."""
         return self._commits[place][-1] if place in self._commits else None
+
+    async def is_newest(self, place: Place, sequence: int) -> bool:
+        """See :class:`Shelf`."""
+        last = await self.last(place)
+        return sequence == (0 if last is None else last.sequence)
 
     async def commits(self, place: Place, after: int = 0) -> list[Stored]:
         """See :class:`Shelf`."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _NOTHING = Kept("")
 _NEAR = 32
+_LOOKED_AT = 1 << 20
+"""Bytes up to which an item is read for no other reason than to see whether it fits."""
 
 
 class _Fetched(NamedTuple):
@@ -58,12 +60,16 @@ class Turn:
     Args:
         session: of the call.
         beside: other calls are served by the same run of the handler, which is not to fail them all.
+
+    Attributes:
+        unseen: large items of attributes that :meth:`look` is to see, with their annotation.
     """
 
     def __init__(self, session: Session, *, beside: bool = False) -> None:
         self.session = session
         self._beside = beside
-        self._unfit: StateIncompatible | None = None
+        self._unfit: dict[str, StateIncompatible] = {}
+        self.unseen: dict[str, tuple[Codec, Cell]] = {}
         self.read = session.read_now
         self.kept = dict(session.kept)
         self.open = True
@@ -146,13 +152,14 @@ class Turn:
 
     def fits(self, name: str, codec: Codec) -> bool:
         """Whether what is stored fits the annotation, as far as :meth:`fit` has seen."""
-        return self.session.fitting.get(name) is codec or name in self._anew
+        return self.session.fitting.get(name) is codec or name in self._anew or name in self.unseen
 
     def fit(self, name: str, codec: Codec, place: int, keys: Codec | None = None) -> None:
         """See by one item whether what is stored fits the annotation; once, while the session is open.
 
         Else what is put beside it would be lost to code with the old annotation, and the rest to code with
-        this one. In a batch it is told when the item is committed.
+        this one. It is told by the commit in a batch, and where all items near are large: of those one of
+        up to 1 MiB is read.
 
         Args:
             place: where something is to change; the item is near to it, since there it is read anyhow.
@@ -167,10 +174,11 @@ class Turn:
         if kept is None or kept.root is None:
             return
         cell = _sample(kept.root, max(min(place, kept.count - 1), 0), self.read)
-        if cell.raw is None:
-            self.read([cell])
-        assert cell.raw is not None
-        if (keys is None or self._fitting_key(name, keys, cell)) and self._fitting(name, codec, cell.raw):
+        if keys is not None and not self._fitting_key(name, keys, cell):
+            return
+        if cell.raw is None:  # the commit can wait for it
+            self.unseen[name] = codec, cell
+        elif self._fitting(name, codec, cell.raw):
             self.session.fitting[name] = codec
 
     def fit_key(self, name: str, codec: Codec, place: int) -> None:
@@ -194,8 +202,9 @@ class Turn:
         except StateIncompatible as error:
             if not self._beside:
                 raise
-            self._unfit = error
-        return self._unfit is None
+            self._unfit[name.removesuffix(":")] = error
+            return False
+        return True
 
     def collection(self, name: str, make: Callable[[], Any]) -> Any:
         """A collection, always the same object in this turn."""
@@ -233,14 +242,19 @@ class Turn:
         else:
             splices.append((start, stop - start, list(items)))
 
-    def replace(self, name: str, kind: str, items: list[Cell]) -> None:
-        """Put items in the place of all others; what was done before does not matter any more."""
+    def replace(self, name: str, kind: str, items: list[Cell], *, moved: bool = False) -> None:
+        """Put items in the place of all others; what was done before does not matter any more.
+
+        Args:
+            moved: they are those that are there, in another order.
+        """
         before = self.session.kept.get(name) or Kept(kind)
         kept = self.attribute(name, kind)
         self._defaults.pop(name, None)
         self.kept[name] = kept.spliced(0, kept.count, items, self.read)
         self._of(name).splices = [(0, before.count, list(items))]
-        self._anew.add(name)
+        if not moved:
+            self._replaced(name)
 
     def put(self, name: str, key: bytes, cell: Cell) -> None:
         """Put an item into a dict."""
@@ -261,12 +275,32 @@ class Turn:
         done = self._of(name)
         done.cleared = True
         done.touched = {}
+        self._replaced(name)
+
+    def _replaced(self, name: str) -> None:
+        """Nothing of what is stored is left: it need not fit."""
         self._anew.add(name)
+        self._unfit.pop(name, None)
+        self.unseen.pop(name, None)
 
     def _of(self, name: str) -> _Done:
         return self._done.setdefault(name, _Done())
 
     # -- the end -----------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Read what :meth:`fit` could not look at without waiting.
+
+        Raises:
+            StateIncompatible: it does not fit the annotation any more.
+            StateDamaged: it is not there.
+        """
+        unseen, self.unseen = self.unseen, {}
+        for name, (codec, cell) in unseen.items():
+            if cell.raw is None and cell.size <= _LOOKED_AT:
+                await self.session.read([cell])
+            if cell.raw is None or self._fitting(name, codec, cell.raw):
+                self.session.fitting[name] = codec
 
     def settle(self) -> None:
         """Put items back that were fetched and changed.
@@ -275,8 +309,8 @@ class Turn:
             ItemInvalid: one does not fit any more.
             StateIncompatible: something was put beside what does not fit.
         """
-        if self._unfit is not None:
-            raise self._unfit
+        for unfit in self._unfit.values():
+            raise unfit
         for name, (codec, raw, value) in list(self._defaults.items()):
             now = codec.encoded_again(value)
             if now != raw and not (self.kept.get(name) or _NOTHING).count:

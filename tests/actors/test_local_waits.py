@@ -20,7 +20,7 @@ import callboard
 from callboard import human, tool, workflow
 from callboard.actors import local_waits
 from callboard.actors.declared import Workflow
-from callboard.infra.errors import WaitInvalid
+from callboard.infra.errors import InvalidResult, WaitInvalid
 
 LONG = 3600.0
 SHORT = 0.05
@@ -221,6 +221,14 @@ async def test_a_question_on_a_terminal_is_a_future(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtins, "input", answer)
     assert await asyncio.to_thread(asking.run_local) == [1, 2]
     assert [prompt.splitlines()[-1] for prompt in asked] == ["first? ", "first? ", "second? "]
+
+
+async def test_an_answer_on_a_terminal_that_cannot_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number of thirty digits."""
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(builtins, "input", lambda prompt: "1" * 30)
+    with pytest.raises(InvalidResult, match="cannot travel"):
+        await human.ask("how many?", schema=int)
 
 
 async def test_the_end_of_a_local_run_ends_its_waits() -> None:

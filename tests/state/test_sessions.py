@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +33,7 @@ from callboard.state.session import Rules, Session
 from callboard.state.sessions import KEPT, Sessions
 from callboard.state.shelf import Place, Shelf
 from callboard.state.states import States
+from callboard.state.tree import Unread, cells
 
 PLACE = Place("Desk", "s")
 
@@ -993,9 +994,85 @@ async def test_nothing_is_put_beside_what_does_not_fit(
         assert (dict(old.agent.numbers), old.agent.notes["x"]) == ({1: text}, Note(text, 3))
     other.restart()
     async with other.call():  # what is replaced as a whole need not fit
-        other.agent.lines.clear()
+        other.agent.lines[:] = [OTHER]
         other.agent.lines.append(OTHER)
         other.agent.notes = {"y": OTHER}
+
+
+async def test_large_items_are_looked_at_by_the_commit(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append waits for none of them, and reads none above 1 MiB."""
+    desk = actor(process)
+    sizes = {"medium": 100_000, "large": 2_000_000}
+    for session, size in sizes.items():
+        async with desk.call(session=session):
+            desk.agent.items.append("x" * size)
+    desk.restart()
+    monkeypatch.setattr(process.shelf, "load_now", None)
+    for session, size in sizes.items():
+        async with desk.call(session=session) as turn:
+            desk.agent.items.extend(["y", "z"])
+            assert len(turn.unseen) == 1
+        (cell, *_) = cells((await desk.open(session)).kept["items"].root, _nothing)
+        assert (cell.raw is not None) == (size < 1 << 20)
+        async with desk.call(session=session) as turn:
+            desk.agent.items.append("z")
+            assert not turn.unseen
+
+
+def _nothing(unread: Sequence[Unread]) -> None:
+    raise AssertionError(f"{unread} is not there")
+
+
+async def test_a_batch_hears_of_what_does_not_fit_by_its_commits(process: Process) -> None:
+    """Unless it is replaced as a whole before."""
+    old, other = actor(process, Lines), Actor(OtherLines, process.shelf, process.settings)
+    other.name = old.name
+    async with old.call():
+        old.agent.numbers[1] = "one"
+    for cleared in (False, True):
+        session = await other.open()
+        with within(session.begin(beside=True)):
+            assert "1" not in other.agent.numbers
+            if cleared:
+                other.agent.numbers.clear()
+            other.agent.numbers["1"] = "uno"
+        if cleared:
+            await session.commit("second")
+        else:
+            with pytest.raises(StateIncompatible):
+                await session.commit("first")
+            session.rollback()
+    async with other.call():
+        assert dict(other.agent.numbers) == {"1": "uno"}
+
+
+async def test_a_server_that_lags_behind_knows_of_nothing_newer(
+    process: Process, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has not got yet was not deleted; what somebody else has written since, or deleted, is told."""
+    desk, other = actor(process), actor(await join())
+    for number in range(2):
+        async with desk.call(f"c{number}"):
+            desk.agent.count += 1
+    session, real = await desk.open(), process.shelf.last
+    first = await process.shelf.at(PLACE, session.sequence - 1)
+    answers: list[Stored | None] = [None, None, first]
+
+    async def last(place: Place) -> Stored | None:
+        return answers.pop(0) if answers else await real(place)
+
+    assert first is not None
+    monkeypatch.setattr(process.shelf, "last", last)
+    assert await session.is_newest()
+    assert not answers
+    async with other.call("c2"):
+        other.agent.count += 1
+    assert not await session.is_newest()
+    await other.sessions.delete(*PLACE)
+    assert not await session.is_newest()
+    assert await (await desk.open("new")).is_newest()
 
 
 class Bare(msgspec.Struct, eq=False):
@@ -1022,11 +1099,15 @@ async def test_what_is_put_in_and_changed_is_stored_though_it_equals_nothing(pro
         said: dict[str, Any] = {"parts": ("a", math.nan)}
         desk.agent.plain.append(said)
         said["more"] = "b"
+        deep: list[Any] = [math.nan]
+        for _ in range(300):
+            deep = [deep]
+        desk.agent.plain.append({"deep": deep})
     desk.restart()
     async with desk.call():
         bare = desk.agent.bare["k"]
         assert (bare.text, math.isnan(bare.scores[0]), bare.scores[1:]) == ("changed", True, [1.0])
-        (read,) = desk.agent.plain
+        read, _ = desk.agent.plain
         assert (read["parts"][0], read["more"]) == ("a", "b")
         assert desk.agent.bare["k"] is bare
 
