@@ -79,14 +79,6 @@ class SessionLocks:
         self._left.append(entry)
         self._remove_left()
 
-    def places(self) -> list[Place]:
-        """The session of each call that holds one or waits."""
-        try:
-            with self._mutex:
-                return [entry.place for queue in self._queues.values() for entry in queue]
-        finally:
-            self._remove_left()
-
     def _remove_left(self) -> None:
         # The garbage collector may end a call of a closed loop at any point, also while this very thread
         # has the mutex. So nobody waits for it here: whoever has it looks again when it is free.
