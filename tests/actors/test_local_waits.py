@@ -243,4 +243,5 @@ async def test_plain_code_that_is_called_on_an_event_loop_sleeps(monkeypatch: py
     paused: list[float] = []
     monkeypatch.setattr(local_waits, "pause", paused.append)
     plain()
-    assert paused == [SHORT, pytest.approx(SHORT, abs=0.02)]
+    first, second = paused
+    assert first == SHORT >= second
